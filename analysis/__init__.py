@@ -1,0 +1,1 @@
+"""From rows to statements: the run table, the ablation table, figures and reports."""

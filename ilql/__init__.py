@@ -1,0 +1,1 @@
+"""The learner: offline reinforcement learning on token sequences. ILQL is its first method."""

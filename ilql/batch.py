@@ -1,0 +1,207 @@
+"""Dialogues as tensors, with every mask stored and none guessed.
+
+Axes: *B* dialogues, *T* positions, *K* agent's tokens (actions).
+
+**A position is a state and a predictor.** The hidden state at position p has seen the tokens up to p; the action taken
+there is the next token, x[p+1]. Q at p is read at vocabulary entry x[p+1], V at p is the value before choosing it. An
+utterance of m tokens is m + 1 actions: its tokens and the `eoa` that ends it, and the utterance's reward sits on that
+last one. The state after it is the boundary before the agent's next utterance, so what the world says in between is
+dynamics. The last state is the last token of the dialogue: `eod` if the world ended it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ilql.dialogue import Dialogue
+from ilql.tokens import Tokenizer
+
+VERSION = 1
+"""Raised when the meaning of tokenised data changes; part of every key that depends on it."""
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """One dialogue as tokens.
+
+    Attributes:
+        tokens: Shape (T,), ids.
+        action_positions: Shape (K,), increasing positions p whose next token the agent chose.
+        state_positions: Shape (K + 1,), the same positions and the final state's.
+        rewards: Shape (K,), floats.
+        ended: True if the episode ends after the last action; False if it goes on from the final state unseen.
+    """
+
+    tokens: npt.NDArray[np.int64]
+    action_positions: npt.NDArray[np.int64]
+    state_positions: npt.NDArray[np.int64]
+    rewards: npt.NDArray[np.float32]
+    ended: bool
+
+    def __post_init__(self) -> None:
+        actions = len(self.action_positions)
+        if len(self.state_positions) != actions + 1 or len(self.rewards) != actions:
+            raise ValueError(
+                f"{actions} actions need {actions + 1} states and {actions} rewards, "
+                f"got {len(self.state_positions)} and {len(self.rewards)}"
+            )
+
+
+def tokenize(dialogue: Dialogue, tokenizer: Tokenizer, *, max_tokens: int | None = None) -> TokenSequence:
+    """A dialogue as tokens, states, actions and rewards.
+
+    Args:
+        dialogue: What was said.
+        tokenizer: How text becomes ids.
+        max_tokens: Keep only the first so many tokens. A dialogue that is cut has not ended: its last kept state has no
+            action and serves only to bootstrap, and a reward on a dropped `eoa` is lost.
+    """
+    agent_opens = not dialogue.turns or dialogue.turns[0].by_agent
+    tokens = [tokenizer.structural("boa" if agent_opens else "bos")]
+    positions: list[int] = []
+    rewards: list[float] = []
+    for turn in dialogue.turns:
+        start = len(tokens) - 1  # the boundary before this turn, from which its first token is chosen
+        tokens += [*tokenizer.encode(turn.text), tokenizer.structural("eoa" if turn.by_agent else "eos")]
+        if turn.by_agent:
+            positions += range(start, len(tokens) - 1)
+            rewards += [0.0] * (len(tokens) - 2 - start) + [turn.reward]
+    if dialogue.ended:
+        tokens.append(tokenizer.structural("eod"))
+    states, ended = [*positions, len(tokens) - 1], dialogue.ended
+    if max_tokens is not None and len(tokens) > max_tokens:
+        tokens, ended = tokens[:max_tokens], False
+        states = [p for p in states if p < max_tokens]
+        actions = max(0, min(sum(p < max_tokens - 1 for p in positions), len(states) - 1))
+        positions, rewards, states = positions[:actions], rewards[:actions], states[: actions + 1]
+        states = states or [max_tokens - 1]
+    return TokenSequence(
+        np.asarray(tokens, dtype=np.int64),
+        np.asarray(positions, dtype=np.int64),
+        np.asarray(states, dtype=np.int64),
+        np.asarray(rewards, dtype=np.float32),
+        ended,
+    )
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Several dialogues, padded on the right.
+
+    Attributes:
+        tokens: Shape (B, T), ids.
+        attention_mask: Shape (B, T), true on real tokens.
+        action_positions: Shape (B, K); 0 where `action_mask` is false.
+        state_positions: Shape (B, K + 1); column k is the state of action k, column k + 1 the state after it.
+        actions: Shape (B, K), the chosen ids, tokens[action_positions + 1].
+        action_mask: Shape (B, K), true on real actions.
+        rewards: Shape (B, K), floats.
+        terminal: Shape (B, K), true if the episode ends after this action.
+    """
+
+    tokens: Tensor
+    attention_mask: Tensor
+    action_positions: Tensor
+    state_positions: Tensor
+    actions: Tensor
+    action_mask: Tensor
+    rewards: Tensor
+    terminal: Tensor
+
+    def to(self, device: torch.device) -> TokenBatch:
+        """The same batch on a device."""
+        return TokenBatch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+    def rows(self, rows: slice) -> TokenBatch:
+        """Some of the dialogues, still padded as in the whole batch."""
+        return TokenBatch(**{name: value[rows] for name, value in vars(self).items()})
+
+
+def collate(sequences: Sequence[TokenSequence], *, pad: int) -> TokenBatch:
+    """Stack sequences; `pad` fills the positions behind each one's end and is never read as anything."""
+    rows, longest = len(sequences), max(len(s.tokens) for s in sequences)
+    most = max(len(s.action_positions) for s in sequences)
+    tokens = np.full((rows, longest), pad, dtype=np.int64)
+    attention = np.zeros((rows, longest), dtype=np.bool_)
+    positions = np.zeros((rows, most), dtype=np.int64)
+    states = np.zeros((rows, most + 1), dtype=np.int64)
+    actions = np.zeros((rows, most), dtype=np.int64)
+    mask = np.zeros((rows, most), dtype=np.bool_)
+    rewards = np.zeros((rows, most), dtype=np.float32)
+    terminal = np.zeros((rows, most), dtype=np.bool_)
+    for row, sequence in enumerate(sequences):
+        length, count = len(sequence.tokens), len(sequence.action_positions)
+        tokens[row, :length], attention[row, :length] = sequence.tokens, True
+        positions[row, :count], states[row, : count + 1] = sequence.action_positions, sequence.state_positions
+        actions[row, :count] = sequence.tokens[sequence.action_positions + 1]
+        mask[row, :count], rewards[row, :count] = True, sequence.rewards
+        if count:
+            terminal[row, count - 1] = sequence.ended
+    parts = (tokens, attention, positions, states, actions, mask, rewards, terminal)
+    return TokenBatch(*(torch.from_numpy(part) for part in parts))
+
+
+def dialogue_weights(action_mask: Tensor) -> Tensor:
+    """Shape (B, K): 1 / (number of the row's actions) on real actions, so that a mean weighs every dialogue alike."""
+    counts = action_mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return action_mask / counts
+
+
+def batch_order(size: int, *, batch_size: int, seed: int, start: int = 0) -> Iterator[npt.NDArray[np.int64]]:
+    """Row indices of batch `start`, `start + 1`, ... without end: epochs of seeded permutations, cut into batches.
+
+    The batch of a step depends on the seed and the step alone, so a resumed training sees what an undisturbed one
+    would. A data set smaller than a batch gives batches of its size.
+
+    Raises:
+        ValueError: There is nothing to draw from.
+    """
+    if size == 0:
+        raise ValueError("training needs at least one dialogue, got none")
+    per_epoch = max(1, size // batch_size)
+    step = start
+    while True:
+        epoch, place = divmod(step, per_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(size)
+        while place < per_epoch:
+            yield order[place * batch_size : (place + 1) * batch_size]
+            place, step = place + 1, step + 1
+
+
+def save_sequences(sequences: Sequence[TokenSequence], file: Path) -> None:
+    """Write sequences to an `.npz` file as flat arrays."""
+
+    def flat(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int32]:
+        return np.concatenate([*parts, np.zeros(0, dtype=np.int64)]).astype(np.int32)
+
+    np.savez(
+        file,
+        tokens=flat([s.tokens for s in sequences]),
+        token_counts=np.asarray([len(s.tokens) for s in sequences], dtype=np.int64),
+        action_positions=flat([s.action_positions for s in sequences]),
+        action_counts=np.asarray([len(s.action_positions) for s in sequences], dtype=np.int64),
+        last_states=np.asarray([s.state_positions[-1] for s in sequences], dtype=np.int64),
+        rewards=np.concatenate([*(s.rewards for s in sequences), np.zeros(0, dtype=np.float32)]),
+        ended=np.asarray([s.ended for s in sequences], dtype=np.bool_),
+    )
+
+
+def load_sequences(file: Path) -> list[TokenSequence]:
+    """Read what `save_sequences` wrote."""
+    with np.load(file, allow_pickle=False) as data:
+        tokens = np.split(data["tokens"].astype(np.int64), np.cumsum(data["token_counts"])[:-1])
+        cuts = np.cumsum(data["action_counts"])[:-1]
+        positions = np.split(data["action_positions"].astype(np.int64), cuts)
+        rewards = np.split(data["rewards"], cuts)
+        last, ended = data["last_states"], data["ended"]
+    return [
+        TokenSequence(t, p, np.append(p, s), r, bool(e))
+        for t, p, s, r, e in zip(tokens, positions, last, rewards, ended, strict=True)
+    ]

@@ -1,0 +1,147 @@
+"""Weights and training state on disk: safetensors and JSON, written whole or not at all, checked when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+WEIGHTS = "weights.safetensors"
+OPTIMISER = "optimiser.safetensors"
+STATE = "state.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is not what it says: truncated, altered, of another network, or none."""
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Where a training goes on from.
+
+    Attributes:
+        step: Optimiser steps done.
+        optimiser: The optimiser's tensors by name.
+    """
+
+    step: int
+    optimiser: Mapping[str, Tensor]
+
+
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name; tensors that are shared, such as tied embeddings, once."""
+    state = module.state_dict(keep_vars=True)
+    seen: set[int] = set()
+    kept: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            kept[name] = tensor.detach().contiguous()
+    return kept
+
+
+def save_weights(module: nn.Module, folder: Path) -> None:
+    """Write a module's weights into a folder."""
+    save_file(own_tensors(module), folder / WEIGHTS)
+
+
+def load_weights(module: nn.Module, folder: Path) -> None:
+    """Read weights into a module of the same shape, in place.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or of another network.
+    """
+    stored = _read_tensors(folder / WEIGHTS)
+    own = own_tensors(module)
+    if stored.keys() != own.keys():
+        odd = sorted(stored.keys() ^ own.keys())[0]
+        raise CheckpointError(f"weights must be of the same network, got {folder / WEIGHTS} that differs in {odd!r}")
+    with torch.no_grad():
+        for name, tensor in own.items():
+            if tensor.shape != stored[name].shape:
+                raise CheckpointError(
+                    f"{name} must have shape {tuple(tensor.shape)}, "
+                    f"got {tuple(stored[name].shape)} in {folder / WEIGHTS}"
+                )
+            tensor.copy_(stored[name])
+
+
+def save_checkpoint(folder: Path, module: nn.Module, optimiser: Mapping[str, Tensor], *, step: int) -> Path:
+    """Write a checkpoint `step-N` under `folder`, atomically, and remove the older ones; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    final, partial = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        save_weights(module, partial)
+        save_file({name: tensor.contiguous() for name, tensor in optimiser.items()}, partial / OPTIMISER)
+        digests = {name: file_digest(partial / name) for name in (WEIGHTS, OPTIMISER)}
+        with (partial / STATE).open("w", encoding="utf-8") as file:
+            json.dump({"step": step, "sha256": digests}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if final.exists():
+            shutil.rmtree(final)
+        partial.rename(final)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    for old in sorted(folder.glob("step-*"))[:-2]:  # the newest, and one before it in case the newest is damaged
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def resume(folder: Path, module: nn.Module, *, at_most: int) -> Resumed | None:
+    """Load the newest sound checkpoint under `folder` that is no later than step `at_most`; None if there is none.
+
+    A damaged one is passed over for the one before it.
+    """
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            step = check_checkpoint(path)
+            if step > at_most:
+                continue
+            load_weights(module, path)
+            return Resumed(step, _read_tensors(path / OPTIMISER))
+        except CheckpointError:
+            continue
+    return None
+
+
+def check_checkpoint(path: Path) -> int:
+    """The step of a checkpoint whose files are all there and unaltered.
+
+    Raises:
+        CheckpointError: They are not.
+    """
+    try:
+        state = json.loads((path / STATE).read_text(encoding="utf-8"))
+        step, digests = int(state["step"]), dict(state["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"a checkpoint must hold a readable {STATE}, got {path}: {error}") from error
+    for name, digest in digests.items():
+        if not (path / name).is_file() or file_digest(path / name) != digest:
+            raise CheckpointError(f"{path / name} must match its recorded digest, it does not: truncated or altered")
+    return step
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"weights must be a whole safetensors file, got {file}: {error}") from error

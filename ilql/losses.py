@@ -1,0 +1,182 @@
+"""The mathematics of the losses: pure functions of tensors.
+
+Axes: *B* dialogues, *T* positions, *K* agent's tokens (actions), *V* vocabulary.
+
+Conventions, because the published implementations disagree: every mean is Σ m·x / Σ m with a boolean or non-negative
+float mask m, and 0 where Σ m = 0; value heads are summed, not averaged; there are no factors of one half. Targets and
+weights are constants: no gradient flows through them. A float mask weighs: 1/K_b on each of the K_b actions of dialogue
+b counts every dialogue alike, as the paper's micro-batches of one do.
+
+Sources: Snell et al. 2022 (arXiv 2206.11871), sections 4 and 5; Kostrikov et al. 2021 (arXiv 2110.06169), equations
+5-7; Kumar et al. 2020 (arXiv 2006.04779) for the conservative term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+VERSIONS = {"expectile": 1, "td": 1, "conservative": 1, "nll": 1, "advantage_weights": 1, "monte_carlo": 1}
+"""Raised when a loss's meaning changes: weights that were trained with it are then other weights."""
+
+
+def _check_shape(name: str, value: Tensor, expected: Sequence[int]) -> None:
+    """Broadcasting would hide a wrong shape; refuse it."""
+    if tuple(value.shape) != tuple(expected):
+        raise ValueError(f"{name} must have shape {tuple(expected)}, got {tuple(value.shape)}")
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Σ m·x / Σ m, a scalar; 0 where Σ m = 0. A value under a zero of the mask does not count, even if infinite.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    _check_shape("mask", mask, values.shape)
+    weights = mask.to(values.dtype)
+    total = weights.sum()
+    kept = torch.where(weights > 0, values, torch.zeros_like(values))
+    return (weights * kept).sum() / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def expectile_loss(target: Tensor, prediction: Tensor, mask: Tensor, *, tau: float) -> Tensor:
+    """The mean of |τ − 1(δ < 0)| · δ² with δ = target − prediction: the expectile regression of V on Q.
+
+    A prediction below its target (δ ≥ 0) weighs τ, one above it 1 − τ; so τ > ½ pulls the prediction up, towards the
+    best of what the data holds. At τ = ½ it is half the mean squared error.
+
+    Args:
+        target: Q of the action taken, shape (B, K); a constant.
+        prediction: V of its state, shape (B, K).
+        mask: What counts, shape (B, K).
+        tau: The expectile, in (0, 1).
+
+    Raises:
+        ValueError: Shapes differ, or tau is out of range.
+    """
+    if not 0 < tau < 1:
+        raise ValueError(f"tau must be in (0, 1), got {tau}")
+    _check_shape("prediction", prediction, target.shape)
+    error = target.detach() - prediction
+    weight = torch.where(error >= 0, tau, 1 - tau)
+    return masked_mean(weight * error.square(), mask)
+
+
+def td_target(rewards: Tensor, next_values: Tensor, terminal: Tensor, *, gamma: float) -> Tensor:
+    """R + γ (1 − terminal) · next, shape (B, K); a constant.
+
+    Args:
+        rewards: r_k, shape (B, K).
+        next_values: V of the state after action k, shape (B, K).
+        terminal: True if the episode ends after action k, shape (B, K). A recording that was cut off is not terminal:
+            it bootstraps from its final state.
+        gamma: The discount per action token, in [0, 1].
+
+    Raises:
+        ValueError: Shapes differ, or gamma is out of range.
+    """
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"gamma must be in [0, 1], got {gamma}")
+    _check_shape("next_values", next_values, rewards.shape)
+    _check_shape("terminal", terminal, rewards.shape)
+    return rewards + gamma * torch.where(terminal.bool(), torch.zeros_like(next_values), next_values.detach())
+
+
+def td_loss(target: Tensor, predictions: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Σ over heads of the mean of (target − Q)², each head of shape (B, K); the target is a constant.
+
+    Raises:
+        ValueError: Shapes differ, or there is no head.
+    """
+    if not predictions:
+        raise ValueError("td_loss needs at least one head, got none")
+    for prediction in predictions:
+        _check_shape("a prediction", prediction, target.shape)
+    constant = target.detach()
+    return torch.stack([masked_mean((constant - q).square(), mask) for q in predictions]).sum()
+
+
+def conservative_loss(q_values: Sequence[Tensor], actions: Tensor, mask: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """Σ over heads of the mean of logsumexp_v(Q(v)/c) − Q(a)/c, c the temperature.
+
+    That is the cross-entropy of softmax(Q/c) against the action a that was taken: the discrete conservative (CQL) term,
+    which pushes the Q-values of tokens that the data does not hold below those it does.
+
+    Args:
+        q_values: Heads, each of shape (B, K, V).
+        actions: The ids taken, shape (B, K).
+        mask: What counts, shape (B, K).
+        temperature: c, above 0.
+
+    Raises:
+        ValueError: Shapes differ, there is no head, or the temperature is not positive.
+    """
+    if temperature <= 0:
+        raise ValueError(f"temperature must be above 0, got {temperature}")
+    if not q_values:
+        raise ValueError("conservative_loss needs at least one head, got none")
+    terms = []
+    for q in q_values:
+        _check_shape("a head of q_values", q, (*actions.shape, q.shape[-1]))
+        entropy = functional.cross_entropy((q / temperature).flatten(0, 1), actions.flatten(), reduction="none")
+        terms.append(masked_mean(entropy.view_as(actions), mask))
+    return torch.stack(terms).sum()
+
+
+def advantage_weights(target_q: Tensor, values: Tensor, *, awr_beta: float, clip: float | None = None) -> Tensor:
+    """min(exp(awr_beta · (Q − V)), clip), shape (B, K); a constant. `clip=None` does not clip.
+
+    Raises:
+        ValueError: Shapes differ, awr_beta is negative, or the clip is not positive.
+    """
+    if awr_beta < 0:
+        raise ValueError(f"awr_beta must be at least 0, got {awr_beta}")
+    if clip is not None and clip <= 0:
+        raise ValueError(f"clip must be above 0 or None, got {clip}")
+    _check_shape("values", values, target_q.shape)
+    weights = torch.exp(awr_beta * (target_q - values).detach())
+    return weights if clip is None else weights.clamp(max=clip)
+
+
+def weighted_nll(logits: Tensor, tokens: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
+    """Σ m·w·(−log softmax(logits)[token]) / Σ m: the mean is over the mask, not over the weights.
+
+    Args:
+        logits: Shape (B, T, V), already aligned: logits[:, t] predict tokens[:, t].
+        tokens: Shape (B, T).
+        weights: Shape (B, T); constants.
+        mask: What counts, shape (B, T).
+
+    Raises:
+        ValueError: Shapes differ.
+    """
+    _check_shape("logits", logits, (*tokens.shape, logits.shape[-1]))
+    _check_shape("weights", weights, tokens.shape)
+    nll = functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
+    return masked_mean(weights.detach() * nll, mask)
+
+
+def monte_carlo_returns(rewards: Tensor, mask: Tensor, *, gamma: float) -> Tensor:
+    """G_k = Σ_{j ≥ k} γ^(j − k) m_j r_j, shape (B, K), where m_j is 1 on real actions and 0 elsewhere.
+
+    Args:
+        rewards: Shape (B, K).
+        mask: Shape (B, K); real actions are those with a mask above 0. They stand first in each row.
+        gamma: The discount per action token, in [0, 1].
+
+    Raises:
+        ValueError: Shapes differ, or gamma is out of range.
+    """
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"gamma must be in [0, 1], got {gamma}")
+    _check_shape("mask", mask, rewards.shape)
+    counted = torch.where(mask > 0, rewards, torch.zeros_like(rewards))
+    returns = torch.zeros_like(counted)
+    following = torch.zeros(counted.shape[0], dtype=counted.dtype, device=counted.device)
+    for k in reversed(range(counted.shape[1])):
+        following = counted[:, k] + gamma * following
+        returns[:, k] = following
+    return returns

@@ -1,0 +1,241 @@
+"""Networks: a causal language model's trunk, value heads on it, and Polyak targets.
+
+Axes: *B* dialogues, *T* positions, *K* actions, *V* vocabulary, *D* hidden width.
+
+Only the bare trunk runs where no language-model logits are needed, and heads run at the positions that count: the full
+(B, T, V) tensors of a straightforward implementation never exist.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers.utils import logging as transformers_logging
+
+from ilql.hyperparameters import AT_LEAST_ONE, UNIT, Range, check, hyper
+
+VERSION = 1
+"""Raised when the same architecture or folder would start from other weights; part of the key of backbones."""
+
+transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A transformer that is built from its sizes and starts at random."""
+
+    family: str = hyper("gpt2", Range(choices=("gpt2", "llama")), meaning="which Transformers architecture")
+    layers: int = hyper(2, AT_LEAST_ONE, meaning="transformer blocks")
+    width: int = hyper(128, AT_LEAST_ONE, meaning="hidden width; a multiple of the heads")
+    heads: int = hyper(4, AT_LEAST_ONE, meaning="attention heads")
+    context: int = hyper(256, AT_LEAST_ONE, meaning="longest sequence in tokens")
+    dropout: float = hyper(0.0, UNIT, meaning="dropout while training")
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads ({self.heads}), got {self.width}")
+
+
+def build_language_model(architecture: Architecture, *, vocabulary: int, seed: int) -> nn.Module:
+    """A causal language model with random weights; equal arguments give equal weights."""
+    a = architecture
+    if a.family == "gpt2":
+        config: GPT2Config | LlamaConfig = GPT2Config(
+            vocab_size=vocabulary, n_embd=a.width, n_layer=a.layers, n_head=a.heads, n_positions=a.context,
+            embd_pdrop=a.dropout, resid_pdrop=a.dropout, attn_pdrop=a.dropout, bos_token_id=None, eos_token_id=None,
+        )  # fmt: skip
+    else:
+        config = LlamaConfig(
+            vocab_size=vocabulary, hidden_size=a.width, num_hidden_layers=a.layers, num_attention_heads=a.heads,
+            num_key_value_heads=a.heads, intermediate_size=4 * a.width, max_position_embeddings=a.context,
+            attention_dropout=a.dropout, tie_word_embeddings=True,
+            bos_token_id=None, eos_token_id=None, pad_token_id=None,
+        )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        factory: Any = AutoModelForCausalLM
+        model: nn.Module = factory.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    return model.eval()
+
+
+def load_language_model(folder: Path, *, vocabulary: int, seed: int) -> nn.Module:
+    """A pretrained model from a local folder in Hugging Face's layout, with rows for the structural tokens added.
+
+    The new rows start at the mean of the old ones plus seeded noise of a hundredth of their spread, so that the six
+    begin alike and apart.
+
+    Raises:
+        ValueError: The folder is none, or holds no causal language model that can be loaded.
+    """
+    check_model_folder(folder)
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=torch.float32, local_files_only=True, attn_implementation="sdpa"
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise ValueError(f"a model folder must hold a causal language model, got {folder}: {line}") from error
+    old = model.get_input_embeddings().weight.shape[0]
+    if vocabulary != old:
+        model.resize_token_embeddings(vocabulary, mean_resizing=False)
+        matrices = {id(e.weight): e.weight for e in (model.get_input_embeddings(), model.get_output_embeddings())}
+        generator = torch.Generator().manual_seed(seed)
+        for matrix in matrices.values():
+            _begin_rows(matrix, old, generator)
+    result: nn.Module = model.eval()
+    return result
+
+
+@torch.no_grad()
+def _begin_rows(matrix: Tensor, old: int, generator: torch.Generator) -> None:
+    """Start the rows from `old` on."""
+    known, new = matrix[:old], len(matrix) - old
+    if new > 0:
+        noise = torch.randn(new, known.shape[1], generator=generator)
+        matrix[old:] = known.mean(dim=0) + 0.01 * known.std() * noise
+
+
+def find_model(name: str) -> Path:
+    """The folder of a pretrained model: `name` itself if it is one, else what the hub has, or had, under that name.
+
+    Raises:
+        ValueError: It is neither, or the hub cannot be reached.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder.absolute()
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=wanted))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise ValueError(f"--model must be a folder or a name on the Hugging Face hub, got {name!r}: {line}") from error
+
+
+def check_model_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be a model, before anything is spent.
+
+    Raises:
+        ValueError: It is no folder, or its `config.json` is missing or unreadable.
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ValueError(f"--model must be a folder with a config.json and weights, got {folder}")
+    try:
+        json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"config.json must be a JSON file, got {config}: {error}") from error
+
+
+def trunk_of(language_model: nn.Module) -> nn.Module:
+    """The transformer without its language-model head; the model's own, not a copy."""
+    trunk = language_model.base_model
+    assert isinstance(trunk, nn.Module)
+    return trunk
+
+
+def hidden_width(trunk: nn.Module) -> int:
+    """D."""
+    return int(trunk.get_input_embeddings().weight.shape[1])  # type: ignore[operator]
+
+
+def vocabulary_size(trunk: nn.Module) -> int:
+    """V."""
+    return int(trunk.get_input_embeddings().weight.shape[0])  # type: ignore[operator]
+
+
+def context_length(language_model: nn.Module) -> int:
+    """The longest sequence the model can read, in tokens."""
+    return int(language_model.config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
+
+
+def hidden_states(trunk: nn.Module, tokens: Tensor, attention_mask: Tensor) -> Tensor:
+    """The trunk's last hidden states (after its final normalisation), shape (B, T, D)."""
+    output: Tensor = trunk(input_ids=tokens, attention_mask=attention_mask.long(), use_cache=False).last_hidden_state
+    return output
+
+
+def gather(states: Tensor, positions: Tensor) -> Tensor:
+    """states[b, positions[b, k]], shape (B, K, D)."""
+    return states.gather(1, positions.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
+
+
+def head(width: int, out: int) -> nn.Sequential:
+    """Linear(D, 2D), ReLU, Linear(2D, out), PyTorch's initialisation: the paper's plain head."""
+    return nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, out))
+
+
+class QNetwork(nn.Module):
+    """A trunk with one or two Q heads over the vocabulary.
+
+    Attributes:
+        trunk: A copy of a language model's trunk.
+        q_heads: One head, or two for double Q.
+    """
+
+    def __init__(self, trunk: nn.Module, q_heads: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.q_heads = nn.ModuleList(q_heads)
+
+    def heads_at(self, hidden: Tensor) -> list[Tensor]:
+        """Q of every head at the given hidden states, each of shape (..., V)."""
+        return [q(hidden) for q in self.q_heads]
+
+    def minimum(self, hidden: Tensor) -> Tensor:
+        """The smaller of the heads' Q, element by element, shape (..., V)."""
+        return torch.stack(self.heads_at(hidden)).amin(dim=0)
+
+    def minimum_of(self, hidden: Tensor, actions: Tensor) -> Tensor:
+        """The smaller of the heads' Q at one action each, shape (B, K), without making (B, K, V)."""
+        values = []
+        for q in self.q_heads:
+            assert isinstance(q, nn.Sequential)
+            inner, last = q[:-1](hidden), q[-1]
+            assert isinstance(last, nn.Linear)
+            values.append((inner * last.weight[actions]).sum(-1) + last.bias[actions])
+        return torch.stack(values).amin(dim=0)
+
+
+class ValueNetworks(nn.Module):
+    """What the value methods train: online Q and V heads on one trunk, and a Polyak target of trunk and Q heads.
+
+    The target gets no gradient and never drops out.
+    """
+
+    def __init__(self, trunk: nn.Module, *, double_q: bool, seed: int) -> None:
+        super().__init__()
+        width, vocabulary = hidden_width(trunk), vocabulary_size(trunk)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            heads = [head(width, vocabulary) for _ in range(2 if double_q else 1)]
+            self.v_head = head(width, 1)
+        self.online = QNetwork(copy.deepcopy(trunk), heads)
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self.online.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> ValueNetworks:
+        """Training mode for the online networks only."""
+        super().train(mode)
+        self.target.eval()
+        return self
+
+    @torch.no_grad()
+    def update_target(self, polyak: float) -> None:
+        """θ̄ ← polyak·θ + (1 − polyak)·θ̄ for trunk and Q heads."""
+        targets: list[Tensor] = list(self.target.parameters())
+        sources: list[Tensor] = list(self.online.parameters())
+        torch._foreach_lerp_(targets, sources, polyak)

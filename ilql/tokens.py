@@ -1,0 +1,128 @@
+"""Text to token ids and back, with structural tokens that no text can forge.
+
+The structural tokens stand behind the text vocabulary: their ids are `len(text vocabulary)` and up, and the text
+tokeniser has never heard of them. So whatever a user, a data set or a policy writes, even the literal string `<bos>`,
+is encoded as ordinary text. The other way round a policy may choose only the tokens of `writable`: text, and the end of
+its utterance.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer as TextTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+STRUCTURE = ("bos", "boa", "eos", "eoa", "eod", "pad")
+"""Beginning where the world opens, beginning where the agent opens, end of a world's turn (state), end of an agent's
+turn
+(action), end of a dialogue, padding."""
+
+UNKNOWN = "<unknown>"
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A text tokeniser with six structural ids behind its vocabulary.
+
+    Attributes:
+        text: Any tokeniser of the `tokenizers` library, which is what every fast Hugging Face tokeniser has inside.
+    """
+
+    text: TextTokenizer
+
+    def __post_init__(self) -> None:
+        # Special tokens of the text tokeniser itself (`</s>`, `<|endoftext|>`) are plain text to us when read.
+        self.text.encode_special_tokens = True
+
+    @property
+    def text_size(self) -> int:
+        """Number of text ids; the structural ids follow."""
+        return max(self.text.get_vocab(with_added_tokens=True).values()) + 1
+
+    @property
+    def size(self) -> int:
+        """Number of all ids."""
+        return self.text_size + len(STRUCTURE)
+
+    def structural(self, name: str) -> int:
+        """The id of one of `STRUCTURE`."""
+        return self.text_size + STRUCTURE.index(name)
+
+    def encode(self, text: str) -> list[int]:
+        """Text ids only; never a structural id, whatever the text is."""
+        return list(self.text.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of the text ids among `ids`, stripped of white space at both ends."""
+        size = self.text_size
+        return str(self.text.decode([i for i in ids if i < size], skip_special_tokens=True)).strip()
+
+    def piece(self, token: int) -> str:
+        """One id for a reader: its text, or the name of a structural one in angle brackets."""
+        if token >= self.text_size:
+            return f"<{STRUCTURE[token - self.text_size]}>"
+        return str(self.text.decode([token], skip_special_tokens=False))
+
+    def writable(self) -> npt.NDArray[np.bool_]:
+        """Shape (V,): true for the ids a policy may choose: ordinary text, and `eoa` to end its utterance."""
+        mask = np.zeros(self.size, dtype=np.bool_)
+        mask[list(self.text.get_vocab(with_added_tokens=True).values())] = True
+        special = [i for i, token in self.text.get_added_tokens_decoder().items() if token.special]
+        mask[special] = False
+        mask[self.structural("eoa")] = True
+        return mask
+
+    def save(self, folder: Path) -> None:
+        """Write `tokenizer.json`."""
+        (folder / "tokenizer.json").write_text(self.text.to_str(), encoding="utf-8")
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokeniser of a folder: its `tokenizer.json`, or whatever fast tokeniser Transformers finds there.
+
+    Raises:
+        ValueError: The folder holds no fast tokeniser.
+    """
+    file = folder / "tokenizer.json"
+    if file.is_file():
+        try:
+            return Tokenizer(TextTokenizer.from_str(file.read_text(encoding="utf-8")))
+        except Exception as error:
+            raise ValueError(f"tokenizer.json must be a file of the tokenizers library, got {file}: {error}") from error
+    if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.model", "spiece.model")):
+        raise ValueError(f"a model folder must hold a tokenizer.json, got {folder} with {_names(folder)}")
+    from transformers import AutoTokenizer  # noqa: PLC0415  slow import, needed only for older layouts
+
+    return Tokenizer(AutoTokenizer.from_pretrained(str(folder), use_fast=True).backend_tokenizer)
+
+
+def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
+    """A byte-level BPE tokeniser of about `vocabulary` ids, learnt from `texts`; equal texts give an equal tokeniser.
+
+    Only characters that occur in `texts` get ids: a small vocabulary is for words, not for 256 bytes of which most
+    never occur. Any other character becomes one unknown id, which no policy may write.
+
+    Raises:
+        ValueError: `vocabulary` is below 64, too small for an alphabet.
+    """
+    if vocabulary < 64:
+        raise ValueError(f"vocabulary must be at least 64, got {vocabulary}")
+    tokenizer = TextTokenizer(models.BPE(unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary - len(STRUCTURE), special_tokens=[UNKNOWN], show_progress=False, min_frequency=2
+    )
+    tokenizer.train_from_iterator(texts, trainer=trainer)
+    return Tokenizer(tokenizer)
+
+
+def _names(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return json.dumps(names[:8]) if names else "nothing in it"

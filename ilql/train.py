@@ -1,0 +1,211 @@
+"""The training loop, as a generator of Progress.
+
+A step is one optimiser step, never a micro-batch. Everything random in step s follows from the seed and s alone (the
+batch, dropout), so a training that is killed and resumed ends in the very same bits on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from ilql.batch import TokenBatch, TokenSequence, batch_order, collate, dialogue_weights
+from ilql.checkpoint import resume, save_checkpoint
+from ilql.method import Method
+
+VERSION = 1
+"""Raised when the same settings would be trained otherwise; part of the key of all weights."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is.
+
+    Attributes:
+        step: Optimiser steps done.
+        metrics: Means over the batch of this step, over all workers: `loss` and its parts. Empty unless logged.
+    """
+
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """How a training is run; none of it decides the weights beyond rounding.
+
+    Attributes:
+        device: Where the networks are.
+        log_every: Steps between logged metrics; the first and the last are logged, too.
+        checkpoint_every: Steps between checkpoints; the last step writes one, too.
+        checkpoints: Folder of the checkpoints, found again on resumption; None writes none.
+        micro_batch: Dialogues per forward pass of a worker, for memory; 0 takes the batch whole.
+        rank: This worker's number.
+        workers: Number of workers. Above one, `torch.distributed` must be initialised.
+    """
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    log_every: int = 10
+    checkpoint_every: int = 200
+    checkpoints: Path | None = None
+    micro_batch: int = 0
+    rank: int = 0
+    workers: int = 1
+
+
+def train(
+    method: Method,
+    module: nn.Module,
+    sequences: Sequence[TokenSequence],
+    settings: Any,
+    *,
+    pad: int,
+    seed: int,
+    loop: Loop,
+) -> Iterator[Progress]:
+    """Train `module` in place for `settings.steps` steps, resuming from checkpoints that are there.
+
+    Args:
+        method: What is learnt.
+        module: Its freshly built module, equal on all workers.
+        sequences: The dialogues it learns from, selected already.
+        settings: The method's training hyperparameters.
+        pad: The padding id.
+        seed: The training seed.
+        loop: How it is run.
+
+    Yields:
+        Progress after each step that logs or writes a checkpoint, and after the last.
+
+    Raises:
+        FloatingPointError: The loss is not finite: the training has diverged.
+        ValueError: There is no dialogue to learn from.
+    """
+    last = settings.steps
+    trained = [p for p in module.parameters() if p.requires_grad]
+    names = [name for name, p in module.named_parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(
+        trained,
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        fused=loop.device.type in ("cpu", "cuda"),
+    )
+    module.to(loop.device)
+    done = 0
+    if loop.checkpoints is not None and (found := resume(loop.checkpoints, module, at_most=last)) is not None:
+        done = found.step
+        _restore_optimiser(optimiser, names, trained, found.optimiser)
+    batches = batch_order(len(sequences), batch_size=settings.batch_size, seed=seed, start=done)
+    module.train()
+    for step in range(done + 1, last + 1):
+        torch.manual_seed(_step_seed(seed, step, loop.rank))
+        rows = next(batches)[loop.rank :: loop.workers]
+        batch = collate([sequences[i] for i in rows], pad=pad).to(loop.device) if len(rows) else None
+        logged = step == 1 or step % loop.log_every == 0 or step == last
+        metrics = _step(method, module, batch, settings, trained, optimiser, loop, logged=logged)
+        method.after_step(module, settings)
+        due = loop.checkpoints is not None and (step % loop.checkpoint_every == 0 or step == last)
+        if loop.checkpoints is not None and due and loop.rank == 0:
+            save_checkpoint(loop.checkpoints, module, _optimiser_tensors(optimiser, names, trained), step=step)
+        if logged or due:  # at the same steps on every worker, so that they may meet there
+            yield Progress(step, metrics)
+    module.eval()
+
+
+def mask_of(batch: TokenBatch, weighting: str) -> Tensor:
+    """The mask of every mean, shape (B, K): each dialogue alike, or each action token alike."""
+    return dialogue_weights(batch.action_mask) if weighting == "dialogue" else batch.action_mask.float()
+
+
+def _step(
+    method: Method,
+    module: nn.Module,
+    batch: TokenBatch | None,
+    settings: Any,
+    trained: Sequence[nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    loop: Loop,
+    *,
+    logged: bool,
+) -> dict[str, float]:
+    """One optimiser step on one worker's share of a batch; returns the whole batch's metrics if they are logged.
+
+    The losses are means Σ m·x / Σ m. A share's mean counts with Σ m of the share over Σ m of the batch, so the sum over
+    micro-batches and workers is the mean over the batch, however it was cut.
+    """
+    optimiser.zero_grad(set_to_none=True)
+    weights = mask_of(batch, settings.weighting) if batch is not None else torch.zeros(0, 0, device=loop.device)
+    total_weight = weights.sum()
+    if loop.workers > 1:
+        torch.distributed.all_reduce(total_weight)
+    whole = total_weight.clamp(min=torch.finfo(torch.float32).tiny)
+    sums: dict[str, Tensor] = {}
+    if batch is not None:
+        size = loop.micro_batch or len(batch.tokens)
+        for first in range(0, len(batch.tokens), size):
+            part, mask = batch.rows(slice(first, first + size)), weights[first : first + size]
+            loss = method.loss(module, part, mask, settings)
+            share = mask.sum() / whole
+            (loss.total * share).backward()  # type: ignore[no-untyped-call]
+            for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value * share
+    if loop.workers > 1:
+        _sum_gradients(trained)
+        sums = _sum_metrics(sums, loop)
+    optimiser.step()
+    if not logged:
+        return {}
+    metrics = {name: float(value) for name, value in sums.items()}
+    if not all(torch.isfinite(torch.tensor(value)) for value in metrics.values()):
+        raise FloatingPointError(f"the training has diverged: {metrics}")
+    return metrics
+
+
+def _sum_gradients(trained: Sequence[nn.Parameter]) -> None:
+    """Add up the workers' gradients, in one message."""
+    flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in trained])
+    torch.distributed.all_reduce(flat)
+    start = 0
+    for p in trained:
+        p.grad = flat[start : start + p.numel()].view_as(p).clone()
+        start += p.numel()
+
+
+def _sum_metrics(sums: Mapping[str, Tensor], loop: Loop) -> dict[str, Tensor]:
+    """Add up the workers' shares of every metric. A worker without a row of the batch contributes nothing to any."""
+    gathered: list[dict[str, float] | None] = [None] * loop.workers
+    torch.distributed.all_gather_object(gathered, {name: float(value) for name, value in sums.items()})
+    names = sorted({name for part in gathered if part for name in part})
+    return {name: torch.tensor(sum(part.get(name, 0.0) for part in gathered if part)) for name in names}
+
+
+def _step_seed(seed: int, step: int, rank: int) -> int:
+    """A seed of its own for every step and worker."""
+    return ((seed * 1_000_003 + step) * 4_099 + rank) % (2**63)
+
+
+def _optimiser_tensors(
+    optimiser: torch.optim.Optimizer, names: Sequence[str], trained: Sequence[nn.Parameter]
+) -> dict[str, Tensor]:
+    return {
+        f"{name}/{key}": value.detach().cpu()
+        for name, parameter in zip(names, trained, strict=True)
+        for key, value in optimiser.state[parameter].items()
+    }
+
+
+def _restore_optimiser(
+    optimiser: torch.optim.Optimizer,
+    names: Sequence[str],
+    trained: Sequence[nn.Parameter],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    for name, parameter in zip(names, trained, strict=True):
+        own = {key.rsplit("/", 1)[1]: value for key, value in tensors.items() if key.rsplit("/", 1)[0] == name}
+        optimiser.state[parameter] = {key: value.to(parameter.device) for key, value in own.items()}

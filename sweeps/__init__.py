@@ -1,0 +1,1 @@
+"""The roof: questions become cells, cells become rows."""
