@@ -1,0 +1,193 @@
+"""The command line: one line for a user's mistake, a status that says how it went, and fast starts.
+
+    sweeps run QUESTION [OPTIONS]    sweeps list          sweeps report SWEEP
+    sweeps plan QUESTION [OPTIONS]   sweeps status SWEEP  sweeps remove SWEEP
+    sweeps reply TRIAL TEXT ...      sweeps doctor
+
+QUESTION is a file of this folder whose name ends in `_ablation`, without that ending. Heavy libraries are imported by
+the commands that need them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import json
+import os
+import pkgutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sweeps.journal import StoreError
+from sweeps.store import Store, store_folder
+
+if TYPE_CHECKING:
+    from sweeps.experiment import Question
+
+QUESTION_ENDING = "_ablation"
+WRONG_INPUT = 2
+
+
+def run_command(question: Question, program: str, arguments: Sequence[str]) -> int:
+    """Run a question with a command line's arguments; returns the exit status."""
+    from sweeps.options import parse  # noqa: PLC0415
+
+    def run() -> int:
+        from sweeps.experiment import chosen_preset, run_question  # noqa: PLC0415
+
+        options = parse(program, question.name + " ablation", list(question.presets), arguments)
+        if options.show:
+            print(json.dumps(chosen_preset(question, options).shown(), indent=2, default=str))
+            return 0
+        return run_question(question, options, lambda line: print(line, flush=True))
+
+    return _guarded(run)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The `sweeps` command; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="sweeps", description="Sweep and ablate offline RL for language models.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("run", "answer a question, resuming what is there"), ("plan", "print what it would cost")):
+        command = commands.add_parser(name, help=text, add_help=False)
+        command.add_argument("question", help=f"one of: {', '.join(question_names())}")
+    for name, text in (
+        ("list", "the sweeps of the store"),
+        ("status", "what a sweep has done"),
+        ("report", "write a sweep's table and figures anew"),
+        ("remove", "forget a sweep; results that others share stay"),
+        ("reply", "let a trained policy speak"),
+        ("doctor", "what is wrong with the store"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--store", metavar="DIR", help="default: $SWEEPS_STORE, else ~/.sweeps/store")
+        if name in ("status", "report", "remove"):
+            command.add_argument("sweep")
+        if name == "reply":
+            command.add_argument("trial", help="a row's trial_id, or its beginning")
+            command.add_argument(
+                "text", nargs="+", help="what was said so far, the world's and the agent's turns in turn"
+            )
+    given, rest = parser.parse_known_args(arguments)
+    if given.command in ("run", "plan"):
+        extra = ["--plan"] if given.command == "plan" else []
+        return _guarded(lambda: run_command(_question(given.question), f"sweeps run {given.question}", rest + extra))
+    if rest:
+        parser.error(f"unrecognised: {' '.join(rest)}")
+    return _guarded(lambda: _COMMANDS[given.command](Store(store_folder(given.store)), given))
+
+
+def question_names() -> list[str]:
+    """The runnable questions of this folder."""
+    modules = [module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)])]
+    return [name.removesuffix(QUESTION_ENDING) for name in modules if name.endswith(QUESTION_ENDING)]
+
+
+def _question(name: str) -> Question:
+    if name not in question_names():
+        from ilql.hyperparameters import unknown  # noqa: PLC0415
+
+        raise KeyError(unknown(name, "question", question_names()))
+    found: Question = importlib.import_module(f"sweeps.{name}{QUESTION_ENDING}").QUESTION
+    return found
+
+
+def _list(store: Store, given: argparse.Namespace) -> int:
+    infos = store.sweeps()
+    print(f"store {store.folder}: {len(infos)} sweeps")
+    for info in infos:
+        methods = ", ".join(info.methods)
+        print(f"  {info.name}  {info.done} of {info.wanted} evaluations, {info.failed} failed  ({methods})")
+    return 0
+
+
+def _status(store: Store, given: argparse.Namespace) -> int:
+    info = next((info for info in store.sweeps() if info.name == given.sweep), None)
+    if info is None:
+        raise ValueError(_no_sweep(store, given.sweep))
+    print(f"{info.name}: {info.done} of {info.wanted} evaluations done, {info.failed} failed")
+    for row in store.rows(info.name):
+        score = "" if row.get("score") is None else f"{row['score']:.3f}"
+        cell = f"{row['trial_id']}  {row['method']:<12} seed {row['seed']}"
+        print(f"  {cell}  {row['status']:<9} {score} {row['reason'] or ''}")
+    return 0
+
+
+def _report(store: Store, given: argparse.Namespace) -> int:
+    from sweeps.experiment import print_report, write_sweep_report  # noqa: PLC0415
+
+    task = (store.get("sweep", given.sweep) or {}).get("task")
+    against = next((q.against for q in map(_question, question_names()) if q.task == task), None)
+    print_report(*write_sweep_report(store, given.sweep, None, against), lambda line: print(line, flush=True))
+    return 0
+
+
+def _remove(store: Store, given: argparse.Namespace) -> int:
+    if store.get("sweep", given.sweep) is None:
+        raise ValueError(_no_sweep(store, given.sweep))
+    print(
+        f"removed the sweep {given.sweep} with {store.remove_sweep(given.sweep)} rows; their results stay in the store"
+    )
+    return 0
+
+
+def _reply(store: Store, given: argparse.Namespace) -> int:
+    from sweeps.policy import load_policy  # noqa: PLC0415
+
+    policy = load_policy(given.trial, store)
+    print(policy.reply([(text, place % 2 == 1) for place, text in enumerate(given.text)]))
+    return 0
+
+
+def _doctor(store: Store, given: argparse.Namespace) -> int:
+    problems = store.problems()
+    print(f"store {store.folder}: {len(problems)} problems")
+    for problem in problems:
+        print(f"  {problem}")
+    return 1 if problems else 0
+
+
+_COMMANDS: dict[str, Callable[[Store, Any], int]] = {
+    "list": _list,
+    "status": _status,
+    "report": _report,
+    "remove": _remove,
+    "reply": _reply,
+    "doctor": _doctor,
+}
+
+
+def _no_sweep(store: Store, name: str) -> str:
+    from ilql.hyperparameters import unknown  # noqa: PLC0415
+
+    return unknown(name, "sweep of this store", [info.name for info in store.sweeps()])
+
+
+def _guarded(run: Callable[[], int]) -> int:
+    """Run; what the user can mend becomes one line and status 2, whatever else is wrong stays a traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        return run()
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, KeyError, TypeError, ConnectionError, StoreError) as error:
+        if os.environ.get("SWEEPS_TRACEBACK"):
+            raise
+        message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+        print(f"error: {message.splitlines()[0] if message else type(error).__name__}", file=sys.stderr)
+        return WRONG_INPUT
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: the disk must take what is written, got {error.strerror}{where}", file=sys.stderr)
+        return WRONG_INPUT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

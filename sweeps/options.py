@@ -1,0 +1,183 @@
+"""The command line of a runnable question, as a value."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ilql.hyperparameters import Value
+from sweeps.store import store_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a user asked for.
+
+    Attributes:
+        command: The command, for saying how to resume.
+        preset: The preset's name.
+        store: The store's folder, absolute.
+        name: The sweep's name, or None for one made of what was asked.
+        world: Which world, or None for the preset's, or the recorded one if there is data.
+        data: Directory or file of recorded dialogues, or None.
+        reward: Training reward, or None for the question's own.
+        evaluation_reward: Evaluation reward, or None for the training reward.
+        model: A pretrained model's folder or hub name, or None for the preset's.
+        methods: Methods to run, or None for all.
+        columns: Hyperparameters fixed with `--set`.
+        seeds: Training seeds of every cell, or None for the preset's.
+        episodes: Episodes on the report scenes, or None for the preset's.
+        proposals: Proposals of the refinement, or None for the preset's.
+        resources: Fields of `Resources` that were given.
+        concurrent: Jobs at a time, or None for as many as fit.
+        search_seed: Seed of the proposals.
+        tracking: MLflow's tracking URI, or None for its default.
+        mirror: False to leave MLflow out.
+        plan_only: True to print the plan and stop.
+        show: True to print the preset and stop.
+    """
+
+    command: tuple[str, ...]
+    preset: str
+    store: Path
+    name: str | None = None
+    world: str | None = None
+    data: str | None = None
+    reward: str | None = None
+    evaluation_reward: str | None = None
+    model: str | None = None
+    methods: tuple[str, ...] | None = None
+    columns: Mapping[str, Value]
+    seeds: int | None = None
+    episodes: int | None = None
+    proposals: int | None = None
+    resources: Mapping[str, Value]
+    concurrent: int | None = None
+    search_seed: int = 0
+    tracking: str | None = None
+    mirror: bool = True
+    plan_only: bool = False
+    show: bool = False
+
+    def distinction(self) -> list[str]:
+        """What tells this sweep's name from the preset's plain one: empty if nothing does."""
+        special = {
+            "columns": dict(self.columns), "methods": self.methods, "model": self.model, "data": self.data,
+            "reward": self.reward if self.evaluation_reward else None, "search_seed": self.search_seed,
+        }  # fmt: skip
+        if not any(special.values()):
+            return []
+        return [hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:6]]
+
+
+def parse(program: str, description: str, presets: Sequence[str], arguments: Sequence[str]) -> Options:
+    """Options from a command line; leaves with one line and status 2 if it is wrong."""
+    parser = _OneLine(prog=program, description=description)
+    add = parser.add_argument
+    add("--preset", default="laptop", help=f"how big: {', '.join(presets)} (default: %(default)s)")
+    add("--show", action="store_true", help="print the preset and stop")
+    add("--plan", action="store_true", help="print what would be done and what it costs, and stop")
+    add("--data", metavar="DIR", help="recorded dialogues: a directory or file; without it a world is generated")
+    add("--world", help="which world, if not the one that follows from --data")
+    add("--reward", help="training reward, and evaluation reward unless that is given")
+    add("--evaluation-reward", help="evaluation reward; another one than in training needs no new training")
+    add("--model", metavar="DIR", help="a pretrained causal language model: a folder, or a name on the hub")
+    add("--methods", type=_words, help="only these methods, separated by commas")
+    add("--set", metavar="COLUMN=VALUE", action="append", default=[], type=_assignment, help="fix a hyperparameter")
+    add("--seeds", type=_count(1), help="training seeds of every cell; more can be added later")
+    add("--episodes", type=_count(1), help="episodes on the report scenes; more can be added later")
+    add("--trials", type=_count(0), help="proposals after the design")
+    add("--search-seed", type=_count(0), default=0, help="seed of the proposals (default: %(default)s)")
+    add("--store", metavar="DIR", help="where results live (default: $SWEEPS_STORE, else ~/.sweeps/store)")
+    add("--name", help="the sweep's name in the store")
+    add("--concurrent", type=_count(1), help="jobs at a time (default: as many as fit)")
+    add("--workers", type=_count(1), help="workers that train together in a job")
+    add("--gpus-per-worker", type=float, help="GPUs of each worker")
+    add("--ray-train", action="store_true", help="train in Ray Train worker groups even with one worker on a CPU")
+    add("--micro-batch", type=_count(0), help="dialogues per forward pass, for memory")
+    add("--tracking-uri", help="MLflow's tracking URI (default: $MLFLOW_TRACKING_URI, else SQLite in the store)")
+    add("--no-mlflow", action="store_true", help="do not mirror to MLflow")
+    given = parser.parse_args(arguments)
+    resources: dict[str, Value] = {
+        name: value
+        for name, value in (
+            ("workers", given.workers),
+            ("gpus_per_worker", given.gpus_per_worker),
+            ("micro_batch", given.micro_batch),
+            ("ray_train", given.ray_train or None),
+        )
+        if value is not None
+    }
+    return Options(
+        command=(Path(sys.executable).name, program, *arguments),
+        preset=given.preset,
+        store=store_folder(given.store),
+        name=given.name,
+        world=given.world,
+        data=given.data,
+        reward=given.reward,
+        evaluation_reward=given.evaluation_reward,
+        model=given.model,
+        methods=given.methods,
+        columns=dict(given.set),
+        seeds=given.seeds,
+        episodes=given.episodes,
+        proposals=given.trials,
+        resources=resources,
+        concurrent=given.concurrent,
+        search_seed=given.search_seed,
+        tracking=given.tracking_uri,
+        mirror=not given.no_mlflow,
+        plan_only=given.plan,
+        show=given.show,
+    )
+
+
+class _OneLine(argparse.ArgumentParser):
+    """A parser whose complaints are one line."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"{self.prog}: {message}; --help lists the options\n")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _assignment(text: str) -> tuple[str, Value]:
+    column, equals, value = text.partition("=")
+    if not equals or not column or not value:
+        raise argparse.ArgumentTypeError(f"must be COLUMN=VALUE, such as train.steps=500, got {text!r}")
+    return column.strip(), _value(value.strip())
+
+
+def _value(text: str) -> Value:
+    """A number, true, false, inf, or the text itself."""
+    if text in ("inf", "infinity"):
+        return float("inf")
+    try:
+        value: object = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
+
+
+class _count:  # noqa: N801  reads as a word in the list above
+    """An option's type: a whole number of at least `least`."""
+
+    def __init__(self, least: int) -> None:
+        self._least = least
+
+    def __call__(self, text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = self._least - 1
+        if value < self._least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of at least {self._least}, got {text!r}")
+        return value

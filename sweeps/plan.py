@@ -1,0 +1,110 @@
+"""Cells wanted, minus cells done: what a sweep will train, evaluate and cost, before it spends anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sweeps.exact_json import Record
+from sweeps.schedule import Refinement, Setting
+from sweeps.space import Training
+from sweeps.spec import TrialSpec
+from sweeps.store import Store
+from sweeps.work import is_evaluated
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The work of a sweep's design, and of its refinement as far as it is known.
+
+    Attributes:
+        trainings: Weights wanted, the behaviour policy included.
+        trained: How many of them are there.
+        evaluations: Evaluations wanted, on the tune and on the report scenes.
+        evaluated: How many of them are recorded.
+        cells: Cells of the design.
+        proposals: Trainings the refinement will add; each is found again if its weights are there.
+        seconds: What is left of the design costs about this much on one worker, by what was recorded before in this
+            store; None where nothing comparable was.
+    """
+
+    trainings: int
+    trained: int
+    evaluations: int
+    evaluated: int
+    cells: int
+    proposals: int
+    seconds: float | None
+
+    def lines(self, *, concurrent: int) -> list[str]:
+        """The plan in words."""
+        left = self.trainings - self.trained, self.evaluations - self.evaluated
+        text = [
+            f"{self.cells} cells need {self.trainings} trainings and {self.evaluations} evaluations; "
+            f"{self.trained} and {self.evaluated} are in the store, {left[0]} and {left[1]} are to be done"
+        ]
+        if self.proposals:
+            text.append(f"then {self.proposals} proposals, each one training at most")
+        if left == (0, 0):
+            text.append("the design costs nothing more")
+        elif self.seconds is None:
+            text.append("no estimate: nothing comparable was recorded in this store yet")
+        else:
+            text.append(
+                f"the design takes about {self.seconds / concurrent / 60:.1f} minutes with {concurrent} at a time"
+            )
+        return text
+
+
+def make_plan(
+    store: Store,
+    setting: Setting,
+    design: Sequence[Training],
+    *,
+    seeds: int,
+    refinement: Refinement | None,
+) -> Plan:
+    """Compare what a design needs with what the store has."""
+    wanted: dict[str, TrialSpec] = {}
+    evaluations: dict[str, TrialSpec] = {}
+    cells: set[str] = set()
+    for training in design:
+        for seed in range(seeds):
+            for split in ("tune", "report"):
+                for trial in setting.trials(training, seed, split=split):
+                    wanted.setdefault(trial.weights_id, trial)
+                    evaluations.setdefault(trial.trial_id, trial)
+                    if split == "report":
+                        cells.add(trial.cell_id)
+    for trial in list(wanted.values()):
+        if trial.kind.needs_behaviour:
+            wanted.setdefault(trial.behaviour.weights_id, trial.behaviour)
+    to_train = [spec for key, spec in wanted.items() if store.stage("weights", key) is None]
+    to_play = [spec for spec in evaluations.values() if not is_evaluated(store, spec)]
+    return Plan(
+        trainings=len(wanted),
+        trained=len(wanted) - len(to_train),
+        evaluations=len(evaluations),
+        evaluated=len(evaluations) - len(to_play),
+        cells=len(cells),
+        proposals=0 if refinement is None else refinement.proposals,
+        seconds=_estimate(store, to_train, to_play),
+    )
+
+
+def _estimate(store: Store, to_train: Sequence[TrialSpec], to_play: Sequence[TrialSpec]) -> float | None:
+    """Seconds by the mean cost of a step and of an episode in this store; None if there is no such record."""
+    trainings = [r for r in store.all("training").values() if r.get("status") == "finished" and r.get("train_seconds")]
+    plays = [r for r in store.all("evaluation").values() if r.get("status") == "finished"]
+    step, episode = _rate(trainings, "train_seconds", "steps"), _rate(plays, "evaluate_seconds", "episodes")
+    if (to_train and step is None) or (to_play and episode is None):
+        return None
+    return (step or 0.0) * sum(spec.train.steps for spec in to_train) + (episode or 0.0) * sum(
+        spec.evaluation.episodes for spec in to_play
+    )
+
+
+def _rate(records: Sequence[Record], cost: str, units: str) -> float | None:
+    total: float = sum(float(record[units]) for record in records)
+    spent: float = sum(float(record[cost]) for record in records)
+    return spent / total if total else None

@@ -1,0 +1,78 @@
+"""Presets: how big a sweep is. A preset is a value, shown by `--show`; a question has one of each name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ilql.hyperparameters import Value
+from ilql.methods import bc
+from ilql.networks import Architecture
+from sweeps.work import Resources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """The size of a sweep: data, model, steps, episodes. Hyperparameters that are asked about are the question's.
+
+    Attributes:
+        name: `smoke`, `laptop` or `paper`.
+        world: Settings of the task that differ from its own defaults.
+        architecture: Sizes of a model that starts at random; None where `model` names a pretrained one.
+        model: A pretrained model: a local folder, or a name on the Hugging Face hub.
+        vocabulary: Size of the tokeniser trained on the data; 0 takes the pretrained model's own.
+        behaviour: How the behaviour policy, and with it the BC row, is trained.
+        base: Columns of all other trainings and decodings that the question does not vary.
+        tune_episodes: Episodes on the tune scenes.
+        report_episodes: Episodes on the report scenes.
+        proposals: Proposals of the refinement.
+        round_size: Proposals made, and compared at a rung, together.
+        rung: Share of the steps after which the worse half of a round is stopped; 1 stops none.
+        seeds: Training seeds of every cell.
+        resources: What a job may use.
+        paper: What the paper has instead, for the columns where this preset differs; printed before a run.
+    """
+
+    name: str
+    world: Mapping[str, Value] = field(default_factory=dict)
+    architecture: Architecture | None
+    model: str | None = None
+    vocabulary: int
+    behaviour: bc.Train
+    base: Mapping[str, Value]
+    tune_episodes: int
+    report_episodes: int
+    proposals: int
+    round_size: int = 2
+    rung: float = 1.0
+    seeds: int = 1
+    resources: Resources
+    paper: Mapping[str, Value] = field(default_factory=dict)
+
+    def shown(self) -> dict[str, Any]:
+        """The preset as plain JSON values."""
+        return dataclasses.asdict(self)
+
+    def differences(self) -> list[str]:
+        """What this preset changes against the paper, one line each."""
+        own = self._columns()
+        return [f"{name}: {_text(own.get(name))} (paper: {_text(value)})" for name, value in self.paper.items()]
+
+    def _columns(self) -> dict[str, Any]:
+        model = self.model or "none"
+        if self.model is None and self.architecture is not None:
+            a = self.architecture
+            model = f"{a.family}, {a.layers} layers of {a.width}, from scratch"
+        return {
+            "model": model,
+            "vocabulary": self.vocabulary,
+            "episodes": self.report_episodes,
+            **{f"behaviour.{name}": value for name, value in dataclasses.asdict(self.behaviour).items()},
+            **self.base,
+        }
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

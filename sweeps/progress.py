@@ -1,0 +1,83 @@
+"""What a sweep says while it runs: what is running, how much is done, how long it will take, the best score so far."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TextIO
+
+from sweeps.schedule import Schedule
+from sweeps.store import Store
+
+INTERVAL_SECONDS = 10.0
+
+
+class Progress:
+    """Prints a line whenever a job ends, and otherwise every ten seconds.
+
+    Args:
+        store: Where scores are read from.
+        sweep: The sweep's name.
+        schedule: What is done and what is to be done.
+        out: Where lines go.
+    """
+
+    def __init__(self, store: Store, sweep: str, schedule: Schedule, out: TextIO | None = None) -> None:
+        self._store, self._sweep, self._schedule = store, sweep, schedule
+        self._out = out or sys.stdout
+        self._began = time.monotonic()
+        self._printed, self._done = 0.0, -1
+        self._at: dict[str, Mapping[str, float]] = {}
+
+    def told(self, name: str, numbers: Mapping[str, float]) -> None:
+        """A running job told how far it is."""
+        self._at[name] = {**self._at.get(name, {}), **numbers}
+        if time.monotonic() - self._printed >= INTERVAL_SECONDS:
+            self._print()
+
+    def changed(self) -> None:
+        """A job may have started or ended."""
+        if self._schedule.finished_jobs + self._schedule.cached_jobs != self._done:
+            self._print()
+
+    def _print(self) -> None:
+        schedule = self._schedule
+        self._printed = time.monotonic()
+        self._done = schedule.finished_jobs + schedule.cached_jobs
+        parts = [f"[{_clock(self._printed - self._began)}] {self._done}/{schedule.wanted_jobs} jobs"]
+        if (left := self._seconds_left()) is not None:
+            parts.append(f"about {_clock(left)} left")
+        if best := self._best():
+            parts.append(best)
+        running = [self._describe(name) for name in schedule.running_names]
+        if running:
+            parts.append("running " + ", ".join(running))
+        print(" · ".join(parts), file=self._out, flush=True)
+
+    def _describe(self, name: str) -> str:
+        at = self._at.get(name, {})
+        method = name.rsplit("-", 2)[0] if not name.endswith("-rung") else name.rsplit("-", 3)[0] + " (to its rung)"
+        if at.get("episodes"):
+            return f"{method} evaluating, {at['episodes']:.0f} episodes"
+        return f"{method} at step {at['step']:.0f}" if "step" in at else method
+
+    def _seconds_left(self) -> float | None:
+        done, schedule = self._schedule.finished_jobs, self._schedule
+        if done < 2:
+            return None
+        remaining = schedule.wanted_jobs - schedule.finished_jobs - schedule.cached_jobs
+        return (time.monotonic() - self._began) / done * remaining
+
+    def _best(self) -> str:
+        scored = [row for row in self._store.rows(self._sweep) if row.get("score") is not None]
+        if not scored:
+            return ""
+        best = max(scored, key=lambda row: float(row["score"]))
+        return f"best so far {best['method']} {best['score']:.2f}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,373 @@
+"""What a sweep does next: pure bookkeeping between a plan, the store and the study, with no cluster in it.
+
+A sweep is first its design, then the refinement, in rounds. The first training seed of everything comes first: its
+scores on the tune scenes are what the study is told. Further seeds are replicates, done whenever a worker is free. A
+proposal is asked for when all earlier rounds have ended, so it depends on the store's scores alone and not on who
+finished first.
+
+With rungs, the proposals of a round are first trained to the rung; the better half of them, by their score on the tune
+scenes, is trained on from there, and the others are stopped: an early stop is a training that is not continued, never
+one that is killed. Nothing can leak or hang that way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ilql.methods import method_named
+from sweeps.exact_json import Record
+from sweeps.space import Training, settings
+from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
+from sweeps.stages import drop_trajectory
+from sweeps.store import Store
+from sweeps.study import Study
+from sweeps.work import Job, Resources, is_evaluated
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What all trials of a sweep share: data, backbone, and what they are judged on.
+
+    Attributes:
+        data: What is learnt from.
+        backbone: What it starts from.
+        tune: The evaluation that settings are chosen on.
+        report: The evaluation that tables score.
+    """
+
+    data: Data
+    backbone: Backbone
+    tune: Evaluation
+    report: Evaluation
+
+    def trials(self, training: Training, seed: int, *, split: str) -> list[TrialSpec]:
+        """The training's cells at one seed, on the tune or the report scenes."""
+        evaluation = self.tune if split == "tune" else self.report
+        return [
+            TrialSpec(training.method, self.data, self.backbone, training.train, seed, decode, evaluation)
+            for decode in training.decodes
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refinement:
+    """How the search goes on after the design.
+
+    Attributes:
+        method: Whose training proposals vary.
+        base: The training and decodings they vary.
+        proposals: How many.
+        round_size: Proposals that are asked for, and compared at a rung, together.
+        rung: Share of the steps after which the worse half of a round is stopped; 1 stops none.
+    """
+
+    method: str
+    base: Training
+    proposals: int
+    round_size: int = 2
+    rung: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.proposals < 0 or self.round_size < 1:
+            raise ValueError(f"--trials must be at least 0, got {self.proposals}")
+        if not 0 < self.rung <= 1:
+            raise ValueError(f"a rung must be a share of the steps in (0, 1], got {self.rung}")
+
+
+@dataclass
+class _Step:
+    """One job: some weights, and evaluations on them."""
+
+    training: Training
+    seed: int
+    trials: list[TrialSpec]
+    trial_number: int | None = None
+    at_rung: bool = False
+    keep_trajectory: bool = False
+    spec: TrialSpec = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.spec = self.trials[0]
+
+
+class Schedule:
+    """The jobs of one sweep, in order.
+
+    Args:
+        store: Where rows are, and go.
+        sweep: The sweep's name.
+        setting: What all trials share.
+        design: The planned trainings.
+        refinement: How to go on, or None.
+        seeds: Training seeds of every cell.
+        study: Told of every training at the first seed.
+        resources: What a job may use.
+
+    Attributes:
+        members: Keys of all rows that belong to the sweep as it is planned now.
+        finished_jobs: Jobs that came to an end here.
+        cached_jobs: Jobs whose rows were there already.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        sweep: str,
+        setting: Setting,
+        design: Sequence[Training],
+        *,
+        refinement: Refinement | None,
+        seeds: int,
+        study: Study,
+        resources: Resources,
+    ) -> None:
+        if seeds < 1:
+            raise ValueError(f"--seeds must be at least 1, got {seeds}")
+        self._store, self._sweep, self._setting = store, sweep, setting
+        self._refinement, self._seeds, self._study, self._resources = refinement, seeds, study, resources
+        self._queue: list[_Step] = []
+        self._running: dict[str, _Step] = {}
+        self._open: set[int] = set()
+        self._round: list[tuple[int, Training]] = []
+        self._proposed = 0
+        self.members: set[str] = set()
+        self.finished_jobs = 0
+        self.cached_jobs = 0
+        for training in sorted(design, key=lambda t: method_named(t.method).needs_behaviour):
+            number = study.enqueue(training)
+            self._open.add(number)
+            self._want(training, number)
+        self._add_behaviour()
+
+    @property
+    def wanted_jobs(self) -> int:
+        """Jobs there are, as far as is known: those done, running, waiting, and proposals still to be made."""
+        proposals = 0 if self._refinement is None else self._refinement.proposals - self._proposed
+        return self.finished_jobs + self.cached_jobs + len(self._running) + len(self._queue) + proposals * self._seeds
+
+    @property
+    def running_names(self) -> list[str]:
+        """The names of the jobs that run."""
+        return list(self._running)
+
+    def next_job(self) -> tuple[str, Job] | None:
+        """The next job and its name, or None if none can start now; `is_over` tells whether one ever will."""
+        while True:
+            self._open_round()
+            ready = next((step for step in self._queue if self._is_ready(step)), None)
+            if ready is None:
+                return None
+            self._queue.remove(ready)
+            if self._is_recorded(ready):
+                self.cached_jobs += 1
+                self._ended(ready)
+                continue
+            if (reason := self._broken_behaviour(ready)) is not None:
+                self._store.put("training", ready.spec.weights_id, _failure(ready, reason))
+                self.finished_jobs += 1
+                self._ended(ready)
+                continue
+            name = f"{ready.training.method}-{ready.spec.weights_id[:8]}-{ready.seed}" + ("-rung" * ready.at_rung)
+            self._running[name] = ready
+            job = Job(
+                store=str(self._store.folder),
+                training=ready.spec.to_json(),
+                evaluations=tuple(trial.to_json() for trial in ready.trials if ready.training.decodes),
+                resources=self._resources,
+                keep_trajectory=ready.keep_trajectory,
+            )
+            return name, job
+
+    @property
+    def is_over(self) -> bool:
+        """True if nothing runs, nothing waits, and nothing is left to propose."""
+        left = self._refinement is not None and self._proposed < self._refinement.proposals
+        return not (self._running or self._queue or self._round or left)
+
+    def job_ended(self, name: str, error: str | None) -> None:
+        """A job came to its end; `error` is what its machine failed of, if it did."""
+        step = self._running.pop(name)
+        self.finished_jobs += 1
+        if error is not None and self._store.stage("weights", step.spec.weights_id) is None:
+            self._store.put("training", step.spec.weights_id, _failure(step, error))
+        elif error is not None:
+            for trial in step.trials:
+                if not is_evaluated(self._store, trial):
+                    self._store.put("evaluation", trial.trial_id, {"status": "failed", "reason": error})
+        self._ended(step)
+
+    def _want(self, training: Training, number: int | None, *, front: bool = False) -> None:
+        """Queue a training at every seed, and its rows' places in the sweep."""
+        members, steps = {}, []
+        for seed in range(self._seeds):
+            tune = self._setting.trials(training, seed, split="tune")
+            report = self._setting.trials(training, seed, split="report")
+            for trial, chosen_on in zip(report, tune, strict=True):
+                members[f"{self._sweep}/{trial.trial_id}"] = _member(self._sweep, trial, chosen_on, training.origin)
+            steps.append(_Step(training, seed, tune + report, trial_number=number if seed == 0 else None))
+        self._put(members)
+        first = [step for step in self._queue if step.seed == 0]
+        later = [step for step in self._queue if step.seed > 0]
+        # The study waits for the first seed; replicates fill whatever time is left.
+        self._queue = (steps[:1] + first if front else first + steps[:1]) + later + steps[1:]
+
+    def _add_behaviour(self) -> None:
+        """Queue the behaviour policy first if something needs it and no cell of the design is its training."""
+        needs = [step.spec for step in self._queue if step.spec.kind.needs_behaviour]
+        if needs and needs[0].behaviour.weights_id not in {step.spec.weights_id for step in self._queue}:
+            behaviour = needs[0].behaviour
+            bare = Training("bc", behaviour.train, (), "design")
+            self._queue.insert(0, _Step(bare, behaviour.seed, [behaviour]))
+
+    def _is_ready(self, step: _Step) -> bool:
+        """True if what the step starts from is there, or is known to have failed."""
+        if not step.spec.kind.needs_behaviour:
+            return True
+        weights = step.spec.behaviour.weights_id
+        waiting = [*self._queue, *self._running.values()]
+        return self._store.stage("weights", weights) is not None or weights not in {s.spec.weights_id for s in waiting}
+
+    def _broken_behaviour(self, step: _Step) -> str | None:
+        if not step.spec.kind.needs_behaviour:
+            return None
+        weights = step.spec.behaviour.weights_id
+        if self._store.stage("weights", weights) is not None:
+            return None
+        record = self._store.get("training", weights) or {}
+        return f"its behaviour policy failed: {record.get('reason', 'no reason recorded')}"
+
+    def _is_recorded(self, step: _Step) -> bool:
+        if self._store.stage("weights", step.spec.weights_id) is None:
+            return False
+        return not step.training.decodes or all(is_evaluated(self._store, trial) for trial in step.trials)
+
+    def _ended(self, step: _Step) -> None:
+        if step.trial_number is None:
+            return
+        if step.at_rung:
+            if all(s.trial_number != step.trial_number for s in [*self._queue, *self._running.values()]):
+                self._open.discard(step.trial_number)
+                self._close_rung()
+            return
+        self._open.discard(step.trial_number)
+        scores = self._tune_scores(step.trials)
+        if scores:
+            self._study.tell(step.trial_number, scores)
+        else:
+            self._study.fail(step.trial_number, self._reason(step))
+
+    def _tune_scores(self, trials: Sequence[TrialSpec]) -> dict[str, float]:
+        """Mean returns on the tune scenes by decoding, of the trials that have one."""
+        scores = {}
+        for trial in trials:
+            record = self._store.get("evaluation", trial.trial_id)
+            if trial.evaluation == self._setting.tune and record is not None and record["status"] == "finished":
+                scores[_name(trial.decode)] = float(record["score"])
+        return scores
+
+    def _reason(self, step: _Step) -> str:
+        records = [self._store.get("training", step.spec.weights_id)]
+        records += [self._store.get("evaluation", trial.trial_id) for trial in step.trials]
+        return next((str(r["reason"]) for r in records if r is not None and r.get("reason")), "no reason recorded")
+
+    def _open_round(self) -> None:
+        """Ask for a round of proposals if every earlier trial has ended."""
+        plan = self._refinement
+        if plan is None or self._open or self._round or self._proposed >= plan.proposals:
+            return
+        for _ in range(min(plan.round_size, plan.proposals - self._proposed)):
+            number, columns = self._study.propose(plan.method)
+            values = {f"train.{name}": v for name, v in dataclasses.asdict(plan.base.train).items()} | columns
+            training = Training(plan.method, settings(plan.method, "train", values), plan.base.decodes, "refinement")
+            self._proposed += 1
+            self._open.add(number)
+            if plan.rung < 1:
+                self._round.append((number, training))
+            else:
+                self._want(training, number)
+        for number, training in self._round:
+            short = self._to_rung(training)
+            trials = self._setting.trials(short, 0, split="tune")
+            self._queue.insert(0, _Step(short, 0, trials, trial_number=number, at_rung=True, keep_trajectory=True))
+
+    def _to_rung(self, training: Training) -> Training:
+        assert self._refinement is not None
+        steps = max(1, round(training.train.steps * self._refinement.rung))
+        return dataclasses.replace(training, train=dataclasses.replace(training.train, steps=steps))
+
+    def _close_rung(self) -> None:
+        """Once all proposals of the round stand at the rung, go on with the better half of them."""
+        if any(number in self._open for number, _ in self._round):
+            return
+        round_, self._round = self._round, []
+        ranked: list[tuple[float, int, Training]] = []
+        for number, training in round_:
+            short = self._to_rung(training)
+            scores = self._tune_scores(self._setting.trials(short, 0, split="tune"))
+            if scores:
+                ranked.append((max(scores.values()), number, training))
+            else:
+                step = _Step(short, 0, self._setting.trials(short, 0, split="tune"))
+                self._put_members(training, "failed", self._reason(step))
+                self._study.fail(number, self._reason(step))
+        ranked.sort(key=lambda item: (-item[0], item[1]))
+        going = (len(ranked) + 1) // 2
+        for place, (score, number, training) in enumerate(ranked):
+            if place < going:
+                self._open.add(number)
+                self._want(training, number, front=True)
+                continue
+            steps = self._to_rung(training).train.steps
+            reason = f"stopped at step {steps}: {score:.2f} on the tune scenes, place {place + 1} of {len(ranked)}"
+            self._put_members(training, "stopped", reason)
+            self._study.stop(number, step=steps, score=score)
+            drop_trajectory(self._store, self._setting.trials(training, 0, split="tune")[0])
+
+    def _put_members(self, training: Training, status: str, reason: str) -> None:
+        """Rows, at the first seed, for cells that will have no evaluation."""
+        tune = self._setting.trials(training, 0, split="tune")
+        report = self._setting.trials(training, 0, split="report")
+        self._put(
+            {
+                f"{self._sweep}/{trial.trial_id}": _member(self._sweep, trial, chosen_on, training.origin)
+                | {"status": status, "reason": reason}
+                for trial, chosen_on in zip(report, tune, strict=True)
+            }
+        )
+
+    def _put(self, members: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record the sweep's cells that are not recorded just so: a rerun adds nothing."""
+        self.members |= members.keys()
+        known = self._store.all("member")
+        self._store.put_all("member", {key: value for key, value in members.items() if known.get(key) != value})
+
+
+def _member(sweep: str, trial: TrialSpec, tune: TrialSpec, origin: str) -> dict[str, Any]:
+    """A row's place in a sweep; its result is looked up by its ids."""
+    return {
+        "sweep": sweep,
+        "trial_id": trial.trial_id,
+        "weights_id": trial.weights_id,
+        "cell_id": trial.cell_id,
+        "method": trial.method,
+        "origin": origin,
+        "seed": trial.seed,
+        "split": trial.evaluation.split,
+        "columns": trial.columns(),
+        "tune_trial_id": tune.trial_id,
+        "spec": trial.to_json(),
+    }
+
+
+def _failure(step: _Step, reason: str) -> Record:
+    """The record of a training that never came to an end of its own."""
+    return {"status": "failed", "reason": reason, "method": step.training.method, "seed": step.seed}
+
+
+def _name(decode: Any) -> str:
+    """A decoding in a few words, for an attribute of a study."""
+    values = dataclasses.asdict(decode)
+    return f"beta={values['beta']:g}" if "beta" in values else "as trained"

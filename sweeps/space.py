@@ -1,0 +1,117 @@
+"""Which columns vary, over what, and in which stage: grids for the design, intervals for the refinement.
+
+Where a column stands decides what varying it costs: `train.tau` trains anew, `decode.beta` plays the same weights
+again. The planner reads that from the prefix and needs no other hint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ilql.hyperparameters import Value, make, unknown
+from ilql.methods import method_named
+
+BAGS = ("train", "decode")
+
+
+@dataclass(frozen=True)
+class Training:
+    """One setting of a method's training, and all ways of decoding its weights: the cells of one training.
+
+    Attributes:
+        method: The method's name.
+        train: Its training hyperparameters.
+        decodes: Its decoding hyperparameters, one per cell.
+        origin: `design` if it was planned, `refinement` if it was proposed after looking at scores.
+    """
+
+    method: str
+    train: Any
+    decodes: tuple[Any, ...]
+    origin: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A method's cells: every combination of some columns' values, all else at the base settings.
+
+    Attributes:
+        method: The method's name.
+        columns: Values by column, such as `train.tau` or `decode.beta`.
+    """
+
+    method: str
+    columns: Mapping[str, Sequence[Value]]
+
+    def trainings(self, base: Mapping[str, Value]) -> list[Training]:
+        """The grid's trainings in order, each with its decodings.
+
+        Args:
+            base: Values of columns that do not vary; those the method does not have are passed over.
+
+        Raises:
+            KeyError: A column of the grid is none of the method's.
+            ValueError: A value is out of range.
+        """
+        method = method_named(self.method)
+        bags: dict[str, list[dict[str, Value]]] = {}
+        for bag, kind in (("train", method.train), ("decode", method.decode)):
+            known = column_names(kind, bag)
+            fixed = {name: value for name, value in base.items() if name in known}
+            varied = {name: values for name, values in self.columns.items() if name.startswith(f"{bag}.")}
+            bags[bag] = [
+                fixed | dict(zip(varied, combination, strict=True))
+                for combination in itertools.product(*varied.values())
+            ]
+        for name in self.columns:
+            if not name.startswith(tuple(f"{bag}." for bag in BAGS)):
+                raise KeyError(unknown(name, f"column of an {self.method!r} trial", _known(self.method)))
+        decodes = tuple(settings(self.method, "decode", values) for values in bags["decode"])
+        return [Training(self.method, settings(self.method, "train", v), decodes, "design") for v in bags["train"]]
+
+
+@dataclass(frozen=True)
+class Between:
+    """A column that proposals vary, from `low` to `high`, on a logarithmic scale if `log`."""
+
+    column: str
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"{self.column} must vary between a low and a higher end, got {self.low} and {self.high}")
+        if not self.column.startswith("train."):
+            raise ValueError(f"proposals vary train.* columns, since every decoding is evaluated, got {self.column}")
+
+
+def settings(method: str, bag: str, values: Mapping[str, Value]) -> Any:
+    """A method's hyperparameters from columns with their prefix.
+
+    Raises:
+        KeyError: A column is none of the method's.
+        ValueError: A value is out of range.
+    """
+    kind = getattr(method_named(method), bag)
+    plain = {name.removeprefix(f"{bag}."): value for name, value in values.items()}
+    return make(kind, plain, owner=f"an {method!r} trial", prefix=bag)
+
+
+def column_names(kind: type[Any], bag: str) -> list[str]:
+    """The columns of a hyperparameter dataclass."""
+    return [f"{bag}.{item.name}" for item in dataclasses.fields(kind)]
+
+
+def _known(method: str) -> list[str]:
+    kind = method_named(method)
+    return column_names(kind.train, "train") + column_names(kind.decode, "decode")
+
+
+def known_columns(methods: Sequence[str]) -> list[str]:
+    """The columns that at least one of the methods has."""
+    return sorted({column for method in methods for column in _known(method)})

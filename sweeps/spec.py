@@ -1,0 +1,280 @@
+"""Everything that decides a number, and nothing else.
+
+    TrialSpec(method, data, backbone, train, seed | decode, evaluation)
+
+Left of the bar is what shapes the weights, right of it what only shapes the acting and the judging. `weights_id` hashes
+the left side, `trial_id` all of it. Resources, paths, log intervals and names of sweeps are in neither: they decide
+nothing.
+
+Every id also hashes the versions of the code that gives the numbers their meaning: a loss's, a method's, the decoder's.
+Raising one makes exactly what depends on it new.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from ilql import batch, decode, evaluate, losses, networks, train
+from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, Range, Value, check, hyper, make
+from ilql.method import Method
+from ilql.methods import bc, method_named
+from ilql.networks import Architecture
+from ilql.task import SPLITS
+
+SPLIT = Range(choices=SPLITS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """What is learnt from.
+
+    Attributes:
+        task: The task's name.
+        world: Key of the built world: its settings, its source's digest, its version.
+        reward: The reward the recorded dialogues carry in training.
+    """
+
+    task: str
+    world: str
+    reward: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """The language model everything starts from.
+
+    Attributes:
+        architecture: Sizes of a model that starts at random; None for a pretrained one.
+        pretrained: Digest of a pretrained model's folder; empty for one that starts at random.
+        vocabulary: Size of the tokeniser that is trained on the training split; 0 takes the pretrained model's own.
+        seed: Seed of initial weights.
+        behaviour: How the frozen behaviour policy is trained, for methods that act with one.
+        behaviour_seed: Its training seed.
+    """
+
+    architecture: Architecture | None
+    pretrained: str = hyper("", meaning="digest of a pretrained model")
+    vocabulary: int = hyper(0, NOT_NEGATIVE, meaning="size of the trained tokeniser")
+    seed: int = hyper(0, NOT_NEGATIVE, meaning="seed of initial weights")
+    behaviour: bc.Train
+    behaviour_seed: int = hyper(0, NOT_NEGATIVE, meaning="training seed of the behaviour policy")
+
+    def __post_init__(self) -> None:
+        if (self.architecture is None) != bool(self.pretrained):
+            raise ValueError("a backbone is either an architecture or a pretrained model, got both or neither")
+        if self.architecture is not None and self.vocabulary == 0:
+            raise ValueError("a backbone that starts at random must name its vocabulary's size, got 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What a policy is judged on.
+
+    Attributes:
+        world: Key of the built world it plays in.
+        reward: The reward that is summed to the score.
+        split: Which scenes.
+        first_seed: Seed of the first episode.
+        episodes: Number of episodes, with consecutive seeds.
+    """
+
+    world: str
+    reward: str
+    split: str = hyper("report", SPLIT, meaning="which scenes")
+    first_seed: int = hyper(0, NOT_NEGATIVE, meaning="seed of the first episode")
+    episodes: int = hyper(1024, AT_LEAST_ONE, meaning="number of episodes")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    @property
+    def seeds(self) -> range:
+        """The episodes' seeds."""
+        return range(self.first_seed, self.first_seed + self.episodes)
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """One evaluation of one cell at one training seed.
+
+    Attributes:
+        method: The method's name.
+        data: What is learnt from.
+        backbone: What it starts from.
+        train: The method's training hyperparameters.
+        seed: The training seed: a replicate's number, never a hyperparameter.
+        decode: The method's decoding hyperparameters.
+        evaluation: What it is judged on.
+
+    Raises:
+        KeyError: There is no such method.
+        TypeError: `train` or `decode` is another method's.
+    """
+
+    method: str
+    data: Data
+    backbone: Backbone
+    train: Any
+    seed: int
+    decode: Any
+    evaluation: Evaluation
+
+    def __post_init__(self) -> None:
+        kind = method_named(self.method)
+        for bag, wanted in ((self.train, kind.train), (self.decode, kind.decode)):
+            if type(bag) is not wanted:
+                raise TypeError(f"a {self.method!r} trial needs a {wanted.__qualname__}, got {type(bag).__qualname__}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
+
+    @property
+    def kind(self) -> Method:
+        """The method itself."""
+        return method_named(self.method)
+
+    @cached_property
+    def weights_id(self) -> str:
+        """Key of the trained weights: a hash of everything left of the bar, and of the versions behind it."""
+        return _hash(self._weights_content())
+
+    @cached_property
+    def trajectory_id(self) -> str:
+        """Key of the training whatever its length: trainings that differ in steps alone share their first steps."""
+        content = self._weights_content()
+        content["train"] = {name: value for name, value in content["train"].items() if name != "steps"}
+        return _hash(content)
+
+    @cached_property
+    def trial_id(self) -> str:
+        """Key of the evaluation: a hash of everything."""
+        return _hash(
+            {
+                "weights": self.weights_id,
+                "acts_with": self.behaviour.weights_id if self.kind.needs_behaviour else None,
+                "decode": dataclasses.asdict(self.decode),
+                "evaluation": dataclasses.asdict(self.evaluation),
+                "versions": {"decode": decode.VERSION, "evaluate": evaluate.VERSION},
+            }
+        )
+
+    @cached_property
+    def cell_id(self) -> str:
+        """Key of the cell: the same for all its training seeds."""
+        return dataclasses.replace(self, seed=0).trial_id
+
+    @property
+    def tokenizer_key(self) -> str:
+        """Key of the tokeniser's stage."""
+        source = {"pretrained": self.backbone.pretrained} if self.backbone.vocabulary == 0 else {
+            "world": self.data.world, "vocabulary": self.backbone.vocabulary
+        }  # fmt: skip
+        return _hash({"stage": "tokenizer", **source})
+
+    @property
+    def backbone_key(self) -> str:
+        """Key of the initial language model's stage."""
+        b = self.backbone
+        return _hash(
+            {
+                "stage": "backbone",
+                "architecture": None if b.architecture is None else dataclasses.asdict(b.architecture),
+                "pretrained": b.pretrained,
+                "tokenizer": self.tokenizer_key,
+                "seed": b.seed,
+                "version": networks.VERSION,
+            }
+        )
+
+    @property
+    def tokens_key(self) -> str:
+        """Key of the tokenised dialogues' stage. Data that is read without rewards is the same under all of them."""
+        return _hash(
+            {
+                "stage": "tokens",
+                "world": self.data.world,
+                "reward": self.data.reward if self.kind.uses_rewards else None,
+                "tokenizer": self.tokenizer_key,
+                "max_tokens": self.train.max_tokens,
+                "version": batch.VERSION,
+            }
+        )
+
+    @property
+    def behaviour(self) -> TrialSpec:
+        """The training of the behaviour policy this trial starts from and acts with."""
+        b = self.backbone
+        return dataclasses.replace(self, method="bc", train=b.behaviour, seed=b.behaviour_seed, decode=bc.Decode())
+
+    def columns(self) -> dict[str, Value]:
+        """Flat, as in a row: `train.tau`, `decode.beta`, `evaluation.split`, ..."""
+        b = self.backbone
+        flat: dict[str, Value] = {"task": self.data.task}
+        for prefix, bag in (("data", self.data), ("train", self.train), ("decode", self.decode)):
+            flat |= {f"{prefix}.{name}": value for name, value in dataclasses.asdict(bag).items() if name != "task"}
+        flat |= {f"evaluation.{name}": value for name, value in dataclasses.asdict(self.evaluation).items()}
+        flat |= {"backbone.pretrained": b.pretrained, "backbone.vocabulary": b.vocabulary, "backbone.seed": b.seed}
+        if b.architecture is not None:
+            flat |= {f"backbone.{name}": value for name, value in dataclasses.asdict(b.architecture).items()}
+        if self.kind.needs_behaviour:
+            flat |= {f"behaviour.{name}": value for name, value in dataclasses.asdict(b.behaviour).items()}
+            flat["behaviour.seed"] = b.behaviour_seed
+        return flat
+
+    def to_json(self) -> str:
+        """As text; `from_json` gives it back equal."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> TrialSpec:
+        """From `to_json`'s text.
+
+        Raises:
+            KeyError: A field is unknown or missing.
+        """
+        value = json.loads(text)
+        method = method_named(value["method"])
+        owner = f"an {method.name!r} trial"
+        backbone = dict(value["backbone"])
+        architecture = backbone.pop("architecture")
+        backbone["behaviour"] = make(bc.Train, backbone["behaviour"], owner=owner, prefix="behaviour")
+        return TrialSpec(
+            method=method.name,
+            data=make(Data, value["data"], owner=owner, prefix="data"),
+            backbone=Backbone(architecture=None if architecture is None else Architecture(**architecture), **backbone),
+            train=make(method.train, value["train"], owner=owner, prefix="train"),
+            seed=value["seed"],
+            decode=make(method.decode, value["decode"], owner=owner, prefix="decode"),
+            evaluation=make(Evaluation, value["evaluation"], owner=owner, prefix="evaluation"),
+        )
+
+    def _weights_content(self) -> dict[str, Any]:
+        """What decides the weights; a method that is a name for a case of another has that one's."""
+        name, settings = self.kind.canonical(self.train)
+        kind = method_named(name)
+        return {
+            "method": name,
+            "tokens": self.tokens_key,
+            "backbone": self.backbone_key,
+            "behaviour": self.behaviour.weights_id if kind.needs_behaviour else None,
+            "train": dataclasses.asdict(settings),
+            "seed": self.seed,
+            "versions": {"loop": train.VERSION, "method": kind.version}
+            | {loss: losses.VERSIONS[loss] for loss in kind.losses},
+        }
+
+
+def world_key(task: str, version: int, settings: Mapping[str, Any], source_digest: str) -> str:
+    """Key of a built world's stage."""
+    return _hash({"stage": "world", "task": task, "version": version, "settings": settings, "source": source_digest})
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    """Twenty hexadecimal digits of SHA-256 of the content as canonical JSON: no clash in 10⁹ trials."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -1,0 +1,211 @@
+"""World, tokeniser, backbone, tokens: what trainings share, each built once and keyed by what decides it.
+
+world ──> tokens ──> behaviour policy ──> value networks ──> evaluations
+  └─> tokeniser ─┘─> backbone ──────┘
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import shutil
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ilql.batch import TokenSequence, load_sequences, save_sequences, tokenize
+from ilql.checkpoint import file_digest, load_weights
+from ilql.method import Method, Start
+from ilql.methods import method_named
+from ilql.networks import build_language_model, check_model_folder, context_length, load_language_model
+from ilql.task import Task, TaskKind
+from ilql.tasks import known_tasks
+from ilql.tokens import Tokenizer, load_tokenizer, train_tokenizer
+from sweeps.exact_json import Record
+from sweeps.spec import TrialSpec, world_key
+from sweeps.store import Store
+
+RETURNS_FILE = "returns.npy"
+
+
+@dataclass(frozen=True)
+class World:
+    """A built world.
+
+    Attributes:
+        key: Its stage's key.
+        notes: What building it had to say: what was skipped, how it is calibrated.
+    """
+
+    key: str
+    notes: tuple[str, ...]
+
+
+def ensure_world(store: Store, kind: TaskKind, settings: Any, source: str | None) -> World:
+    """The world of some settings and a source, built unless it is there.
+
+    Raises:
+        ValueError: The source cannot be read; one line.
+    """
+    digest = kind.source_digest(settings, source)
+    values: Record = dataclasses.asdict(settings)
+    key = world_key(kind.name, kind.version, values, digest)
+    about: Record = {"task": kind.name, "version": kind.version, "settings": values, "source": digest}
+    store.build("world", key, lambda folder: {"notes": list(kind.build(settings, source, folder))}, about)
+    notes = ((store.about("world", key) or {}).get("notes") or {}).get("notes", ())
+    return World(key, tuple(notes))
+
+
+def ensure_start(store: Store, spec: TrialSpec, model: Path | None) -> None:
+    """The tokeniser and the initial language model of a spec, built unless they are there.
+
+    Args:
+        store: Where.
+        spec: Any trial that starts from them.
+        model: The pretrained model's folder, for backbones that have one.
+
+    Raises:
+        ValueError: The folder is no model; one line.
+    """
+    backbone = spec.backbone
+
+    def make_tokenizer(folder: Path) -> None:
+        if backbone.vocabulary:
+            task = load_task(store, spec.data.task, spec.data.world)
+            dialogues = task.dialogues("train", task.rewards[0])
+            texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)
+            train_tokenizer(texts, vocabulary=backbone.vocabulary).save(folder)
+        else:
+            assert model is not None, "a pretrained backbone needs its folder"
+            load_tokenizer(model).save(folder)
+
+    store.build("tokenizer", spec.tokenizer_key, make_tokenizer, {"vocabulary": backbone.vocabulary})
+    tokenizer = load_tokenizer_stage(store, spec)
+
+    def make_backbone(folder: Path) -> None:
+        if backbone.architecture is not None:
+            language_model = build_language_model(backbone.architecture, vocabulary=tokenizer.size, seed=backbone.seed)
+        else:
+            assert model is not None, "a pretrained backbone needs its folder"
+            language_model = load_language_model(model, vocabulary=tokenizer.size, seed=backbone.seed)
+        language_model.save_pretrained(str(folder))  # type: ignore[operator]
+
+    store.build("backbone", spec.backbone_key, make_backbone, {"vocabulary": tokenizer.size})
+
+
+def pretrained_digest(folder: Path) -> str:
+    """A digest of the files that decide a pretrained model: configuration, weights, tokeniser.
+
+    Raises:
+        ValueError: The folder is no model.
+    """
+    check_model_folder(folder)
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (".json", ".safetensors", ".model", ".txt", ".bin"):
+            digest.update(f"{file.name}\0{file_digest(file)}\n".encode())
+    return digest.hexdigest()[:20]
+
+
+def load_task(store: Store, task: str, world: str) -> Task:
+    """The task of a built world."""
+    folder = _stage(store, "world", world)
+    return _load_task(task, str(folder))
+
+
+@lru_cache(maxsize=2)
+def _load_task(task: str, folder: str) -> Task:
+    return known_tasks()[task].load(Path(folder))
+
+
+def load_tokenizer_stage(store: Store, spec: TrialSpec) -> Tokenizer:
+    """The tokeniser a spec uses."""
+    return load_tokenizer(_stage(store, "tokenizer", spec.tokenizer_key))
+
+
+def load_tokens(store: Store, spec: TrialSpec) -> list[TokenSequence]:
+    """The dialogues a spec's training learns from: tokenised once, then selected by its method.
+
+    Raises:
+        ValueError: A dialogue does not fit the backbone's context.
+    """
+    method, task = spec.kind, load_task(store, spec.data.task, spec.data.world)
+
+    def make(folder: Path) -> None:
+
+        tokenizer = load_tokenizer_stage(store, spec)
+        dialogues = task.dialogues("train", spec.data.reward if method.uses_rewards else task.rewards[0])
+        sequences = [tokenize(d, tokenizer, max_tokens=spec.train.max_tokens) for d in dialogues]
+        save_sequences(sequences, folder / "train.npz")
+        np.save(folder / RETURNS_FILE, np.asarray([d.total_reward for d in dialogues]), allow_pickle=False)
+
+    folder = store.build("tokens", spec.tokens_key, make, {"reward": spec.data.reward, "split": "train"})
+
+    returns = np.load(folder / RETURNS_FILE, allow_pickle=False)
+    sequences = _load_sequences(str(folder / "train.npz"))
+    return [sequences[i] for i in method.keep(returns, spec.train)]
+
+
+@lru_cache(maxsize=2)
+def _load_sequences(file: str) -> list[TokenSequence]:
+    return load_sequences(Path(file))
+
+
+def load_backbone(store: Store, spec: TrialSpec) -> nn.Module:
+    """The initial language model of a spec, fresh."""
+    folder = _stage(store, "backbone", spec.backbone_key)
+    return load_language_model(folder, vocabulary=load_tokenizer_stage(store, spec).size, seed=spec.backbone.seed)
+
+
+def build_module(store: Store, spec: TrialSpec) -> nn.Module:
+    """The module of a spec before its training, and the behaviour policy trained already.
+
+    Raises:
+        ValueError: The context is shorter than the dialogues may be.
+    """
+    method, train = canonical(spec)
+    pretrained = load_backbone(store, spec)
+    if train.max_tokens > context_length(pretrained):
+        raise ValueError(
+            f"train.max_tokens must be at most the backbone's context ({context_length(pretrained)}), "
+            f"got {train.max_tokens}"
+        )
+    behaviour = load_behaviour(store, spec) if method.needs_behaviour else None
+    return method.build(Start(pretrained, behaviour, spec.seed), train)
+
+
+def canonical(spec: TrialSpec) -> tuple[Method, Any]:
+    """The method and settings a spec is trained with, whatever name it goes by."""
+    name, train = spec.kind.canonical(spec.train)
+    return method_named(name), train
+
+
+def load_behaviour(store: Store, spec: TrialSpec) -> nn.Module:
+    """The frozen behaviour policy of a spec."""
+    return load_module(store, spec.behaviour).requires_grad_(False)
+
+
+def load_module(store: Store, spec: TrialSpec) -> nn.Module:
+    """A spec's trained module."""
+    folder = _stage(store, "weights", spec.weights_id)
+    with torch.random.fork_rng(devices=[]):
+        module = build_module(store, spec)
+    load_weights(module, folder)
+    return module.eval()
+
+
+def drop_trajectory(store: Store, spec: TrialSpec) -> None:
+    """Remove the checkpoints of a training that nobody will continue."""
+    shutil.rmtree(store.scratch("trajectory", spec.trajectory_id), ignore_errors=True)
+
+
+def _stage(store: Store, kind: str, key: str) -> Path:
+    folder = store.stage(kind, key)
+    if folder is None:
+        raise FileNotFoundError(f"the stage {kind}/{key} must be built before it is read, it is not in {store.folder}")
+    return folder

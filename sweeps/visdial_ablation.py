@@ -1,0 +1,60 @@
+"""Which method of offline reinforcement learning asks the best questions, and how much does its setting matter?
+
+The ablation of the ILQL paper on visual dialogue: an agent sees a caption and asks up to ten questions; the fewer it
+needs before a guesser can tell the scene, the better, and a bare yes or no costs extra.
+
+    python sweeps/visdial_ablation.py                       a generated world, on a laptop
+    python sweeps/visdial_ablation.py --data DIR            recorded human dialogues
+    ray job submit --working-dir . -- python sweeps/visdial_ablation.py --preset smoke
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # As a script, this folder is on the path and its parent is not: `import sweeps` must find the package.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from ilql.tasks.visdial.settings import Settings
+from sweeps.cli import run_command
+from sweeps.experiment import Question
+from sweeps.presets import Preset
+from sweeps.space import Between, Grid
+from sweeps.visdial_presets import PRESETS
+
+BETAS = (4.0, 8.0, 16.0)
+
+
+def world(name: str | None, has_data: bool, preset: Preset) -> Settings:
+    """The world's settings: sizes are the preset's where the world is generated, and the data's where it is not."""
+    chosen = name or ("recorded" if has_data else "generated")
+    sizes = {key: int(str(value)) for key, value in preset.world.items()} if chosen == "generated" else {}
+    return Settings(world=chosen, **sizes)  # type: ignore[arg-type]
+
+
+QUESTION = Question(
+    name="visdial",
+    task="visdial",
+    presets=PRESETS,
+    reward="yn",
+    grids=(
+        Grid("bc", {}),
+        Grid("filtered_bc", {"train.keep": (0.1, 0.2, 0.3)}),
+        Grid("sarsa", {"decode.beta": BETAS}),
+        Grid("ilql", {"train.tau": (0.7, 0.8, 0.9), "decode.beta": BETAS}),
+    ),
+    refine="ilql",
+    space=(
+        Between("train.tau", 0.5, 0.95),
+        Between("train.cql_weight", 0.01, 10.0, log=True),
+        Between("train.gamma", 0.9, 1.0),
+    ),
+    refine_columns={"decode.beta": BETAS},
+    against=("ilql", "bc", {"train.tau": 0.8, "decode.beta": 8.0}),
+    world=world,
+)
+
+if __name__ == "__main__":
+    sys.exit(run_command(QUESTION, "sweeps/visdial_ablation.py", sys.argv[1:]))

@@ -1,0 +1,356 @@
+"""One job: train one set of weights unless it is there, then evaluate some cells on it, all in one model load.
+
+A job runs in a worker, on whatever machine; it knows the store and nothing else. Whatever goes wrong in it that is its
+own fault (divergence, a world that failed) becomes a record with a reason. A machine's fault ends the process; the job
+is then done again elsewhere, and resumes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from cluster.call import call
+from cluster.faults import Fault
+from cluster.group import Group, Report, run_here
+from cluster.workers import run_group
+from ilql.batch import collate, tokenize
+from ilql.checkpoint import save_weights
+from ilql.dialogue import Dialogue
+from ilql.evaluate import Episode, Player, play
+from ilql.tokens import Tokenizer
+from ilql.train import Loop, train
+from sweeps.exact_json import Record
+from sweeps.frames import EPISODES_FILE
+from sweeps.journal import utc
+from sweeps.provenance import code_digest, host, library_versions
+from sweeps.spec import Evaluation, TrialSpec
+from sweeps.stages import (
+    build_module,
+    canonical,
+    drop_trajectory,
+    load_behaviour,
+    load_module,
+    load_task,
+    load_tokenizer_stage,
+    load_tokens,
+)
+from sweeps.store import CURVE_FILE, Store
+
+ADVANTAGES_FILE = "advantages.jsonl"
+EPISODES_WITH_ADVANTAGES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a job may use. Not part of any key: it does not decide the numbers.
+
+    Attributes:
+        workers: Processes that train together.
+        gpus_per_worker: GPUs each of them is given.
+        ray_train: Train in a Ray Train worker group even with one worker on a CPU.
+        micro_batch: Dialogues per forward pass, for memory; 0 takes a worker's share whole.
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between points of the curve.
+    """
+
+    workers: int = 1
+    gpus_per_worker: float = 0.0
+    ray_train: bool = False
+    micro_batch: int = 0
+    checkpoint_every: int = 100
+    log_every: int = 10
+
+    @property
+    def in_group(self) -> bool:
+        """True if trainings go through a Ray Train worker group."""
+        return self.ray_train or self.workers > 1 or self.gpus_per_worker > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker is asked to do.
+
+    Attributes:
+        store: The store's folder.
+        training: Any trial of the weights that are wanted, as JSON.
+        evaluations: Trials on those weights, as JSON; those that are recorded are skipped.
+        resources: What it may use.
+        keep_trajectory: Keep the checkpoints: someone may want to train on from here.
+    """
+
+    store: str
+    training: str
+    evaluations: tuple[str, ...]
+    resources: Resources
+    keep_trajectory: bool = False
+
+
+Tell = Callable[[Mapping[str, float]], None]
+"""Called now and then with numbers that say how far a job is."""
+
+
+def run_job(job: Job, tell: Tell) -> str:
+    """Do a job; returns the status of its training, `finished` or `failed`.
+
+    Raises:
+        RuntimeError: A machine failed under a worker group more often than it may.
+    """
+    store = Store(Path(job.store))
+    spec = TrialSpec.from_json(job.training)
+    if store.stage("weights", spec.weights_id) is None and not _train(store, spec, job, tell):
+        return "failed"
+    missing = [trial for trial in map(TrialSpec.from_json, job.evaluations) if not is_evaluated(store, trial)]
+    for evaluation in dict.fromkeys(trial.evaluation for trial in missing):
+        block = [trial for trial in missing if trial.evaluation == evaluation]
+        if job.resources.gpus_per_worker > 0:
+            cells = (job.store, tuple(trial.to_json() for trial in block))
+            done = call(evaluate_cells, cells, cpus=1.0, gpus=job.resources.gpus_per_worker)
+            if isinstance(done, Fault):
+                _record_failures(store, block, str(done))
+        else:
+            evaluate_cells((job.store, tuple(trial.to_json() for trial in block)), tell)
+    if not job.keep_trajectory:
+        drop_trajectory(store, spec)
+    return "finished"
+
+
+def is_evaluated(store: Store, trial: TrialSpec) -> bool:
+    """True if the trial's evaluation is recorded, whichever way it ended."""
+    record = store.get("evaluation", trial.trial_id)
+    return record is not None and record["status"] == "finished"
+
+
+def _train(store: Store, spec: TrialSpec, job: Job, tell: Tell) -> bool:
+    """Train, record how it ended; True if the weights are there now."""
+    started, clock = utc(), time.monotonic()
+
+    def on_report(report: Report) -> None:
+        tell(dict(report.metrics))
+
+    if job.resources.in_group:
+        result = run_group(
+            train_loop,
+            job,
+            workers=job.resources.workers,
+            gpus_per_worker=job.resources.gpus_per_worker,
+            storage=store.scratch("group", spec.weights_id),
+            name=spec.weights_id,
+            max_failures=2,
+            on_report=on_report,
+        )
+    else:
+        result = run_here(
+            train_loop, job, storage=store.scratch("group", spec.weights_id), name=spec.weights_id, on_report=on_report
+        )
+    finished = store.stage("weights", spec.weights_id) is not None
+    reason = None if finished else str(result.fault)
+    if not finished and result.fault is not None and result.fault.owner == "machine":
+        raise RuntimeError(reason)
+    store.put(
+        "training",
+        spec.weights_id,
+        {
+            "status": "finished" if finished else "failed",
+            "reason": reason,
+            "method": spec.method,
+            "seed": spec.seed,
+            "steps": spec.train.steps,
+            "train_seconds": time.monotonic() - clock,
+            "metrics": dict(result.metrics),
+            **_provenance(started),
+        },
+    )
+    return finished
+
+
+def train_loop(job: Job, group: Group) -> None:
+    """Train one set of weights as one worker of a group (of perhaps one), and build its stage."""
+    torch.set_num_threads(1)
+    store, spec = Store(Path(job.store)), TrialSpec.from_json(job.training)
+    method, settings = canonical(spec)
+    sequences = load_tokens(store, spec)
+    module = build_module(store, spec)
+    trajectory = store.scratch("trajectory", spec.trajectory_id)
+    loop = Loop(
+        device=torch.device(group.device),
+        log_every=job.resources.log_every,
+        checkpoint_every=job.resources.checkpoint_every,
+        checkpoints=trajectory / "checkpoints",
+        micro_batch=job.resources.micro_batch,
+        rank=group.rank,
+        workers=group.world_size,
+    )
+    pad = load_tokenizer_stage(store, spec).structural("pad")
+    points: list[Mapping[str, float]] = []
+    live = store.scratch("weights", spec.weights_id) / CURVE_FILE
+    for progress in train(method, module, sequences, settings, pad=pad, seed=spec.seed, loop=loop):
+        if group.rank == 0 and progress.metrics:
+            if not points:
+                points = _earlier_points(trajectory / CURVE_FILE, before=progress.step)
+            points.append({"step": progress.step, **progress.metrics})
+            _write_points(live, points)
+            _write_points(trajectory / CURVE_FILE, points)
+        group.report({"step": float(progress.step), **progress.metrics})
+    if group.rank == 0:
+
+        def make(folder: Path) -> None:
+            save_weights(module, folder)
+            _write_points(folder / CURVE_FILE, points or _earlier_points(trajectory / CURVE_FILE, before=None))
+
+        store.build("weights", spec.weights_id, make, {"spec": json.loads(spec.to_json())})
+
+
+def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None) -> None:
+    """Play trials that share weights and episodes in one model load; record each of them.
+
+    A world that fails is recorded as the reason of a failed evaluation; its episodes so far are no score.
+
+    Args:
+        cells: The store's folder, and the trials as JSON.
+        tell: Called now and then with the number of episodes finished.
+    """
+    torch.set_num_threads(1)
+    store, specs = Store(Path(cells[0])), [TrialSpec.from_json(trial) for trial in cells[1]]
+    started, clock = utc(), time.monotonic()
+    first = specs[0]
+    task = load_task(store, first.data.task, first.evaluation.world)
+    tokenizer = load_tokenizer_stage(store, first)
+    module = load_module(store, first)
+    behaviour = load_behaviour(store, first) if first.kind.needs_behaviour else None
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def on_episode(done: int) -> None:
+        if tell is not None:
+            tell({"episodes": float(done)})
+
+    try:
+        played = play(
+            task,
+            first.evaluation.split,
+            first.kind.actor(module, behaviour),
+            tokenizer,
+            [Player(spec.decode, spec.kind.tilt(spec.decode)) for spec in specs],
+            first.evaluation.seeds,
+            device=device,
+            on_episode=on_episode,
+        )
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        _record_failures(store, specs, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        return
+    seconds = (time.monotonic() - clock) / len(specs)
+    for spec, episodes in zip(specs, played, strict=True):
+
+        def make(target: Path, spec: TrialSpec = spec, episodes: list[Episode] = episodes) -> None:
+            episodes_table(episodes, spec.evaluation).write_parquet(target / EPISODES_FILE)
+            if spec.kind.advantages is not None:
+                lines = _advantages(spec, module, episodes[:EPISODES_WITH_ADVANTAGES], tokenizer, device)
+                (target / ADVANTAGES_FILE).write_text("".join(lines), encoding="utf-8")
+
+        store.build("evaluation", spec.trial_id, make, {"spec": json.loads(spec.to_json())})
+        store.put(
+            "evaluation",
+            spec.trial_id,
+            {"status": "finished", "reason": None, **summary(episodes, spec.evaluation)}
+            | {"evaluate_seconds": seconds, **_provenance(started)},
+        )
+
+
+def summary(episodes: Sequence[Episode], evaluation: Evaluation) -> Record:
+    """Score, its standard deviation over episodes, and means of the diagnostics; shares are per utterance."""
+    returns = np.asarray([episode.returns[evaluation.reward] for episode in episodes])
+    utterances = sum(episode.turns for episode in episodes)
+    measures = {
+        "turns": utterances / len(episodes),
+        "log_ratio": float(np.mean([episode.log_ratio for episode in episodes])),
+        "empty_share": sum(episode.empty for episode in episodes) / utterances,
+        "repeated_share": sum(episode.repeated for episode in episodes) / utterances,
+        "broken_share": sum(episode.broken for episode in episodes) / utterances,
+    }
+    for name in episodes[0].measures:
+        measures[name] = float(np.mean([episode.measures[name] for episode in episodes]))
+    return {
+        "score": float(returns.mean()),
+        "score_sd": float(returns.std(ddof=1)) if len(returns) > 1 else None,
+        "episodes": len(episodes),
+        "measures": measures,
+    }
+
+
+def episodes_table(episodes: Sequence[Episode], evaluation: Evaluation) -> pl.DataFrame:
+    """One row per episode: its seed, its return under every reward, its length, its transcript."""
+    table = {
+        "episode_seed": [e.seed for e in episodes],
+        "scene": [e.scene for e in episodes],
+        "return": [e.returns[evaluation.reward] for e in episodes],
+        "turns": [e.turns for e in episodes],
+        "log_ratio": [e.log_ratio for e in episodes],
+        "empty": [e.empty for e in episodes],
+        "repeated": [e.repeated for e in episodes],
+        "broken": [e.broken for e in episodes],
+        "transcript": [
+            json.dumps([{"by_agent": t.by_agent, "text": t.text} for t in e.transcript.turns]) for e in episodes
+        ],
+    }
+    columns = {f"return.{name}": [e.returns[name] for e in episodes] for name in episodes[0].returns}
+    columns |= {f"measure.{name}": [e.measures[name] for e in episodes] for name in episodes[0].measures}
+    return pl.DataFrame(table | columns)
+
+
+def _advantages(
+    spec: TrialSpec, module: torch.nn.Module, episodes: Sequence[Episode], tokenizer: Tokenizer, device: torch.device
+) -> list[str]:
+    """One JSON line per episode: the agent's tokens and their advantages Q̄ − V."""
+    assert spec.kind.advantages is not None
+    lines = []
+    module.to(device)
+    for episode in episodes:
+        sequence = tokenize(Dialogue(episode.transcript.turns, ended=True), tokenizer, max_tokens=spec.train.max_tokens)
+        batch = collate([sequence], pad=tokenizer.structural("pad")).to(device)
+        values = spec.kind.advantages(module, batch)[0].tolist()
+        words = [tokenizer.piece(i) for i in batch.actions[0].tolist()]
+        lines.append(json.dumps({"episode_seed": episode.seed, "tokens": words, "advantages": values}) + "\n")
+    return lines
+
+
+def _record_failures(store: Store, trials: Sequence[TrialSpec], reason: str) -> None:
+    for trial in trials:
+        store.put("evaluation", trial.trial_id, {"status": "failed", "reason": reason, **_provenance(utc())})
+
+
+def _provenance(started: str) -> Record:
+    return {
+        "started_at": started,
+        "finished_at": utc(),
+        "code_digest": code_digest(),
+        "versions": library_versions(),
+        "host": host(),
+    }
+
+
+def _earlier_points(file: Path, *, before: int | None) -> list[Mapping[str, float]]:
+    """The points of a curve that a resumed training did not make again."""
+    if not file.is_file():
+        return []
+    points = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            point = json.loads(line)
+        except json.JSONDecodeError:
+            break  # the line its writer was killed in
+        if before is None or point["step"] < before:
+            points.append(point)
+    return points
+
+
+def _write_points(file: Path, points: Sequence[Mapping[str, float]]) -> None:
+    file.write_text("".join(json.dumps(point) + "\n" for point in points), encoding="utf-8")
