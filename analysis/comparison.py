@@ -1,0 +1,321 @@
+"""Does one method beat another? A paired statement about two cells on common episodes.
+
+Cells are chosen on the tune scenes and compared on the report scenes, so the choice does not flatter the comparison.
+Beside the difference stand the numbers that show *how* a score was reached: rewards are easy to improve on by ending
+early or by saying nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.cells import Cell, varying
+from analysis.estimators import (
+    Estimate,
+    PairedDifference,
+    mean_over_episodes,
+    paired_difference,
+    standard_error_with_seeds,
+)
+from analysis.labels import Value, is_share, measure_label, method_label, value_label
+from analysis.text import DASH, count, decimals_for, markdown_table, number, with_error
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two cells compared.
+
+    Attributes:
+        method: Its method.
+        cell_id: Its key.
+        setting: Its hyperparameters in one line, as far as they vary within a method.
+        chosen: How it was chosen, in words.
+        score: Mean return on the common episodes, standard error over episodes.
+        score_error_with_seeds: Standard error over episodes and training seeds; None with one seed.
+        turns: Mean number of the agent's turns, standard error over episodes.
+        tune_score: Its mean score on the tune scenes; None where it has none.
+        seeds: Its finished training seeds.
+        failed: Failed runs of its method.
+        stopped: Stopped runs of its method.
+        measures: Its diagnostics, averaged over episodes and seeds, by column.
+    """
+
+    method: str
+    cell_id: str
+    setting: str
+    chosen: str
+    score: Estimate
+    score_error_with_seeds: float | None
+    turns: Estimate
+    tune_score: float | None
+    seeds: tuple[int, ...]
+    failed: int
+    stopped: int
+    measures: Mapping[str, float]
+
+    @property
+    def name(self) -> str:
+        """The method with its setting, `ILQL (τ 0.8, β 8)`."""
+        label = method_label(self.method)
+        return f"{label} ({self.setting})" if self.setting else label
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`first` minus `second`, paired by episode.
+
+    Attributes:
+        first, second: The two cells.
+        score: The difference in mean return.
+        turns: The difference in the agent's turns per episode.
+    """
+
+    first: Side
+    second: Side
+    score: PairedDifference
+    turns: PairedDifference
+
+    @property
+    def ratio(self) -> float | None:
+        """The difference in units of its standard error over scenes; None where it has none or one of zero.
+
+        Episodes of one scene are a cluster, and the trained models count as they are; `ratio_with_seeds` also
+        generalises over training seeds.
+        """
+        return _ratio(self.score.value, self.score.over_scenes)
+
+    @property
+    def ratio_with_seeds(self) -> float | None:
+        """The difference in units of its standard error over scenes and training seeds; None with one seed."""
+        return _ratio(self.score.value, self.score.with_seeds)
+
+    @property
+    def sentence(self) -> str:
+        """The statement in one sentence, with interval, number of runs and failed runs."""
+        d, decimals = self.score, self.decimals
+        errors = [f"± {number(d.over_scenes, decimals)} s.e. over {count(d.scenes, 'scene')}"]
+        if d.with_seeds is not None:
+            errors.append(f"± {number(d.with_seeds, decimals)} over scenes and training seeds")
+        ratios = [number(self.ratio, 1), number(self.ratio_with_seeds, 1)][: len(errors)]
+        runs = len(self.first.seeds) + len(self.second.seeds)
+        failed = self.first.failed + self.second.failed
+        value = number(d.value, decimals)
+        return (
+            f"{self.first.name} minus {self.second.name}: {value if value.startswith('−') else '+' + value} "
+            f"({', '.join(errors)}; {' and '.join(ratios)} times the standard error), paired on "
+            f"{count(d.episodes, 'episode')}, {count(runs, 'run')}; of the two methods' runs {failed:,} failed and "
+            f"{self.first.stopped + self.second.stopped:,} stopped."
+        )
+
+    @property
+    def decimals(self) -> int:
+        """How many decimals its scores are worth."""
+        return decimals_for((self.score.over_scenes, self.score.with_seeds, self.first.score.standard_error))
+
+
+def finished_cells(cells: Sequence[Cell], method: str) -> tuple[Cell, ...]:
+    """The method's cells with a finished run.
+
+    Raises:
+        ValueError: There is none.
+    """
+    found = tuple(cell for cell in cells if cell.method == method and cell.seeds)
+    if not found:
+        have = sorted({cell.method for cell in cells if cell.seeds})
+        raise ValueError(f"a comparison needs a finished run of {method!r}; finished: {', '.join(have) or 'none'}")
+    return found
+
+
+def chosen_on_tune(cells: Sequence[Cell], method: str) -> Cell:
+    """The method's cell with the highest tune score, averaged over seeds, the first of equals.
+
+    Only cells with as many finished seeds as the method's best-replicated cell take part, so that one lucky seed does
+    not win against means.
+
+    Raises:
+        ValueError: The method has no finished run, or none of those cells has a tune score.
+    """
+    candidates = finished_cells(cells, method)
+    most = max(len(cell.seeds) for cell in candidates)
+    scored = [(cell.tune_score, cell) for cell in candidates if len(cell.seeds) == most and cell.tune_score is not None]
+    if not scored:
+        raise ValueError(f"choosing a cell of {method!r} needs tune scores, got none in the column 'tune_score'")
+    return max(scored, key=lambda pair: pair[0])[1]
+
+
+def cell_at(cells: Sequence[Cell], method: str, hyperparameters: Mapping[str, Value]) -> Cell:
+    """The method's finished cell with these values, `{"train.tau": .8, "decode.beta": 8}`, whatever its others are.
+
+    A cell of the design goes before one of the refinement.
+
+    Raises:
+        ValueError: There is none, or several of one origin, so that more hyperparameters must be named.
+    """
+    wanted = ", ".join(f"{column} = {value_label(value)}" for column, value in hyperparameters.items())
+    found = [
+        cell
+        for cell in finished_cells(cells, method)
+        if all(_same(cell.hyperparameters.get(column), value) for column, value in hyperparameters.items())
+    ]
+    found = [cell for cell in found if cell.origin == "design"] or found
+    if len(found) != 1:
+        raise ValueError(f"exactly one finished cell of {method!r} must have {wanted}, got {len(found)}")
+    return found[0]
+
+
+def compare(
+    cells: Sequence[Cell], first: Cell, second: Cell, *, first_chosen: str = "given", second_chosen: str = "given"
+) -> Comparison:
+    """The paired statement about two cells, on the episodes both have played.
+
+    Args:
+        cells: All cells of the table; they tell which hyperparameters vary and how many runs failed.
+        first: A cell with a finished run.
+        second: Another one.
+        first_chosen: How `first` was chosen, in words.
+        second_chosen: How `second` was chosen.
+
+    Raises:
+        ValueError: They are one cell, one has no finished run, or they have no episode in common.
+    """
+    if first.cell_id == second.cell_id:
+        raise ValueError(f"a comparison is between two cells, got {first.cell_id!r} twice")
+    for cell in (first, second):
+        if not cell.seeds:
+            raise ValueError(f"a comparison needs finished runs, got none for cell {cell.cell_id!r}")
+    common, at_first, at_second = np.intersect1d(first.episode_seeds, second.episode_seeds, return_indices=True)
+    if common.size == 0:
+        raise ValueError(
+            f"a paired comparison needs common episodes, got none of {first.cell_id!r}, {second.cell_id!r}"
+        )
+    if not np.array_equal(first.scenes[at_first], second.scenes[at_second]):
+        raise ValueError(f"equal episode seeds must mean equal scenes; {first.cell_id!r} and {second.cell_id!r} differ")
+    scenes = first.scenes[at_first]
+    shown = varying(cells)
+    return Comparison(
+        first=_side(cells, first, at_first, first_chosen, shown),
+        second=_side(cells, second, at_second, second_chosen, shown),
+        score=paired_difference(first.returns[:, at_first], second.returns[:, at_second], scenes),
+        turns=paired_difference(first.turns[:, at_first], second.turns[:, at_second], scenes),
+    )
+
+
+def compare_methods(
+    cells: Sequence[Cell], method: str, baseline: str, *, fixed: Mapping[str, Value] | None = None
+) -> tuple[Comparison, ...]:
+    """`method` against `baseline`, each at the cell chosen on the tune scenes; then `method` at `fixed` as well.
+
+    Args:
+        cells: All cells of the table.
+        method: The method that is hoped to be better.
+        baseline: The method it is held against.
+        fixed: Hyperparameters of one more cell of `method`, such as `{"train.tau": .8, "decode.beta": 8.0}`.
+
+    Raises:
+        ValueError: See `chosen_on_tune`, `cell_at` and `compare`.
+    """
+    second, on_tune = chosen_on_tune(cells, baseline), "best on the tune scenes"
+    found = [
+        compare(cells, chosen_on_tune(cells, method), second, first_chosen=on_tune, second_chosen=on_tune),
+    ]
+    if fixed is not None:
+        at = cell_at(cells, method, fixed)
+        found.append(compare(cells, at, second, first_chosen="fixed beforehand", second_chosen=on_tune))
+    return tuple(found)
+
+
+def comparison_rows(comparison: Comparison) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Header and body of a comparison as text: a line per quantity, a column per side and one for the difference."""
+    first, second, decimals = comparison.first, comparison.second, comparison.decimals
+    d, turns = comparison.score, comparison.turns
+    header = ("", first.name, second.name, "Difference")
+    body = [
+        ("chosen", first.chosen, second.chosen, DASH),
+        (
+            "mean return ± s.e. over episodes",
+            with_error(first.score.value, first.score.standard_error, decimals),
+            with_error(second.score.value, second.score.standard_error, decimals),
+            with_error(d.value, d.over_episodes, decimals),
+        ),
+        ("s.e. over scenes", DASH, DASH, number(d.over_scenes, decimals)),
+        (
+            "s.e. over scenes and training seeds",
+            number(first.score_error_with_seeds, decimals),
+            number(second.score_error_with_seeds, decimals),
+            number(d.with_seeds, decimals),
+        ),
+        ("difference / s.e. over scenes", "", "", number(comparison.ratio, 1)),
+        ("difference / s.e. over scenes and seeds", "", "", number(comparison.ratio_with_seeds, 1)),
+        (
+            "mean return on the tune scenes",
+            number(first.tune_score, decimals),
+            number(second.tune_score, decimals),
+            DASH,
+        ),
+        (
+            "agent's turns per episode ± s.e.",
+            with_error(first.turns.value, first.turns.standard_error),
+            with_error(second.turns.value, second.turns.standard_error),
+            with_error(turns.value, turns.over_episodes),
+        ),
+        *(_measure_row(column, first, second) for column in _measures(first, second)),
+        ("training seeds", str(len(first.seeds)), str(len(second.seeds)), DASH),
+        ("runs of the method failed", str(first.failed), str(second.failed), DASH),
+        ("runs of the method stopped", str(first.stopped), str(second.stopped), DASH),
+    ]
+    return header, tuple(body)
+
+
+def comparison_markdown(comparison: Comparison) -> str:
+    """The statement in one sentence and its numbers as a table."""
+    header, body = comparison_rows(comparison)
+    return f"{comparison.sentence}\n\n{markdown_table(header, body, (False, True, True, True))}\n"
+
+
+def _side(cells: Sequence[Cell], cell: Cell, at: np.ndarray, chosen: str, shown: Sequence[str]) -> Side:
+    returns = cell.returns[:, at]
+    siblings = [other for other in cells if other.method == cell.method]
+    return Side(
+        method=cell.method,
+        cell_id=cell.cell_id,
+        setting=cell.setting(shown),
+        chosen=chosen,
+        score=mean_over_episodes(returns),
+        score_error_with_seeds=standard_error_with_seeds(returns),
+        turns=mean_over_episodes(cell.turns[:, at]),
+        tune_score=cell.tune_score,
+        seeds=cell.seeds,
+        failed=sum(other.failed for other in siblings),
+        stopped=sum(other.stopped for other in siblings),
+        measures=cell.measures,
+    )
+
+
+def _measures(first: Side, second: Side) -> tuple[str, ...]:
+    known = dict.fromkeys((*first.measures, *second.measures))
+    return tuple(column for column in known if column != "measure.turns")  # the table has the agent's turns already
+
+
+def _measure_row(column: str, first: Side, second: Side) -> tuple[str, str, str, str]:
+    a, b = first.measures.get(column), second.measures.get(column)
+    difference = None if a is None or b is None else a - b
+    if not is_share(column):
+        return (measure_label(column), number(a), number(b), number(difference))
+
+    def per_cent(share: float | None, unit: str) -> str:
+        return DASH if share is None else f"{number(100 * share, 1)} {unit}"
+
+    return (measure_label(column), per_cent(a, "%"), per_cent(b, "%"), per_cent(difference, "points"))
+
+
+def _ratio(value: float, error: float | None) -> float | None:
+    return value / error if error else None
+
+
+def _same(found: Value | None, wanted: Value) -> bool:
+    if isinstance(found, int | float) and isinstance(wanted, int | float):
+        return bool(found == wanted or np.isclose(found, wanted, rtol=1e-9))
+    return found == wanted

@@ -1,0 +1,308 @@
+"""What each figure shows, as plain values: pure functions of cells, drawn by `analysis.figures`.
+
+Axes: *T* values of tau, *B* values of beta, ascending; beta = ∞ (no language-model term) is the last category.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.cells import Cell, best_cell, varying
+from analysis.estimators import Estimate, Floats, population_sigma
+from analysis.labels import in_order, method_label, value_label
+from analysis.text import count, number
+
+TAU, BETA = "train.tau", "decode.beta"
+GRID_METHODS = ("sarsa", "ilql")
+"""The methods of the tau × beta grid: SARSA is its line tau = 0.5."""
+
+
+@dataclass(frozen=True)
+class CellPoint:
+    """One cell in the figure of all cells.
+
+    Attributes:
+        method: Its method.
+        setting: Its hyperparameters in one line; empty where none varies.
+        origin: `design` or `refinement`.
+        position: Where it stands on the horizontal axis.
+        score: Its mean return with standard error over episodes; None where no run finished.
+        seed_scores: The mean return at each training seed.
+        failed: Number of its failed runs.
+        stopped: Number of its stopped runs.
+        best: True for the method's best cell.
+    """
+
+    method: str
+    setting: str
+    origin: str
+    position: float
+    score: Estimate | None
+    seed_scores: tuple[float, ...]
+    failed: int
+    stopped: int
+    best: bool
+
+
+@dataclass(frozen=True)
+class MethodSlot:
+    """A method's share of the horizontal axis, from `left` to `right`, and the spread of its design cells.
+
+    Attributes:
+        method: The method.
+        left, right: Its first and last position.
+        cells: Number of its cells with a finished run.
+        mean: Mean over design cells; None where none has finished.
+        sigma: Their population standard deviation; None for fewer than two.
+        design_left, design_right: The positions of the first and the last design cell; None without `mean`.
+    """
+
+    method: str
+    left: float
+    right: float
+    cells: int
+    mean: float | None
+    sigma: float | None
+    design_left: float | None
+    design_right: float | None
+
+
+@dataclass(frozen=True)
+class ScoreByCell:
+    """Every cell's score, grouped by method; with a caption."""
+
+    points: tuple[CellPoint, ...]
+    slots: tuple[MethodSlot, ...]
+    caption: str
+
+
+@dataclass(frozen=True)
+class BetaCurve:
+    """Score against beta at one tau.
+
+    Attributes:
+        method: The method of its cells; `ilql` where both have some at this tau.
+        tau: The expectile.
+        label: `τ = 0.5 (SARSA)`.
+        positions: Indices into the betas of the figure, ascending.
+        scores: The score at each position.
+    """
+
+    method: str
+    tau: float
+    label: str
+    positions: tuple[int, ...]
+    scores: tuple[Estimate, ...]
+
+
+@dataclass(frozen=True)
+class BetaCurves:
+    """Score against beta, a curve per tau, with the best cells of methods without beta for comparison.
+
+    Attributes:
+        betas: Ascending, ∞ last.
+        curves: By tau, ascending.
+        levels: (method, name, score) of the best cell of each method that has no beta.
+        caption: What is drawn, and of how many runs.
+    """
+
+    betas: tuple[float, ...]
+    curves: tuple[BetaCurve, ...]
+    levels: tuple[tuple[str, str, Estimate], ...]
+    caption: str
+
+
+@dataclass(frozen=True, eq=False)
+class HeatMap:
+    """Score over the tau × beta grid.
+
+    Attributes:
+        taus: Ascending, T of them.
+        tau_labels: How each tau is written, `0.5 (SARSA)`.
+        betas: Ascending, ∞ last, B of them.
+        scores: Shape (T, B), NaN where no run finished.
+        text: Per field, `−5.80 ± 0.15`, or why it is empty; T tuples of B.
+        caption: What is drawn, and of how many runs.
+    """
+
+    taus: tuple[float, ...]
+    tau_labels: tuple[str, ...]
+    betas: tuple[float, ...]
+    scores: Floats
+    text: tuple[tuple[str, ...], ...]
+    caption: str
+
+
+def score_by_cell(cells: Sequence[Cell], *, gap: float = 2.0) -> ScoreByCell:
+    """Every cell at its own place: methods in their order, cells one apart, `gap` more between methods."""
+    shown = varying(cells)
+    points: list[CellPoint] = []
+    slots: list[MethodSlot] = []
+    position = 0.0
+    for method in in_order(cell.method for cell in cells):
+        own = [cell for cell in cells if cell.method == method]
+        best = best_cell(own)
+        placed = [(position + index, cell) for index, cell in enumerate(own)]
+        points += [_point(at, cell, cell is best, shown) for at, cell in placed]
+        slots.append(_slot(method, placed))
+        position += len(own) + gap
+    return ScoreByCell(tuple(points), tuple(slots), _cells_caption(cells))
+
+
+def has_grid(cells: Sequence[Cell]) -> bool:
+    """True if there are design cells with both tau and beta, so that the figures over beta have something to show."""
+    return bool(_grid(cells))
+
+
+def beta_curves(cells: Sequence[Cell]) -> BetaCurves:
+    """Score against beta per tau, over design cells.
+
+    Raises:
+        ValueError: No design cell of SARSA or ILQL has `train.tau` and `decode.beta`, or two share both.
+    """
+    grid = _checked_grid(cells)
+    betas = tuple(sorted({beta for _, beta in grid}))
+    curves = []
+    for tau in sorted({tau for tau, _ in grid}):
+        line = [(betas.index(beta), grid[tau, beta]) for beta in betas if (tau, beta) in grid]
+        done = [(at, cell.score) for at, cell in line if cell.score is not None]
+        curves.append(
+            BetaCurve(
+                method=_curve_method([cell for _, cell in line]),
+                tau=tau,
+                label=f"τ = {_tau_label(tau, [cell for _, cell in line])}",
+                positions=tuple(at for at, _ in done),
+                scores=tuple(score for _, score in done),
+            )
+        )
+    return BetaCurves(betas, tuple(curves), _levels(cells), _grid_caption(cells, grid, "Mean return against β, by τ."))
+
+
+def heat_map(cells: Sequence[Cell]) -> HeatMap:
+    """Score over the tau × beta grid of design cells.
+
+    Raises:
+        ValueError: No design cell of SARSA or ILQL has `train.tau` and `decode.beta`, or two share both.
+    """
+    grid = _checked_grid(cells)
+    taus, betas = tuple(sorted({tau for tau, _ in grid})), tuple(sorted({beta for _, beta in grid}))
+    scores = np.full((len(taus), len(betas)), math.nan)
+    text = [["not run"] * len(betas) for _ in taus]
+    for (tau, beta), cell in grid.items():
+        row, column = taus.index(tau), betas.index(beta)
+        if cell.score is not None:
+            scores[row, column] = cell.score.value
+            text[row][column] = f"{number(cell.score.value)}<br>± {number(cell.score.standard_error)}"
+        else:
+            text[row][column] = "failed" if cell.failed else "stopped"
+    caption = _grid_caption(cells, grid, "Mean return over the τ × β grid.")
+    labels = tuple(_tau_label(tau, [cell for (row, _), cell in grid.items() if row == tau]) for tau in taus)
+    return HeatMap(taus, labels, betas, scores, tuple(tuple(row) for row in text), caption)
+
+
+def _point(position: float, cell: Cell, best: bool, shown: Sequence[str]) -> CellPoint:
+    return CellPoint(
+        method=cell.method,
+        setting=cell.setting(shown),
+        origin=cell.origin,
+        position=position,
+        score=cell.score,
+        seed_scores=cell.seed_scores,
+        failed=cell.failed,
+        stopped=cell.stopped,
+        best=best,
+    )
+
+
+def _slot(method: str, placed: Sequence[tuple[float, Cell]]) -> MethodSlot:
+    design = [(at, score.value) for at, cell in placed if cell.origin == "design" and (score := cell.score) is not None]
+    values = np.array([value for _, value in design], dtype=np.float64)
+    return MethodSlot(
+        method=method,
+        left=placed[0][0],
+        right=placed[-1][0],
+        cells=sum(bool(cell.seeds) for _, cell in placed),
+        mean=float(values.mean()) if design else None,
+        sigma=population_sigma(values),
+        design_left=design[0][0] if design else None,
+        design_right=design[-1][0] if design else None,
+    )
+
+
+def _grid(cells: Sequence[Cell]) -> dict[tuple[float, float], list[Cell]]:
+    grid: dict[tuple[float, float], list[Cell]] = {}
+    for cell in cells:
+        if cell.method in GRID_METHODS and cell.origin == "design" and cell.has(TAU) and cell.has(BETA):
+            grid.setdefault((float(cell.hyperparameters[TAU]), float(cell.hyperparameters[BETA])), []).append(cell)
+    return grid
+
+
+def _checked_grid(cells: Sequence[Cell]) -> dict[tuple[float, float], Cell]:
+    grid = _grid(cells)
+    if not grid:
+        methods = " or ".join(map(repr, GRID_METHODS))
+        raise ValueError(f"a figure over β needs a design cell of {methods} with the columns {TAU!r} and {BETA!r}")
+    for (tau, beta), found in grid.items():
+        if len(found) > 1:
+            raise ValueError(
+                f"a tau × beta grid has one cell a field, got {len(found)} at tau {tau}, beta {beta}; select among "
+                f"{', '.join(column for column in varying(found)) or 'methods'}"
+            )
+    return {field: found[0] for field, found in grid.items()}
+
+
+def _tau_label(tau: float, line: Sequence[Cell]) -> str:
+    method = _curve_method(line)
+    return value_label(tau) + (f" ({method_label(method)})" if method != "ilql" else "")
+
+
+def _curve_method(line: Sequence[Cell]) -> str:
+    return "ilql" if any(cell.method == "ilql" for cell in line) else "sarsa"
+
+
+def _levels(cells: Sequence[Cell]) -> tuple[tuple[str, str, Estimate], ...]:
+    levels = []
+    for method in in_order(cell.method for cell in cells):
+        own = [cell for cell in cells if cell.method == method]
+        best = best_cell(own)
+        if best is not None and best.score is not None and not any(cell.has(BETA) for cell in own):
+            name = method_label(method) + (", best cell" if len(own) > 1 else "")
+            levels.append((method, name, best.score))
+    return tuple(levels)
+
+
+def _total(cells: Sequence[Cell], of: Callable[[Cell], int]) -> int:
+    return sum(of(cell) for cell in cells)
+
+
+def _runs(cells: Sequence[Cell]) -> str:
+    finished = _total(cells, lambda cell: len(cell.seeds))
+    failed, stopped = _total(cells, lambda cell: cell.failed), _total(cells, lambda cell: cell.stopped)
+    episodes = max((cell.returns.shape[1] for cell in cells if cell.seeds), default=0)
+    seeds = sorted({len(cell.seeds) for cell in cells if cell.seeds})
+    per_cell = f"{seeds[0]} to {seeds[-1]} training seeds" if len(seeds) > 1 else count(sum(seeds), "training seed")
+    return (
+        f"{count(sum(bool(cell.seeds) for cell in cells), 'cell')} with {per_cell} each, {count(episodes, 'episode')} "
+        f"per run; {count(finished, 'run')} finished, {failed:,} failed, {stopped:,} stopped."
+    )
+
+
+def _cells_caption(cells: Sequence[Cell]) -> str:
+    return (
+        "Mean return of every cell, by method. Bars: one standard error over episodes, training seeds averaged per "
+        "episode; faint dots: single training seeds; line and band: mean and population standard deviation σ of the "
+        "method's design cells; ring: the method's best cell. " + _runs(cells)
+    )
+
+
+def _grid_caption(cells: Sequence[Cell], grid: dict[tuple[float, float], Cell], subject: str) -> str:
+    refinement = sum(cell.origin == "refinement" and cell.method in GRID_METHODS for cell in cells)
+    left_out = f" {count(refinement, 'refinement cell')} not drawn." if refinement else ""
+    infinity = " β = ∞: no language-model term." if any(math.isinf(beta) for _, beta in grid) else ""
+    return f"{subject} Design cells of SARSA (τ = 0.5) and ILQL; ± is one standard error over episodes.{infinity} " + (
+        _runs(list(grid.values())) + left_out
+    )

@@ -1,0 +1,102 @@
+"""How methods, hyperparameters and diagnostics are called and ordered wherever a reader sees them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+Value: TypeAlias = str | int | float | bool
+"""A hyperparameter's value in a row."""
+
+METHOD_LABELS: Mapping[str, str] = {
+    "ilql": "ILQL",
+    "cql": "CQL",
+    "psi": "ψ",
+    "sarsa": "SARSA",
+    "dt": "DT",
+    "ilql_awr": "ILQL (AWR)",
+    "filtered_bc": "%BC",
+    "bc": "BC",
+}
+"""Methods in the order of every table and figure, with their names in print."""
+
+_HYPERPARAMETER_LABELS: Mapping[str, str] = {
+    "train.tau": "τ",
+    "train.gamma": "γ",
+    "train.cql_weight": "CQL weight",
+    "train.keep": "kept",
+    "train.polyak": "Polyak rate",
+    "train.awr_beta": "AWR β",
+    "train.learning_rate": "learning rate",
+    "decode.beta": "β",
+    "decode.top_k": "top-k",
+    "decode.top_p": "top-p",
+}
+
+_MEASURE_LABELS: Mapping[str, str] = {
+    "measure.turns": "turns per episode",
+    "measure.empty_share": "empty questions",
+    "measure.repeated_share": "repeated questions",
+    "measure.broken_share": "broken questions",
+    "measure.penalised_share": "penalised answers",
+    "measure.final_rank": "final rank of the true scene",
+    "measure.final_percentile": "final percentile of the true scene",
+    "measure.log_ratio": "log-ratio to the behaviour policy",
+}
+
+
+def method_label(method: str) -> str:
+    """The method's name in print; its own name where none is known."""
+    return METHOD_LABELS.get(method, method)
+
+
+def in_order(methods: Iterable[str]) -> tuple[str, ...]:
+    """Each method once, in the fixed order; methods it does not know follow alphabetically."""
+    known = list(METHOD_LABELS)
+    return tuple(sorted(set(methods), key=lambda name: (known.index(name) if name in known else len(known), name)))
+
+
+def hyperparameter_label(column: str) -> str:
+    """The symbol or name of a `train.*` or `decode.*` column: `τ`, or `top width` for `decode.top_width`."""
+    return _HYPERPARAMETER_LABELS.get(column, column.partition(".")[2].replace("_", " "))
+
+
+def hyperparameter_rank(column: str) -> tuple[int, int, str]:
+    """Sorts hyperparameters for print: training before decoding before the rest, known symbols first."""
+    bags, known = ("train", "decode"), list(_HYPERPARAMETER_LABELS)
+    bag = column.partition(".")[0]
+    return (
+        bags.index(bag) if bag in bags else len(bags),
+        known.index(column) if column in known else len(known),
+        column,
+    )
+
+
+def measure_label(column: str) -> str:
+    """The name in print of a `measure.*` column."""
+    return _MEASURE_LABELS.get(column, column.partition(".")[2].replace("_", " "))
+
+
+def is_share(column: str) -> bool:
+    """True if the `measure.*` column is a share in [0, 1], best read in per cent."""
+    return column.endswith("_share")
+
+
+def value_label(value: Value) -> str:
+    """A hyperparameter's value as one reads it: `8` for 8.0, `∞` for infinity, four significant digits."""
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{value:.4g}".replace("-", "−")
+
+
+def setting_label(hyperparameters: Mapping[str, Value]) -> str:
+    """Hyperparameters in one line, `τ 0.8, β 8`; empty for none. A share kept is read in per cent: `kept 20 %`."""
+    parts = []
+    for column, value in hyperparameters.items():
+        share = column == "train.keep" and isinstance(value, float)
+        shown = f"{value_label(100.0 * float(value))} %" if share else value_label(value)
+        parts.append(f"{hyperparameter_label(column)} {shown}")
+    return ", ".join(parts)

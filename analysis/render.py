@@ -1,0 +1,167 @@
+"""The ablation table as Markdown, LaTeX, CSV and JSON.
+
+Markdown and LaTeX are for reading: rounded, with symbols. CSV and JSON are for programs: full precision, plain names,
+empty or null where there is no number, `inf` for infinity.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+from analysis.ablation import AblationRow, AblationTable, BestCell
+from analysis.labels import Value, method_label
+from analysis.text import DASH, decimals_for, latex, markdown_table, number, with_error
+
+HEADER = (
+    "Method",
+    "Max score",
+    "σ",
+    "Best cell",
+    "From",
+    "Design cells",
+    "Refinement cells",
+    "Seeds",
+    "Failed",
+    "Stopped",
+)
+NUMERIC = (False, True, True, False, False, True, True, True, True, True)
+
+
+def cells_of_text(table: AblationTable) -> tuple[tuple[str, ...], ...]:
+    """The table's body as text, one tuple per method with an entry per column of `HEADER`."""
+    decimals = decimals_for(row.standard_error for row in table.rows)
+    return tuple(_row(row, decimals) for row in table.rows)
+
+
+def to_markdown(table: AblationTable) -> str:
+    """Caption, table and numbered footnotes; lines up in a terminal too."""
+    body = markdown_table(HEADER, cells_of_text(table), NUMERIC)
+    notes = "\n".join(f"{index}. {note}" for index, note in enumerate(table.footnotes, 1))
+    return f"{table.caption}\n\n{body}\n\n{notes}\n"
+
+
+def to_latex(table: AblationTable) -> str:
+    r"""A `table` environment for `\usepackage{booktabs}`, the footnotes below it in small print."""
+    columns = "".join("r" if numeric else "l" for numeric in NUMERIC)
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        f"  \\caption{{{latex(table.caption)}}}",
+        r"  \label{tab:ablation}",
+        r"  \small\setlength{\tabcolsep}{4pt}",
+        f"  \\begin{{tabular}}{{{columns}}}",
+        r"    \toprule",
+        r"    & & & & & \multicolumn{2}{c}{Cells} & & \multicolumn{2}{c}{Runs} \\",
+        r"    \cmidrule(lr){6-7} \cmidrule(lr){9-10}",
+        r"    Method & Max score & $\sigma$ & Best cell & From & design & refined & Seeds & failed & stopped \\",
+        r"    \midrule",
+        *(f"    {' & '.join(latex(cell) for cell in row)} \\\\" for row in cells_of_text(table)),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"  \par\smallskip",
+        r"  \begin{minipage}{\linewidth}\footnotesize",
+        *(f"    {latex(note)}\\par" for note in table.footnotes),
+        r"  \end{minipage}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(table: AblationTable) -> str:
+    """One line per method; the footnotes are in the other formats."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        (
+            *("method", "max_score", "standard_error", "sigma", "episodes", "design_cells", "design_cells_wanted"),
+            *("refinement_cells", "failed", "stopped", "fewest_seeds", "most_seeds"),
+            *("best_cell_id", "best_origin", "best_setting", "best_seeds", "best_tune_score", "mode"),
+        )
+    )
+    for row in table.rows:
+        best = row.best
+        writer.writerow(
+            (
+                *(row.method, row.score, row.standard_error, row.sigma, table.episodes if best else None),
+                *(row.design_cells, row.design_cells_wanted, row.refinement_cells, row.failed, row.stopped, *row.seeds),
+                *((best.cell_id, best.origin, _plain(best)) if best else (None, None, None)),
+                *((len(best.seeds), best.tune_score) if best else (None, None)),
+                table.mode,
+            )
+        )
+    return buffer.getvalue()
+
+
+def to_json(table: AblationTable) -> str:
+    """Everything the table knows. Standard JSON: infinities are the strings `inf` and `-inf`."""
+    document = {
+        "caption": table.caption,
+        "mode": table.mode,
+        "task": table.task,
+        "train_reward": table.train_reward,
+        "evaluation_reward": table.evaluation_reward,
+        "split": table.split,
+        "episodes": table.episodes,
+        "runs": {"finished": table.finished, "failed": table.failed, "stopped": table.stopped},
+        "code_digests": list(table.code_digests),
+        "rows": [_json_row(row) for row in table.rows],
+        "footnotes": list(table.footnotes),
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _row(row: AblationRow, decimals: int) -> tuple[str, ...]:
+    lost = row.design_cells < row.design_cells_wanted
+    fewest, most = row.seeds
+    return (
+        method_label(row.method),
+        with_error(row.score, row.standard_error, decimals),
+        number(row.sigma, decimals),
+        (row.best.setting or DASH) if row.best else DASH,
+        row.best.origin if row.best else DASH,
+        f"{row.design_cells} of {row.design_cells_wanted}" if lost else str(row.design_cells),
+        str(row.refinement_cells),
+        DASH if most == 0 else str(most) if fewest == most else f"{fewest}{DASH}{most}",
+        str(row.failed),
+        str(row.stopped),
+    )
+
+
+def _json_row(row: AblationRow) -> dict[str, object]:
+    best = row.best
+    return {
+        "method": row.method,
+        "label": method_label(row.method),
+        "max_score": row.score,
+        "standard_error": row.standard_error,
+        "sigma": row.sigma,
+        "design_cells": row.design_cells,
+        "design_cells_wanted": row.design_cells_wanted,
+        "refinement_cells": row.refinement_cells,
+        "failed": row.failed,
+        "stopped": row.stopped,
+        "fewest_seeds": row.seeds[0],
+        "most_seeds": row.seeds[1],
+        "best": None
+        if best is None
+        else {
+            "cell_id": best.cell_id,
+            "method": best.method,
+            "origin": best.origin,
+            "setting": best.setting,
+            "hyperparameters": {column: _json_value(value) for column, value in best.hyperparameters},
+            "seeds": list(best.seeds),
+            "tune_score": best.tune_score,
+        },
+    }
+
+
+def _json_value(value: Value) -> Value:
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(best: BestCell) -> str:
+    return "; ".join(f"{column}={value}" for column, value in best.hyperparameters)

@@ -1,0 +1,193 @@
+"""A report: the ablation table, comparisons and figures of a run table, written to a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+import plotly.graph_objects as go
+
+from analysis import figures
+from analysis.ablation import AblationTable, Mode, ablation_table
+from analysis.cells import Cell, cells_of
+from analysis.comparison import Comparison, comparison_markdown, comparison_rows
+from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell
+from analysis.labels import method_label
+from analysis.page import PageFigure, figure_section, html_table, links_html, notes_html, page
+from analysis.render import HEADER, NUMERIC, cells_of_text, to_csv, to_json, to_latex, to_markdown
+from analysis.runs import RunTable
+from analysis.text import count
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    Attributes:
+        table: The ablation table in it.
+        paths: Every file, the page with everything first.
+        notes: What a reader should be told: a figure that could not be drawn and why, how to get static figures.
+    """
+
+    table: AblationTable
+    paths: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def write_report(
+    table: RunTable,
+    folder: Path,
+    *,
+    methods: Sequence[str] | None = None,
+    mode: Mode = "default",
+    comparisons: Sequence[Comparison] = (),
+    static_formats: Sequence[str] = figures.STATIC_FORMATS,
+) -> Report:
+    """Write the report of all runs in `table` to `folder`, and say which files it consists of.
+
+    `report.html` holds everything and needs no other file; `table.md`, `.tex`, `.csv` and `.json` hold the table,
+    `comparisons.md` the comparisons if there are any, `figures/NAME.html` one interactive figure each,
+    `figures/NAME.svg` (and png, pdf) static ones where a browser is found, and `figures/captions.md` what they show.
+    Files of an earlier report are overwritten.
+
+    Args:
+        table: Runs that share task, rewards, split and episodes.
+        folder: Made if it does not exist.
+        methods: The methods to have a row in the table; those in `table` if not given.
+        mode: Whether SARSA's cells count as ILQL's too; see `analysis.ablation.Mode`.
+        comparisons: Paired statements to put on the page.
+        static_formats: Some of svg, png, pdf; none for no static figures and no browser.
+
+    Raises:
+        ValueError: The runs differ in what they were trained or judged on, or a format is unknown.
+        OSError: The folder cannot be written.
+    """
+    cells = cells_of(table)
+    ablation = ablation_table(table, methods=methods, mode=mode, cells=cells)
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+
+    paths = _write_tables(ablation, comparisons, folder)
+    drawn, notes = _drawn(ablation, cells)
+    static, note = _static({name: figure for name, (figure, _) in drawn.items()}, folder / "figures", static_formats)
+    notes += [note] if note else []
+
+    placed = [
+        PageFigure(
+            name=name,
+            html=figures.figure_html(figure, name),
+            caption=caption,
+            links=tuple((path.suffix[1:].upper(), f"figures/{path.name}") for path in static if path.stem == name),
+        )
+        for name, (figure, caption) in drawn.items()
+    ]
+    script = figures.plotly_script() if placed else ""
+    for figure in placed:
+        alone = PageFigure(figure.name, figure.html, figure.caption)
+        title = figure.name.replace("_", " ").capitalize()
+        content = f"<h1>{title}</h1>\n{figure_section(alone)}"
+        paths.append(_written(folder / "figures" / f"{figure.name}.html", page(title, content, script=script)))
+    if placed:
+        captions = "\n\n".join(f"**{figure.name}** {figure.caption}" for figure in placed)
+        paths.append(_written(folder / "figures" / "captions.md", captions + "\n"))
+    body = _body(table, ablation, comparisons, placed, notes)
+    whole = _written(folder / "report.html", page(_title(ablation), body, script=script))
+    return Report(ablation, (whole, *paths, *static), tuple(notes))
+
+
+def _write_tables(ablation: AblationTable, comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
+    writers: Mapping[str, Callable[[AblationTable], str]] = {
+        "md": to_markdown,
+        "tex": to_latex,
+        "csv": to_csv,
+        "json": to_json,
+    }
+    paths = [_written(folder / f"table.{suffix}", render(ablation)) for suffix, render in writers.items()]
+    if comparisons:
+        paths.append(_written(folder / "comparisons.md", "\n".join(map(comparison_markdown, comparisons))))
+    return paths
+
+
+def _drawn(ablation: AblationTable, cells: Sequence[Cell]) -> tuple[dict[str, tuple[go.Figure, str]], list[str]]:
+    """The figures with their captions, by name, and a note for each that there is nothing to draw for."""
+    drawn: dict[str, tuple[go.Figure, str]] = {}
+    if not any(cell.seeds for cell in cells):
+        return drawn, ["No figures: nothing has finished yet."]
+    title = f"Mean return per episode (reward {ablation.evaluation_reward})"
+    where = f" {ablation.task}, reward {ablation.evaluation_reward}, {ablation.split} scenes."
+    points = score_by_cell(cells)
+    drawn["score_by_cell"] = (figures.draw_score_by_cell(points, y_title=title), points.caption + where)
+    if not has_grid(cells):
+        return drawn, ["No figures over β: no design cell of SARSA or ILQL has train.tau and decode.beta."]
+    try:
+        curves, grid = beta_curves(cells), heat_map(cells)
+    except ValueError as several:  # a grid over more than tau and beta has no single score per field
+        return drawn, [f"No figures over β: {several}."]
+    drawn["beta_curves"] = (figures.draw_beta_curves(curves, y_title=title), curves.caption + where)
+    drawn["heat_map"] = (figures.draw_heat_map(grid, value_title=title), grid.caption + where)
+    return drawn, []
+
+
+def _static(drawn: Mapping[str, go.Figure], folder: Path, formats: Sequence[str]) -> tuple[list[Path], str | None]:
+    try:
+        return figures.write_static(drawn, folder, formats), None
+    except RuntimeError as missing:
+        reason = str(missing).strip().partition("\n")[0]
+        return [], (
+            "No static figures: they need kaleido (pip install 'ilql-ablations[figures]') and Chrome or Chromium "
+            f"(apt-get install chromium, or its path in BROWSER_PATH). {reason}"
+        )
+
+
+def _title(ablation: AblationTable) -> str:
+    return "Ablation" if ablation.task is None else f"Ablation: {ablation.task}, reward {ablation.evaluation_reward}"
+
+
+def _body(
+    table: RunTable,
+    ablation: AblationTable,
+    comparisons: Sequence[Comparison],
+    placed: Sequence[PageFigure],
+    notes: Sequence[str],
+) -> str:
+    files = [(f"table.{suffix}", f"table.{suffix}") for suffix in ("md", "tex", "csv", "json")]
+    parts = [
+        f"<h1>{escape(_title(ablation))}</h1>",
+        f'<p class="lead">{escape(ablation.caption)}</p>',
+        html_table(HEADER, cells_of_text(ablation), NUMERIC),
+        notes_html(ablation.footnotes),
+        f"<p>The table as a file: {links_html(files)}</p>",
+    ]
+    if comparisons:
+        parts.append("<h2>Paired comparisons</h2>")
+        for comparison in comparisons:
+            header, rows = comparison_rows(comparison)
+            table_html = html_table(header, rows, (False, True, True, True))
+            parts += [f"<p>{escape(comparison.sentence)}</p>", table_html]
+    if placed:
+        parts += ["<h2>Figures</h2>", *map(figure_section, placed)]
+    failures = table.failures()
+    if failures:
+        failed = [(method_label(method), reason, str(runs)) for method, reason, runs in failures]
+        parts += ["<h2>What failed</h2>", html_table(("Method", "Reason", "Runs"), failed, (False, False, True))]
+    parts.append(
+        f"<footer>{escape(_footer(table, ablation))}{''.join(f'<br>{escape(note)}' for note in notes)}</footer>"
+    )
+    return "\n".join(parts)
+
+
+def _footer(table: RunTable, ablation: AblationTable) -> str:
+    sweeps = sorted(set(table.runs["sweep"].to_list()))
+    names = f"{'Sweep' if len(sweeps) == 1 else 'Sweeps'} {', '.join(sweeps)}. " if sweeps else ""
+    weights = count(table.runs["weights_id"].n_unique(), "set of weights", "sets of weights")
+    digests = f" Code {', '.join(ablation.code_digests)}." if ablation.code_digests else ""
+    return (
+        f"{names}Training took {table.train_seconds():,.0f} s for {weights}, each counted once; "
+        f"evaluation took {table.evaluate_seconds():,.0f} s.{digests}"
+    )
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis import figures
+from analysis.ablation import ablation_table
+from analysis.cells import cells_of
+from analysis.comparison import compare_methods
+from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell
+from analysis.labels import in_order, setting_label, value_label
+from analysis.report import write_report
+from analysis.runs import RunTable
+from analysis.text import latex, number, with_error
+
+Make = Callable[..., Any]
+MakeTable = Callable[..., RunTable]
+
+
+@pytest.fixture
+def grid(run: Make, make_table: MakeTable) -> RunTable:
+    """τ .5 (SARSA) and .8, β 4, 8 and ∞, one field failed, and a refinement that belongs to no field."""
+    means = {(0.5, 4.0): -6.0, (0.5, 8.0): -5.0, (0.8, 4.0): -4.0, (0.8, math.inf): -7.0}
+    return make_table(
+        *(
+            run("sarsa" if tau == 0.5 else "ilql", [m - 1, m + 1], {"train.tau": tau, "decode.beta": beta})
+            for (tau, beta), m in means.items()
+        ),
+        run("ilql", setting={"train.tau": 0.8, "decode.beta": 8.0}, status="failed"),
+        run("ilql", [-3.0, -3.0], {"train.tau": 0.83, "decode.beta": 4.0}, origin="refinement"),
+        run("bc", [-9.0, -11.0]),
+    )
+
+
+def test_every_cell_has_its_place_and_methods_stay_apart(grid: RunTable) -> None:
+    data = score_by_cell(cells_of(grid), gap=2.0)
+    # ILQL: three design cells and a refinement at 0-3; SARSA after a gap of 2 at 6, 7; BC at 10.
+    assert [point.position for point in data.points] == [0, 1, 2, 3, 6, 7, 10]
+    assert [(slot.method, slot.left, slot.right, slot.cells) for slot in data.slots] == [
+        ("ilql", 0, 3, 3),
+        ("sarsa", 6, 7, 2),
+        ("bc", 10, 10, 1),
+    ]
+    assert [point.score is None for point in data.points] == [False, True, False, False, False, False, False]
+    assert [point.setting for point in data.points if point.best] == ["τ 0.83, β 4", "τ 0.5, β 8", ""]
+
+
+def test_a_slot_shows_mean_and_sigma_of_its_design_cells(grid: RunTable) -> None:
+    slots = {slot.method: slot for slot in score_by_cell(cells_of(grid)).slots}
+    assert (slots["ilql"].mean, slots["ilql"].sigma) == (-5.5, 1.5)  # design cells −4 and −7
+    assert (slots["bc"].mean, slots["bc"].sigma) == (-10.0, None)
+
+
+def test_infinity_is_the_last_beta(grid: RunTable) -> None:
+    data = beta_curves(cells_of(grid))
+    assert data.betas == (4.0, 8.0, math.inf)
+    assert [(c.label, c.positions, [s.value for s in c.scores]) for c in data.curves] == [
+        ("τ = 0.5 (SARSA)", (0, 1), [-6.0, -5.0]),
+        ("τ = 0.8", (0, 2), [-4.0, -7.0]),
+    ]
+    assert [(name, score.value) for _, name, score in data.levels] == [("BC", -10.0)]
+    assert "β = ∞: no language-model term." in data.caption
+    assert "4 runs finished, 1 failed, 0 stopped. 1 refinement cell not drawn." in data.caption
+
+
+def test_a_field_of_the_heat_map_has_its_score_or_its_reason(grid: RunTable) -> None:
+    data = heat_map(cells_of(grid))
+    assert data.tau_labels == ("0.5 (SARSA)", "0.8")
+    np.testing.assert_array_equal(data.scores, [[-6.0, -5.0, math.nan], [-4.0, math.nan, -7.0]])
+    assert data.text == (
+        ("−6.00<br>± 1.00", "−5.00<br>± 1.00", "not run"),
+        ("−4.00<br>± 1.00", "failed", "−7.00<br>± 1.00"),
+    )
+
+
+def test_a_figure_over_beta_without_beta_names_the_columns(run: Make, make_table: MakeTable) -> None:
+    cells = cells_of(make_table(run("bc", [1.0])))
+    assert not has_grid(cells)
+    with pytest.raises(ValueError, match=r"needs a design cell of 'sarsa' or 'ilql' with the columns 'train.tau' and"):
+        beta_curves(cells)
+
+
+def test_several_cells_on_one_field_are_refused_with_what_to_select(run: Make, make_table: MakeTable) -> None:
+    setting = {"train.tau": 0.8, "decode.beta": 4.0}
+    table = make_table(*(run("ilql", [1.0], {**setting, "train.gamma": gamma}) for gamma in (0.9, 0.99)))
+    with pytest.raises(ValueError, match=r"got 2 at tau 0.8, beta 4.0; select among train.gamma"):
+        heat_map(cells_of(table))
+
+
+def test_the_beta_axis_writes_its_categories(grid: RunTable) -> None:
+    figure = figures.draw_beta_curves(beta_curves(cells_of(grid)), y_title="score")
+    assert list(figure.layout.xaxis.ticktext) == ["4", "8", "∞"]
+    assert figure.layout.yaxis.title.text == "score"
+
+
+def test_the_points_drawn_are_the_scores_with_their_errors(grid: RunTable) -> None:
+    figure = figures.draw_score_by_cell(score_by_cell(cells_of(grid)), y_title="score")
+    design = next(trace for trace in figure.data if trace.legendgroup == "design cell" and trace.error_y.array)
+    assert list(design.y) == [-4.0, -7.0, -6.0, -5.0, -10.0]
+    assert list(design.error_y.array) == [pytest.approx(1.0)] * 5
+
+
+def test_a_report_page_needs_no_other_file(sweep: RunTable, tmp_path: Path) -> None:
+    comparisons = compare_methods(cells_of(sweep), "ilql", "bc")
+    report = write_report(sweep, tmp_path, comparisons=comparisons, static_formats=())
+    assert report.notes == ()
+    assert [path.relative_to(tmp_path).as_posix() for path in report.paths] == [
+        *("report.html", "table.md", "table.tex", "table.csv", "table.json", "comparisons.md"),
+        *("figures/score_by_cell.html", "figures/beta_curves.html", "figures/heat_map.html", "figures/captions.md"),
+    ]
+    for path in report.paths:
+        if path.suffix == ".html":
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r'<(script|link|img)[^>]+(src|href)="', text)
+            assert text.count("plotly.js v") == 1
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "the loss is not finite at step 180" in text
+    assert comparisons[0].sentence.replace("'", "&#x27;") in text
+
+
+def test_a_report_is_the_same_bytes_twice(sweep: RunTable, tmp_path: Path) -> None:
+    first = write_report(sweep, tmp_path / "a", static_formats=())
+    second = write_report(sweep, tmp_path / "b", static_formats=())
+    assert [path.read_bytes() for path in first.paths] == [path.read_bytes() for path in second.paths]
+
+
+def test_a_report_of_nothing_says_so(make_table: MakeTable, tmp_path: Path) -> None:
+    report = write_report(make_table(), tmp_path, methods=["ilql"], static_formats=())
+    assert report.notes == ("No figures: nothing has finished yet.",)
+    assert "Nothing has finished yet" in report.paths[0].read_text(encoding="utf-8")
+
+
+def test_a_report_without_a_grid_keeps_its_other_figure(run: Make, make_table: MakeTable, tmp_path: Path) -> None:
+    report = write_report(make_table(run("bc", [1.0, 2.0])), tmp_path, static_formats=())
+    assert report.notes == ("No figures over β: no design cell of SARSA or ILQL has train.tau and decode.beta.",)
+    assert tmp_path / "figures" / "score_by_cell.html" in report.paths
+
+
+def test_what_a_row_says_cannot_become_markup(run: Make, make_table: MakeTable, tmp_path: Path) -> None:
+    table = make_table(run("bc", [1.0]), run("bc", seed=1, status="failed", reason="<script>alert(1)</script>"))
+    report = write_report(table, tmp_path, static_formats=())
+    assert "&lt;script&gt;alert(1)" in report.paths[0].read_text(encoding="utf-8")
+
+
+def test_without_a_browser_a_line_says_how_to_get_static_figures(
+    grid: RunTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no browser here"))
+    report = write_report(grid, tmp_path, static_formats=("svg",))
+    assert len(report.notes) == 1
+    assert "apt-get install chromium" in report.notes[0]
+    assert "\n" not in report.notes[0]
+    assert not list(tmp_path.rglob("*.svg"))
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="static figures need Chromium on the PATH")
+def test_static_figures_come_in_three_formats(grid: RunTable, tmp_path: Path) -> None:
+    figure = figures.draw_heat_map(heat_map(cells_of(grid)), value_title="score")
+    paths = figures.write_static({"heat_map": figure}, tmp_path)
+    assert [path.name for path in paths] == ["heat_map.svg", "heat_map.png", "heat_map.pdf"]
+    assert [path.read_bytes()[:4] for path in paths] == [b"<svg", b"\x89PNG", b"%PDF"]
+
+
+def test_an_unknown_static_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown figure format 'gif'; known: svg, png, pdf"):
+        figures.write_static({}, tmp_path, ["gif"])
+
+
+def test_numbers_are_written_one_way() -> None:
+    assert with_error(-5.689, 0.131) == "−5.69 ± 0.13"
+    assert number(-0.001) == "0.00"
+    assert with_error(None, None) == "–"
+    assert with_error(1.0, None) == "1.00 ± –"
+    assert setting_label({"train.tau": 0.8, "decode.beta": math.inf, "train.keep": 0.1}) == "τ 0.8, β ∞, kept 10 %"
+    assert value_label(1e-4) == "0.0001"
+    assert latex("50 % of a_b −1 ± σ") == r"50 \% of a\_b $-$1 $\pm$ $\sigma$"
+
+
+def test_unknown_methods_follow_the_known_ones() -> None:
+    assert in_order(["zeta", "bc", "alpha", "ilql", "bc"]) == ("ilql", "bc", "alpha", "zeta")
+
+
+def test_the_caption_counts_runs(grid: RunTable) -> None:
+    assert ablation_table(grid).caption == (
+        "Ablation on visdial: trained on reward yn, scored by reward yn on the report scenes (2 episodes per run); "
+        "6 finished runs, 1 failed, 0 stopped."
+    )
