@@ -67,6 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--store", metavar="DIR", help="default: $SWEEPS_STORE, else ~/.sweeps/store")
         if name in ("status", "report", "remove"):
             command.add_argument("sweep")
+        if name == "report":
+            command.add_argument(
+                "--paper", action="store_true", help="count SARSA's cells in ILQL's row, as the paper does"
+            )
         if name == "reply":
             command.add_argument("trial", help="a row's trial_id, or its beginning")
             command.add_argument(
@@ -122,7 +126,8 @@ def _report(store: Store, given: argparse.Namespace) -> int:
 
     task = (store.get("sweep", given.sweep) or {}).get("task")
     against = next((q.against for q in map(_question, question_names()) if q.task == task), None)
-    print_report(*write_sweep_report(store, given.sweep, None, against), lambda line: print(line, flush=True))
+    report = write_sweep_report(store, given.sweep, None, against, mode="paper" if given.paper else "default")
+    print_report(*report, lambda line: print(line, flush=True))
     return 0
 
 

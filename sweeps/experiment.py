@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.ablation import Mode
 from analysis.cells import cells_of
 from analysis.comparison import Comparison, compare_methods, comparison_markdown
 from analysis.render import to_markdown
@@ -21,12 +22,13 @@ from ilql.hyperparameters import Value, unknown
 from ilql.methods import method_named
 from ilql.networks import find_model
 from ilql.tasks import known_tasks
+from sweeps.journal import StoreError
 from sweeps.options import Options
 from sweeps.plan import make_plan
 from sweeps.presets import Preset
 from sweeps.progress import Progress
 from sweeps.provenance import package_folders
-from sweeps.schedule import Refinement, Schedule, Setting
+from sweeps.schedule import Refinement, Schedule, Setting, no_room
 from sweeps.search import run_schedule
 from sweeps.space import Between, Grid, Training, known_columns
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
@@ -97,8 +99,12 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
     preset = chosen_preset(question, options)
     store = Store(options.store)
     say(f"store {store.folder}")
+    if (full := no_room(store.folder)) is not None:
+        raise StoreError(full)
     if preset.paper:
-        say(f"preset {preset.name}; against the paper it changes " + "; ".join(preset.differences()))
+        say(f"preset {preset.name}; against the paper it changes")
+        for line in preset.differences():
+            say(f"  {line}")
     sweep = make_sweep(question, preset, options, store, say)
     plan = make_plan(store, sweep.setting, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement)
     if options.plan_only:
@@ -146,13 +152,15 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         except KeyboardInterrupt:
             say(f"stopped; nothing that was finished is lost, and {resume}")
             return 130
+        if schedule.halted is not None:
+            raise StoreError(f"{schedule.halted}; {resume}")
         if not schedule.is_over:
             say(f"the sweep ended before its plan was done; {resume}")
             return 1
         _drop_stale(store, sweep.name, schedule.members)
     report, comparisons = write_sweep_report(store, sweep.name, question.methods, question.against)
     if mirror is not None:
-        mirror.finish(report.paths)
+        mirror.finish(exhibits(report))
     print_report(report, comparisons, say)
     say(f"Optuna's view: optuna-dashboard {study.file}")
     if mirror is not None:
@@ -279,9 +287,21 @@ def places(info: ClusterInfo, resources: Resources, wanted: int | None) -> int:
 
 
 def write_sweep_report(
-    store: Store, sweep: str, methods: Sequence[str] | None, against: tuple[str, str, Mapping[str, float]] | None
+    store: Store,
+    sweep: str,
+    methods: Sequence[str] | None,
+    against: tuple[str, str, Mapping[str, float]] | None,
+    *,
+    mode: Mode = "default",
 ) -> tuple[Report, tuple[Comparison, ...]]:
     """Table, comparisons and figures of a sweep, from the store alone, under `<store>/reports/<sweep>/`.
+
+    Args:
+        store: Where the rows are.
+        sweep: The sweep's name.
+        methods: The table's rows, or None for the methods that have runs.
+        against: See `Question`, or None for no comparison.
+        mode: `paper` counts SARSA's cells in ILQL's row as well.
 
     Raises:
         ValueError: There is no such sweep.
@@ -292,14 +312,28 @@ def write_sweep_report(
     finished = runs.filter(runs["status"] == "finished")["trial_id"].to_list()
     columns = ["episode_seed", "scene", "return", "turns"]
     table = RunTable(runs, store.episodes(finished, columns=columns if finished else None))
-    comparisons: tuple[Comparison, ...] = ()
-    have = {row["method"] for row in runs.filter(runs["status"] == "finished").iter_rows(named=True)}
-    if against is not None and {against[0], against[1]} <= have:
-        comparisons = compare_methods(cells_of(table), against[0], against[1], fixed=against[2])
+    comparisons = () if against is None else _comparisons(table, *against)
     shown = None if methods is None else [method for method in methods if method in set(table.methods)]
     store.compact()
-    report = write_report(table, store.folder / "reports" / sweep, methods=shown or None, comparisons=comparisons)
+    folder = store.folder / "reports" / sweep
+    report = write_report(table, folder, methods=shown or None, mode=mode, comparisons=comparisons)
     return report, comparisons
+
+
+def _comparisons(table: RunTable, method: str, baseline: str, fixed: Mapping[str, float]) -> tuple[Comparison, ...]:
+    """The comparisons a question asks for, as far as their cells have finished runs."""
+    cells = [cell for cell in cells_of(table) if cell.seeds]
+    if not {method, baseline} <= {cell.method for cell in cells}:
+        return ()
+    planned = any(
+        cell.method == method and all(cell.hyperparameters.get(c) == v for c, v in fixed.items()) for cell in cells
+    )
+    return compare_methods(cells_of(table), method, baseline, fixed=fixed if planned else None)
+
+
+def exhibits(report: Report) -> list[Path]:
+    """The report's files that stand for all of it: the page holds every interactive figure once."""
+    return [path for path in report.paths if path.parent.name != "figures" or path.suffix == ".svg"]
 
 
 def print_report(report: Report, comparisons: Sequence[Comparison], say: Callable[[str], None]) -> None:

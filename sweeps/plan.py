@@ -99,9 +99,8 @@ def _estimate(store: Store, to_train: Sequence[TrialSpec], to_play: Sequence[Tri
     step, episode = _rate(trainings, "train_seconds", "steps"), _rate(plays, "evaluate_seconds", "episodes")
     if (to_train and step is None) or (to_play and episode is None):
         return None
-    return (step or 0.0) * sum(spec.train.steps for spec in to_train) + (episode or 0.0) * sum(
-        spec.evaluation.episodes for spec in to_play
-    )
+    steps: int = sum(spec.train.steps for spec in to_train)
+    return (step or 0.0) * steps + (episode or 0.0) * sum(spec.evaluation.episodes for spec in to_play)
 
 
 def _rate(records: Sequence[Record], cost: str, units: str) -> float | None:

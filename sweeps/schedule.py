@@ -13,8 +13,10 @@ one that is killed. Nothing can leak or hang that way.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ilql.methods import method_named
@@ -25,6 +27,9 @@ from sweeps.stages import drop_trajectory
 from sweeps.store import Store
 from sweeps.study import Study
 from sweeps.work import Job, Resources, is_evaluated
+
+LEAST_FREE_BYTES = 32 * 2**20
+"""With less room than this no job is started: a disk that fills up while a job runs costs that job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +112,7 @@ class Schedule:
         resources: What a job may use.
 
     Attributes:
+        halted: Why no further job is started, or None.
         members: Keys of all rows that belong to the sweep as it is planned now.
         finished_jobs: Jobs that came to an end here.
         cached_jobs: Jobs whose rows were there already.
@@ -134,6 +140,7 @@ class Schedule:
         self._round: list[tuple[int, Training]] = []
         self._proposed = 0
         self.members: set[str] = set()
+        self.halted: str | None = None
         self.finished_jobs = 0
         self.cached_jobs = 0
         for training in sorted(design, key=lambda t: method_named(t.method).needs_behaviour):
@@ -155,7 +162,8 @@ class Schedule:
 
     def next_job(self) -> tuple[str, Job] | None:
         """The next job and its name, or None if none can start now; `is_over` tells whether one ever will."""
-        while True:
+        self.halted = self.halted or no_room(self._store.folder)
+        while self.halted is None:
             self._open_round()
             ready = next((step for step in self._queue if self._is_ready(step)), None)
             if ready is None:
@@ -180,6 +188,7 @@ class Schedule:
                 keep_trajectory=ready.keep_trajectory,
             )
             return name, job
+        return None
 
     @property
     def is_over(self) -> bool:
@@ -360,6 +369,14 @@ def _member(sweep: str, trial: TrialSpec, tune: TrialSpec, origin: str) -> dict[
         "tune_trial_id": tune.trial_id,
         "spec": trial.to_json(),
     }
+
+
+def no_room(folder: Path) -> str | None:
+    """One line if the disk has too little room to go on safely, else None."""
+    free = shutil.disk_usage(folder).free
+    if free >= LEAST_FREE_BYTES:
+        return None
+    return f"the store's disk must have {LEAST_FREE_BYTES / 2**20:.0f} MiB free, got {free / 2**20:.1f} in {folder}"
 
 
 def _failure(step: _Step, reason: str) -> Record:

@@ -40,7 +40,8 @@ class _FromSchedule(Searcher):
         found = self._schedule.next_job()
         self._on_change()
         if found is None:
-            return Searcher.FINISHED if self._schedule.is_over else None
+            over = self._schedule.is_over or self._schedule.halted is not None
+            return Searcher.FINISHED if over else None
         name, job = found
         self._names[trial_id] = name
         return {"name": name, "job": json.dumps(dataclasses.asdict(job))}

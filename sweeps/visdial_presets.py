@@ -52,7 +52,7 @@ SMOKE = Preset(
 LAPTOP = Preset(
     name="laptop",
     architecture=Architecture(layers=2, width=128, heads=4, context=256),
-    vocabulary=640,
+    vocabulary=512,
     behaviour=bc.Train(steps=600, batch_size=32, learning_rate=2e-3, max_tokens=256),
     base={
         "train.steps": 400,

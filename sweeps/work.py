@@ -242,9 +242,9 @@ def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None)
             device=device,
             on_episode=on_episode,
         )
-    except (RuntimeError, ValueError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # the machine's fault: tried again
+    except Exception as error:  # noqa: BLE001  whatever it is, it is this row's reason
         _record_failures(store, specs, f"{type(error).__name__}: {str(error).splitlines()[0]}")
         return
     seconds = (time.monotonic() - clock) / len(specs)

@@ -1,0 +1,246 @@
+"""Stage folders: what is too large for a journal, kept under the key of what decided it, whole or not at all.
+
+stages/<kind>/<key[:2]>/<key>/              complete: its files and about.json, made in one rename
+stages/<kind>/<key[:2]>/.building@<key>@…   being made; left behind only by a process that was killed
+stages/<kind>/<key[:2]>/.damaged@<key>@…    was complete, then lost or changed the size of a file; set aside
+scratch/<kind>/<key[:2]>/<key>/             partial work to resume from: checkpoints, curves
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from sweeps.exact_json import JSON, Record, dumps, loads
+from sweeps.journal import StoreError, process_name, sync_folder, utc
+
+ABOUT = "about.json"
+_BUILDING, _DAMAGED, _DONE = ".building", ".damaged", ".done"
+_ABANDONED_SECONDS = 3600.0  # a leftover this old, by a process of this host that lives no more, is swept
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+_DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+
+
+class Stages:
+    """The stages and scratch folders under `folder`.
+
+    Args:
+        folder: The store's folder.
+        durable: True if a stage counts as built only when the disk has all of it.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool) -> None:
+        self._stages = folder / "stages"
+        self._scratch = folder / "scratch"
+        self._durable = durable
+
+    def find(self, kind: str, key: str) -> Path | None:
+        """The stage's folder if it is complete: it has an about.json, and every file that it names, at its size."""
+        folder = _place(self._stages, kind, key)
+        return folder if _is_whole(folder) else None
+
+    def about(self, kind: str, key: str) -> Record | None:
+        """The stage's about.json, or None if the stage is not complete.
+
+        Its fields are `kind`, `key`; `about`: what decided it; `notes`: what `make` returned; `builder`: host, process
+        and a random number; `seconds` it took; `finished_at`, UTC; `files`: bytes and SHA-256 by path.
+        """
+        folder = self.find(kind, key)
+        return None if folder is None else _read_about(folder)
+
+    def build(
+        self,
+        kind: str,
+        key: str,
+        make: Callable[[Path], Mapping[str, JSON] | None],
+        about: Mapping[str, JSON],
+    ) -> Path:
+        """The stage's folder, made now unless it is complete already.
+
+        `make` fills an empty folder with plain files and returns notes for about.json, or None. If someone else
+        completes the stage meanwhile, theirs is used and ours is dropped. If `make` raises, nothing is left behind.
+        The scratch folder of the stage is removed once it is complete.
+
+        Raises:
+            StoreError: The disk did not take it.
+            ValueError: `make` left something that is no plain file, or a file named about.json.
+        """
+        final = _place(self._stages, kind, key)
+        if not _is_whole(final):
+            try:
+                self._build(kind, key, final, make, about)
+            except OSError as fault:
+                if fault.errno not in _DISK_FAULTS:
+                    raise
+                raise StoreError(f"the stage {kind}/{key} could not be written: {os.strerror(fault.errno)}") from fault
+        self._drop_scratch(kind, key)
+        return final
+
+    def scratch(self, kind: str, key: str) -> Path:
+        """A folder for partial work on an unfinished stage, made if need be. Its one user at a time is not enforced."""
+        folder = self.scratch_path(kind, key)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise StoreError(f"the folder {folder} could not be made: {fault.strerror}") from fault
+        return folder
+
+    def scratch_path(self, kind: str, key: str) -> Path:
+        """Where the scratch folder is, or would be."""
+        return _place(self._scratch, kind, key)
+
+    def problems(self) -> list[str]:
+        """The folders of stages that were never completed or were found damaged, one line each."""
+        meaning = {_BUILDING: "was not completed (its builder was killed, or is at it now)", _DAMAGED: "was damaged"}
+        return [
+            f"stage {folder.parent.parent.name}/{folder.name.split('@')[1]}: a copy {text}: {folder}"
+            for mark, text in meaning.items()
+            for folder in sorted(self._stages.glob(f"*/*/{mark}@*"))
+        ]
+
+    def _build(
+        self,
+        kind: str,
+        key: str,
+        final: Path,
+        make: Callable[[Path], Mapping[str, JSON] | None],
+        about: Mapping[str, JSON],
+    ) -> None:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_abandoned(final)
+        builder = process_name()
+        building = final.with_name(f"{_BUILDING}@{key}@{builder}")
+        building.mkdir()
+        try:
+            started = time.monotonic()
+            notes = make(building)
+            files = _digests(building)
+            text = dumps(
+                {
+                    "kind": kind,
+                    "key": key,
+                    "about": about,
+                    "notes": notes,
+                    "builder": builder,
+                    "seconds": time.monotonic() - started,
+                    "finished_at": utc(),
+                    "files": files,
+                }
+            )
+            (building / ABOUT).write_text(text + "\n")
+            if self._durable:
+                _sync(building)
+            _publish(building, final, builder)
+            if self._durable:
+                sync_folder(final.parent)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+
+    def _drop_scratch(self, kind: str, key: str) -> None:
+        folder = self.scratch_path(kind, key)
+        done = folder.with_name(f"{_DONE}@{key}@{process_name()}")
+        with contextlib.suppress(OSError):  # there is none, or somebody else is removing it
+            folder.rename(done)  # first out of sight, so that nobody resumes from half a checkpoint
+        for each in folder.parent.glob(f"{_DONE}@{key}@*"):
+            shutil.rmtree(each, ignore_errors=True)
+
+
+def _place(root: Path, kind: str, key: str) -> Path:
+    for what, name in (("kind", kind), ("key", key)):
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"a stage's {what} must be made of letters, digits, '.', '_', '=' and '-', got {name!r}")
+    return root / kind / key[:2] / key
+
+
+def _read_about(folder: Path) -> Record | None:
+    try:
+        about = loads((folder / ABOUT).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return about if isinstance(about, dict) else None
+
+
+def _is_whole(folder: Path) -> bool:
+    about = _read_about(folder)
+    if about is None:
+        return False
+    try:
+        return all((folder / name).stat().st_size == file["bytes"] for name, file in about["files"].items())
+    except (OSError, KeyError):
+        return False
+
+
+def _publish(building: Path, final: Path, builder: str) -> None:
+    while True:
+        try:
+            building.rename(final)
+        except OSError as fault:
+            if fault.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+        else:
+            return
+        if _is_whole(final):
+            return  # somebody else was first; equal keys mean equal content
+        final.rename(final.with_name(f"{_DAMAGED}@{final.name}@{builder}"))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ValueError(f"a stage must hold plain files only, got {path.relative_to(folder)}")
+        if path.is_file():
+            yield path
+
+
+def _digests(folder: Path) -> dict[str, dict[str, JSON]]:
+    if (folder / ABOUT).exists():
+        raise ValueError(f"{ABOUT} is written by the store, not by the builder of a stage")
+    digests: dict[str, dict[str, JSON]] = {}
+    for path in _files(folder):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digests[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
+    return digests
+
+
+def _sync(folder: Path) -> None:
+    folders = [folder]
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            folders.append(path)
+            continue
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    for each in folders:
+        sync_folder(each)
+
+
+def _sweep_abandoned(final: Path) -> None:
+    """Remove what killed builders of this stage left: theirs are dead processes of this host, an hour or more ago."""
+    here = process_name().rsplit("-", 2)[0]
+    for folder in final.parent.glob(f"{_BUILDING}@{final.name}@*"):
+        host, process, _ = folder.name.rsplit("@", 1)[1].rsplit("-", 2)
+        try:
+            old = time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS
+        except FileNotFoundError:
+            continue
+        # Containers may share a host's name but not its process ids, hence also the age.
+        if host == here and old and not _lives(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, but alive
+    return True

@@ -1,0 +1,68 @@
+"""JSON that gives back every value it was given: infinities, NaN and the difference between 8 and 8.0 survive."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, TypeAlias
+
+JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
+"""What a record may hold. Sequences come back as lists, mappings as dicts."""
+
+Record: TypeAlias = dict[str, Any]
+"""A JSON object as it was read back. It is shared with the store that gave it: read it, do not change it."""
+
+_FLOAT = "$float"  # JSON has no inf and no NaN; one of them is written as {"$float": "inf"}
+
+
+def dumps(value: JSON) -> str:
+    """One line of ASCII JSON for `value`; `loads` gives it back. NumPy's numbers are taken as Python's.
+
+    Raises:
+        TypeError: Something in it is no JSON value; the message names where.
+        ValueError: A key begins with `$`, which marks what plain JSON cannot say.
+    """
+    return json.dumps(_plain(value, ()), separators=(",", ":"), allow_nan=False)
+
+
+def loads(text: str | bytes) -> Any:
+    """The value that `dumps` was given.
+
+    Raises:
+        ValueError: `text` is no JSON of ours.
+    """
+    return json.loads(text, object_hook=_from_object, parse_constant=_refuse_constant)
+
+
+def _plain(value: object, where: tuple[str, ...]) -> object:
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        number = float(value)
+        return number if math.isfinite(number) else {_FLOAT: repr(number)}
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(f"a record's keys must be strings, got {key!r} in {_name(where)}")
+            if key.startswith("$"):
+                raise ValueError(f"a record's keys must not begin with '$', got {key!r} in {_name(where)}")
+        return {key: _plain(item, (*where, key)) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, (*where, str(i))) for i, item in enumerate(value)]
+    raise TypeError(f"a record must hold JSON values only, got a {type(value).__name__} in {_name(where)}")
+
+
+def _name(where: tuple[str, ...]) -> str:
+    return repr("/".join(where)) if where else "the record itself"
+
+
+def _from_object(pairs: dict[str, Any]) -> Any:
+    return float(pairs[_FLOAT]) if len(pairs) == 1 and _FLOAT in pairs else pairs
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"a bare {name} is no JSON")

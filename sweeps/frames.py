@@ -1,0 +1,148 @@
+"""The store's records as tables: `runs`, one row per evaluation of a sweep, and `episodes`, one row per episode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from sweeps.exact_json import Record, dumps
+from sweeps.journal import StoreError
+
+EPISODES_FILE = "episodes.parquet"
+"""What an evaluation's stage keeps: one row per episode."""
+
+_IDENTITY = ("sweep", "origin", "method", "cell_id", "trial_id", "weights_id", "seed")
+_RESULT = ("score", "score_sd", "episodes")
+_BAGS = ("train.", "decode.", "backbone.")
+
+_SCHEMA: dict[str, Any] = {
+    "sweep": pl.String,
+    "origin": pl.String,
+    "method": pl.String,
+    "cell_id": pl.String,
+    "trial_id": pl.String,
+    "weights_id": pl.String,
+    "seed": pl.Int64,
+    "status": pl.String,
+    "reason": pl.String,
+    "task": pl.String,
+    "data.reward": pl.String,
+    "evaluation.reward": pl.String,
+    "evaluation.split": pl.String,
+    "evaluation.episodes": pl.Int64,
+    "score": pl.Float64,
+    "score_sd": pl.Float64,
+    "tune_score": pl.Float64,
+    "episodes": pl.Int64,
+    "train_seconds": pl.Float64,
+    "evaluate_seconds": pl.Float64,
+    "code_digest": pl.String,
+    "started_at": pl.String,
+    "finished_at": pl.String,
+}
+
+_EPISODES_SCHEMA: dict[str, Any] = {
+    "trial_id": pl.String,
+    "episode_seed": pl.Int64,
+    "scene": pl.String,
+    "return": pl.Float64,
+    "turns": pl.Int64,
+    "log_ratio": pl.Float64,
+    "transcript": pl.String,
+}
+
+
+def rows(
+    members: Iterable[Mapping[str, Any]], evaluations: Mapping[str, Record], trainings: Mapping[str, Record]
+) -> Iterator[Record]:
+    """One flat row, by column, per member that has a result or a known reason for having none.
+
+    The evaluation's status counts first, then the member's own, then the training's; of the latter two only `failed`
+    and `stopped` make a row, since a member whose training finished is still to be evaluated. Scores stand only in
+    finished rows. `tune_score` is the score of the finished evaluation that the member names in `tune_trial_id`.
+    """
+    for member in members:
+        evaluation = evaluations.get(member["trial_id"])
+        training = trainings.get(member["weights_id"], {})
+        outcome = evaluation or next((each for each in (member, training) if _ended_badly(each)), None)
+        if outcome is None:
+            continue
+        row = {name: member[name] for name in _IDENTITY}
+        row |= {"status": outcome["status"], "reason": outcome.get("reason")}
+        row |= member["columns"]
+        row["train_seconds"] = training.get("train_seconds")
+        row |= {name: outcome.get(name) for name in ("code_digest", "started_at", "finished_at")}
+        if evaluation is not None:
+            row["evaluate_seconds"] = evaluation.get("evaluate_seconds")
+            row |= {f"measure.{name}": value for name, value in (evaluation.get("measures") or {}).items()}
+            if evaluation["status"] == "finished":
+                row |= {name: evaluation.get(name) for name in _RESULT}
+        tune = evaluations.get(member.get("tune_trial_id") or "", {})
+        row["tune_score"] = tune.get("score") if tune.get("status") == "finished" else None
+        yield row
+
+
+def runs_frame(flat: Sequence[Record]) -> pl.DataFrame:
+    """The rows as a frame.
+
+    The contract's columns come first and are always there, then `train.`, `decode.`, `backbone.` and the rest, each by
+    name. A column of whole and broken numbers holds floats; one of different sorts holds their JSON.
+
+    Raises:
+        StoreError: A row holds something else than its column's type in one of the contract's columns.
+    """
+    names = {name: None for row in flat for name in row if name not in _SCHEMA}
+    extra = sorted(names, key=lambda name: (next((i for i, bag in enumerate(_BAGS) if name.startswith(bag)), 9), name))
+    try:
+        series = [pl.Series(name, [row.get(name) for row in flat], kind) for name, kind in _SCHEMA.items()]
+    except (TypeError, OverflowError, pl.exceptions.PolarsError) as fault:
+        raise StoreError(f"a record does not fit the table: {str(fault).splitlines()[0]}") from fault
+    return pl.DataFrame([*series, *(_series(name, [row.get(name) for row in flat]) for name in extra)])
+
+
+def episodes_frame(stages: Mapping[str, Path], columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """The episodes of the stages, by trial id, one after the other.
+
+    Args:
+        stages: Each trial's stage folder.
+        columns: Read only these, and `trial_id`. Transcripts are large: name what you need for many trials.
+
+    Raises:
+        ValueError: A column is in none of the stages.
+        StoreError: A file cannot be read.
+    """
+    frames = []
+    for trial_id, folder in stages.items():
+        path = folder / EPISODES_FILE
+        try:
+            present = pl.read_parquet_schema(path)
+            wanted = [name for name in present if columns is None or name in columns]
+            frame = pl.read_parquet(path, columns=wanted)
+        except (OSError, pl.exceptions.PolarsError) as fault:
+            raise StoreError(f"the episodes {path} could not be read: {str(fault).splitlines()[0]}") from fault
+        frames.append(frame.select(pl.lit(trial_id).alias("trial_id"), pl.exclude("trial_id")))
+    if not frames:
+        return pl.DataFrame(schema=_EPISODES_SCHEMA)
+    joined = pl.concat(frames, how="diagonal_relaxed")
+    for name in columns or ():
+        if name not in joined.columns:
+            raise ValueError(f"no episode has a column {name!r}; known: {', '.join(pl.read_parquet_schema(path))}")
+    return joined
+
+
+def _ended_badly(record: Mapping[str, Any]) -> bool:
+    return record.get("status") in {"failed", "stopped"}
+
+
+def _series(name: str, values: list[Any]) -> pl.Series:
+    sorts = {type(value) for value in values if value is not None}
+    if sorts <= {int, float} and float in sorts:
+        return pl.Series(name, [None if value is None else float(value) for value in values], pl.Float64)
+    for sort, kind in ((bool, pl.Boolean), (int, pl.Int64), (str, pl.String)):
+        if sorts == {sort}:
+            return pl.Series(name, values, kind)
+    texts = [None if value is None else value if isinstance(value, str) else dumps(value) for value in values]
+    return pl.Series(name, texts, pl.String)

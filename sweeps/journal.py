@@ -1,0 +1,269 @@
+"""Append-only journals of checksummed lines: one file per writer, any number of readers, no locks.
+
+A line is a JSON object of its own, `{"sum":"9ae0daaf","record":{...}}`. The sum is the CRC-32 of the record's bytes, so
+a line that was cut or changed is known for what it is. A record says its number in the journal, its time, its kind and
+key, and its value, or `"removed":true` in place of a value. Readers ignore fields they do not know.
+
+Nobody appends to another's journal and a process begins a new one, so a torn line can only be the last of a journal
+whose writer died (or is writing just now); it has no line end, is never taken for a record and never appended to.
+Assumed of the file system, NFS included: one writer's appends reach the file in order, and a file created with `O_EXCL`
+under a random name is ours alone. Another machine may see an append some seconds late, never wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import socket
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from sweeps.exact_json import JSON, Record, dumps, loads
+
+SUFFIX = ".jsonl"
+_HEAD, _MIDDLE, _TAIL = b'{"sum":"', b'","record":', b"}\n"
+_BODY = len(_HEAD) + 8 + len(_MIDDLE)  # where the record's bytes begin: the sum is 8 hexadecimal digits
+
+
+class StoreError(RuntimeError):
+    """The store could not be written or read: a full disk, a missing right, a damaged file. One line says which.
+
+    What was stored before is untouched.
+    """
+
+
+class Stamp(NamedTuple):
+    """When and by whom a record was written. Stamps order all records of a store, whoever reads them."""
+
+    time_ns: int
+    writer: str
+    line: int
+
+
+class Entry(NamedTuple):
+    """One record read from a journal; `value` is None where it says that the key was removed."""
+
+    stamp: Stamp
+    kind: str
+    key: str
+    value: Record | None
+
+
+def process_name() -> str:
+    """A name for this process that no other has: host, process id and eight random hexadecimal digits."""
+    host = re.sub(r"[^A-Za-z0-9.]+", "_", socket.gethostname())[:40]
+    return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def encode_line(line: int, time_ns: int, kind: str, key: str, text: str | None) -> bytes:
+    """The bytes of one line, its end included; `text` is the value's JSON, or None for a removal."""
+    rest = '"removed":true' if text is None else f'"value":{text}'
+    head = f'{{"line":{line},"time":{time_ns},"kind":{dumps(kind)},"key":{dumps(key)},'
+    record = (head + rest + "}").encode()
+    return b"%s%08x%s%s%s" % (_HEAD, zlib.crc32(record), _MIDDLE, record, _TAIL)
+
+
+def decode_line(line: bytes, writer: str) -> Entry:
+    """What `encode_line` was given.
+
+    Raises:
+        ValueError: It is not a whole, unchanged line.
+    """
+    record = line[_BODY : -len(_TAIL)]
+    if line != b"%s%08x%s%s%s" % (_HEAD, zlib.crc32(record), _MIDDLE, record, _TAIL):
+        raise ValueError("the line does not agree with its checksum")
+    fields = loads(record)
+    try:
+        value = None if fields.get("removed") else fields["value"]
+        return Entry(Stamp(fields["time"], writer, fields["line"]), fields["kind"], fields["key"], value)
+    except KeyError as missing:
+        raise ValueError(f"the record lacks {missing}") from None
+
+
+class JournalWriter:
+    """Appends to a journal of its own in `folder`, which it begins at the first append.
+
+    Args:
+        folder: Where the journals lie; created if need be.
+        durable: True if an append returns only when the disk has it (fsync).
+    """
+
+    def __init__(self, folder: Path, *, durable: bool) -> None:
+        self._folder = folder
+        self._durable = durable
+        self._descriptor: int | None = None
+        self._process = os.getpid()
+        self._name = ""
+        self._bytes = 0
+        self._lines = 0
+
+    def append(self, kind: str, values: Sequence[tuple[str, JSON]], time_ns: int) -> int:
+        """Write `(key, value)` pairs, None for a removal, in one go; the i-th gets the time `time_ns + i`.
+
+        Returns:
+            The time of the last.
+
+        Raises:
+            TypeError, ValueError: A value is no JSON; nothing was written.
+            StoreError: The disk did not take it. Whole lines that it did take may stay; a torn one is cut off.
+        """
+        texts = [(key, None if value is None else dumps(value)) for key, value in values]
+        try:
+            descriptor = self._open()
+            lines = [encode_line(self._lines + i, time_ns + i, kind, key, text) for i, (key, text) in enumerate(texts)]
+            self._write(descriptor, b"".join(lines))
+        except OSError as fault:
+            reason = os.strerror(fault.errno) if fault.errno else str(fault)
+            raise StoreError(f"the store {self._folder.parent} could not be written: {reason}") from fault
+        return time_ns + len(texts) - 1
+
+    def close(self) -> None:
+        """Give the file back; a later append begins a new journal."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _open(self) -> int:
+        if self._process != os.getpid():  # a fork: the parent goes on writing to its own
+            self.close()
+            self._process = os.getpid()
+        if self._descriptor is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._name = process_name()
+            path = self._folder / (self._name + SUFFIX)
+            self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            self._bytes = self._lines = 0
+            if self._durable:
+                sync_folder(self._folder)
+        return self._descriptor
+
+    def _write(self, descriptor: int, data: bytes) -> None:
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[os.write(descriptor, rest) :]
+        except OSError:
+            self._keep_whole_lines(descriptor, data)
+            raise
+        self._bytes += len(data)
+        self._lines += data.count(b"\n")
+        if self._durable:
+            try:
+                os.fsync(descriptor)
+            except OSError:
+                self.close()  # after a failed fsync the next one may succeed without having written: trust it no more
+                raise
+
+    def _keep_whole_lines(self, descriptor: int, data: bytes) -> None:
+        # A reader may have taken the whole lines already, so only what is torn may go.
+        try:
+            whole = data.rfind(b"\n", 0, os.fstat(descriptor).st_size - self._bytes) + 1
+            os.ftruncate(descriptor, self._bytes + whole)
+        except OSError:
+            self.close()  # the torn line stays the last of an abandoned journal
+            return
+        self._bytes += whole
+        self._lines += data.count(b"\n", 0, whole)
+
+
+@dataclass
+class _Place:
+    """How far a journal was read, and what was wrong with it."""
+
+    offset: int = 0
+    lines: int = 0
+    torn_bytes: int = 0
+    damaged: list[int] = field(default_factory=list)
+    missing: int = 0
+    cut: bool = False
+
+
+class JournalReader:
+    """Reads what was appended to the journals of `folder` since it last looked. Changes nothing on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._places: dict[str, _Place] = {}
+
+    def read(self) -> Iterator[Entry]:
+        """The new whole records, journal by journal. Looks once at each journal, opens those that grew.
+
+        Raises:
+            StoreError: A journal cannot be read.
+        """
+        try:
+            with os.scandir(self._folder) as found:
+                sizes = {file.name: file.stat().st_size for file in found if file.name.endswith(SUFFIX)}
+        except FileNotFoundError:
+            sizes = {}
+        except OSError as fault:
+            raise StoreError(f"the journals in {self._folder} could not be read: {fault.strerror}") from fault
+        for name in sorted(sizes):
+            place = self._places.setdefault(name, _Place())
+            place.cut = place.cut or sizes[name] < place.offset
+            if sizes[name] > place.offset:
+                yield from self._read_one(name, place)
+        for name, place in self._places.items():
+            place.cut = place.cut or name not in sizes
+
+    def problems(self) -> list[str]:
+        """What was found wrong so far, one line for each fault of each journal; empty if all is well."""
+        found = []
+        for name, place in sorted(self._places.items()):
+            if place.damaged:
+                found.append(
+                    f"journal {name}: {len(place.damaged)} damaged lines left out, first line {place.damaged[0] + 1}"
+                )
+            if place.missing:
+                found.append(f"journal {name}: {place.missing} lines are missing")
+            if place.cut:
+                found.append(f"journal {name}: became shorter or was deleted after it was read")
+            if place.torn_bytes:
+                found.append(
+                    f"journal {name}: ends in {place.torn_bytes} bytes of an unfinished line, left out "
+                    "(its writer was killed, or is writing now)"
+                )
+        return found
+
+    def _read_one(self, name: str, place: _Place) -> Iterator[Entry]:
+        writer = name.removesuffix(SUFFIX)
+        place.torn_bytes = 0
+        try:
+            with (self._folder / name).open("rb") as file:
+                file.seek(place.offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        place.torn_bytes = len(line)
+                        return
+                    place.offset += len(line)
+                    place.lines += 1
+                    try:
+                        entry = decode_line(line, writer)
+                    except ValueError:
+                        place.damaged.append(place.lines - 1)
+                        continue
+                    place.missing += max(0, entry.stamp.line - (place.lines - 1))
+                    place.lines = entry.stamp.line + 1
+                    yield entry
+        except OSError as fault:
+            raise StoreError(f"the journal {self._folder / name} could not be read: {fault.strerror}") from fault
+
+
+def sync_folder(folder: Path) -> None:
+    """Return when the disk has the names in `folder`."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def utc(time_ns: int | None = None) -> str:
+    """A time, now by default, as ISO 8601 in UTC with seconds: `2026-11-21T01:36:11Z`."""
+    seconds = (time.time_ns() if time_ns is None else time_ns) // 1_000_000_000
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))

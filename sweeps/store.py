@@ -1,0 +1,286 @@
+"""The store: everything a sweep found out, in one folder, which is the only truth.
+
+    store.json           the format's number
+    journals/            records: append-only, one journal per writer (sweeps/journal.py)
+    stages/, scratch/    folders by content key, whole or not at all, and partial work (sweeps/artefacts.py)
+    rows/                tables written from the records for other programs; never read back
+
+Many processes, on many machines that share the folder, may have it open and write at once. Several sweeps live in one
+store and share its trainings and evaluations: a `member` record says that a sweep wants one evaluation, and carries the
+columns that describe it; `evaluation` and `training` records say what came out, under keys that depend on content only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from sweeps.artefacts import Stages
+from sweeps.exact_json import JSON, Record
+from sweeps.frames import episodes_frame, rows, runs_frame
+from sweeps.journal import StoreError, sync_folder, utc
+from sweeps.records import Records
+
+__all__ = ["FORMAT", "Store", "StoreError", "SweepInfo", "store_folder"]
+
+FORMAT = 1
+"""Raised when a store of ours could no longer be read by an older program."""
+
+CURVE_FILE = "curve.jsonl"
+"""The loss curve in a training's stage or scratch folder: one JSON object per logged step."""
+
+_MARK = "store.json"
+
+
+def store_folder(option: str | None) -> Path:
+    """Where the store is: the option, else `$SWEEPS_STORE`, else `~/.sweeps/store`; absolute, not necessarily there."""
+    chosen = option or os.environ.get("SWEEPS_STORE") or "~/.sweeps/store"
+    return Path(chosen).expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class SweepInfo:
+    """One sweep of a store.
+
+    Attributes:
+        name: Its name.
+        created_at: When it was first recorded, UTC.
+        task: The task it is about, or "" if its record does not say.
+        methods: The methods of its members, sorted.
+        cells: Number of distinct cells among its members.
+        wanted: Number of evaluations wanted, one per cell, training seed and split.
+        done: Number of those that finished.
+        failed: Number of those that failed.
+        stopped: Number of those that were stopped.
+    """
+
+    name: str
+    created_at: str
+    task: str
+    methods: tuple[str, ...]
+    cells: int
+    wanted: int
+    done: int
+    failed: int
+    stopped: int
+
+
+class Store:
+    """The store in `folder`. Opening it writes nothing but a new store's mark; it may be pickled and opened anywhere.
+
+    Args:
+        folder: A new or empty folder, or a store.
+        durable: True if what is put is on the disk when the call returns. False is for tests and throw-away stores.
+
+    Raises:
+        ValueError: The folder cannot be made or read, is a file, holds something else, or is of a newer format.
+    """
+
+    def __init__(self, folder: Path, *, durable: bool = True) -> None:
+        self.folder = folder.expanduser().absolute()
+        self._durable = durable
+        _open(self.folder)
+        self._records = Records(self.folder / "journals", durable=durable)
+        self._stages = Stages(self.folder, durable=durable)
+
+    def __reduce__(self) -> tuple[Callable[[], Store], tuple[()]]:
+        return functools.partial(Store, self.folder, durable=self._durable), ()
+
+    # Records
+
+    def put(self, kind: str, key: str, value: Mapping[str, JSON]) -> None:
+        """Append a record.
+
+        Of several under one key the latest counts, but one whose `status` is `finished` is replaced only by another
+        such; `sweeps.records.Records` has the whole rule.
+
+        Raises:
+            TypeError, ValueError: The value is no JSON object; nothing was written.
+            StoreError: The disk did not take it; what was stored before is untouched.
+        """
+        self._records.put(kind, {key: value})
+
+    def put_all(self, kind: str, values: Mapping[str, Mapping[str, JSON]]) -> None:
+        """Append many records, by key, in one write: much faster than one by one. Raises as `put` does."""
+        self._records.put(kind, values)
+
+    def get(self, kind: str, key: str) -> Record | None:
+        """The value that counts now, whoever put it, or None. Do not change it: it is shared."""
+        return self._records.get(kind, key)
+
+    def all(self, kind: str) -> Mapping[str, Record]:
+        """All values that count now, by key, as a snapshot. Reads only what was appended since the last look."""
+        return self._records.all(kind)
+
+    def remove(self, kind: str, key: str) -> None:
+        """Append that the key is no more. What is put under it later counts again."""
+        self._records.remove(kind, [key])
+
+    # Stages
+
+    def stage(self, kind: str, key: str) -> Path | None:
+        """The folder of a complete stage, or None."""
+        return self._stages.find(kind, key)
+
+    def about(self, kind: str, key: str) -> Record | None:
+        """What decided a complete stage, who built it, and its files' digests; see `Stages.about`."""
+        return self._stages.about(kind, key)
+
+    def build(
+        self,
+        kind: str,
+        key: str,
+        make: Callable[[Path], Mapping[str, JSON] | None],
+        about: Mapping[str, JSON],
+    ) -> Path:
+        """The folder of a stage, made by `make(empty_folder)` unless it is complete already; see `Stages.build`."""
+        return self._stages.build(kind, key, make, about)
+
+    def scratch(self, kind: str, key: str) -> Path:
+        """A folder for partial work on an unfinished stage; gone once `build` completes the stage."""
+        return self._stages.scratch(kind, key)
+
+    def curve(self, weights_id: str) -> Path | None:
+        """The training's loss curve, finished or still growing, or None."""
+        folders = (self._stages.find("weights", weights_id), self._stages.scratch_path("weights", weights_id))
+        paths = (folder / CURVE_FILE for folder in folders if folder is not None)
+        return next((path for path in paths if path.is_file()), None)
+
+    # Tables
+
+    def members(self, sweep: str | None = None) -> list[Record]:
+        """The member records of a sweep, or of all, in the order of their keys."""
+        members = self.all("member")
+        return [members[key] for key in sorted(members) if sweep is None or members[key]["sweep"] == sweep]
+
+    def rows(self, sweep: str | None = None) -> list[Record]:
+        """The rows of `runs` as flat mappings without the columns that do not apply."""
+        return list(rows(self.members(sweep), self.all("evaluation"), self.all("training")))
+
+    def runs(self, sweep: str | None = None) -> pl.DataFrame:
+        """One row per evaluation of a sweep, or of all sweeps, that finished, failed or was stopped."""
+        return runs_frame(self.rows(sweep))
+
+    def episodes(self, trial_ids: Sequence[str], columns: Sequence[str] | None = None) -> pl.DataFrame:
+        """One row per episode of the evaluations, or only some `columns` of it (and `trial_id`).
+
+        An evaluation that did not finish has no episodes and adds no rows.
+
+        Raises:
+            StoreError: An evaluation finished, but its episodes are gone or damaged.
+            ValueError: A column is in none of them.
+        """
+        evaluations = self.all("evaluation")
+        found = {trial_id: self.stage("evaluation", trial_id) for trial_id in dict.fromkeys(trial_ids)}
+        for trial_id, folder in found.items():
+            if folder is None and evaluations.get(trial_id, {}).get("status") == "finished":
+                raise StoreError(f"the evaluation {trial_id} finished, but its episodes are gone or damaged")
+        return episodes_frame({trial_id: folder for trial_id, folder in found.items() if folder is not None}, columns)
+
+    def compact(self) -> Path:
+        """Write `runs` of all sweeps as `rows/runs.parquet` for other programs, and return its path."""
+        path = self.folder / "rows" / "runs.parquet"
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        frame = self.runs()
+        try:
+            path.parent.mkdir(exist_ok=True)
+            try:
+                frame.write_parquet(temporary)
+                _replace(temporary, path, durable=self._durable)
+            finally:
+                temporary.unlink(missing_ok=True)
+        except (OSError, pl.exceptions.PolarsError) as fault:
+            raise StoreError(f"the table {path} could not be written: {str(fault).splitlines()[0]}") from fault
+        return path
+
+    def sweeps(self) -> list[SweepInfo]:
+        """The sweeps of the store, the oldest first."""
+        members: dict[str, list[Record]] = {name: [] for name in self.all("sweep")}
+        for member in self.members():
+            members.setdefault(member["sweep"], []).append(member)
+        statuses: dict[str, list[str]] = {name: [] for name in members}
+        for row in self.rows():
+            statuses[row["sweep"]].append(row["status"])
+        infos = [self._info(name, members[name], statuses[name]) for name in members]
+        return sorted(infos, key=lambda info: (info.created_at, info.name))
+
+    def remove_sweep(self, name: str) -> int:
+        """Forget a sweep and its members, and return how many. Trainings, evaluations and stages stay.
+
+        Raises:
+            ValueError: There is no such sweep.
+        """
+        keys = [key for key, member in self.all("member").items() if member["sweep"] == name]
+        if not keys and self.get("sweep", name) is None:
+            known = ", ".join(info.name for info in self.sweeps()) or "none"
+            raise ValueError(f"no sweep {name!r} in {self.folder}; known: {known}")
+        self._records.remove("member", keys)
+        self._records.remove("sweep", [name])  # last: what is interrupted can be asked for again
+        return len(keys)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the store, one line for each fault; empty if all is well. None of it stops a reader."""
+        return [*self._records.problems(), *self._stages.problems()]
+
+    def _info(self, name: str, members: list[Record], statuses: list[str]) -> SweepInfo:
+        record = self.get("sweep", name) or {}
+        put_ns = self._records.time_ns("sweep", name)
+        tasks = {str(member["columns"].get("task", "")) for member in members}
+        return SweepInfo(
+            name=name,
+            created_at=record.get("created_at") or utc(put_ns or 0),
+            task=record.get("task") or ", ".join(sorted(tasks)),
+            methods=tuple(sorted({member["method"] for member in members})),
+            cells=len({member["cell_id"] for member in members}),
+            wanted=len(members),
+            done=statuses.count("finished"),
+            failed=statuses.count("failed"),
+            stopped=statuses.count("stopped"),
+        )
+
+
+def _open(folder: Path) -> None:
+    mark = folder / _MARK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            _check_format(mark)
+            return
+        strangers = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        if strangers and not mark.exists():  # another process may have made the store since we looked
+            raise ValueError(
+                f"the store must be a new or empty folder, or a store; {folder} holds {', '.join(strangers[:3])}"
+            )
+        temporary = folder / f".{_MARK}.{secrets.token_hex(4)}"
+        temporary.write_text(json.dumps({"format": FORMAT, "made_at": utc()}) + "\n")
+        _replace(temporary, mark, durable=True)
+    except FileExistsError:
+        raise ValueError(f"the store must be a folder, got the file {folder}") from None
+    except OSError as fault:
+        raise ValueError(f"the store {folder} cannot be opened: {fault.strerror or fault}") from None
+
+
+def _check_format(mark: Path) -> None:
+    try:
+        found = json.loads(mark.read_bytes())["format"]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"the store's mark {mark} is damaged; it should be {json.dumps({'format': FORMAT})}") from None
+    if found != FORMAT:
+        raise ValueError(f"the store {mark.parent} must be of format {FORMAT}, got {found}; use a newer program")
+
+
+def _replace(temporary: Path, path: Path, *, durable: bool) -> None:
+    if durable:
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+    temporary.replace(path)
+    if durable:
+        sync_folder(path.parent)

@@ -1,0 +1,336 @@
+"""Lines, journals and what is left of them after a kill, a full disk or a flipped bit."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import multiprocessing
+import os
+import signal
+import time
+import zlib
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeps.exact_json import dumps, loads
+from sweeps.journal import JournalReader, JournalWriter, StoreError, decode_line, encode_line
+from sweeps.records import Records
+
+SPAWN = multiprocessing.get_context("spawn")
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+keys = st.text().filter(lambda key: not key.startswith("$"))
+values = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(keys, inner), max_leaves=10)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return (math.isnan(a) and math.isnan(b)) or (a == b and math.copysign(1, a) == math.copysign(1, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return type(a) is type(b) and a == b
+
+
+@settings(max_examples=50, deadline=None)
+@given(values)
+def test_json_gives_back_what_it_was_given(value: Any) -> None:
+    assert _same(loads(dumps(value)), value)
+
+
+def test_infinity_is_written_as_json_that_others_can_read() -> None:
+    assert json.loads(dumps({"decode.beta": math.inf})) == {"decode.beta": {"$float": "inf"}}
+
+
+def test_numpy_numbers_become_numbers_and_other_things_are_refused_by_name() -> None:
+    numbers: dict[str, Any] = {"a": np.float32(0.5), "b": np.int64(3), "half": Fraction(1, 2)}
+    assert loads(dumps(numbers)) == {"a": 0.5, "b": 3, "half": 0.5}
+    with pytest.raises(TypeError, match="got a set in 'measures/seen'"):
+        dumps({"measures": {"seen": {1, 2}}})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match=r"must not begin with '\$'"):
+        dumps({"$float": "inf"})
+    with pytest.raises(ValueError, match="NaN"):
+        loads('{"score": NaN}')
+
+
+def test_a_line_is_json_of_its_own_with_the_crc_of_its_record() -> None:
+    line = encode_line(4, 17, "evaluation", "é", '{"score":1.5}')
+    record = b'{"line":4,"time":17,"kind":"evaluation","key":"\\u00e9","value":{"score":1.5}}'
+    assert line == b'{"sum":"%08x","record":%s}\n' % (zlib.crc32(record), record)
+    assert decode_line(line, "w") == ((17, "w", 4), "evaluation", "é", {"score": 1.5})
+
+
+def test_no_flipped_bit_and_no_cut_line_passes_for_a_record() -> None:
+    line = encode_line(0, 1, "evaluation", "a", '{"score":1.5}')
+    for place in range(len(line)):
+        for bit in range(8):
+            flipped = line[:place] + bytes([line[place] ^ (1 << bit)]) + line[place + 1 :]
+            with pytest.raises(ValueError, match="checksum"):
+                decode_line(flipped, "w")
+        with pytest.raises(ValueError, match="checksum"):
+            decode_line(line[:place], "w")
+
+
+def _written(folder: Path, count: int) -> Path:
+    writer = JournalWriter(folder, durable=False)
+    for i in range(count):
+        writer.append("evaluation", [(f"k{i}", {"score": float(i)})], i)
+    writer.close()
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_a_reader_reads_only_what_was_appended(tmp_path: Path) -> None:
+    writer, reader = JournalWriter(tmp_path / "journals", durable=True), JournalReader(tmp_path / "journals")
+    assert list(reader.read()) == []
+    writer.append("evaluation", [("a", {"score": 1.0}), ("b", {"score": 2.0})], 5)
+    assert [(entry.key, entry.stamp.time_ns, entry.stamp.line) for entry in reader.read()] == [("a", 5, 0), ("b", 6, 1)]
+    writer.append("evaluation", [("a", None)], 9)
+    assert [(entry.key, entry.value, entry.stamp.line) for entry in reader.read()] == [("a", None, 2)]
+    assert list(reader.read()) == []
+    assert reader.problems() == []
+
+
+def test_a_torn_last_line_is_left_out_and_named_and_costs_no_other(tmp_path: Path) -> None:
+    path = _written(tmp_path, 3)
+    path.write_bytes(path.read_bytes()[:-7])
+    reader = JournalReader(tmp_path)
+    assert [entry.key for entry in reader.read()] == ["k0", "k1"]
+    (problem,) = reader.problems()
+    assert "unfinished line" in problem
+    assert path.name in problem
+
+
+def test_a_torn_line_that_is_completed_later_counts_then(tmp_path: Path) -> None:
+    path = _written(tmp_path, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])  # what a reader on another machine may see of a line that is being written
+    reader = JournalReader(tmp_path)
+    assert [entry.key for entry in reader.read()] == ["k0"]
+    path.write_bytes(whole)
+    assert [entry.key for entry in reader.read()] == ["k1"]
+    assert reader.problems() == []
+
+
+def test_a_flipped_byte_costs_one_line_which_is_counted(tmp_path: Path) -> None:
+    path = _written(tmp_path, 5)
+    path.write_bytes(path.read_bytes().replace(b'"score":2.0', b'"score":7.0'))
+    reader = JournalReader(tmp_path)
+    assert [entry.key for entry in reader.read()] == ["k0", "k1", "k3", "k4"]
+    assert reader.problems() == [f"journal {path.name}: 1 damaged lines left out, first line 3"]
+
+
+def test_missing_lines_are_counted_and_a_vanished_journal_is_named(tmp_path: Path) -> None:
+    path = _written(tmp_path, 5)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[3] + lines[4])
+    reader = JournalReader(tmp_path)
+    assert [entry.key for entry in reader.read()] == ["k0", "k3", "k4"]
+    assert reader.problems() == [f"journal {path.name}: 2 lines are missing"]
+    path.unlink()
+    assert list(reader.read()) == []
+    assert reader.problems()[-1] == f"journal {path.name}: became shorter or was deleted after it was read"
+
+
+def _full_disk(monkeypatch: pytest.MonkeyPatch, taken: int) -> None:
+    """The next write takes `taken` bytes, the one after it fails, and then there is room again."""
+    write, calls = os.write, iter(range(10))
+
+    def fake(descriptor: int, data: Any) -> int:
+        match next(calls):
+            case 0 if taken:
+                return write(descriptor, bytes(data)[:taken])
+            case 0 | 1:
+                monkeypatch.setattr(os, "write", write)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise AssertionError("written to after it failed")
+
+    monkeypatch.setattr(os, "write", fake)
+
+
+@pytest.mark.parametrize("taken", [0, 30])
+@pytest.mark.parametrize("can_cut", [True, False])
+def test_a_full_disk_is_one_line_and_later_appends_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int, can_cut: bool
+) -> None:
+    records = Records(tmp_path / "journals", durable=False)
+    records.put("evaluation", {"a": {"score": 1.0}})
+    if not can_cut:
+
+        def fail(*_: object) -> None:
+            raise OSError(errno.EIO, "no")
+
+        monkeypatch.setattr(os, "ftruncate", fail)
+    _full_disk(monkeypatch, taken)
+    with pytest.raises(StoreError, match="could not be written: No space left on device") as caught:
+        records.put("evaluation", {"b": {"score": 2.0}})
+    assert "\n" not in str(caught.value)
+    records.put("evaluation", {"c": {"score": 3.0}})
+    assert set(Records(tmp_path / "journals", durable=False).all("evaluation")) == {"a", "c"}
+    # Where the torn line could not be cut off, it is the last of a journal that nobody appends to any more.
+    assert len(records.problems()) == (1 if taken and not can_cut else 0)
+    assert len(list((tmp_path / "journals").iterdir())) == (1 if can_cut else 2)
+
+
+def test_whole_lines_of_a_write_that_failed_half_way_stay_and_are_numbered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = Records(tmp_path, durable=False)
+    one = len(encode_line(0, time.time_ns(), "member", "a", '{"x":1}'))
+    for whole, torn in ("ab", "cd"):
+        _full_disk(monkeypatch, one + 5)  # the first of two lines and five bytes of the second
+        with pytest.raises(StoreError):
+            records.put("member", {whole: {"x": 1}, torn: {"x": 2}})
+    records.put("member", {"e": {"x": 3}})
+    assert set(records.all("member")) == {"a", "c", "e"}
+    assert records.problems() == []  # no gap, no torn line
+
+
+def test_after_a_failed_fsync_the_journal_is_trusted_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = Records(tmp_path, durable=True)
+    records.put("member", {"a": {"x": 1}})
+    fsync = os.fsync
+
+    def fail(_: int) -> None:
+        monkeypatch.setattr(os, "fsync", fsync)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="Input/output error"):
+        records.put("member", {"b": {"x": 2}})
+    records.put("member", {"c": {"x": 3}})
+    assert {"a", "c"} <= set(records.all("member"))
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_is_no_json_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    records = Records(tmp_path / "journals", durable=False)
+    with pytest.raises(TypeError, match="must be a mapping, got a list"):
+        records.put("member", {"a": []})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match="got a PosixPath in 'x'"):
+        records.put("member", {"a": {"x": 1}, "b": {"x": tmp_path}})  # type: ignore[dict-item]
+    assert not (tmp_path / "journals").exists()
+
+
+def test_a_finished_result_is_replaced_only_by_another(tmp_path: Path) -> None:
+    records = Records(tmp_path, durable=False)
+    for status, score in [("failed", None), ("finished", 1.0), ("failed", None), ("finished", 2.0), ("stopped", None)]:
+        records.put("evaluation", {"a": {"status": status, "score": score}})
+    assert records.get("evaluation", "a") == {"status": "finished", "score": 2.0}
+
+
+def test_a_removal_ends_what_is_earlier_and_a_later_put_counts_again(tmp_path: Path) -> None:
+    records = Records(tmp_path, durable=False)
+    records.put("evaluation", {"a": {"status": "finished"}})
+    records.remove("evaluation", ["a"])
+    assert records.get("evaluation", "a") is None
+    records.put("evaluation", {"a": {"status": "failed"}})
+    assert Records(tmp_path, durable=False).all("evaluation") == {"a": {"status": "failed"}}
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.permutations(range(6)), st.integers(0, 5))
+def test_all_readers_agree_in_whatever_order_they_read(order: list[int], removed: int) -> None:
+    # The records of six writers at times 0..5, one of them a removal, met in any order: the later finished one counts.
+    from sweeps.journal import Entry, Stamp
+    from sweeps.records import _Versions
+
+    statuses = ["failed", "finished", "stopped", "finished", "failed", "failed"]
+    entries = [
+        Entry(Stamp(i, f"w{i}", 0), "evaluation", "a", None if i == removed else {"status": status, "i": i})
+        for i, status in enumerate(statuses)
+    ]
+    versions = _Versions()
+    for i in order:
+        versions.add(entries[i])
+    later = [i for i in range(removed + 1, 6) if i != removed]
+    finished = [i for i in later if statuses[i] == "finished"]
+    expected = max(finished or later, default=None)
+    assert (versions.current and versions.current[1]["i"]) == expected
+
+
+def test_what_was_read_can_be_replaced_by_a_writer_whose_clock_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = Records(tmp_path, durable=False), Records(tmp_path, durable=False)
+    there.put("sweep", {"a": {"x": 1}})
+    assert here.get("sweep", "a") == {"x": 1}
+    monkeypatch.setattr(time, "time_ns", lambda: 12345)  # 1970
+    here.put("sweep", {"a": {"x": 2}})
+    assert there.get("sweep", "a") == {"x": 2}
+
+
+def test_a_snapshot_is_left_alone_by_later_changes_and_shared_while_there_are_none(tmp_path: Path) -> None:
+    records = Records(tmp_path, durable=False)
+    records.put("sweep", {"a": {"x": 1}})
+    before = records.all("sweep")
+    assert records.all("sweep") is before
+    records.put("sweep", {"b": {"x": 2}})
+    assert (set(before), set(records.all("sweep"))) == ({"a"}, {"a", "b"})
+
+
+def _put_many(folder: str, name: str, count: int) -> None:
+    records = Records(Path(folder), durable=False)
+    for i in range(count):
+        records.put("evaluation", {f"{name}-{i}": {"score": float(i), "text": name * 50}, "shared": {"by": name}})
+
+
+def test_four_processes_write_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
+    writers = [SPAWN.Process(target=_put_many, args=(str(tmp_path), f"p{n}", 300)) for n in range(4)]
+    for writer in writers:
+        writer.start()
+    reader = Records(tmp_path, durable=False)
+    while any(writer.is_alive() for writer in writers):
+        reader.all("evaluation")  # reading all the while must not disturb them
+        time.sleep(0.01)
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    afresh = Records(tmp_path, durable=False).all("evaluation")
+    assert set(afresh) == {f"p{n}-{i}" for n in range(4) for i in range(300)} | {"shared"}
+    assert reader.all("evaluation") == afresh
+    assert reader.problems() == []
+
+
+def _put_for_ever(folder: str) -> None:
+    records = Records(Path(folder), durable=False)
+    i = 0
+    while True:
+        records.put("evaluation", {f"k{i}": {"text": "x" * 20_000}})
+        i += 1
+
+
+def test_a_process_killed_while_it_puts_costs_at_most_its_last_line(tmp_path: Path) -> None:
+    reader = Records(tmp_path, durable=False)
+    for round_ in range(2):
+        process = SPAWN.Process(target=_put_for_ever, args=(str(tmp_path),))
+        process.start()
+        enough = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) <= round_ or len(reader.all("evaluation")) < 20:
+            assert time.monotonic() < enough
+            time.sleep(0.01)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    found = Records(tmp_path, durable=False)
+    seen = found.all("evaluation")
+    assert set(reader.all("evaluation")) == set(seen)
+    assert set(seen) == {f"k{i}" for i in range(len(seen))}  # each journal is whole up to where it ends
+    assert all("unfinished line" in problem for problem in found.problems())
+
+
+def test_a_fork_begins_a_journal_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = Records(tmp_path, durable=False)
+    records.put("sweep", {"a": {"x": 1}})
+    monkeypatch.setattr(os, "getpid", lambda: 4242)  # what a forked child finds
+    records.put("sweep", {"b": {"x": 1}})
+    assert len(list(tmp_path.iterdir())) == 2
+    assert set(records.all("sweep")) == {"a", "b"}
