@@ -19,6 +19,9 @@ from analysis.figure_data import BetaCurves, CellPoint, HeatMap, ScoreByCell
 from analysis.labels import method_label, value_label
 from analysis.text import count, number, with_error
 
+Figure = go.Figure
+"""What the drawing functions give; callers need no plotly of their own."""
+
 STATIC_FORMATS = ("svg", "png", "pdf")
 WIDTH, HEIGHT = 860, 480
 FONT = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-import plotly.graph_objects as go
-
 from analysis import figures
 from analysis.ablation import AblationTable, Mode, ablation_table
 from analysis.cells import Cell, cells_of
@@ -109,9 +107,9 @@ def _write_tables(ablation: AblationTable, comparisons: Sequence[Comparison], fo
     return paths
 
 
-def _drawn(ablation: AblationTable, cells: Sequence[Cell]) -> tuple[dict[str, tuple[go.Figure, str]], list[str]]:
+def _drawn(ablation: AblationTable, cells: Sequence[Cell]) -> tuple[dict[str, tuple[figures.Figure, str]], list[str]]:
     """The figures with their captions, by name, and a note for each that there is nothing to draw for."""
-    drawn: dict[str, tuple[go.Figure, str]] = {}
+    drawn: dict[str, tuple[figures.Figure, str]] = {}
     if not any(cell.seeds for cell in cells):
         return drawn, ["No figures: nothing has finished yet."]
     title = f"Mean return per episode (reward {ablation.evaluation_reward})"
@@ -129,7 +127,7 @@ def _drawn(ablation: AblationTable, cells: Sequence[Cell]) -> tuple[dict[str, tu
     return drawn, []
 
 
-def _static(drawn: Mapping[str, go.Figure], folder: Path, formats: Sequence[str]) -> tuple[list[Path], str | None]:
+def _static(drawn: Mapping[str, figures.Figure], folder: Path, formats: Sequence[str]) -> tuple[list[Path], str | None]:
     try:
         return figures.write_static(drawn, folder, formats), None
     except RuntimeError as missing:

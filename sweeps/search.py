@@ -20,8 +20,14 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
+from cluster.placement import describe_cluster, release_orphans
+from cluster.watchdog import Watchdog
+from cluster.workers import CALLER_RESOURCES
 from sweeps.schedule import Schedule
 from sweeps.work import Job, Resources, run_job
+
+STUCK_SECONDS = 1800.0
+"""Without a word from any job for so long, a sweep ends and says what holds the cluster."""
 
 RETRIES = 2
 """How often a job is tried again after its process died."""
@@ -99,18 +105,31 @@ def run_schedule(
         folder: Where Tune keeps its own notes, which nothing depends on.
         on_progress: Called with a running job's name and its numbers.
         on_change: Called when a job starts or ends.
+
+    Raises:
+        StuckError: No job said anything for half an hour; the message names what holds the cluster.
     """
     # Ctrl-C is the caller's: Tune's own handler would wait for trials that go on for minutes.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans)
+
+    def progressed(name: str, numbers: Mapping[str, float]) -> None:
+        watchdog.progress()
+        on_progress(name, numbers)
+
+    def changed() -> None:
+        watchdog.progress()
+        on_change()
+
     # With a worker group the trial itself only waits; its workers reserve what they need.
-    cpus = 0.01 if resources.in_group else 1.0
+    needs = dict(CALLER_RESOURCES) if resources.in_group else {"CPU": 1.0}
     tuner = tune.Tuner(
-        tune.with_resources(_trial, {"CPU": cpus}),
+        tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
-            search_alg=_FromSchedule(schedule, on_change),
+            search_alg=_FromSchedule(schedule, changed),
             num_samples=-1,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -120,10 +139,11 @@ def run_schedule(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Listener(on_progress)],
+            callbacks=[_Listener(progressed)],
         ),
     )
-    tuner.fit()
+    with watchdog:
+        tuner.fit()
 
 
 def _trial(config: dict[str, Any]) -> None:

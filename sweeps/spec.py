@@ -66,6 +66,7 @@ class Backbone:
     behaviour_seed: int = hyper(0, NOT_NEGATIVE, meaning="training seed of the behaviour policy")
 
     def __post_init__(self) -> None:
+        check(self)
         if (self.architecture is None) != bool(self.pretrained):
             raise ValueError("a backbone is either an architecture or a pretrained model, got both or neither")
         if self.architecture is not None and self.vocabulary == 0:
@@ -235,18 +236,20 @@ class TrialSpec:
         """From `to_json`'s text.
 
         Raises:
-            KeyError: A field is unknown or missing.
+            KeyError: A field is unknown.
+            TypeError, ValueError: A value is none that its field may hold.
         """
         value = json.loads(text)
         method = method_named(value["method"])
         owner = f"an {method.name!r} trial"
         backbone = dict(value["backbone"])
-        architecture = backbone.pop("architecture")
+        if backbone["architecture"] is not None:
+            backbone["architecture"] = make(Architecture, backbone["architecture"], owner=owner, prefix="backbone")
         backbone["behaviour"] = make(bc.Train, backbone["behaviour"], owner=owner, prefix="behaviour")
         return TrialSpec(
             method=method.name,
             data=make(Data, value["data"], owner=owner, prefix="data"),
-            backbone=Backbone(architecture=None if architecture is None else Architecture(**architecture), **backbone),
+            backbone=make(Backbone, backbone, owner=owner, prefix="backbone"),
             train=make(method.train, value["train"], owner=owner, prefix="train"),
             seed=value["seed"],
             decode=make(method.decode, value["decode"], owner=owner, prefix="decode"),

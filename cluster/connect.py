@@ -1,0 +1,278 @@
+"""Connect to Ray: start a small cluster on this machine, or join the one we were pointed at.
+
+Which of the two is decided by where the program runs, never by what happens to run beside it:
+
+- `RAY_ADDRESS` set (by the user, or by `ray job submit` inside a job), or an address in the options: join that cluster.
+- otherwise: start one on this machine, and end it afterwards. A cluster started here by somebody else is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import ray
+
+from cluster.gpus import local_gpus
+
+ADDRESS = "RAY_ADDRESS"
+STATE_API = "RAY_API_SERVER_ADDRESS"
+_AUTH_MODE, _AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
+_JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+_OVERRIDE = "RAY_OVERRIDE_JOB_RUNTIME_ENV"
+
+_TUNED = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # default 2: reports and ends would lag by 2 to 5 seconds
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",  # default none: one rank that reports less often would hang the others
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths keep their meaning in workers
+}
+_TUNED_LOCAL = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody preempts a laptop; on a real cluster the watcher is of use
+}
+
+# Ray's own workers listen on 10002-19999: a dashboard there is refused.
+_FIRST_FREE_PORT = 20000
+
+
+@dataclass(frozen=True)
+class ConnectOptions:
+    """What to connect to, and what workers are given.
+
+    Attributes:
+        cpus: Logical CPUs of a cluster started here, at least 1; None takes those this process may use.
+        gpus: GPUs of a cluster started here, at least 0; None takes those this process may use.
+        address: The cluster to join as `host:port`, or "auto"; None takes `RAY_ADDRESS`, and without it starts one.
+        packages: Folders of the import packages that workers need: absolute, existing, not within one another.
+        threads: CPU threads each worker's arithmetic may use, at least 1. One by default: two processes with two
+            threads each on two cores run at 40 % of the speed of two with one each.
+        worker_env: Further environment variables of every worker.
+        object_store_bytes: Shared memory of a cluster started here; what does not fit spills to disk.
+    """
+
+    cpus: int | None = None
+    gpus: int | None = None
+    address: str | None = None
+    packages: tuple[Path, ...] = ()
+    threads: int = 1
+    worker_env: Mapping[str, str] = field(default_factory=dict)
+    object_store_bytes: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        if self.cpus is not None and self.cpus < 1:
+            raise ValueError(f"cpus must be at least 1, got {self.cpus}")
+        if self.gpus is not None and self.gpus < 0:
+            raise ValueError(f"gpus must be at least 0, got {self.gpus}")
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
+        if self.object_store_bytes < 80 * 2**20:
+            raise ValueError(f"object_store_bytes must be at least 80 MiB (Ray's limit), got {self.object_store_bytes}")
+        for package in self.packages:
+            if not package.is_absolute() or not package.is_dir():
+                raise ValueError(f"packages must be absolute folders that exist, got {str(package)!r}")
+
+
+@dataclass(frozen=True)
+class ClusterInfo:
+    """The cluster we are connected to.
+
+    Attributes:
+        address: Its own address, `host:port`.
+        state_api: Its State API (the dashboard's server), `http://host:port`, or None where it runs none.
+        started: True if this connection started it and will end it.
+        in_job: True inside `ray job submit`.
+        nodes: Machines alive at the time of connecting.
+        cpus: Their logical CPUs.
+        gpus: Their GPUs.
+    """
+
+    address: str
+    state_api: str | None
+    started: bool
+    in_job: bool
+    nodes: int
+    cpus: float
+    gpus: float
+
+    def __str__(self) -> str:
+        where = "Ray on this machine" if self.started else f"Ray at {self.address}"
+        machines = "" if self.started else f", {self.nodes} machine{'' if self.nodes == 1 else 's'}"
+        return f"{where}{machines}, {self.cpus:g} CPUs, {self.gpus:g} GPUs"
+
+
+def available_cpus() -> int:
+    """Give the number of CPUs this process may use: on shared machines and in containers fewer than are built in."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def in_job() -> bool:
+    """Tell whether this process was started by `ray job submit`."""
+    return _JOB_CONFIG in os.environ
+
+
+@contextmanager
+def connect(options: ConnectOptions) -> Iterator[ClusterInfo]:
+    """Be connected to Ray within the block; afterwards end what was started here, and nothing else.
+
+    A process that is already connected stays as it is: the block then adds nothing and ends nothing.
+
+    Raises:
+        ValueError: The address is one of a job server or of the Ray Client, which cannot be joined.
+        ConnectionError: No cluster answers at the address.
+    """
+    if ray.is_initialized():
+        yield _info(state_api=os.environ.get(STATE_API), started=False)
+        return
+    address = options.address or os.environ.get(ADDRESS)
+    if address is None:
+        state_api: str | None = f"http://127.0.0.1:{_free_port()}"
+    else:
+        _check_joinable(address)
+        state_api = _discover_state_api(address)
+    # Ray reads the State API's address from the environment before any argument: a stranger's would win otherwise.
+    with _environment({STATE_API: state_api, **({_OVERRIDE: "1"} if in_job() else {})}):
+        try:
+            if address is None:
+                _start(options, str(state_api))
+            else:
+                _join(options, address)
+            yield _info(state_api=state_api, started=address is None)
+        finally:
+            ray.shutdown()
+
+
+def worker_environment(options: ConnectOptions, *, state_api: str | None, local: bool) -> dict[str, str]:
+    """Give the environment variables of every worker.
+
+    Ray Train cleans up after a killed trial through the State API, which it looks for in `RAY_API_SERVER_ADDRESS`. With
+    another cluster on the machine it finds two, gives up and leaks the trial's CPUs: so it is always told ours.
+    """
+    environment = {**_TUNED, "OMP_NUM_THREADS": str(options.threads)}
+    if local:
+        environment |= _TUNED_LOCAL
+        parents = dict.fromkeys(str(package.parent) for package in options.packages)
+        search = [*parents, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        if search:
+            environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(search))
+    environment |= options.worker_env
+    if state_api is not None:
+        environment[STATE_API] = state_api
+    return environment
+
+
+def _start(options: ConnectOptions, state_api: str) -> None:
+    if _AUTH_MODE not in os.environ:
+        # Left to itself, Ray turns authentication on for a local cluster and writes a token into the user's home, which
+        # changes what `ray start` and `ray job submit` do from then on. A token of this process alone does not.
+        os.environ.setdefault(_AUTH_TOKEN, secrets.token_hex(32))
+    ray.init(
+        address="local",  # never the cluster somebody else started on this machine
+        num_cpus=options.cpus if options.cpus is not None else available_cpus(),
+        num_gpus=options.gpus if options.gpus is not None else local_gpus(),
+        object_store_memory=options.object_store_bytes,
+        include_dashboard=True,  # without it, Ray Train cannot clean up after a killed trial
+        dashboard_host="127.0.0.1",
+        dashboard_port=int(state_api.rpartition(":")[2]),
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        runtime_env={"env_vars": worker_environment(options, state_api=state_api, local=True)},
+    )
+
+
+def _join(options: ConnectOptions, address: str) -> None:
+    job = _job_runtime_env()
+    environment = worker_environment(options, state_api=os.environ.get(STATE_API), local=False)
+    given = job.get("env_vars")
+    if isinstance(given, dict):  # what the submitter chose stays, except for the State API's address
+        environment = {name: value for name, value in environment.items() if name == STATE_API or name not in given}
+    runtime_env: dict[str, object] = {"env_vars": environment}
+    if options.packages and "working_dir" not in job and "py_modules" not in job:
+        runtime_env["py_modules"] = [str(package) for package in options.packages]
+    ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, runtime_env=runtime_env)
+
+
+def _job_runtime_env() -> dict[str, object]:
+    """Give the runtime environment `ray job submit` was called with, empty outside a job."""
+    config = json.loads(os.environ.get(_JOB_CONFIG, "{}"))
+    runtime_env = config.get("runtime_env") if isinstance(config, dict) else None
+    return runtime_env if isinstance(runtime_env, dict) else {}
+
+
+def _check_joinable(address: str) -> None:
+    if "://" in address:
+        raise ValueError(
+            f"{ADDRESS} must be a cluster's host:port, or auto, got {address!r}; "
+            "to run on the cluster behind a job server use `ray job submit`, to run here unset it"
+        )
+
+
+def _discover_state_api(address: str) -> str | None:
+    """Ask a running cluster for the address of its State API; None where it runs none.
+
+    Raises:
+        ConnectionError: No cluster answers at `address`.
+    """
+    from ray.dashboard.utils import ray_address_to_api_server_url  # noqa: PLC0415  (loads the dashboard's libraries)
+
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except (OSError, ValueError) as error:
+            raise ConnectionError(f"a Ray cluster must answer at {address}: {error}") from error
+    try:
+        url = ray_address_to_api_server_url(address)
+    except (RuntimeError, ValueError):
+        return None
+    return str(url)
+
+
+def _info(*, state_api: str | None, started: bool) -> ClusterInfo:
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return ClusterInfo(
+        address=ray.get_runtime_context().gcs_address,
+        state_api=state_api,
+        started=started,
+        in_job=in_job(),
+        nodes=len(nodes),
+        cpus=float(resources.get("CPU", 0.0)),
+        gpus=float(resources.get("GPU", 0.0)),
+    )
+
+
+def _free_port() -> int:
+    while True:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = int(listener.getsockname()[1])
+        if port >= _FIRST_FREE_PORT:
+            return port
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables (None removes one) within the block."""
+    before = {name: os.environ.get(name) for name in changes}
+    _apply(changes)
+    try:
+        yield
+    finally:
+        _apply(before)
+
+
+def _apply(changes: Mapping[str, str | None]) -> None:
+    for name, value in changes.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -1,0 +1,113 @@
+"""Whose fault was it: the machine's or the program's.
+
+A machine's fault (a worker killed, a node lost, memory or disk exhausted) says nothing about the program: trying again
+elsewhere is right. A program's fault comes back however often one tries, and belongs in the run table with its reason.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import ray.exceptions
+
+Owner = Literal["machine", "program"]
+
+REASON_LENGTH = 300
+"""Longest reason kept, in characters: it must fit a table's cell and a log's line."""
+
+_MACHINE = (
+    ray.exceptions.ActorPlacementGroupRemoved,
+    ray.exceptions.ActorUnschedulableError,
+    ray.exceptions.LocalRayletDiedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.ObjectStoreFullError,
+    ray.exceptions.OutOfDiskError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.RayActorError,
+    ray.exceptions.RaySystemError,
+    ray.exceptions.RpcError,
+    ray.exceptions.RuntimeEnvSetupError,
+    ray.exceptions.TaskPlacementGroupRemoved,
+    ray.exceptions.TaskUnschedulableError,
+    ray.exceptions.WorkerCrashedError,
+)
+
+_MACHINE_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
+
+# A worker whose peer is gone fails inside its next collective. That error is an echo: the peer's own error, where there
+# is one, is the cause. Told by name, because torch is not imported here.
+_ECHO_TYPES = frozenset({"DistBackendError", "DistNetworkError", "DistStoreError"})
+_ECHO_WORDS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL communicator was aborted")
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A failure as a value: it can be stored, shown and counted.
+
+    Attributes:
+        owner: "machine" where another try elsewhere may well succeed, "program" where it would fail again.
+        error: The name of the exception's type.
+        reason: One line, at most `REASON_LENGTH` characters.
+    """
+
+    owner: Owner
+    error: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        if self.owner not in get_args(Owner):
+            raise ValueError(f"a fault's owner must be one of {', '.join(get_args(Owner))}, got {self.owner!r}")
+        if not self.reason or "\n" in self.reason:
+            raise ValueError(f"a fault's reason must be one line that is not empty, got {self.reason!r}")
+
+    def __str__(self) -> str:
+        return f"{self.owner}: {self.error}: {self.reason}"
+
+
+def classify(error: BaseException) -> Fault:
+    """Give the fault behind an exception, looking through what Ray wrapped around it.
+
+    Where several errors came together (a group of workers), a lost machine explains all others; then a program's own
+    error; a broken collective alone means that a peer vanished, which is the machine's fault.
+    """
+    roots = list(_roots(error))
+    for root in roots:
+        if _is_machine(root):
+            return _fault("machine", root)
+    for root in roots:
+        if not _is_echo(root):
+            return _fault("program", root)
+    return _fault("machine", roots[0])
+
+
+def _fault(owner: Owner, error: BaseException) -> Fault:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[0] if lines else "no message"
+    return Fault(owner, type(error).__name__, reason[:REASON_LENGTH])
+
+
+def _is_machine(error: BaseException) -> bool:
+    return isinstance(error, _MACHINE) or (isinstance(error, OSError) and error.errno in _MACHINE_ERRNO)
+
+
+def _is_echo(error: BaseException) -> bool:
+    return type(error).__name__ in _ECHO_TYPES or any(word in str(error) for word in _ECHO_WORDS)
+
+
+def _roots(error: BaseException) -> Iterator[BaseException]:
+    """Yield the innermost errors: Ray Core and Ray Train wrap what happened, each in attributes of its own."""
+    failures = getattr(error, "worker_failures", None)
+    if isinstance(failures, Mapping) and failures:
+        for rank in sorted(failures):
+            yield from _roots(failures[rank])
+        return
+    for attribute in ("controller_failure", "health_check_failure", "_base_exc", "cause"):
+        inner = getattr(error, attribute, None)
+        if isinstance(inner, BaseException) and inner is not error:
+            yield from _roots(inner)
+            return
+    yield error

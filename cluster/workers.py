@@ -1,0 +1,278 @@
+"""Groups of Ray Train workers: train on several CPUs or on GPUs, from inside a Tune trial or from a plain program.
+
+Why no group can be leaked. Ray Train keeps a group's CPUs in a placement group that outlives its maker: when a Tune
+trial is killed (by a scheduler's early stop, for one), the CPUs stay taken and the sweep waits for ever. Four things
+stand against it, each enough for the cases it covers:
+
+1. Nobody kills trials: sweeps decide on early stopping between trials, and every trial runs to its natural end.
+2. A group is fitted in a Ray task of its own, owned by whoever called `run_group`. If the caller's block is left in any
+   way (an exception, Ctrl-C), the task is killed and the reservation is given back before `run_group` raises.
+3. If the caller's whole process dies (SIGTERM, kill -9, memory), Ray kills the task, with it the controller and the
+   workers. The reservation is then an orphan, and every waiting group, every new group and the sweep's watchdog release
+   orphans (`cluster.placement.release_orphans`), by the cluster's own table, whether or not the State API answers.
+4. When the whole job is gone, Ray removes what is left.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Generic
+
+import ray
+import ray.train
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from cluster.faults import Fault, classify
+from cluster.group import Config, GroupResult, Report, TrainLoop, check_metrics, check_place, combine
+from cluster.placement import release_orphans
+
+# Ray Train's own annotations are still those of its first version, whose classes take other arguments.
+train: Any = ray.train
+
+CALLER_RESOURCES: Mapping[str, float] = MappingProxyType({"CPU": 0, "memory": 1})
+"""What a Tune trial should ask for that does nothing but call `run_group`: one byte. Tune refuses trials that ask for
+nothing, and the customary hundredth of a CPU keeps a group that needs all CPUs of the cluster waiting for ever."""
+
+_POLL_SECONDS = 0.1
+_TEND_SECONDS = 5.0
+_ABORT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class _Order(Generic[Config]):
+    """Everything the fitting task needs to know."""
+
+    train_loop: TrainLoop[Config]
+    config: Config
+    workers: int
+    gpus_per_worker: float
+    cpus_per_worker: float
+    storage: Path
+    name: str
+    max_failures: int
+
+
+def run_group(
+    train_loop: TrainLoop[Config],
+    config: Config,
+    *,
+    workers: int,
+    gpus_per_worker: float = 0.0,
+    cpus_per_worker: float = 1.0,
+    storage: Path,
+    name: str,
+    max_failures: int = 0,
+    on_report: Callable[[Report], None] | None = None,
+) -> GroupResult:
+    """Train in a group of workers and give how it ended; failures of workers come back as a value.
+
+    A rerun with the same `storage` and `name` resumes from the last reported folder.
+
+    Args:
+        train_loop: Called as `train_loop(config, group)` on every worker; must be importable there, or picklable.
+        config: Any picklable value.
+        workers: How many, at least 1. Above 1, torch.distributed is initialised: NCCL on GPUs, gloo on CPUs.
+        gpus_per_worker: 0, or a positive number; a fraction shares a GPU.
+        cpus_per_worker: Positive.
+        storage: An absolute folder that all machines see.
+        name: One path component, stable across restarts: a weights_id, never a time.
+        max_failures: How often the group is restarted from its last folder after a worker's failure, whoever's fault;
+            -1 for no limit.
+        on_report: Called in this process with each report, in order. What it raises ends the group and is raised here.
+
+    Raises:
+        ValueError: A number is out of its range, or `storage` or `name` is not as described.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
+    if gpus_per_worker < 0 or cpus_per_worker <= 0:
+        raise ValueError(
+            "cpus_per_worker must be positive and gpus_per_worker not negative, "
+            f"got {cpus_per_worker} and {gpus_per_worker}"
+        )
+    if max_failures < -1:
+        raise ValueError(f"max_failures must be at least -1, got {max_failures}")
+    check_place(storage, name)
+    start = time.monotonic()
+    release_orphans()
+    order = _Order(train_loop, config, workers, gpus_per_worker, cpus_per_worker, storage, name, max_failures)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    fitting: Any = ray.remote(_fit)
+    events = fitting.options(
+        num_cpus=0, max_retries=0, num_returns="streaming", scheduling_strategy=here, name=f"group {name}"
+    ).remote(order)
+    metrics: Mapping[str, float] = {}
+    folder: Path | None = None
+    recovered: list[Fault] = []
+    fault: Fault | None = None
+    try:
+        while True:
+            try:
+                event = ray.get(next(events))
+            except StopIteration:
+                break
+            except ray.exceptions.RayError as error:
+                fault = classify(error)
+                break
+            if isinstance(event, Report):
+                metrics, folder = event.metrics, event.folder or folder
+                if on_report is not None:
+                    on_report(event)
+            elif isinstance(event, _Ended):
+                fault, folder = event.fault, event.folder or folder
+                metrics = metrics or event.metrics
+            else:
+                recovered.append(event)
+    except BaseException:
+        _abort(events)
+        raise
+    if fault is not None and recovered and recovered[-1] == fault:
+        recovered.pop()  # the failure that ended the group was seen on its way, too; it was not recovered from
+    return GroupResult(
+        status="finished" if fault is None else "failed",
+        metrics=metrics,
+        folder=folder,
+        fault=fault,
+        recovered=tuple(recovered),
+        seconds=time.monotonic() - start,
+    )
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """The last event of a fitting."""
+
+    metrics: Mapping[str, float]
+    folder: Path | None
+    fault: Fault | None
+
+
+def _abort(events: Any) -> None:
+    """Kill the fitting task and give back what its group reserved, before the caller goes on."""
+    ray.cancel(events, force=True)
+    deadline = time.monotonic() + _ABORT_SECONDS
+    # The controller dies a moment after the task that owns it; only then is its reservation an orphan. A group that had
+    # not reserved anything yet leaves nothing to release, so the wait has an end.
+    while time.monotonic() < deadline and not release_orphans():
+        time.sleep(_POLL_SECONDS)
+
+
+def _fit(order: _Order[Config]) -> Iterator[Report | Fault | _Ended]:
+    """Fit a group and yield what happens; runs in a Ray task, whose death is the group's end."""
+    with tempfile.TemporaryDirectory(prefix="group_") as scratch:
+        journal = Path(scratch) / "events.jsonl"
+        journal.touch()
+        endings: list[_Ended] = []
+        fitting = threading.Thread(target=lambda: endings.append(_fit_quietly(order, journal)), daemon=True)
+        fitting.start()
+        tended = time.monotonic()
+        with journal.open(encoding="utf-8") as lines:
+            partial = ""
+            while True:
+                running = fitting.is_alive()  # asked before reading: what comes after the end is never missed
+                while chunk := lines.readline():
+                    partial += chunk
+                    if partial.endswith("\n"):
+                        yield _read_event(partial)
+                        partial = ""
+                if not running:
+                    break
+                if time.monotonic() - tended > _TEND_SECONDS:
+                    release_orphans()  # we may be waiting for what a dead trial still holds
+                    tended = time.monotonic()
+                time.sleep(_POLL_SECONDS)
+        yield endings[0]
+
+
+def _fit_quietly(order: _Order[Config], journal: Path) -> _Ended:
+    from ray.train.torch import TorchTrainer  # noqa: PLC0415  (imports torch)
+
+    resources = {"CPU": order.cpus_per_worker}
+    if order.gpus_per_worker:
+        resources["GPU"] = order.gpus_per_worker
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"order": order},
+        scaling_config=train.ScalingConfig(
+            num_workers=order.workers, use_gpu=order.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=train.RunConfig(
+            name=order.name,
+            storage_path=str(order.storage),
+            failure_config=train.FailureConfig(max_failures=order.max_failures),
+            checkpoint_config=train.CheckpointConfig(num_to_keep=1),
+            callbacks=[_Journal(journal)],
+            logging_config=train.LoggingConfig(log_level="ERROR"),
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except Exception as error:  # noqa: BLE001  (whatever ended the group is its result)
+        return _Ended({}, None, classify(error))
+    folder = None if result.checkpoint is None else Path(result.checkpoint.path)
+    return _Ended(dict(result.metrics or {}), folder, None)
+
+
+class _Journal(ray.train.UserCallback):
+    """Runs in Ray Train's controller, beside the fitting task: hands it each event as a line of a file.
+
+    A file, because Ray's own queue between processes is a process more, a second of start and a hop per report.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        folder = None if checkpoint is None else checkpoint.path
+        self._write({"metrics": combine(metrics), "by_rank": metrics, "folder": folder})
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        fault = classify(train.WorkerGroupError("", worker_exceptions))
+        self._write({"owner": fault.owner, "error": fault.error, "reason": fault.reason})
+
+    def _write(self, event: dict[str, object]) -> None:
+        with self._path.open("a", encoding="utf-8") as journal:
+            journal.write(json.dumps(event) + "\n")
+
+
+def _read_event(line: str) -> Report | Fault:
+    event = json.loads(line)
+    if "owner" in event:
+        return Fault(event["owner"], event["error"], event["reason"])
+    folder = None if event["folder"] is None else Path(event["folder"])
+    return Report(event["metrics"], tuple(event["by_rank"]), folder)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A worker's view of its group, inside Ray Train."""
+
+    rank: int
+    world_size: int
+    device: str
+
+    def report(self, metrics: Mapping[str, float], folder: Path | None = None) -> None:
+        checkpoint = None
+        if folder is not None and self.rank == 0:
+            checkpoint = train.Checkpoint.from_directory(folder)
+        train.report(check_metrics(metrics), checkpoint=checkpoint)
+
+    def restore_folder(self) -> Path | None:
+        checkpoint = train.get_checkpoint()
+        return None if checkpoint is None else Path(checkpoint.path)
+
+
+def _worker(settings: dict[str, _Order[Config]]) -> None:
+    """What Ray Train calls on every worker."""
+    from ray.train.torch import get_device  # noqa: PLC0415  (imports torch)
+
+    order = settings["order"]
+    context = train.get_context()
+    order.train_loop(order.config, _Member(context.get_world_rank(), context.get_world_size(), str(get_device())))

@@ -1,0 +1,78 @@
+"""Starting a cluster, joining one, and leaving things as they were."""
+
+from __future__ import annotations
+
+import os
+import urllib.request
+from pathlib import Path
+
+import pytest
+import ray
+
+from cluster.connect import ConnectOptions, available_cpus, connect, worker_environment
+
+pytestmark = pytest.mark.timeout(150)
+
+
+def test_a_cluster_is_started_joined_from_within_and_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")  # a stranger's
+    with connect(ConnectOptions(cpus=2, gpus=0)) as outer:
+        assert (outer.started, outer.in_job, outer.nodes, outer.cpus, outer.gpus) == (True, False, 1, 2.0, 0.0)
+        assert outer.state_api is not None
+        assert urllib.request.urlopen(outer.state_api, timeout=10).status == 200  # noqa: S310  (our own loopback)
+        assert os.environ["RAY_API_SERVER_ADDRESS"] == outer.state_api
+        with connect(ConnectOptions()) as inner:
+            assert (inner.started, inner.address, inner.state_api) == (False, outer.address, outer.state_api)
+        assert ray.is_initialized()  # the inner block ended nothing
+    assert not ray.is_initialized()
+    assert os.environ["RAY_API_SERVER_ADDRESS"] == "http://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "ray://127.0.0.1:10001"])
+def test_an_address_of_another_kind_is_refused_with_the_right_way(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ValueError, match=r"RAY_ADDRESS must be a cluster's host:port.*use `ray job submit`"):
+        connect(ConnectOptions()).__enter__()
+
+
+def test_an_address_where_nothing_answers_is_one_line() -> None:
+    with pytest.raises(ConnectionError, match=r"a Ray cluster must answer at 127.0.0.1:1"):
+        connect(ConnectOptions(address="127.0.0.1:1")).__enter__()
+
+
+def test_workers_find_our_packages_before_what_was_on_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"/elsewhere{os.pathsep}{tmp_path}")
+    packages = (tmp_path / "a", tmp_path / "b")
+    for package in packages:
+        package.mkdir()
+    environment = worker_environment(ConnectOptions(packages=packages), state_api=None, local=True)
+    assert environment["PYTHONPATH"] == f"{tmp_path}{os.pathsep}/elsewhere"
+    assert "RAY_API_SERVER_ADDRESS" not in environment
+
+
+def test_the_state_api_of_a_stranger_cannot_be_given_to_workers() -> None:
+    options = ConnectOptions(worker_env={"RAY_API_SERVER_ADDRESS": "http://stranger:8265", "A": "b"})
+    environment = worker_environment(options, state_api="http://127.0.0.1:23456", local=False)
+    assert (environment["RAY_API_SERVER_ADDRESS"], environment["A"]) == ("http://127.0.0.1:23456", "b")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cpus": 0}, "cpus must be at least 1, got 0"),
+        ({"gpus": -1}, "gpus must be at least 0, got -1"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"object_store_bytes": 1}, "object_store_bytes must be at least 80 MiB"),
+        ({"packages": (Path("relative"),)}, "packages must be absolute folders that exist, got 'relative'"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ConnectOptions(**options)  # type: ignore[arg-type]
+
+
+def test_at_least_one_cpu_is_available() -> None:
+    assert 1 <= available_cpus() <= (os.cpu_count() or 1)

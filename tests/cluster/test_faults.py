@@ -1,0 +1,61 @@
+"""Whose fault an exception was, seen through what Ray wraps around it."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+import ray.exceptions
+import ray.train
+
+from cluster.faults import REASON_LENGTH, Fault, classify
+
+LOST = ray.exceptions.NodeDiedError("the node is gone")  # type: ignore[no-untyped-call]
+BUG = ZeroDivisionError("division by zero")
+ECHO = RuntimeError("[gloo/transport/tcp/pair.cc:554] Connection closed by peer [127.0.0.1]:3050")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        LOST,
+        ray.exceptions.WorkerCrashedError(),
+        ray.exceptions.ActorDiedError(),
+        ray.exceptions.OutOfMemoryError("killed by the memory monitor"),  # type: ignore[no-untyped-call]
+        ray.exceptions.ObjectLostError("ab" * 28, None, ""),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ],
+)
+def test_what_was_lost_is_the_machines_fault(error: Exception) -> None:
+    assert classify(error).owner == "machine"
+
+
+@pytest.mark.parametrize("error", [BUG, ValueError("tau"), KeyError("beta"), OSError(errno.ENOENT, "No such file")])
+def test_everything_else_is_the_programs_fault(error: Exception) -> None:
+    fault = classify(error)
+    assert (fault.owner, fault.error) == ("program", type(error).__name__)
+
+
+def test_one_lost_worker_explains_what_its_peers_say() -> None:
+    assert classify(ray.train.WorkerGroupError("text", {0: BUG, 1: LOST})).error == "NodeDiedError"
+
+
+def test_a_programs_error_is_the_cause_of_its_peers_broken_collectives() -> None:
+    fault = classify(ray.train.WorkerGroupError("text", {0: ECHO, 1: BUG}))
+    assert (fault.owner, fault.reason) == ("program", "division by zero")
+
+
+def test_broken_collectives_alone_mean_that_a_peer_vanished() -> None:
+    assert classify(ray.train.WorkerGroupError("text", {0: ECHO, 1: ECHO})).owner == "machine"
+
+
+def test_a_reason_is_one_short_line() -> None:
+    fault = classify(ValueError("\n  first " + "x" * 1000 + "\nsecond"))
+    assert fault.reason.startswith("first xxx")
+    assert len(fault.reason) == REASON_LENGTH
+    assert classify(ValueError()).reason == "no message"
+
+
+def test_a_fault_without_a_reason_cannot_exist() -> None:
+    with pytest.raises(ValueError, match="must be one line that is not empty"):
+        Fault("machine", "ValueError", "")

@@ -1,0 +1,102 @@
+"""The watchdog, without a cluster: it only needs time to pass."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+
+import pytest
+
+from cluster.watchdog import StuckError, Watchdog
+
+pytestmark = pytest.mark.timeout(30)
+
+
+def test_silence_ends_the_block_and_names_what_is_stuck() -> None:
+    start = time.monotonic()
+    with (
+        pytest.raises(StuckError, match="nothing was reported for 0 s: 1 x task train"),
+        Watchdog(0.2, lambda: "1 x task train", check_seconds=0.05),
+    ):
+        time.sleep(20)
+    assert time.monotonic() - start < 10
+
+
+def test_silence_is_an_error_even_where_the_interrupt_was_swallowed() -> None:
+    with (
+        pytest.raises(StuckError),
+        Watchdog(0.2, lambda: "", check_seconds=0.05),
+        contextlib.suppress(KeyboardInterrupt),  # as Ray Tune's fit does
+    ):
+        time.sleep(20)
+
+
+def test_a_handler_that_takes_the_first_interrupt_for_itself_is_asked_again() -> None:
+    def swallow(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, swallow)
+    start = time.monotonic()
+    with pytest.raises(StuckError), Watchdog(0.2, lambda: "", check_seconds=0.05):
+        time.sleep(20)
+    assert time.monotonic() - start < 10
+
+
+def test_progress_keeps_it_quiet() -> None:
+    with Watchdog(0.6, lambda: "stuck", check_seconds=0.05) as watchdog:
+        for _ in range(10):
+            time.sleep(0.1)
+            watchdog.progress()
+
+
+def test_it_tends_while_it_watches_and_survives_errors_of_what_it_calls() -> None:
+    tended = []
+
+    def tend() -> None:
+        tended.append(1)
+        raise OSError("the cluster does not answer")
+
+    def describe() -> str:
+        raise OSError("nor now")
+
+    with pytest.raises(StuckError, match="OSError: nor now"), Watchdog(0.2, describe, tend=tend, check_seconds=0.05):
+        time.sleep(20)
+    assert len(tended) > 1
+
+
+def test_a_block_that_ends_while_it_is_being_described_was_not_stuck() -> None:
+    asked = threading.Event()
+
+    def describe() -> str:
+        asked.set()
+        time.sleep(0.5)
+        return "stuck"
+
+    with Watchdog(0.1, describe, check_seconds=0.05):
+        assert asked.wait(10)
+
+
+def test_the_blocks_own_error_is_not_replaced() -> None:
+    with pytest.raises(ZeroDivisionError), Watchdog(5, lambda: "stuck"):
+        raise ZeroDivisionError
+
+
+def test_only_the_main_thread_can_be_watched() -> None:
+    caught = []
+
+    def enter() -> None:
+        with pytest.raises(RuntimeError, match="must be entered in the main thread") as refused:
+            Watchdog(1, lambda: "").__enter__()
+        caught.append(refused)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert len(caught) == 1
+
+
+def test_times_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="times must be positive, got 0 s"):
+        Watchdog(0, lambda: "")

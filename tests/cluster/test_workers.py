@@ -1,0 +1,152 @@
+"""Groups of real Ray Train workers: slow to start (about ten seconds each), so each test asks several things of one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from cluster.connect import ClusterInfo
+from cluster.group import Group, Report
+from cluster.placement import live_placement_groups, release_orphans
+from cluster.workers import run_group
+
+pytestmark = pytest.mark.timeout(150)
+
+# The loops are nested functions: those are sent to workers by value, and no worker needs to import this file.
+
+
+def test_two_workers_reduce_and_both_are_heard(ray_here: ClusterInfo, tmp_path: Path) -> None:
+    def loop(config: dict[str, float], group: Group) -> None:
+        import torch
+        import torch.distributed
+
+        value = torch.tensor([config["base"] + group.rank])  # 10 on rank 0, 11 on rank 1
+        torch.distributed.all_reduce(value)
+        group.report({"sum": value.item(), "rank": group.rank, "world_size": group.world_size})
+
+    heard: list[Report] = []
+    result = run_group(loop, {"base": 10.0}, workers=2, storage=tmp_path, name="pair", on_report=heard.append)
+    assert result.status == "finished", result.fault
+    assert result.metrics == {"sum": 21.0, "rank": 0.5, "world_size": 2.0}  # (0 + 1) / 2: the mean over ranks
+    assert [report.by_rank[1]["rank"] for report in heard] == [1.0]
+    assert live_placement_groups() == ()
+
+
+def test_an_exception_in_a_worker_is_the_programs_fault_and_a_rerun_resumes(
+    ray_here: ClusterInfo, tmp_path: Path
+) -> None:
+    def loop(last: int, group: Group) -> None:
+        import tempfile
+
+        restored = group.restore_folder()
+        first = 1 if restored is None else int((restored / "step").read_text()) + 1
+        for step in range(first, last + 1):
+            with tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / "step").write_text(str(step))
+                group.report({"step": step, "first": first}, Path(folder))
+        if restored is None:
+            raise ValueError("tau must be in (0, 1), got 2\nand more lines")
+
+    first = run_group(loop, 2, workers=1, storage=tmp_path, name="single")
+    assert first.status == "failed"
+    assert str(first.fault) == "program: ValueError: tau must be in (0, 1), got 2"
+    assert first.recovered == ()
+    assert first.metrics == {"step": 2.0, "first": 1.0}
+    second = run_group(loop, 3, workers=1, storage=tmp_path, name="single")
+    assert second.status == "finished", second.fault
+    assert second.metrics == {"step": 3.0, "first": 3.0}
+    assert second.folder is not None
+    assert (second.folder / "step").read_text() == "3"
+    assert live_placement_groups() == ()
+
+
+def test_an_exception_in_the_caller_ends_the_group_and_frees_its_cpus(ray_here: ClusterInfo, tmp_path: Path) -> None:
+    def loop(config: None, group: Group) -> None:
+        group.report({"step": 1.0})
+        time.sleep(600)
+
+    def refuse(report: Report) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_group(loop, None, workers=1, storage=tmp_path, name="interrupted", on_report=refuse)
+    assert live_placement_groups() == ()
+
+
+@pytest.mark.long
+def test_a_dead_callers_reservation_is_an_orphan_that_any_process_can_release(
+    ray_here: ClusterInfo, tmp_path: Path
+) -> None:
+    def loop(config: None, group: Group) -> None:
+        group.report({"step": 1.0})
+        time.sleep(600)
+
+    class Caller:
+        def train(self, pid_file: str, storage: str) -> None:
+            def note(report: Report) -> None:
+                Path(pid_file).write_text(str(os.getpid()))
+
+            run_group(loop, None, workers=1, storage=Path(storage), name="orphan", on_report=note)
+
+    caller: Any = ray.remote(Caller)
+    pid_file = tmp_path / "pid"
+    running = caller.options(num_cpus=0).remote().train.remote(str(pid_file), str(tmp_path))
+    _wait_for(pid_file.exists)
+    assert release_orphans() == 0  # a living group is nobody's orphan
+    assert len(live_placement_groups()) == 1
+    os.kill(int(pid_file.read_text()), signal.SIGKILL)
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(running)
+    _wait_for(lambda: release_orphans() + (live_placement_groups() == ()) > 0)
+    assert live_placement_groups() == ()
+
+
+@pytest.mark.long
+def test_a_group_goes_on_from_its_folder_after_a_worker_was_killed(ray_here: ClusterInfo, tmp_path: Path) -> None:
+    def loop(config: None, group: Group) -> None:
+        import tempfile
+
+        restored = group.restore_folder()
+        first = 1 if restored is None else int((restored / "step").read_text()) + 1
+        for step in range(first, 4):
+            with tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / "step").write_text(str(step))
+                group.report({"step": step, "first": first}, Path(folder))
+            if step == 2 and restored is None:
+                time.sleep(2)  # the controller registers a folder at its next poll, 0.2 s later
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    result = run_group(loop, None, workers=1, storage=tmp_path, name="killed", max_failures=1)
+    assert result.status == "finished", result.fault
+    assert result.metrics == {"step": 3.0, "first": 3.0}
+    assert [fault.owner for fault in result.recovered] == ["machine"]
+    assert live_placement_groups() == ()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"workers": 1, "cpus_per_worker": 0.0}, "cpus_per_worker must be positive"),
+        ({"workers": 1, "max_failures": -2}, "max_failures must be at least -1, got -2"),
+        ({"workers": 1, "storage": Path("relative")}, "storage must be an absolute folder"),
+        ({"workers": 1, "name": "a/b"}, "name must be one path component"),
+    ],
+)
+def test_what_makes_no_group_is_refused_at_once(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
+    settings: dict[str, Any] = {"storage": tmp_path, "name": "refused"} | arguments
+    with pytest.raises(ValueError, match=message):
+        run_group(lambda config, group: None, None, **settings)
+
+
+def _wait_for(condition: Any, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"did not come true within {seconds} s"
+        time.sleep(0.1)
