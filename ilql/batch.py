@@ -196,10 +196,11 @@ def save_sequences(sequences: Sequence[TokenSequence], file: Path) -> None:
 def load_sequences(file: Path) -> list[TokenSequence]:
     """Read what `save_sequences` wrote."""
     with np.load(file, allow_pickle=False) as data:
-        tokens = np.split(data["tokens"].astype(np.int64), np.cumsum(data["token_counts"])[:-1])
-        cuts = np.cumsum(data["action_counts"])[:-1]
-        positions = np.split(data["action_positions"].astype(np.int64), cuts)
-        rewards = np.split(data["rewards"], cuts)
+        # Cut after every sequence, the last one too, and drop the nothing behind it: so no sequences are none again.
+        tokens = np.split(data["tokens"].astype(np.int64), np.cumsum(data["token_counts"]))[:-1]
+        cuts = np.cumsum(data["action_counts"])
+        positions = np.split(data["action_positions"].astype(np.int64), cuts)[:-1]
+        rewards = np.split(data["rewards"], cuts)[:-1]
         last, ended = data["last_states"], data["ended"]
     return [
         TokenSequence(t, p, np.append(p, s), r, bool(e))

@@ -45,13 +45,13 @@ def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            kept[name] = tensor.detach().contiguous()
+            kept[name] = tensor.detach()
     return kept
 
 
 def save_weights(module: nn.Module, folder: Path) -> None:
     """Write a module's weights into a folder."""
-    save_file(own_tensors(module), folder / WEIGHTS)
+    save_file({name: tensor.contiguous() for name, tensor in own_tensors(module).items()}, folder / WEIGHTS)
 
 
 def load_weights(module: nn.Module, folder: Path) -> None:
@@ -95,7 +95,8 @@ def save_checkpoint(folder: Path, module: nn.Module, optimiser: Mapping[str, Ten
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    for old in sorted(folder.glob("step-*"))[:-2]:  # the newest, and one before it in case the newest is damaged
+    others = sorted(path for path in folder.glob("step-*") if path != final)
+    for old in others[:-1]:  # one more is kept in case this one is damaged
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -104,16 +105,18 @@ def resume(folder: Path, module: nn.Module, *, at_most: int) -> Resumed | None:
     """Load the newest sound checkpoint under `folder` that is no later than step `at_most`; None if there is none.
 
     A damaged one is passed over for the one before it.
+
+    Raises:
+        CheckpointError: A sound one is of another network: the folder belongs to another training.
     """
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             step = check_checkpoint(path)
-            if step > at_most:
-                continue
-            load_weights(module, path)
-            return Resumed(step, _read_tensors(path / OPTIMISER))
         except CheckpointError:
             continue
+        if step <= at_most:
+            load_weights(module, path)
+            return Resumed(step, _read_tensors(path / OPTIMISER))
     return None
 
 

@@ -258,8 +258,8 @@ def choose(logits: Tensor, q: Tensor | None, writable: Tensor, knobs: Knobs, uni
     without_model = torch.isinf(knobs.beta)
     if q is not None:
         finite = torch.where(without_model, torch.zeros_like(knobs.beta), knobs.beta)
-        score = score + finite[:, None] * q
-        score = torch.where(without_model[:, None], torch.where(writable, q, -torch.inf), score)
+        score = torch.where(without_model[:, None], q, score + finite[:, None] * q)
+        score = torch.where(writable, score, -torch.inf)
     log_policy = score.log_softmax(dim=-1)
     greedy = score.argmax(dim=-1)
     cumulative = log_policy.double().exp().cumsum(dim=-1)

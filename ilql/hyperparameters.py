@@ -41,7 +41,7 @@ class Range:
         """The range in words, as it follows 'must be'."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        if self.high == math.inf and not self.open_high:
+        if self.high == math.inf:
             return f"{'above' if self.open_low else 'at least'} {_plain(self.low)}"
         left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
         return f"in {left}{_plain(self.low)}, {_plain(self.high)}{right}"
@@ -60,13 +60,9 @@ def hyper(default: Value, allowed: Range | None = None, *, meaning: str) -> Any:
     return field(default=default, metadata={"range": allowed, "meaning": meaning})
 
 
-def below_one(low: float = 0.0, *, open_low: bool = True) -> Range:
-    """(low, 1), an open interval unless said otherwise below."""
-    return Range(low, 1.0, open_low=open_low, open_high=True)
-
-
-POSITIVE = Range(0.0, open_low=True)
-NOT_NEGATIVE = Range(0.0)
+POSITIVE = Range(0.0, open_low=True, open_high=True)
+NOT_NEGATIVE = Range(0.0, open_high=True)
+NOT_NEGATIVE_OR_INFINITE = Range(0.0)
 AT_LEAST_ONE = Range(1.0)
 SHARE = Range(0.0, 1.0, open_low=True)
 UNIT = Range(0.0, 1.0)
@@ -79,7 +75,7 @@ def check(settings: object) -> None:
 
     Raises:
         TypeError: A field has another type.
-        ValueError: A field is out of range or not a number.
+        ValueError: A field is out of range, not a number, or infinite where its range does not hold infinity.
     """
     hints = typing.get_type_hints(type(settings))
     for item in dataclasses.fields(settings):  # type: ignore[arg-type]
@@ -93,9 +89,9 @@ def check(settings: object) -> None:
         if not _is_of(value, kinds):
             wanted = " or ".join("nothing" if k is types.NoneType else k.__name__ for k in kinds)
             raise TypeError(f"{item.name} must be {wanted}, got {value!r}")
-        if isinstance(value, float) and math.isnan(value):
-            raise ValueError(f"{item.name} must be a number, got nan")
         allowed: Range | None = item.metadata.get("range")
+        if isinstance(value, float) and not math.isfinite(value) and not (allowed is not None and allowed.holds(value)):
+            raise ValueError(f"{item.name} must be a finite number, got {value}")
         if allowed is not None and value is not None and not allowed.holds(value):
             raise ValueError(f"{item.name} must be {allowed}, got {value}")
 

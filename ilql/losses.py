@@ -29,6 +29,11 @@ def _check_shape(name: str, value: Tensor, expected: Sequence[int]) -> None:
         raise ValueError(f"{name} must have shape {tuple(expected)}, got {tuple(value.shape)}")
 
 
+def _counted(values: Tensor, mask: Tensor) -> Tensor:
+    """`values` with 0 under zeros of the mask, so that neither an infinite value there nor its gradient counts."""
+    return torch.where(mask > 0, values, torch.zeros_like(values))
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Σ m·x / Σ m, a scalar; 0 where Σ m = 0. A value under a zero of the mask does not count, even if infinite.
 
@@ -38,8 +43,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     _check_shape("mask", mask, values.shape)
     weights = mask.to(values.dtype)
     total = weights.sum()
-    kept = torch.where(weights > 0, values, torch.zeros_like(values))
-    return (weights * kept).sum() / torch.where(total > 0, total, torch.ones_like(total))
+    return (weights * _counted(values, weights)).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def expectile_loss(target: Tensor, prediction: Tensor, mask: Tensor, *, tau: float) -> Tensor:
@@ -60,7 +64,8 @@ def expectile_loss(target: Tensor, prediction: Tensor, mask: Tensor, *, tau: flo
     if not 0 < tau < 1:
         raise ValueError(f"tau must be in (0, 1), got {tau}")
     _check_shape("prediction", prediction, target.shape)
-    error = target.detach() - prediction
+    _check_shape("mask", mask, target.shape)
+    error = _counted(target.detach() - prediction, mask)
     weight = torch.where(error >= 0, tau, 1 - tau)
     return masked_mean(weight * error.square(), mask)
 
@@ -93,10 +98,11 @@ def td_loss(target: Tensor, predictions: Sequence[Tensor], mask: Tensor) -> Tens
     """
     if not predictions:
         raise ValueError("td_loss needs at least one head, got none")
+    _check_shape("mask", mask, target.shape)
     for prediction in predictions:
         _check_shape("a prediction", prediction, target.shape)
     constant = target.detach()
-    return torch.stack([masked_mean((constant - q).square(), mask) for q in predictions]).sum()
+    return torch.stack([masked_mean(_counted(constant - q, mask).square(), mask) for q in predictions]).sum()
 
 
 def conservative_loss(q_values: Sequence[Tensor], actions: Tensor, mask: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -121,9 +127,19 @@ def conservative_loss(q_values: Sequence[Tensor], actions: Tensor, mask: Tensor,
     terms = []
     for q in q_values:
         _check_shape("a head of q_values", q, (*actions.shape, q.shape[-1]))
-        entropy = functional.cross_entropy((q / temperature).flatten(0, 1), actions.flatten(), reduction="none")
-        terms.append(masked_mean(entropy.view_as(actions), mask))
+        terms.append(masked_mean(_cross_entropy(q / temperature, actions, mask), mask))
     return torch.stack(terms).sum()
+
+
+def _cross_entropy(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    """−log softmax(logits)[token], shape (B, T) from logits (B, T, V), where the mask is above 0; a constant elsewhere.
+
+    Raises:
+        ValueError: The mask has another shape than the tokens.
+    """
+    _check_shape("mask", mask, tokens.shape)
+    counted = _counted(logits, mask.unsqueeze(-1))
+    return functional.cross_entropy(counted.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
 
 
 def advantage_weights(target_q: Tensor, values: Tensor, *, awr_beta: float, clip: float | None = None) -> Tensor:
@@ -155,8 +171,7 @@ def weighted_nll(logits: Tensor, tokens: Tensor, weights: Tensor, mask: Tensor) 
     """
     _check_shape("logits", logits, (*tokens.shape, logits.shape[-1]))
     _check_shape("weights", weights, tokens.shape)
-    nll = functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none").view_as(tokens)
-    return masked_mean(weights.detach() * nll, mask)
+    return masked_mean(weights.detach() * _cross_entropy(logits, tokens, mask), mask)
 
 
 def monte_carlo_returns(rewards: Tensor, mask: Tensor, *, gamma: float) -> Tensor:
@@ -173,7 +188,7 @@ def monte_carlo_returns(rewards: Tensor, mask: Tensor, *, gamma: float) -> Tenso
     if not 0 <= gamma <= 1:
         raise ValueError(f"gamma must be in [0, 1], got {gamma}")
     _check_shape("mask", mask, rewards.shape)
-    counted = torch.where(mask > 0, rewards, torch.zeros_like(rewards))
+    counted = _counted(rewards, mask)
     returns = torch.zeros_like(counted)
     following = torch.zeros(counted.shape[0], dtype=counted.dtype, device=counted.device)
     for k in reversed(range(counted.shape[1])):

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor, nn
 
 from ilql.batch import TokenBatch
@@ -150,13 +149,6 @@ def nothing_after_step(module: nn.Module, train: Training) -> None:
 def no_tilt(decode: Decoding) -> float:
     """β = 0: the language model acts as it is."""
     return 0.0
-
-
-def log_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Σ w·x / Σ w without gradient, for a curve; 0 where Σ w = 0."""
-    with torch.no_grad():
-        total = weights.sum()
-        return (weights * values).sum() / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def require(module: nn.Module | None, what: str) -> nn.Module:

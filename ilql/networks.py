@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
 from ilql.hyperparameters import AT_LEAST_ONE, UNIT, Range, check, hyper
+from ilql.tokens import STRUCTURE
 
 VERSION = 1
 """Raised when the same architecture or folder would start from other weights; part of the key of backbones."""
@@ -74,38 +75,47 @@ def build_language_model(architecture: Architecture, *, vocabulary: int, seed: i
 def load_language_model(folder: Path, *, vocabulary: int, seed: int) -> nn.Module:
     """A pretrained model from a local folder in Hugging Face's layout, with rows for the structural tokens added.
 
-    The new rows start at the mean of the old ones plus seeded noise of a hundredth of their spread, so that the six
-    begin alike and apart.
+    Their rows start at the mean of the text's rows plus seeded noise of a hundredth of their spread, so that the six
+    begin alike and apart. They come right behind the text; rows a model has beyond them are cut off.
+
+    Raises:
+        ValueError: The folder is none, or holds no causal language model that can be loaded.
+    """
+    model: Any = reload_language_model(folder)
+    old = model.get_input_embeddings().weight.shape[0]
+    if vocabulary != old:
+        model.resize_token_embeddings(vocabulary, mean_resizing=False)
+    matrices = {id(e.weight): e.weight for e in (model.get_input_embeddings(), model.get_output_embeddings())}
+    generator = torch.Generator().manual_seed(seed)
+    for matrix in matrices.values():
+        _begin_rows(matrix, min(old, vocabulary - len(STRUCTURE)), generator)
+    result: nn.Module = model
+    return result
+
+
+def reload_language_model(folder: Path) -> nn.Module:
+    """The model of a folder in Hugging Face's layout, just as it was saved.
 
     Raises:
         ValueError: The folder is none, or holds no causal language model that can be loaded.
     """
     check_model_folder(folder)
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=torch.float32, local_files_only=True, attn_implementation="sdpa"
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         line = str(error).strip().splitlines()[0]
         raise ValueError(f"a model folder must hold a causal language model, got {folder}: {line}") from error
-    old = model.get_input_embeddings().weight.shape[0]
-    if vocabulary != old:
-        model.resize_token_embeddings(vocabulary, mean_resizing=False)
-        matrices = {id(e.weight): e.weight for e in (model.get_input_embeddings(), model.get_output_embeddings())}
-        generator = torch.Generator().manual_seed(seed)
-        for matrix in matrices.values():
-            _begin_rows(matrix, old, generator)
-    result: nn.Module = model.eval()
-    return result
+    return model.eval()
 
 
 @torch.no_grad()
-def _begin_rows(matrix: Tensor, old: int, generator: torch.Generator) -> None:
-    """Start the rows from `old` on."""
-    known, new = matrix[:old], len(matrix) - old
-    if new > 0:
-        noise = torch.randn(new, known.shape[1], generator=generator)
-        matrix[old:] = known.mean(dim=0) + 0.01 * known.std() * noise
+def _begin_rows(matrix: Tensor, first: int, generator: torch.Generator) -> None:
+    """Start the rows from `first` on."""
+    known = matrix[:first]
+    noise = torch.randn(len(matrix) - first, known.shape[1], generator=generator)
+    matrix[first:] = known.mean(dim=0) + 0.01 * known.std() * noise
 
 
 def find_model(name: str) -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ class Tokenizer:
         # Special tokens of the text tokeniser itself (`</s>`, `<|endoftext|>`) are plain text to us when read.
         self.text.encode_special_tokens = True
 
-    @property
+    @cached_property
     def text_size(self) -> int:
         """Number of text ids; the structural ids follow."""
         return max(self.text.get_vocab(with_added_tokens=True).values()) + 1

@@ -102,8 +102,8 @@ def train(
         done = found.step
         _restore_optimiser(optimiser, names, trained, found.optimiser)
     batches = batch_order(len(sequences), batch_size=settings.batch_size, seed=seed, start=done)
-    module.train()
     for step in range(done + 1, last + 1):
+        module.train()  # at every step: whoever was given Progress may have evaluated
         torch.manual_seed(_step_seed(seed, step, loop.rank))
         rows = next(batches)[loop.rank :: loop.workers]
         batch = collate([sequences[i] for i in rows], pad=pad).to(loop.device) if len(rows) else None
@@ -157,10 +157,11 @@ def _step(
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value * share
     if loop.workers > 1:
         _sum_gradients(trained)
-        sums = _sum_metrics(sums, loop)
     optimiser.step()
     if not logged:
         return {}
+    if loop.workers > 1:
+        sums = _sum_metrics(sums, loop)
     metrics = {name: float(value) for name, value in sums.items()}
     if not all(torch.isfinite(torch.tensor(value)) for value in metrics.values()):
         raise FloatingPointError(f"the training has diverged: {metrics}")

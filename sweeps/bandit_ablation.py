@@ -29,7 +29,7 @@ BETAS = (0.0, 1.0, 2.0)
 def world(name: str | None, has_data: bool, preset: Preset) -> Settings:
     """A bandit needs no data and comes in one kind."""
     if name is not None or has_data:
-        raise ValueError(f"a bandit has one world and reads no data, got --world {name}")
+        raise ValueError(f"a bandit has one world and reads no data, got {'--data' if has_data else f'--world {name}'}")
     return Settings()
 
 

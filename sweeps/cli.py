@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.journal import StoreError
+from sweeps.options import OneLineParser, parse
 from sweeps.store import Store, store_folder
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ WRONG_INPUT = 2
 
 def run_command(question: Question, program: str, arguments: Sequence[str]) -> int:
     """Run a question with a command line's arguments; returns the exit status."""
-    from sweeps.options import parse  # noqa: PLC0415
 
     def run() -> int:
         from sweeps.experiment import chosen_preset, run_question  # noqa: PLC0415
@@ -50,7 +50,7 @@ def run_command(question: Question, program: str, arguments: Sequence[str]) -> i
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The `sweeps` command; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="sweeps", description="Sweep and ablate offline RL for language models.")
+    parser = OneLineParser(prog="sweeps", description="Sweep and ablate offline RL for language models.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in (("run", "answer a question, resuming what is there"), ("plan", "print what it would cost")):
         command = commands.add_parser(name, help=text, add_help=False)

@@ -141,6 +141,11 @@ def by_size(points: Sequence[Point], size: int) -> Iterator[list[Point]]:
         yield group
 
 
+def _short(value: object) -> str:
+    """A value in a name: four digits tell proposals apart."""
+    return f"{value:.4g}" if isinstance(value, float) else text(value)
+
+
 def text(value: object) -> str:
     """A value as a parameter shows it: text as it is, a float as Python writes it (`8.0`, `inf`), the rest as JSON."""
     return value if isinstance(value, str) else repr(value) if isinstance(value, float) else json.dumps(value)
@@ -148,7 +153,7 @@ def text(value: object) -> str:
 
 def _name(member: Record, columns: Sequence[str], last: str = "") -> str:
     values = [(name.split(".", 1)[1], member["columns"].get(name)) for name in columns]
-    settings = [f"{name}={text(value)}" for name, value in values if value is not None]
+    settings = [f"{name}={_short(value)}" for name, value in values if value is not None]
     return " ".join([str(member["method"]), *settings, f"seed={member['seed']}", last]).strip()
 
 

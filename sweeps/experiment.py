@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-import sys
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from analysis.render import to_markdown
 from analysis.report import Report, write_report
 from analysis.runs import RunTable
 from cluster.connect import ClusterInfo, ConnectOptions, connect
-from ilql.hyperparameters import Value, unknown
+from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
 from ilql.networks import find_model
 from ilql.tasks import known_tasks
-from sweeps.journal import StoreError
+from sweeps.journal import StoreError, utc
 from sweeps.options import Options
 from sweeps.plan import make_plan
 from sweeps.presets import Preset
@@ -113,13 +113,15 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         return 0
     resume = f"the same command goes on from here: {shlex.join([*options.command])}"
     with ExitStack() as stack:
+        terminated = signal.getsignal(signal.SIGTERM)
         info = stack.enter_context(connect(ConnectOptions(packages=package_folders())))
+        signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal for itself, and answers it by aborting
         concurrent = places(info, sweep.resources, options.concurrent)
         say(f"sweep {sweep.name} on {info}, {concurrent} jobs at a time")
         for line in plan.lines(concurrent=concurrent):
             say(line)
         mirror = Mirror(store, sweep.name, options.tracking) if options.mirror else None
-        store.put("sweep", sweep.name, _record(sweep, options))
+        store.put("sweep", sweep.name, _record(store, sweep, options))
         study = Study(
             store.folder / "optuna" / f"{sweep.name}.log",
             name=sweep.name,
@@ -165,6 +167,9 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
     say(f"Optuna's view: optuna-dashboard {study.file}")
     if mirror is not None:
         say(f"MLflow's view: {mirror.command}")
+    if not any(row["status"] == "finished" for row in store.rows(sweep.name)):
+        say(f"nothing has finished; `sweeps status {sweep.name}` says why")
+        return 1
     return 0
 
 
@@ -192,7 +197,8 @@ def chosen_preset(question: Question, options: Options) -> Preset:
             base[column] = value
     changes: dict[str, Any] = {"base": base}
     if behaviour:
-        changes["behaviour"] = dataclasses.replace(preset.behaviour, **behaviour)
+        values = dataclasses.asdict(preset.behaviour) | behaviour
+        changes["behaviour"] = make(type(preset.behaviour), values, owner="a 'bc' trial", prefix="behaviour")
     if options.model is not None:
         changes |= {"model": options.model, "architecture": None, "vocabulary": 0}
     for name, value in (
@@ -362,8 +368,10 @@ def _any_trial(setting: Setting, design: Sequence[Training]) -> TrialSpec:
     return setting.trials(design[0], 0, split="tune")[0]
 
 
-def _record(sweep: Sweep, options: Options) -> dict[str, Any]:
+def _record(store: Store, sweep: Sweep, options: Options) -> dict[str, Any]:
+    earlier = store.get("sweep", sweep.name) or {}
     return {
+        "created_at": earlier.get("created_at") or utc(),
         "task": sweep.setting.data.task,
         "methods": sorted({training.method for training in sweep.design}),
         "data.reward": sweep.setting.data.reward,
@@ -391,18 +399,3 @@ def _drop_stale(store: Store, sweep: str, members: set[str]) -> None:
         key = f"{sweep}/{member['trial_id']}"
         if key not in members:
             store.remove("member", key)
-
-
-def stderr(line: str) -> None:
-    """A line for the user that is no result."""
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
-
-
-def stdout(line: str) -> None:
-    """A line for the user."""
-    print(line, flush=True)  # noqa: T201
-
-
-def store_path(path: Path) -> Path:
-    """The path, absolute."""
-    return path.expanduser().absolute()

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from ilql.hyperparameters import Value
 from sweeps.store import store_folder
@@ -77,7 +79,7 @@ class Options:
 
 def parse(program: str, description: str, presets: Sequence[str], arguments: Sequence[str]) -> Options:
     """Options from a command line; leaves with one line and status 2 if it is wrong."""
-    parser = _OneLine(prog=program, description=description)
+    parser = OneLineParser(prog=program, description=description)
     add = parser.add_argument
     add("--preset", default="laptop", help=f"how big: {', '.join(presets)} (default: %(default)s)")
     add("--show", action="store_true", help="print the preset and stop")
@@ -97,7 +99,7 @@ def parse(program: str, description: str, presets: Sequence[str], arguments: Seq
     add("--name", help="the sweep's name in the store")
     add("--concurrent", type=_count(1), help="jobs at a time (default: as many as fit)")
     add("--workers", type=_count(1), help="workers that train together in a job")
-    add("--gpus-per-worker", type=float, help="GPUs of each worker")
+    add("--gpus-per-worker", type=_share, help="GPUs of each worker")
     add("--ray-train", action="store_true", help="train in Ray Train worker groups even with one worker on a CPU")
     add("--micro-batch", type=_count(0), help="dialogues per forward pass, for memory")
     add("--tracking-uri", help="MLflow's tracking URI (default: $MLFLOW_TRACKING_URI, else SQLite in the store)")
@@ -114,7 +116,7 @@ def parse(program: str, description: str, presets: Sequence[str], arguments: Seq
         if value is not None
     }
     return Options(
-        command=(Path(sys.executable).name, program, *arguments),
+        command=tuple(sys.orig_argv),
         preset=given.preset,
         store=store_folder(given.store),
         name=given.name,
@@ -138,15 +140,19 @@ def parse(program: str, description: str, presets: Sequence[str], arguments: Seq
     )
 
 
-class _OneLine(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     """A parser whose complaints are one line."""
 
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def error(self, message: str) -> NoReturn:
+        """Leave with status 2."""
         self.exit(2, f"{self.prog}: {message}; --help lists the options\n")
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise argparse.ArgumentTypeError(f"must be names separated by commas, got {text!r}")
+    return words
 
 
 def _assignment(text: str) -> tuple[str, Value]:
@@ -165,6 +171,16 @@ def _value(text: str) -> Value:
     except json.JSONDecodeError:
         return text
     return value if isinstance(value, bool | int | float) else text
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text!r}")
+    return value
 
 
 class _count:  # noqa: N801  reads as a word in the list above

@@ -76,8 +76,10 @@ class Refinement:
     rung: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.proposals < 0 or self.round_size < 1:
+        if self.proposals < 0:
             raise ValueError(f"--trials must be at least 0, got {self.proposals}")
+        if self.round_size < 1:
+            raise ValueError(f"a round must have at least 1 proposal, got {self.round_size}")
         if not 0 < self.rung <= 1:
             raise ValueError(f"a rung must be a share of the steps in (0, 1], got {self.rung}")
 

@@ -22,7 +22,13 @@ from ilql.batch import TokenSequence, load_sequences, save_sequences, tokenize
 from ilql.checkpoint import file_digest, load_weights
 from ilql.method import Method, Start
 from ilql.methods import method_named
-from ilql.networks import build_language_model, check_model_folder, context_length, load_language_model
+from ilql.networks import (
+    build_language_model,
+    check_model_folder,
+    context_length,
+    load_language_model,
+    reload_language_model,
+)
 from ilql.task import Task, TaskKind
 from ilql.tasks import known_tasks
 from ilql.tokens import Tokenizer, load_tokenizer, train_tokenizer
@@ -158,8 +164,7 @@ def _load_sequences(file: str) -> list[TokenSequence]:
 
 def load_backbone(store: Store, spec: TrialSpec) -> nn.Module:
     """The initial language model of a spec, fresh."""
-    folder = _stage(store, "backbone", spec.backbone_key)
-    return load_language_model(folder, vocabulary=load_tokenizer_stage(store, spec).size, seed=spec.backbone.seed)
+    return reload_language_model(_stage(store, "backbone", spec.backbone_key))
 
 
 def build_module(store: Store, spec: TrialSpec) -> nn.Module:

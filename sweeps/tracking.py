@@ -40,6 +40,7 @@ PATIENCE_SECONDS = 30.0
 Status = Literal["finished", "failed", "stopped"]
 
 _STATUS = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+_KIND = {"mlflow.experimentKind": "custom_model_development"}  # else the page opens on traces, which we have none of
 _PARENT = "mlflow.parentRunId"
 _NOTE = "mlflow.note.content"
 _METRICS, _PARAMS, _TAG_LENGTH = 900, 90, 8000  # MLflow takes 1,000 entities at once, 100 of them parameters
@@ -376,7 +377,7 @@ class _Session:
         found = self._client.get_experiment_by_name(EXPERIMENT)
         if found is None:
             try:
-                return str(self._client.create_experiment(EXPERIMENT, artifact_location=artefacts))
+                return str(self._client.create_experiment(EXPERIMENT, artifact_location=artefacts, tags=_KIND))
             except MlflowException:  # another mirror may have made it since we looked
                 found = self._client.get_experiment_by_name(EXPERIMENT)
                 if found is None:

@@ -8,6 +8,7 @@ is then done again elsewhere, and resumes.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import polars as pl
 import torch
 
 from cluster.call import call
-from cluster.faults import Fault
+from cluster.faults import Fault, classify
 from cluster.group import Group, Report, run_here
 from cluster.workers import run_group
 from ilql.batch import collate, tokenize
@@ -67,6 +68,12 @@ class Resources:
     micro_batch: int = 0
     checkpoint_every: int = 100
     log_every: int = 10
+
+    def __post_init__(self) -> None:
+        least = {"workers": 1, "gpus_per_worker": 0, "micro_batch": 0, "checkpoint_every": 1, "log_every": 1}
+        for name, low in least.items():
+            if not low <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
 
     @property
     def in_group(self) -> bool:
@@ -123,7 +130,7 @@ def run_job(job: Job, tell: Tell) -> str:
 
 
 def is_evaluated(store: Store, trial: TrialSpec) -> bool:
-    """True if the trial's evaluation is recorded, whichever way it ended."""
+    """True if the trial's evaluation is recorded as finished; one that failed is tried again."""
     record = store.get("evaluation", trial.trial_id)
     return record is not None and record["status"] == "finished"
 
@@ -199,6 +206,9 @@ def train_loop(job: Job, group: Group) -> None:
             _write_points(live, points)
             _write_points(trajectory / CURVE_FILE, points)
         group.report({"step": float(progress.step), **progress.metrics})
+    # A step's loss is taken before its update: what the last one spoilt shows in the weights alone.
+    if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+        raise FloatingPointError("the training has diverged: its last step left weights that are not finite")
     if group.rank == 0:
 
         def make(folder: Path) -> None:
@@ -245,7 +255,7 @@ def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None)
     except (MemoryError, torch.OutOfMemoryError):
         raise  # the machine's fault: tried again
     except Exception as error:  # noqa: BLE001  whatever it is, it is this row's reason
-        _record_failures(store, specs, f"{type(error).__name__}: {str(error).splitlines()[0]}")
+        _record_failures(store, specs, f"{type(error).__name__}: {classify(error).reason}")
         return
     seconds = (time.monotonic() - clock) / len(specs)
     for spec, episodes in zip(specs, played, strict=True):

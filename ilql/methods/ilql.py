@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from ilql.batch import TokenBatch
-from ilql.hyperparameters import NOT_NEGATIVE, POSITIVE, SHARE, UNIT, Range, hyper
+from ilql.hyperparameters import NOT_NEGATIVE, NOT_NEGATIVE_OR_INFINITE, POSITIVE, SHARE, UNIT, Range, hyper
 from ilql.losses import conservative_loss, expectile_loss, masked_mean, td_loss, td_target
-from ilql.method import Actor, Decoding, Loss, Method, Start, Training, keep_all, log_mean, require
+from ilql.method import Actor, Decoding, Loss, Method, Start, Training, keep_all, require
 from ilql.networks import ValueNetworks, gather, hidden_states, trunk_of
 
 
@@ -59,7 +59,9 @@ class Decode(Decoding):
     """Decoding with the tilt."""
 
     beta: float = hyper(
-        8.0, NOT_NEGATIVE, meaning="strength of the advantage at decoding; infinity leaves the language model out"
+        8.0,
+        NOT_NEGATIVE_OR_INFINITE,
+        meaning="strength of the advantage at decoding; infinity leaves the language model out",
     )
 
 
@@ -92,9 +94,9 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
         total = total + train.cql_weight * conservative
         parts["conservative"] = conservative
     parts |= {
-        "q_mean": log_mean(q_taken[0], weights),
-        "v_mean": log_mean(now, weights),
-        "advantage_mean": masked_mean((target_q - now).detach(), weights),
+        "q_mean": masked_mean(q_taken[0], weights),
+        "v_mean": masked_mean(now, weights),
+        "advantage_mean": masked_mean(target_q - now, weights),
     }
     return Loss(total, {name: part.detach() for name, part in parts.items()})
 

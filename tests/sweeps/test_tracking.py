@@ -154,7 +154,7 @@ def test_sweep_training_and_evaluation_are_nested_with_all_that_is_known(
         "measure.turns": 9.0,
         "train_seconds": 60.0,
     }
-    assert (a.info.run_name, b.info.run_name) == ("ilql beta=4.0 seed=0 report", "ilql beta=inf seed=0 report")
+    assert (a.info.run_name, b.info.run_name) == ("ilql beta=4 seed=0 report", "ilql beta=inf seed=0 report")
     assert b.data.tags["sweeps.reason"] == "the answerer did not answer"
     assert "score" not in b.data.metrics
 

@@ -1,4 +1,4 @@
-"""`python -m ilql.tasks.visdial --data DIR`: what is in a directory of recorded dialogues, and how hard its world is."""
+"""`python -m ilql.tasks.visdial --data DIR` says what dialogues are in a directory and how hard their world is."""
 
 from __future__ import annotations
 

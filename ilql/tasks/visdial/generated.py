@@ -28,7 +28,7 @@ from ilql.tasks.visdial.generated_language import (
     read_caption,
     read_question,
 )
-from ilql.tasks.visdial.generated_questioners import QUESTIONERS, Knowledge, Questioner, next_question
+from ilql.tasks.visdial.generated_questioners import QUESTIONERS, STEADINESS, Knowledge, Questioner, next_question
 from ilql.tasks.visdial.generated_scenes import Fact, GeneratedScene, draw_scene
 from ilql.tasks.visdial.generated_words import NOUNS, NUMBERS, TOPICS
 from ilql.tasks.visdial.protocols import (
@@ -90,10 +90,10 @@ def answer_text(scene: GeneratedScene, asked: Asked) -> str | None:
         return CANNOT_TELL
     if asked.is_check:
         if truth == asked.value:
-            return "i think so" if whim < 0.2 else "yes"
+            return "i think so" if whim < 0.22 else "yes it is" if whim < 0.4 else "yes"
         if asked.topic in ("where", "place"):
             return "no"
-        return "i don't think so" if whim < 0.15 else f"no it is {truth}" if whim < 0.25 else "no"
+        return "i don't think so" if whim < 0.2 else f"no it is {truth}" if whim < 0.4 else "no"
     shown = truth
     if asked.topic == "where":
         relation, anchor = truth.rsplit(" ", 1)
@@ -105,8 +105,8 @@ def _existence(scene: GeneratedScene, noun: str, whim: float) -> str:
     """The answer to "is there a ..."."""
     count = scene.values.get(("count", noun))
     if count is None:
-        return "i don't think so" if whim < 0.08 else "not that i can see" if whim < 0.16 else "no"
-    return f"yes {'just one' if count == NUMBERS[0] else count}" if whim < 0.2 else "yes"
+        return "i don't think so" if whim < 0.15 else "not that i can see" if whim < 0.3 else "no"
+    return f"yes {'just one' if count == NUMBERS[0] else count}" if whim < 0.35 else "yes"
 
 
 @lru_cache(maxsize=1 << 16)
@@ -166,14 +166,31 @@ class GeneratedGuesser:
 
 
 def converse(
-    questioner: Questioner, scene: GeneratedScene, answerer: GeneratedAnswerer, rng: np.random.Generator
+    questioner: Questioner,
+    scene: GeneratedScene,
+    answerer: GeneratedAnswerer,
+    rng: np.random.Generator,
+    *,
+    steadiness: float = 1.0,
 ) -> tuple[Exchange, ...]:
-    """Ten questions of this questioner about the scene, and their answers."""
+    """Ten questions about the scene, and their answers.
+
+    Args:
+        questioner: Whose habit the dialogue follows.
+        scene: What it is about.
+        answerer: Who answers.
+        rng: Decides what habits leave open.
+        steadiness: The probability that a question follows that habit; the others follow one drawn by the shares.
+    """
+    shares = np.array([one.share for one in QUESTIONERS])
     knowledge = Knowledge()
     knowledge.hear(read_caption(scene.caption))
     exchanges: list[Exchange] = []
     for _ in range(MAX_QUESTIONS):
-        question = next_question(questioner, knowledge, rng)
+        asking = questioner
+        if steadiness < 1 and rng.random() >= steadiness:
+            asking = QUESTIONERS[int(rng.choice(len(QUESTIONERS), p=shares))]
+        question = next_question(asking, knowledge, rng)
         answer = answerer.answer([scene.id], [exchanges], [question])[0].text
         knowledge.hear(read_answer(question, answer))
         exchanges.append(Exchange(question, answer))
@@ -254,7 +271,7 @@ def _record(
     recorded = []
     for scene in scenes:
         for drawn in rng.choice(len(QUESTIONERS), size=dialogues_per_scene, p=shares):
-            exchanges = converse(QUESTIONERS[int(drawn)], scene, answerer, rng)
+            exchanges = converse(QUESTIONERS[int(drawn)], scene, answerer, rng, steadiness=STEADINESS)
             prefixes = [exchanges[:count] for count in range(len(exchanges) + 1)]
             progress = percentiles(guesser, [scene.id] * len(prefixes), prefixes)
             recorded.append(RecordedDialogue(scene.id, exchanges, tuple(progress.tolist())))

@@ -23,6 +23,16 @@ from ilql.tasks.visdial.terms import Terms, words
 Floats = npt.NDArray[np.float64]
 
 
+DECIMALS = 6
+"""Fitted numbers are kept to so many decimals: solvers differ in the sixteenth with the number of threads."""
+
+
+def rounded(numbers: Floats) -> Floats:
+    """`numbers` to `DECIMALS` decimals, without negative zeros: the same on one thread and on many."""
+    kept: Floats = np.round(numbers, DECIMALS) + 0.0
+    return kept
+
+
 def transcript(caption: str, history: Sequence[Exchange]) -> str:
     """What the guesser reads: the caption and the exchanges, one after the other."""
     return " ".join([caption, *(f"{exchange.question} {exchange.answer}" for exchange in history)])
@@ -71,7 +81,7 @@ def fit_regression(vectors: sparse.csr_matrix, targets: Floats, *, ridge: float)
     gram = np.asarray((vectors.T @ vectors).todense())
     gram[np.diag_indices_from(gram)] += ridge
     weights = linalg.solve(gram, vectors.T @ (targets - mean), assume_a="pos", overwrite_a=True)
-    return Regression(weights=np.ascontiguousarray(weights), mean=mean)
+    return Regression(weights=rounded(np.ascontiguousarray(weights)), mean=rounded(mean))
 
 
 @dataclass(frozen=True)

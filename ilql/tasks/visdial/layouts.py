@@ -169,8 +169,8 @@ def _collect(path: Path, layout: str, entries: Iterator[_Entry]) -> Corpus:
         else:
             scenes[scene.id] = scene
     if not scenes:
-        reason = f"; {skipped[0]}" if skipped else ""
-        raise ValueError(f"{path} must hold at least one whole dialogue, got none{reason}")
+        why = f"; {skipped[0]}" if skipped else ""
+        raise ValueError(f"{path} must hold at least one whole dialogue, got none{why}")
     return Corpus(layout=layout, scenes=tuple(scenes.values()), skipped=tuple(skipped))
 
 
@@ -235,8 +235,8 @@ def _json_entries(path: Path, text: str) -> tuple[str, Iterator[_Entry]]:
 def _list_entries(path: Path, dialogues: list[object]) -> Iterator[_Entry]:
     for number, row in enumerate(dialogues):
         place = f"dialogue {number}"
-        _require(row, ("caption", "dialog"), f"{path} {place}")
-        yield place, partial(_scene_of_list, row, number)
+        columns = _require(row, ("caption", "dialog"), f"{path} {place}")
+        yield place, partial(_scene_of_list, columns, number)
 
 
 def _scene_of_list(row: Mapping[str, object], number: int) -> RecordedScene:
@@ -255,8 +255,8 @@ def _official_entries(
 ) -> Iterator[_Entry]:
     for number, row in enumerate(dialogues):
         place = f"dialogue {number}"
-        _require(row, ("image_id", "caption", "dialog"), f"{path} {place}")
-        yield place, partial(_scene_of_official, row, questions, answers)
+        columns = _require(row, ("image_id", "caption", "dialog"), f"{path} {place}")
+        yield place, partial(_scene_of_official, columns, questions, answers)
 
 
 def _scene_of_official(
@@ -277,13 +277,14 @@ def as_question(text: str) -> str:
     return text if text.endswith("?") else f"{text}?"
 
 
-def _require(row: object, columns: Sequence[str], place: str) -> None:
+def _require(row: object, columns: Sequence[str], place: str) -> Mapping[str, object]:
     if not isinstance(row, dict):
         raise ValueError(f"{place} must be an object with {', '.join(columns)}, got a {type(row).__name__}")
     missing = [column for column in columns if column not in row]
     if missing:
         got = ", ".join(row) or "nothing"
         raise ValueError(f"{place} must have {', '.join(columns)}; missing {', '.join(missing)}, got {got}")
+    return row
 
 
 def _text(value: object, name: str) -> str:

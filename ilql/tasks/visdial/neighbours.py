@@ -162,7 +162,8 @@ class NeighbourAnswerer:
         question = np.zeros(self.own.vectors.shape[1])
         question[terms] = weights
         products = self.own.vectors.data[part] * question[self.own.vectors.indices[part]]
-        return np.bincount(np.repeat(np.arange(last - first), np.diff(bounds)), products, minlength=last - first)
+        pair = np.repeat(np.arange(last - first), np.diff(bounds))
+        return np.bincount(pair, products, minlength=last - first).astype(np.float64)
 
     def _answer(self, place: int, own: Floats, lent: npt.NDArray[np.int32], similarities: Floats) -> Answer:
         first = int(self.own.starts[place])

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -37,6 +38,7 @@ def words_and_pairs(text: str) -> list[str]:
     return single + [f"{left} {right}" for left, right in pairwise(bounded)]
 
 
+@lru_cache(maxsize=100_000)  # half of the time goes into stems, and the same few thousand words come again and again
 def _stem(word: str) -> str:
     for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= _STEM_LETTERS:

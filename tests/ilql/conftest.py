@@ -1,0 +1,66 @@
+"""A tiny world for the learner's tests: a tokeniser, language models of two families, and a bandit's dialogues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ilql.batch import TokenSequence, tokenize
+from ilql.networks import Architecture, build_language_model
+from ilql.tasks.bandit import Bandit, Settings
+from ilql.tokens import Tokenizer, train_tokenizer
+
+TEXTS = ["pull", "a", "b", "is it red ?", "is it a cat ?", "how many are there ?", "yes", "no", "two cats in the snow"]
+
+LanguageModels = Callable[..., nn.Module]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(TEXTS * 2, vocabulary=64)
+
+
+@pytest.fixture(scope="session")
+def language_model(tokenizer: Tokenizer) -> LanguageModels:
+    """Give random models; with a `spread` above 1 their weights are so wide that what they say varies."""
+
+    def build(
+        family: str = "gpt2", *, seed: int = 0, context: int = 64, dropout: float = 0.0, spread: float = 1.0
+    ) -> nn.Module:
+        sizes = Architecture(family=family, layers=2, width=16, heads=2, context=context, dropout=dropout)
+        model = build_language_model(sizes, vocabulary=tokenizer.size, seed=seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() > 1:
+                    parameter.mul_(spread)
+        return model
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def bandit() -> Bandit:
+    return Bandit(Settings(dialogues=16))
+
+
+@pytest.fixture(scope="session")
+def pulls(bandit: Bandit, tokenizer: Tokenizer) -> list[TokenSequence]:
+    return [tokenize(dialogue, tokenizer) for dialogue in bandit.dialogues("train", "standard")]
+
+
+@pytest.fixture(scope="session")
+def stories() -> Path:
+    """Give the folder of a small pretrained Llama, where there is one."""
+    folder = Path(__file__).parents[2] / "../shared/data/stories260K"
+    if not (folder / "model.safetensors").is_file():
+        pytest.skip(f"no pretrained model at {folder}")
+    return folder.resolve()

@@ -1,0 +1,107 @@
+"""Weights on disk are whole or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ilql.checkpoint import (
+    CheckpointError,
+    check_checkpoint,
+    load_weights,
+    own_tensors,
+    resume,
+    save_checkpoint,
+    save_weights,
+)
+
+
+def checkpoint(folder: Path, *, step: int, module: nn.Module | None = None) -> Path:
+    optimiser = {"weight/step": torch.tensor(float(step))}
+    return save_checkpoint(folder, module or nn.Linear(2, 1), optimiser, step=step)
+
+
+def test_a_checkpoint_gives_back_weights_step_and_optimiser(tmp_path: Path) -> None:
+    saved, loaded = nn.Linear(2, 1), nn.Linear(2, 1)
+    checkpoint(tmp_path, step=7, module=saved)
+    found = resume(tmp_path, loaded, at_most=7)
+    assert found is not None
+    assert found.step == 7
+    assert found.optimiser["weight/step"].item() == 7
+    assert torch.equal(loaded.weight, saved.weight)
+
+
+def test_nothing_there_is_nothing_to_resume(tmp_path: Path) -> None:
+    assert resume(tmp_path / "absent", nn.Linear(2, 1), at_most=9) is None
+
+
+def test_a_later_checkpoint_than_asked_for_is_passed_over(tmp_path: Path) -> None:
+    checkpoint(tmp_path, step=2)
+    checkpoint(tmp_path, step=4)
+    found = resume(tmp_path, nn.Linear(2, 1), at_most=3)
+    assert found is not None
+    assert found.step == 2
+
+
+def test_the_one_just_written_is_kept_even_beside_later_ones(tmp_path: Path) -> None:
+    for step in (30, 40, 20):
+        path = checkpoint(tmp_path, step=step)
+        assert check_checkpoint(path) == step
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000020", "step-00000040"]
+
+
+def test_an_unfinished_one_is_none(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000002.99").mkdir()
+    (tmp_path / "step-00000003").mkdir()
+    assert resume(tmp_path, nn.Linear(2, 1), at_most=9) is None
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimiser.safetensors", "state.json"])
+def test_a_damaged_file_is_found_out(tmp_path: Path, name: str) -> None:
+    path = checkpoint(tmp_path, step=1)
+    content = (path / name).read_bytes()
+    (path / name).write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match=r"truncated or altered|must hold a readable state\.json"):
+        check_checkpoint(path)
+
+
+def test_a_sound_checkpoint_of_another_network_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    checkpoint(tmp_path, step=1)
+    with pytest.raises(CheckpointError, match=r"weight must have shape \(1, 3\), got \(1, 2\)"):
+        resume(tmp_path, nn.Linear(3, 1), at_most=9)
+    with pytest.raises(CheckpointError, match=r"must be of the same network, got .* differs in '0\.bias'"):
+        resume(tmp_path, nn.Sequential(nn.Linear(2, 1)), at_most=9)
+
+
+def test_a_full_disk_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint(tmp_path, step=1)
+
+    def full(tensors: dict[str, Tensor], file: Path) -> None:
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ilql.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint(tmp_path, step=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+
+
+def test_shared_tensors_are_stored_once_and_stay_shared(
+    language_model: Callable[..., nn.Module], tmp_path: Path
+) -> None:
+    saved, loaded = language_model(seed=0), language_model(seed=1)
+    assert len(own_tensors(saved)) < len(saved.state_dict())  # the embedding is the head
+    save_weights(saved, tmp_path)
+    load_weights(loaded, tmp_path)
+    ids = torch.tensor([[1, 2, 3]])
+    with torch.no_grad():
+        assert torch.equal(saved(ids).logits, loaded(ids).logits)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="weights must be a whole safetensors file"):
+        load_weights(nn.Linear(2, 1), tmp_path)

@@ -1,0 +1,229 @@
+"""Cached, batched speaking says what an uncached model would, whoever else is speaking."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ilql.decode import Speaker, Utterance, Voice
+from ilql.method import Actor, Decoding, Start
+from ilql.methods import ilql
+from ilql.networks import QNetwork
+from ilql.tokens import Tokenizer
+
+CPU = torch.device("cpu")
+FAMILIES = ["gpt2", "llama"]
+GREEDY = Decoding(max_new_tokens=6)
+SAMPLING = Decoding(greedy=False, max_new_tokens=6)
+WORLD = ["two cats in the snow", "no", "yes", "how many are there ? " * 4]  # the last takes several passes to hear
+
+
+@pytest.fixture(scope="module")
+def actors(language_model: Callable[..., nn.Module]) -> dict[str, Actor]:
+    """Give an actor of each family; its Q is spread over several units."""
+    made = {}
+    for family in FAMILIES:
+        policy, critic = (language_model(family, seed=seed, spread=12.0, context=256) for seed in (0, 1))
+        module = ilql.build(Start(policy, critic, seed=2), ilql.Train())
+        target = module.target
+        assert isinstance(target, QNetwork)
+        with torch.no_grad():
+            for head in target.q_heads:
+                head.get_submodule("2").weight.mul_(6.0)  # type: ignore[operator]
+        made[family] = Actor(policy, target)
+    return made
+
+
+def voice(slot: int = 0, *, decode: Decoding = GREEDY, beta: float = 1.0, seed: int = 0) -> Voice:
+    return Voice(slot, decode, beta, np.random.default_rng(seed))
+
+
+def heard(tokenizer: Tokenizer, turn: int) -> list[int]:
+    """Give the tokens of what the world says at a turn, a beginning before the first."""
+    start = [tokenizer.structural("bos")] if turn == 0 else []
+    return [*start, *tokenizer.encode(WORLD[turn % len(WORLD)]), tokenizer.structural("eos")]
+
+
+def naive(
+    actor: Actor, tokenizer: Tokenizer, ids: list[int], *, beta: float, limit: int
+) -> tuple[tuple[int, ...], float]:
+    """Speak greedily by running the whole conversation through Transformers' own model for every token."""
+    said: list[int] = []
+    ratio, unwritable = 0.0, torch.from_numpy(~tokenizer.writable())
+    assert isinstance(actor.critic, QNetwork)
+    while len(said) < limit and tokenizer.structural("eoa") not in said:
+        tokens = torch.tensor([ids + said])
+        base: Tensor = actor.language_model(tokens).logits[0, -1]
+        q = actor.critic.minimum(actor.critic.trunk(tokens).last_hidden_state[0, -1])
+        base = base.masked_fill(unwritable, -torch.inf).log_softmax(-1)
+        score = q.masked_fill(unwritable, -torch.inf) if math.isinf(beta) else (base + beta * q).log_softmax(-1)
+        token = int(score.argmax())
+        ratio += float((0 if math.isinf(beta) else score[token]) - base[token])
+        said.append(token)
+    return tuple(said), ratio
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("beta", [0.0, 2.0, math.inf])
+def test_greedy_speaking_is_that_of_an_uncached_model_over_several_turns(
+    actors: dict[str, Actor], tokenizer: Tokenizer, family: str, beta: float
+) -> None:
+    speaker = Speaker(actors[family], tokenizer, slots=2, device=CPU)
+    conversation: list[int] = []
+    kinds = set()
+    for turn in range(6):
+        speaker.hear(1, heard(tokenizer, turn))
+        conversation += heard(tokenizer, turn)
+        utterance = speaker.speak([voice(1, beta=beta)])[0]
+        tokens, ratio = naive(actors[family], tokenizer, conversation, beta=beta, limit=GREEDY.max_new_tokens)
+        assert utterance.tokens == tokens
+        assert utterance.log_ratio == pytest.approx(ratio, abs=1e-3)
+        conversation += [*tokens] if utterance.finished else [*tokens, tokenizer.structural("eoa")]
+        kinds.add(tokens)
+    assert len(kinds) > 1  # else this would show little
+
+
+def talk(
+    actor: Actor,
+    tokenizer: Tokenizer,
+    *,
+    slot: int,
+    decode: Decoding = SAMPLING,
+    others: dict[int, float] | None = None,
+    slots: int = 8,
+) -> list[Utterance]:
+    """Let one slot speak three times, with other slots of other βs, talking about other things, beside it."""
+    speaker = Speaker(actor, tokenizer, slots=slots, device=CPU)
+    mine = voice(slot, decode=decode, beta=1.5, seed=7)
+    company = [voice(s, decode=decode, beta=beta, seed=s) for s, beta in (others or {}).items()]
+    said = []
+    for turn in range(3):
+        speaker.hear(slot, heard(tokenizer, turn))
+        for place, other in enumerate(company):
+            speaker.hear(other.slot, heard(tokenizer, turn if turn == 0 else turn + place))
+        voices = sorted([mine, *company], key=lambda v: v.slot)
+        said.append(speaker.speak(voices)[voices.index(mine)])
+    return said
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("decode", [GREEDY, SAMPLING], ids=["greedy", "sampling"])
+class TestCompany:
+    def test_what_is_said_beside_it_changes_no_bit(
+        self, actors: dict[str, Actor], tokenizer: Tokenizer, family: str, decode: Decoding
+    ) -> None:
+        alone = talk(actors[family], tokenizer, slot=2, decode=decode)
+        for others in ({0: 1.5}, {1: 0.0, 3: 4.0, 7: math.inf}, dict.fromkeys([0, 1, 3, 4, 5, 6, 7], 9.0)):
+            assert talk(actors[family], tokenizer, slot=2, decode=decode, others=others) == alone
+
+    @pytest.mark.parametrize("slots", [8, 64])
+    def test_the_slot_it_is_in_changes_no_bit(
+        self, actors: dict[str, Actor], tokenizer: Tokenizer, family: str, decode: Decoding, slots: int
+    ) -> None:
+        first = talk(actors[family], tokenizer, slot=0, decode=decode, slots=slots)
+        for slot in (1, slots // 2 + 1, slots - 1):
+            assert talk(actors[family], tokenizer, slot=slot, decode=decode, slots=slots) == first
+
+    def test_a_slot_that_is_used_again_remembers_nothing(
+        self, actors: dict[str, Actor], tokenizer: Tokenizer, family: str, decode: Decoding
+    ) -> None:
+        speaker = Speaker(actors[family], tokenizer, slots=8, device=CPU)
+        said = []
+        for _ in range(2):
+            speaker.restart(3)
+            speaker.hear(3, heard(tokenizer, 0))
+            said.append(speaker.speak([voice(3, decode=decode)]))
+            speaker.hear(3, heard(tokenizer, 3))
+            said.append(speaker.speak([voice(3, decode=decode)]))
+        assert said[:2] == said[2:]
+
+
+def test_one_or_three_betas_share_the_pass(actors: dict[str, Actor], tokenizer: Tokenizer) -> None:
+    def say(betas: list[float]) -> list[Utterance]:
+        speaker = Speaker(actors["gpt2"], tokenizer, slots=4, device=CPU)
+        for slot in range(len(betas)):
+            speaker.hear(slot, heard(tokenizer, 0))
+        return speaker.speak([voice(slot, beta=beta) for slot, beta in enumerate(betas)])
+
+    together = say([0.0, 2.0, math.inf])
+    assert [say([beta])[0] for beta in (0.0, 2.0, math.inf)] == together
+    assert len({utterance.tokens for utterance in together}) == 3
+
+
+class TestLimits:
+    def test_the_end_token_counts(self, actors: dict[str, Actor], tokenizer: Tokenizer) -> None:
+        lengths = set()
+        for limit in range(1, 7):
+            speaker = Speaker(actors["gpt2"], tokenizer, slots=1, device=CPU)
+            speaker.hear(0, heard(tokenizer, 0))
+            decode = Decoding(max_new_tokens=limit, greedy=False)
+            said = speaker.speak([voice(decode=decode, beta=0.0, seed=3)])[0]
+            assert len(said.tokens) <= limit
+            assert said.finished == (said.tokens[-1] == tokenizer.structural("eoa"))
+            lengths.add(len(said.tokens))
+        assert 1 in lengths
+
+    def test_a_full_context_ends_in_empty_utterances_and_touches_nobody_else(
+        self, language_model: Callable[..., nn.Module], tokenizer: Tokenizer
+    ) -> None:
+        actor = Actor(language_model(context=24, spread=12.0), None)
+        alone, crowded = (Speaker(actor, tokenizer, slots=2, device=CPU) for _ in range(2))
+        lengths = []
+        for turn in range(12):
+            crowded.hear(0, heard(tokenizer, turn))
+            voices = [voice(0)]
+            if turn == 11:
+                for speaker in (alone, crowded):
+                    speaker.hear(1, heard(tokenizer, 0))
+                voices.append(voice(1))
+            said = crowded.speak(voices)
+            lengths.append(len(said[0].tokens))
+        assert lengths[0] > 0
+        assert lengths[-3:] == [0, 0, 0]
+        assert (said[0].text, said[0].finished, said[0].log_ratio) == ("", False, 0.0)
+        assert alone.speak([voice(1)])[0] == said[1]
+
+    def test_a_first_turn_longer_than_the_context_is_answered_with_nothing(
+        self, language_model: Callable[..., nn.Module], tokenizer: Tokenizer
+    ) -> None:
+        speaker = Speaker(Actor(language_model(context=8), None), tokenizer, slots=1, device=CPU)
+        speaker.hear(0, [tokenizer.structural("bos")] * 9)
+        assert speaker.speak([voice()])[0].tokens == ()
+
+    @torch.no_grad()
+    def test_the_last_place_of_the_context_is_used_without_an_error(
+        self, language_model: Callable[..., nn.Module], tokenizer: Tokenizer
+    ) -> None:
+        for length in range(4, 9):
+            speaker = Speaker(Actor(language_model(context=8), None), tokenizer, slots=1, device=CPU)
+            speaker.hear(0, [tokenizer.structural("bos")] * length)
+            said = speaker.speak([voice()])[0].tokens
+            assert len(said) <= max(0, 8 - length - 1)
+            speaker.hear(0, heard(tokenizer, 1))
+            assert len(speaker.speak([voice()])[0].tokens) <= 1
+
+
+def test_structure_is_never_said(actors: dict[str, Actor], tokenizer: Tokenizer) -> None:
+    speaker = Speaker(actors["llama"], tokenizer, slots=1, device=CPU)
+    speaker.hear(0, heard(tokenizer, 0))
+    said = speaker.speak([voice(decode=Decoding(greedy=False, temperature=50.0, max_new_tokens=100), beta=0.0)])[0]
+    forbidden = set(range(tokenizer.text_size, tokenizer.size)) - {tokenizer.structural("eoa")}
+    assert not forbidden & set(said.tokens)
+
+
+def test_a_beta_below_zero_is_refused(actors: dict[str, Actor], tokenizer: Tokenizer) -> None:
+    speaker = Speaker(actors["gpt2"], tokenizer, slots=1, device=CPU)
+    speaker.hear(0, heard(tokenizer, 0))
+    with pytest.raises(ValueError, match="beta must be at least 0, got -1"):
+        speaker.speak([voice(beta=-1)])
+
+
+def test_a_critic_of_another_kind_is_refused(actors: dict[str, Actor], tokenizer: Tokenizer) -> None:
+    with pytest.raises(TypeError, match="a critic must be a QNetwork, got Linear"):
+        Speaker(Actor(actors["gpt2"].language_model, nn.Linear(1, 1)), tokenizer, slots=1, device=CPU)

@@ -1,0 +1,191 @@
+"""Episodes are whole, seeded and nobody else's business."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import nn
+
+from ilql.decode import Utterance, Voice
+from ilql.dialogue import Dialogue, Turn
+from ilql.evaluate import Episode, Player, play, reply_to
+from ilql.method import Actor, Decoding, Start
+from ilql.methods import ilql
+from ilql.task import Environment, Reply, TaskFault
+from ilql.tokens import Tokenizer
+
+CPU = torch.device("cpu")
+PLAYERS = [
+    Player(Decoding(max_new_tokens=5), 0.0),
+    Player(Decoding(max_new_tokens=5), 2.0),
+    Player(Decoding(max_new_tokens=5, greedy=False), 2.0),
+    Player(Decoding(max_new_tokens=5), math.inf),
+]
+SEEDS = [3, 4, 5, 6, 7]
+
+
+@dataclass
+class Chat:
+    """An episode of two or three turns whose answers follow from its seed and from what is said."""
+
+    seed: int
+    opening: str | None = None
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def scene(self) -> str:
+        return f"chat-{self.seed}"
+
+    def measures(self) -> Mapping[str, float]:
+        return {"letters": float(sum(map(len, self.said)))}
+
+
+@dataclass(frozen=True)
+class Chats:
+    """A task whose every second episode is opened by the agent; two rewards."""
+
+    fails_after: int = 10**9
+    name: str = "chats"
+    rewards: tuple[str, ...] = ("turns", "letters")
+    max_turns: int = 3
+
+    def score_range(self, reward: str) -> tuple[float, float]:
+        return (-3.0, 0.0) if reward == "turns" else (0.0, 1000.0)
+
+    def dialogues(self, split: str, reward: str) -> tuple[Dialogue, ...]:
+        return ()
+
+    def environment(self, seed: int, split: str) -> Environment:
+        return Chat(seed, "two cats in the snow" if seed % 2 else None)
+
+    def step(self, environments: Sequence[Environment], utterances: Sequence[str]) -> list[Reply]:
+        replies = []
+        for environment, text in zip(environments, utterances, strict=True):
+            assert isinstance(environment, Chat)
+            environment.said.append(text)
+            turn = len(environment.said)
+            if turn > self.fails_after:
+                raise TaskFault("the server must answer with text, got nothing")
+            rewards = {"turns": -1.0, "letters": 0.1 * len(text)}
+            answer = None if turn == 1 and environment.seed == 4 else ("yes", "no")[(environment.seed + len(text)) % 2]
+            replies.append(Reply(answer, rewards, ended=turn == 2 + environment.seed % 2, understood="?" in text))
+        return replies
+
+
+@pytest.fixture(scope="module")
+def actor(language_model: Callable[..., nn.Module]) -> Actor:
+    policy, critic = (language_model(seed=seed, spread=12.0, context=128) for seed in (0, 1))
+    module = ilql.build(Start(policy, critic, seed=2), ilql.Train())
+    return ilql.actor(module, policy)
+
+
+def played(actor: Actor, tokenizer: Tokenizer, players: Sequence[Player], *, slots: int = 8) -> list[list[Episode]]:
+    return play(Chats(), "tune", actor, tokenizer, players, SEEDS, device=CPU, slots=slots)
+
+
+class TestPlay:
+    def test_every_player_meets_the_same_seeds_in_their_order(self, actor: Actor, tokenizer: Tokenizer) -> None:
+        for episodes in played(actor, tokenizer, PLAYERS):
+            assert [episode.seed for episode in episodes] == SEEDS
+            assert [episode.scene for episode in episodes] == [f"chat-{seed}" for seed in SEEDS]
+
+    def test_the_same_twice(self, actor: Actor, tokenizer: Tokenizer) -> None:
+        assert played(actor, tokenizer, PLAYERS) == played(actor, tokenizer, PLAYERS)
+
+    def test_a_player_does_not_depend_on_the_other_players(self, actor: Actor, tokenizer: Tokenizer) -> None:
+        together = played(actor, tokenizer, PLAYERS)
+        assert [played(actor, tokenizer, [player])[0] for player in PLAYERS] == together
+        assert len({str(episodes) for episodes in together}) == len(PLAYERS)
+
+    def test_an_episode_does_not_depend_on_the_other_seeds(self, actor: Actor, tokenizer: Tokenizer) -> None:
+        alone = [play(Chats(), "tune", actor, tokenizer, PLAYERS, [seed], device=CPU, slots=8) for seed in SEEDS]
+        assert [[a[player][0] for a in alone] for player in range(len(PLAYERS))] == played(actor, tokenizer, PLAYERS)
+
+    def test_returns_are_sums_under_every_reward(self, actor: Actor, tokenizer: Tokenizer) -> None:
+        for episode in played(actor, tokenizer, PLAYERS[:1])[0]:
+            letters = sum(len(turn.text) for turn in episode.transcript.turns if turn.by_agent)
+            assert episode.turns == 2 + episode.seed % 2
+            assert episode.returns == {"turns": -episode.turns, "letters": pytest.approx(0.1 * letters)}
+            assert episode.measures == {"letters": letters}
+
+    def test_the_transcript_is_what_was_said(self, actor: Actor, tokenizer: Tokenizer) -> None:
+        episodes = {episode.seed: episode for episode in played(actor, tokenizer, PLAYERS[:1])[0]}
+        assert episodes[3].transcript.turns[0] == Turn("two cats in the snow", by_agent=False)
+        assert [turn.by_agent for turn in episodes[3].transcript.turns] == [False, *[True, False] * 3]
+        assert [turn.by_agent for turn in episodes[4].transcript.turns] == [True, True, False]  # once without an answer
+        assert all(episode.transcript.ended for episode in episodes.values())
+
+    def test_only_a_tilt_leaves_the_language_model(self, actor: Actor, tokenizer: Tokenizer) -> None:
+        untouched, tilted, *_ = played(actor, tokenizer, PLAYERS)
+        assert all(episode.log_ratio == pytest.approx(0.0, abs=1e-4) for episode in untouched)
+        assert any(abs(episode.log_ratio) > 1e-3 for episode in tilted)
+
+    def test_progress_is_told(self, actor: Actor, tokenizer: Tokenizer) -> None:
+        told: list[int] = []
+        play(Chats(), "tune", actor, tokenizer, PLAYERS[:1], SEEDS, device=CPU, slots=2, on_episode=told.append)
+        assert told == sorted(told)
+        assert told[-1] == len(SEEDS)
+
+    def test_nobody_and_nothing_is_no_episode(self, actor: Actor, tokenizer: Tokenizer) -> None:
+        assert play(Chats(), "tune", actor, tokenizer, [], SEEDS, device=CPU) == []
+        assert play(Chats(), "tune", actor, tokenizer, PLAYERS[:2], [], device=CPU) == [[], []]
+
+    def test_a_fault_of_the_world_is_no_score(self, actor: Actor, tokenizer: Tokenizer) -> None:
+        with pytest.raises(TaskFault, match="the server must answer with text, got nothing"):
+            play(Chats(fails_after=1), "tune", actor, tokenizer, PLAYERS, SEEDS, device=CPU)
+
+
+class Script:
+    """Speaks lines instead of a model's: what an episode counts is then known."""
+
+    lines = (("is it red ?", True), ("Is  it red ?", True), ("", True), ("", True), ("how ?", False), ("red", True))
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.turn = 0
+
+    def restart(self, slot: int) -> None:
+        pass
+
+    def hear(self, slot: int, ids: Sequence[int]) -> None:
+        pass
+
+    def speak(self, voices: Sequence[Voice]) -> list[Utterance]:
+        text, finished = self.lines[self.turn]
+        self.turn += 1
+        return [Utterance(text, (), finished, 0.25) for _ in voices]
+
+
+class Long(Chats):
+    """Six turns."""
+
+    def step(self, environments: Sequence[Environment], utterances: Sequence[str]) -> list[Reply]:
+        replies = super().step(environments, utterances)
+        return [
+            dataclasses.replace(reply, ended=len(e.said) == 6)
+            for e, reply in zip(environments, replies, strict=True)
+            if isinstance(e, Chat)
+        ]
+
+
+def test_empty_repeated_and_broken_utterances_are_counted(
+    actor: Actor, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ilql.evaluate.Speaker", Script)
+    episode = play(Long(), "tune", actor, tokenizer, PLAYERS[:1], [1], device=CPU)[0][0]
+    assert episode.empty == 2
+    assert episode.repeated == 1  # case and spaces aside; saying nothing twice is no repetition
+    assert episode.broken == 5  # the repeated, the two empty, the unfinished, and "red", which is not understood
+    assert episode.log_ratio == 6 * 0.25
+
+
+def test_a_begun_dialogue_is_answered_as_in_an_episode(actor: Actor, tokenizer: Tokenizer) -> None:
+    for player in PLAYERS:
+        episode = play(Chats(), "tune", actor, tokenizer, [player], [3], device=CPU, slots=1)[0][0]
+        opening, first, *_ = episode.transcript.turns
+        reply = reply_to(Dialogue((opening,), ended=False), actor, tokenizer, player, seed=3, device=CPU)
+        assert reply.text == first.text

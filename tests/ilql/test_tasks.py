@@ -1,0 +1,180 @@
+"""What every task promises, whatever it is: a new file of `ilql.tasks` is held to this page by existing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ilql.dialogue import Dialogue, Turn
+from ilql.task import SPLITS, Environment, Reply, Task, TaskKind
+from ilql.tasks import known_tasks
+
+KINDS = known_tasks()
+
+
+@pytest.fixture(params=KINDS, scope="module")
+def kind(request: pytest.FixtureRequest) -> TaskKind:
+    return KINDS[request.param]
+
+
+@pytest.fixture(scope="module")
+def folder(kind: TaskKind, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp(kind.name)
+    kind.build(kind.example, None, place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def task(kind: TaskKind, folder: Path) -> Task:
+    return kind.load(folder)
+
+
+@pytest.fixture(scope="module")
+def script(task: Task) -> list[str]:
+    """Give what an agent might say: recorded utterances, a repetition, nothing, and nonsense."""
+    dialogues = task.dialogues("train", task.rewards[0])
+    said = list(dict.fromkeys(turn.text for d in dialogues for turn in d.turns if turn.by_agent))
+    first = said[: max(1, task.max_turns - 3)]
+    return ([*first, first[0], "", "xyzzy 123"] * task.max_turns)[: task.max_turns]
+
+
+def play(task: Task, seed: int, utterances: Sequence[str], split: str = "tune") -> tuple[Environment, list[Reply]]:
+    """Say the utterances one after the other until the episode ends."""
+    environment, replies = task.environment(seed, split), []
+    for text in utterances:
+        replies += task.step([environment], [text])
+        if replies[-1].ended:
+            break
+    return environment, replies
+
+
+class TestPresentation:
+    def test_it_is_found_by_its_name(self, kind: TaskKind, task: Task) -> None:
+        assert KINDS[kind.name] is kind
+        assert task.name == kind.name
+
+    def test_its_settings_are_frozen_and_survive_json(self, kind: TaskKind) -> None:
+        assert isinstance(kind.example, kind.settings)
+        field = dataclasses.fields(kind.example)[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(kind.example, field, None)
+        assert json.loads(json.dumps(dataclasses.asdict(kind.example)))
+
+    def test_the_digest_of_its_source_is_the_same_twice(self, kind: TaskKind) -> None:
+        first, second = (kind.source_digest(kind.example, None) for _ in range(2))
+        assert first == second
+
+    def test_its_rewards_have_names_of_their_own(self, task: Task) -> None:
+        assert task.rewards
+        assert len(set(task.rewards)) == len(task.rewards)
+        assert task.max_turns >= 1
+
+    def test_every_reward_has_a_range(self, task: Task) -> None:
+        for reward in task.rewards:
+            low, high = task.score_range(reward)
+            assert math.isfinite(low)
+            assert low < high < math.inf
+
+
+class TestDialogues:
+    def test_there_are_some_in_every_split_and_an_agent_speaks_in_them(self, task: Task) -> None:
+        for split in SPLITS:
+            dialogues = task.dialogues(split, task.rewards[0])
+            assert dialogues
+            assert all(any(turn.by_agent for turn in dialogue.turns) for dialogue in dialogues)
+
+    def test_they_differ_between_rewards_in_nothing_but_rewards(self, task: Task) -> None:
+        def without_rewards(dialogues: tuple[Dialogue, ...]) -> list[object]:
+            return [(d.ended, [(turn.text, turn.by_agent) for turn in d.turns]) for d in dialogues]
+
+        for split in SPLITS:
+            first, *others = (without_rewards(task.dialogues(split, reward)) for reward in task.rewards)
+            assert all(other == first for other in others)
+
+    def test_their_returns_lie_in_the_score_range(self, task: Task) -> None:
+        for reward in task.rewards:
+            low, high = task.score_range(reward)
+            for dialogue in task.dialogues("train", reward):
+                assert low - 1e-9 <= dialogue.total_reward <= high + 1e-9
+
+    def test_loading_twice_gives_the_same(self, kind: TaskKind, folder: Path, task: Task) -> None:
+        again = kind.load(folder)
+        assert again.dialogues("train", task.rewards[0]) == task.dialogues("train", task.rewards[0])
+
+    def test_building_twice_gives_the_same(self, kind: TaskKind, task: Task, tmp_path: Path) -> None:
+        kind.build(kind.example, None, tmp_path)
+        assert kind.load(tmp_path).dialogues("tune", task.rewards[0]) == task.dialogues("tune", task.rewards[0])
+
+    def test_an_unknown_split_or_reward_is_refused(self, task: Task) -> None:
+        with pytest.raises((ValueError, KeyError), match="holiday"):
+            task.dialogues("holiday", task.rewards[0])
+        with pytest.raises((ValueError, KeyError), match="holiday"):
+            task.dialogues("train", "holiday")
+        with pytest.raises((ValueError, KeyError), match="holiday"):
+            task.environment(0, "holiday")
+
+
+class TestEpisodes:
+    def test_one_ends_within_the_largest_number_of_turns(self, task: Task, script: list[str]) -> None:
+        for seed in range(5):
+            _, replies = play(task, seed, script)
+            assert replies[-1].ended
+            assert not any(reply.ended for reply in replies[:-1])
+
+    def test_saying_nothing_ends_too_and_is_not_understood(self, task: Task) -> None:
+        _, replies = play(task, 0, [""] * task.max_turns)
+        assert replies[-1].ended
+        assert not replies[0].understood
+
+    def test_returns_lie_in_the_score_range(self, task: Task, script: list[str]) -> None:
+        for seed in range(5):
+            for utterances in (script, [""] * task.max_turns):
+                _, replies = play(task, seed, utterances)
+                for reward in task.rewards:
+                    low, high = task.score_range(reward)
+                    assert low - 1e-9 <= math.fsum(reply.rewards[reward] for reply in replies) <= high + 1e-9
+
+    def test_every_reply_pays_under_every_reward(self, task: Task, script: list[str]) -> None:
+        for reply in play(task, 0, script)[1]:
+            assert set(reply.rewards) == set(task.rewards)
+            assert all(math.isfinite(value) for value in reply.rewards.values())
+
+    def test_equal_seeds_give_equal_episodes(self, task: Task, script: list[str]) -> None:
+        for seed in range(3):
+            (one, first), (other, second) = (play(task, seed, script) for _ in range(2))
+            assert first == second
+            assert (one.opening, one.scene) == (other.opening, other.scene)
+            assert dict(one.measures()) == dict(other.measures())
+
+    def test_an_episode_in_a_batch_is_the_episode_alone(self, task: Task, script: list[str]) -> None:
+        alone = [play(task, seed, script)[1] for seed in range(4)]
+        environments = [task.environment(seed, "tune") for seed in range(4)]
+        together: list[list[Reply]] = [[] for _ in range(4)]
+        for text in script:
+            going = [seed for seed in range(4) if not (together[seed] and together[seed][-1].ended)]
+            for seed, reply in zip(
+                going, task.step([environments[s] for s in going], [text] * len(going)), strict=True
+            ):
+                together[seed].append(reply)
+            if not going:
+                break
+        assert together == alone
+
+    def test_measures_are_finite_and_have_equal_keys_from_first_to_last(self, task: Task, script: list[str]) -> None:
+        seen = [task.environment(0, "tune").measures()] + [play(task, seed, script)[0].measures() for seed in range(3)]
+        assert all(set(measures) == set(seen[0]) for measures in seen)
+        assert all(math.isfinite(value) for measures in seen for value in measures.values())
+
+    def test_consecutive_seeds_are_about_different_scenes(self, task: Task) -> None:
+        scenes = {task.environment(seed, "report").scene for seed in range(3)}
+        assert len(scenes) == 3
+
+    def test_what_is_said_is_text_that_a_dialogue_can_hold(self, task: Task, script: list[str]) -> None:
+        environment, replies = play(task, 0, script)
+        assert environment.opening is None or Turn(environment.opening, by_agent=False).text
+        assert all(reply.text is None or Turn(reply.text, by_agent=False).text for reply in replies)

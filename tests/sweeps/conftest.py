@@ -1,0 +1,233 @@
+"""Trials, settings and a small trained store that the tests of this folder share."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ilql.methods import bc, method_named
+from ilql.networks import Architecture
+from ilql.tasks import bandit
+from sweeps.schedule import Setting
+from sweeps.space import Grid, Training
+from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
+from sweeps.stages import ensure_start, ensure_world
+from sweeps.store import Store
+from sweeps.work import Job, Resources, run_job
+
+ROOT = Path(__file__).resolve().parents[2]
+
+BEHAVIOUR = bc.Train(steps=12, batch_size=16, learning_rate=1e-2, max_tokens=16)
+BACKBONE = Backbone(
+    architecture=Architecture(layers=1, width=16, heads=2, context=16), vocabulary=64, behaviour=BEHAVIOUR
+)
+VALUE_TRAINING = {"train.steps": 20, "train.batch_size": 16, "train.learning_rate": 5e-3, "train.max_tokens": 16}
+CLONING = {f"train.{name}": value for name, value in dataclasses.asdict(BEHAVIOUR).items()}
+DECODING = {"decode.greedy": False, "decode.max_new_tokens": 4}
+
+MakeTrial = Callable[..., TrialSpec]
+MakeTrainings = Callable[..., list[Training]]
+
+
+@pytest.fixture
+def make_trial() -> MakeTrial:
+    """A trial of the bandit by method, with its parts' fields overridden by name: `train={"tau": 0.9}`."""
+    return _trial
+
+
+@pytest.fixture
+def make_trainings() -> MakeTrainings:
+    """A grid's trainings on the small settings: `("ilql", {"train.tau": (0.7, 0.9)})`."""
+
+    def trainings(method: str, columns: Mapping[str, Any] | None = None) -> list[Training]:
+        base = (VALUE_TRAINING if method_named(method).needs_behaviour else CLONING) | DECODING
+        return Grid(method, columns or {}).trainings(base)
+
+    return trainings
+
+
+def _trial(
+    method: str = "ilql",
+    *,
+    seed: int = 0,
+    data: Mapping[str, Any] | None = None,
+    backbone: Mapping[str, Any] | None = None,
+    train: Mapping[str, Any] | None = None,
+    decode: Mapping[str, Any] | None = None,
+    evaluation: Mapping[str, Any] | None = None,
+) -> TrialSpec:
+    kind = method_named(method)
+    settings = VALUE_TRAINING if kind.needs_behaviour else CLONING
+    plain = {name.removeprefix("train."): value for name, value in settings.items()}
+    judged: dict[str, Any] = {"world": "w0", "reward": "standard", "episodes": 8} | dict(evaluation or {})
+    return TrialSpec(
+        method=method,
+        data=Data(**{"task": "bandit", "world": "w0", "reward": "standard"} | dict(data or {})),
+        backbone=dataclasses.replace(BACKBONE, **dict(backbone or {})),
+        train=kind.train(**plain | dict(train or {})),
+        seed=seed,
+        decode=kind.decode(**{"greedy": False, "max_new_tokens": 4} | dict(decode or {})),
+        evaluation=Evaluation(**judged),
+    )
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A store with a built bandit and its trained behaviour policy, and trials that fit it."""
+
+    store: Store
+    world: str
+
+    def trial(self, method: str = "ilql", **parts: Any) -> TrialSpec:
+        """As `make_trial`, in this store's world."""
+        parts["data"] = {"world": self.world} | parts.get("data", {})
+        parts["evaluation"] = {"world": self.world} | parts.get("evaluation", {})
+        return _trial(method, **parts)
+
+    def job(self, training: TrialSpec, *evaluations: TrialSpec, keep_trajectory: bool = False) -> Job:
+        """The job that trains and plays them."""
+        return Job(
+            store=str(self.store.folder),
+            training=training.to_json(),
+            evaluations=tuple(trial.to_json() for trial in evaluations),
+            resources=Resources(checkpoint_every=5, log_every=4),
+            keep_trajectory=keep_trajectory,
+        )
+
+    def weights(self, trial: TrialSpec) -> bytes:
+        """The bytes of a trial's weights."""
+        folder = self.store.stage("weights", trial.weights_id)
+        assert folder is not None
+        return (folder / "weights.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def bench_template(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    """The store that every `bench` is a copy of: made once."""
+    store = Store(tmp_path_factory.mktemp("bench") / "store", durable=False)
+    world = ensure_world(store, bandit.KIND, bandit.Settings(dialogues=16), None)
+    bench = Bench(store, world.key)
+    behaviour = bench.trial("bc")
+    ensure_start(store, behaviour, None)
+    assert run_job(bench.job(behaviour), lambda numbers: None) == "finished"
+    return bench
+
+
+@pytest.fixture
+def bench(bench_template: Bench, tmp_path: Path) -> Bench:
+    """A store of the test's own, to train in."""
+    return copy_of(bench_template, tmp_path / "bench")
+
+
+@pytest.fixture
+def other_bench(bench_template: Bench, tmp_path: Path) -> Bench:
+    """A second one, equal to the first, to compare with."""
+    return copy_of(bench_template, tmp_path / "other")
+
+
+def copy_of(bench: Bench, folder: Path) -> Bench:
+    """An equal store elsewhere."""
+    shutil.copytree(bench.store.folder, folder)
+    return Bench(Store(folder, durable=False), bench.world)
+
+
+@pytest.fixture
+def setting() -> Setting:
+    """What the trials of a pretended sweep share."""
+    trial = _trial()
+    judged: dict[str, Any] = {"world": "w0", "reward": "standard", "episodes": 8}
+    return Setting(
+        data=trial.data,
+        backbone=trial.backbone,
+        tune=Evaluation(**judged, split="tune"),
+        report=Evaluation(**judged, split="report"),
+    )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that came to its end."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Runs our programs as a user would, from a folder that is not the checkout."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The user's environment: nothing of Ray or of the sweeps is set in it, and one thread each."""
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SWEEPS_", "MLFLOW_"))
+        }
+        return kept | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled"}
+
+    def start(self, *command: str | Path, **more: str) -> subprocess.Popen[str]:
+        """Start a program of this interpreter, its output piped, in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, *command],
+            cwd=self.folder,
+            env=self.environment | more,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str | Path, timeout: float = 840) -> Finished:
+        """Run one to its end."""
+        process = self.start(*command)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return Finished(process.returncode, out, err)
+
+    def bandit(self, store: Path, *options: str) -> Finished:
+        """Run the bandit's smoke sweep."""
+        return self.run(ROOT / "sweeps" / "bandit_ablation.py", "--preset", "smoke", "--store", str(store), *options)
+
+    def sweeps(self, *arguments: str) -> Finished:
+        """Run the `sweeps` command."""
+        # `-m` puts the working directory on the path; the checkout's packages must be found wherever we are.
+        return self.run("-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); from sweeps.cli import main; "
+                        "sys.exit(main())", *arguments)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
+    """Runs our programs from an empty folder."""
+    return Commands(tmp_path_factory.mktemp("elsewhere"))
+
+
+@dataclass(frozen=True)
+class BanditSweep:
+    """The bandit's smoke sweep, run to its end. Tests read its store and change nothing in it."""
+
+    store: Store
+    name: str
+    out: str
+
+
+@pytest.fixture(scope="session")
+def bandit_sweep(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> BanditSweep:
+    """`python sweeps/bandit_ablation.py --preset smoke`, from another directory."""
+    folder = tmp_path_factory.mktemp("bandit") / "store"
+    done = commands.bandit(folder)
+    assert done.status == 0, done.out + done.err
+    return BanditSweep(Store(folder), "bandit-smoke-generated-standard", done.out)

@@ -1,0 +1,129 @@
+"""The plan: cells wanted minus cells done, and what the rest will cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sweeps.plan import Plan, make_plan
+from sweeps.schedule import Refinement, Setting
+from sweeps.space import Training
+from sweeps.spec import TrialSpec
+from sweeps.store import Store
+
+if TYPE_CHECKING:
+    from conftest import MakeTrainings
+
+BETAS = {"decode.beta": (4.0, 8.0)}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store", durable=False)
+
+
+@pytest.fixture
+def design(make_trainings: MakeTrainings) -> list[Training]:
+    """BC, SARSA and ILQL at two expectiles, two betas each: 1 + 2 + 4 cells, 4 trainings."""
+    return [
+        *make_trainings("bc"),
+        *make_trainings("sarsa", BETAS),
+        *make_trainings("ilql", {"train.tau": (0.7, 0.9), **BETAS}),
+    ]
+
+
+def train(store: Store, trial: TrialSpec, *, seconds: float = 2.0) -> None:
+    store.build("weights", trial.weights_id, lambda folder: None, {})
+    record: dict[str, Any] = {"status": "finished", "steps": trial.train.steps, "train_seconds": seconds}
+    store.put("training", trial.weights_id, record)
+
+
+def play(store: Store, trial: TrialSpec, *, status: str = "finished", seconds: float = 4.0) -> None:
+    record: dict[str, Any] = {"status": status, "episodes": trial.evaluation.episodes, "evaluate_seconds": seconds}
+    store.put("evaluation", trial.trial_id, record)
+
+
+def test_an_empty_store_has_everything_to_be_done(store: Store, setting: Setting, design: list[Training]) -> None:
+    plan = make_plan(store, setting, design, seeds=1, refinement=None)
+    # The behaviour policy is the BC cell: no fifth training. Every cell is played on the tune and the report scenes.
+    assert plan == Plan(
+        trainings=4, trained=0, evaluations=14, evaluated=0, cells=7, proposals=0, seconds=None
+    )  # fmt: skip
+
+
+def test_seeds_multiply_trainings_and_evaluations_and_not_cells(
+    store: Store, setting: Setting, design: list[Training]
+) -> None:
+    plan = make_plan(store, setting, design, seeds=3, refinement=None)
+    assert (plan.trainings, plan.evaluations, plan.cells) == (12, 42, 7)
+
+
+def test_a_behaviour_policy_that_is_no_cell_is_a_training(
+    store: Store, setting: Setting, make_trainings: MakeTrainings
+) -> None:
+    plan = make_plan(store, setting, make_trainings("ilql", BETAS), seeds=2, refinement=None)
+    assert (plan.trainings, plan.evaluations, plan.cells) == (3, 8, 2)
+
+
+def test_sarsa_and_ilql_at_one_half_are_one_training(
+    store: Store, setting: Setting, make_trainings: MakeTrainings
+) -> None:
+    both = [*make_trainings("sarsa", BETAS), *make_trainings("ilql", {"train.tau": (0.5,), **BETAS})]
+    assert make_plan(store, setting, both, seeds=1, refinement=None).trainings == 2  # and the behaviour policy
+
+
+def test_what_is_in_the_store_is_not_to_be_done(store: Store, setting: Setting, design: list[Training]) -> None:
+    (tune,) = setting.trials(design[0], 0, split="tune")
+    (report,) = setting.trials(design[0], 0, split="report")
+    train(store, tune)
+    play(store, tune)
+    play(store, report, status="failed")  # is tried again
+    plan = make_plan(store, setting, design, seeds=1, refinement=None)
+    assert (plan.trained, plan.evaluated) == (1, 1)
+    assert "1 and 1 are in the store, 3 and 13 are to be done" in plan.lines(concurrent=1)[0]
+
+
+def test_the_estimate_is_by_the_step_and_by_the_episode(store: Store, setting: Setting, design: list[Training]) -> None:
+    (tune,) = setting.trials(design[0], 0, split="tune")
+    train(store, tune, seconds=6.0)  # 12 steps: half a second each
+    play(store, tune, seconds=16.0)  # 8 episodes: two seconds each
+    plan = make_plan(store, setting, design, seeds=1, refinement=None)
+    # Left are three value trainings of 20 steps and 13 evaluations of 8 episodes.
+    assert plan.seconds == pytest.approx(3 * 20 * 0.5 + 13 * 8 * 2.0)
+    assert plan.lines(concurrent=2)[-1] == "the design takes about 2.0 minutes with 2 at a time"  # 238 s / 2 = 119 s
+
+
+def test_without_anything_comparable_there_is_no_estimate(
+    store: Store, setting: Setting, design: list[Training]
+) -> None:
+    (tune,) = setting.trials(design[0], 0, split="tune")
+    train(store, tune)
+    plan = make_plan(store, setting, design, seeds=1, refinement=None)
+    assert plan.seconds is None
+    assert plan.lines(concurrent=1)[-1].startswith("no estimate")
+
+
+def test_a_plan_that_is_done_costs_nothing(store: Store, setting: Setting, make_trainings: MakeTrainings) -> None:
+    design = make_trainings("bc")
+    for split in ("tune", "report"):
+        for trial in setting.trials(design[0], 0, split=split):
+            train(store, trial)
+            play(store, trial)
+    plan = make_plan(store, setting, design, seeds=1, refinement=None)
+    assert plan.seconds == 0
+    assert plan.lines(concurrent=1)[-1] == "the design costs nothing more"
+
+
+def test_proposals_are_announced(store: Store, setting: Setting, design: list[Training]) -> None:
+    refinement = Refinement(method="ilql", base=design[-1], proposals=5)
+    plan = make_plan(store, setting, design, seeds=1, refinement=refinement)
+    assert plan.proposals == 5
+    assert "then 5 proposals, each one training at most" in plan.lines(concurrent=1)
+
+
+def test_planning_writes_nothing(store: Store, setting: Setting, design: list[Training]) -> None:
+    before = sorted(store.folder.rglob("*"))
+    make_plan(store, setting, design, seeds=2, refinement=None)
+    assert sorted(store.folder.rglob("*")) == before
