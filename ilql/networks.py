@@ -56,6 +56,7 @@ def build_language_model(architecture: Architecture, *, vocabulary: int, seed: i
     if a.family == "gpt2":
         config: GPT2Config | LlamaConfig = GPT2Config(
             vocab_size=vocabulary, n_embd=a.width, n_layer=a.layers, n_head=a.heads, n_positions=a.context,
+            activation_function="gelu_pytorch_tanh",  # GPT-2's own activation as one operation instead of eight
             embd_pdrop=a.dropout, resid_pdrop=a.dropout, attn_pdrop=a.dropout, bos_token_id=None, eos_token_id=None,
         )  # fmt: skip
     else:

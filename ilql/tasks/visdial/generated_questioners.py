@@ -47,13 +47,12 @@ QUESTIONERS = (
     Questioner("absent-minded", share=0.15, open=0.45, focus=0.4, sense=0.4, scenery=0.2, memory=0.4),
 )
 """Who speaks in the recorded dialogues; the shares sum to 1. Most of what is asked wants to hear yes or no, as among
-people:
-so the likeliest question is not a good one, and a policy that takes the likeliest word has something to learn."""
+people: so the likeliest question is not a good one, and a policy that takes the likeliest word has something to learn.
+"""
 
 STEADINESS = 0.5
 """The probability that a recorded question follows the dialogue's own habit; the others follow anyone's. Nobody is of
-one
-mind for ten questions, and who could tell a careful questioner by the first would need no other lesson."""
+one mind for ten questions, and who could tell a careful questioner by the first would need no other lesson."""
 
 
 @dataclass
