@@ -1,0 +1,306 @@
+"""The `sweeps` command and what it says to bad input: one line on stderr, status 2, nothing stored is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sweeps import bandit_ablation, cli
+from sweeps.store import Store
+
+if TYPE_CHECKING:
+    from conftest import BanditSweep, Commands
+
+pytestmark = pytest.mark.timeout(1200)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def copied(bandit_sweep: BanditSweep, tmp_path: Path) -> BanditSweep:
+    """The finished sweep's store, to change."""
+    folder = tmp_path / "store"
+    shutil.copytree(bandit_sweep.store.folder, folder, ignore=shutil.ignore_patterns("tune", "mlflow*"))
+    return type(bandit_sweep)(Store(folder), bandit_sweep.name, bandit_sweep.out)
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The only line that was said on stderr."""
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1, err
+    assert err.endswith("\n")
+    assert "Traceback" not in err
+    return err.rstrip("\n")
+
+
+def ask(*arguments: str) -> int:
+    """Run the bandit's question in this process; wrong input never gets as far as Ray."""
+    options = ["--preset", "smoke", *arguments]
+    return status_of(lambda: cli.run_command(bandit_ablation.QUESTION, "sweeps/bandit_ablation.py", options))
+
+
+def status_of(run: Callable[[], int]) -> int:
+    """The exit status, whether it is returned or left with."""
+    try:
+        return run()
+    except SystemExit as left:
+        return int(str(left.code))
+
+
+# Looking at a store
+
+
+def test_list_names_the_sweeps(bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["list", "--store", str(bandit_sweep.store.folder)]) == 0
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if f"  {bandit_sweep.name} " in line]
+    assert "14 of 17 evaluations, 0 failed" in line
+    assert "(bc, filtered_bc, ilql, sarsa)" in line
+
+
+def test_the_store_is_found_by_its_variable(
+    bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SWEEPS_STORE", str(bandit_sweep.store.folder))
+    assert cli.main(["list"]) == 0
+    assert bandit_sweep.name in capsys.readouterr().out
+
+
+def test_status_has_a_line_for_every_row(bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", bandit_sweep.name, "--store", str(bandit_sweep.store.folder)]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == f"{bandit_sweep.name}: 14 of 17 evaluations done, 0 failed"
+    rows = bandit_sweep.store.rows(bandit_sweep.name)
+    assert len(lines) == len(rows) == 17
+    for row in rows:
+        (line,) = [line for line in lines if row["trial_id"] in line]
+        assert row["status"] in line
+        assert (row["reason"] or "") in line
+
+
+def test_report_writes_the_same_table_again(copied: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
+    table = copied.store.folder / "reports" / copied.name / "table.md"
+    before = table.read_text(encoding="utf-8")
+    table.unlink()
+    assert cli.main(["report", copied.name, "--store", str(copied.store.folder)]) == 0
+    assert table.read_text(encoding="utf-8") == before
+    assert "Ablation on bandit" in capsys.readouterr().out
+
+
+def test_a_removed_sweep_is_gone_and_its_results_stay(copied: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = list((copied.store.folder / "stages").glob("*/*/*"))
+    evaluations = len(copied.store.all("evaluation"))
+    assert cli.main(["remove", copied.name, "--store", str(copied.store.folder)]) == 0
+    assert "with 17 rows" in capsys.readouterr().out
+    assert copied.store.sweeps() == []
+    assert len(copied.store.all("evaluation")) == evaluations
+    assert list((copied.store.folder / "stages").glob("*/*/*")) == stages
+    assert cli.main(["remove", copied.name, "--store", str(copied.store.folder)]) == 2
+    assert f"'{copied.name}' is no sweep of this store" in one_line(capsys)
+
+
+def test_reply_lets_a_policy_speak(bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = bandit_sweep.store.rows(bandit_sweep.name)
+    trial = next(row["trial_id"] for row in rows if row["method"] == "filtered_bc")
+    assert cli.main(["reply", trial, "pull", "--store", str(bandit_sweep.store.folder)]) == 0
+    assert capsys.readouterr().out == "b\n"
+
+
+def test_doctor_finds_nothing_in_a_sound_store(bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "--store", str(bandit_sweep.store.folder)]) == 0
+    assert capsys.readouterr().out.rstrip().endswith("0 problems")
+
+
+def test_doctor_finds_a_damaged_journal(copied: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
+    word = b'"status":"finished"'
+    journal = next(path for path in (copied.store.folder / "journals").iterdir() if word in path.read_bytes())
+    journal.write_bytes(journal.read_bytes().replace(word, b'"status":"finishde"', 1))
+    assert cli.main(["doctor", "--store", str(copied.store.folder)]) == 1
+    assert f"journal {journal.name}: 1 damaged lines left out" in capsys.readouterr().out
+
+
+def test_plan_prints_and_does_nothing(copied: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents(copied.store.folder)
+    assert cli.main(["plan", "bandit", "--preset", "smoke", "--seeds", "2", "--store", str(copied.store.folder)]) == 0
+    out = capsys.readouterr().out
+    assert "11 cells need 10 trainings and 44 evaluations; 5 and 22 are in the store" in out
+    assert "the design takes about " in out
+    assert contents(copied.store.folder) == before
+
+
+def test_show_prints_the_preset_as_it_would_be_used(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    options = ("--set", "train.steps=77", "--set", "behaviour.steps=5", "--seeds", "4", "--store", str(tmp_path / "no"))
+    assert ask("--show", *options) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["base"]["train.steps"], shown["behaviour"]["steps"], shown["seeds"]) == (77, 5, 4)
+    assert not (tmp_path / "no").exists()
+
+
+def test_every_ablation_of_the_folder_is_a_question() -> None:
+    files = {path.name.removesuffix("_ablation.py") for path in (ROOT / "sweeps").glob("*_ablation.py")}
+    assert set(cli.question_names()) == files >= {"bandit", "visdial"}
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--methods", "iqll"), "error: 'iqll' is no method; known: ilql, "),
+        (("--reward", "stndard"), "error: 'stndard' is no reward of bandit; known: standard"),
+        (("--evaluation-reward", "yn"), "error: 'yn' is no reward of bandit; known: standard"),
+        (("--set", "train.tua=0.5"), "error: 'train.tua' is no column of a bandit sweep; known: train.tau, "),
+        (("--set", "evaluation.split=tune"), "error: 'evaluation.split' is no column of a bandit sweep; known: "),
+        (("--set", "train.tau=0.5"), "error: --set may not fix a column that the design varies, got train.tau"),
+        (("--set", "train.steps=0"), "error: train.steps must be at least 1, got 0"),
+        (("--set", "train.steps=many"), "error: train.steps must be int, got 'many'"),
+        (("--set", "train.gamma=1.5"), "error: train.gamma must be in [0, 1], got 1.5"),
+        (("--set", "behaviour.steps=0"), "error: behaviour.steps must be at least 1, got 0"),
+        (("--set", "behaviour.stps=1"), "error: 'behaviour.stps' is no column of a bandit sweep; known: behaviour.s"),
+        (("--set", "decode.top_p=2"), "error: decode.top_p must be in "),
+        (("--data", "/no/such/folder"), "error: a bandit has one world and reads no data, got --data"),
+        (("--world", "recorded"), "error: a bandit has one world and reads no data, got --world recorded"),
+        (("--model", "/no/such/model"), "error: --model must be a folder or a name on the Hugging Face hub, got "),
+        (("--preset", "smok"), "error: 'smok' is no preset; known: smoke, laptop"),
+        (("--seeds", "0"), "sweeps/bandit_ablation.py: argument --seeds: must be a whole number of at least 1"),
+        (("--nosuch",), "sweeps/bandit_ablation.py: unrecognized arguments: --nosuch"),
+    ],
+)
+def test_a_wrong_question_is_one_line_and_touches_nothing(
+    copied: BanditSweep, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    before = contents(copied.store.folder)
+    assert ask("--store", str(copied.store.folder), *arguments) == 2
+    assert one_line(capsys).startswith(message)
+    assert contents(copied.store.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "bandti"), "error: 'bandti' is no question; known: bandit, "),
+        (("plan", "nosuch"), "error: 'nosuch' is no question; known: "),
+        (("status", "nosuch"), "error: 'nosuch' is no sweep of this store; known: bandit-smoke"),
+        (("report", "nosuch"), "error: 'nosuch' is no sweep of this store; known: bandit-smoke"),
+        (("remove", "nosuch"), "error: 'nosuch' is no sweep of this store; known: bandit-smoke"),
+        (("reply", "zzzz", "pull"), "error: 'zzzz' is no trial of the store "),
+        (("frobnicate",), "sweeps: argument command: invalid choice: 'frobnicate'"),
+        ((), "sweeps: the following arguments are required: command"),
+        (("list", "--nosuch"), "sweeps: unrecognised: --nosuch"),
+        (("status",), "sweeps status: the following arguments are required: sweep"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_touches_nothing(
+    copied: BanditSweep,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.setenv("SWEEPS_STORE", str(copied.store.folder))
+    before = contents(copied.store.folder)
+    assert status_of(lambda: cli.main(list(arguments))) == 2
+    assert one_line(capsys).startswith(message)
+    assert contents(copied.store.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data", "/no/such/folder"), "/no/such/folder"),
+        (("--reward", "yno"), "error: 'yno' is no reward of visdial; known: yn, "),
+        (("--world", "generted"), "generted"),
+        (("--methods", "sarsaa"), "error: 'sarsaa' is no method; known: sarsa, "),
+        (("--set", "train.polyack=1"), "error: 'train.polyack' is no column of a visdial sweep; known: train.polyak, "),
+    ],
+)
+def test_a_wrong_question_about_visual_dialogue_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    store = str(tmp_path / "store")
+    assert status_of(lambda: cli.main(["run", "visdial", "--preset", "smoke", "--store", store, *arguments])) == 2
+    line = one_line(capsys)
+    assert line.startswith("error: ")
+    assert message in line
+    assert Store(tmp_path / "store").sweeps() == []
+
+
+def test_what_is_no_store_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "thesis.tex").write_text("x", encoding="utf-8")
+    assert ask("--store", str(tmp_path)) == 2
+    assert "the store must be a new or empty folder, or a store" in one_line(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_store_under_a_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    assert ask("--store", str(tmp_path / "file" / "store")) == 2
+    assert "cannot be opened: Not a directory" in one_line(capsys)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_store_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert ask("--store", str(tmp_path / "locked" / "store")) == 2
+    assert "cannot be opened: Permission denied" in one_line(capsys)
+
+
+def test_a_full_disk_is_one_line(
+    copied: BanditSweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(copied.store.folder)
+    monkeypatch.setattr("sweeps.schedule.LEAST_FREE_BYTES", 2**80)
+    assert ask("--store", str(copied.store.folder)) == 2
+    assert "the store's disk must have" in one_line(capsys)
+    assert contents(copied.store.folder) == before
+
+
+def test_more_gpus_than_there_are_is_one_line(
+    commands: Commands, tmp_path: Path
+) -> None:  # the only wrong input that a cluster is needed for
+    done = commands.bandit(tmp_path / "store", "--gpus-per-worker", "64", "--no-mlflow")
+    assert done.status == 2
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("error: a job needs 64 GPUs (1 workers × 64), the cluster has ")
+
+
+def test_no_cluster_at_the_address_is_one_line(commands: Commands, tmp_path: Path) -> None:
+    process = commands.start(
+        ROOT / "sweeps" / "bandit_ablation.py", "--preset", "smoke", "--store", str(tmp_path / "store"),
+        RAY_ADDRESS="127.0.0.1:1",
+    )  # fmt: skip
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert err.count("\n") == 1
+    assert err.startswith("error: a Ray cluster must answer at 127.0.0.1:1")
+
+
+# As programs
+
+
+def test_the_command_works_from_anywhere(commands: Commands, bandit_sweep: BanditSweep) -> None:
+    done = commands.sweeps("list", "--store", str(bandit_sweep.store.folder))
+    assert (done.status, done.err) == (0, "")
+    assert bandit_sweep.name in done.out
+
+
+def test_a_traceback_is_shown_to_those_who_ask_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SWEEPS_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        ask("--store", str(tmp_path / "store"), "--preset", "smok")
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,357 @@
+"""One job, done for real on a small bandit: train, evaluate, record, resume."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+
+from ilql.task import Environment, Reply, TaskFault
+from ilql.tasks.bandit import Bandit
+from sweeps.exact_json import Record
+from sweeps.spec import TrialSpec
+from sweeps.stages import load_module
+from sweeps.store import Store
+from sweeps.work import Job, Resources, is_evaluated, run_job
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+ROOT = Path(__file__).resolve().parents[2]
+
+KILLED_AT = """
+import dataclasses, json, os, signal, sys
+from sweeps.work import Job, Resources, run_job
+
+values, limits = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+job = Job(**values | {"resources": Resources(**values["resources"]), "evaluations": tuple(values["evaluations"])})
+
+def tell(numbers):
+    if any(numbers.get(name, 0) >= limit for name, limit in limits.items()):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+run_job(job, tell)
+"""
+"""Does a job in a process of its own, which is killed as soon as it tells of a number that reaches its limit."""
+
+
+def silently(numbers: Mapping[str, float]) -> None:
+    """Nobody listens."""
+
+
+def evaluation_of(store: Store, trial: TrialSpec) -> Record:
+    record = store.get("evaluation", trial.trial_id)
+    assert record is not None
+    return record
+
+
+def training_of(store: Store, trial: TrialSpec) -> Record:
+    record = store.get("training", trial.weights_id)
+    assert record is not None
+    return record
+
+
+def episodes(store: Store, trial: TrialSpec) -> pl.DataFrame:
+    return store.episodes([trial.trial_id])
+
+
+def steps_of(curve: Path | None) -> list[int]:
+    assert curve is not None
+    return [json.loads(line)["step"] for line in curve.read_text(encoding="utf-8").splitlines()]
+
+
+def do_until_killed(job: Job, **limits: float) -> None:
+    values = {**vars(job), "resources": vars(job.resources)}
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT, json.dumps(values), json.dumps(limits)],
+        cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+
+# A whole job
+
+
+def test_a_job_trains_plays_and_records(bench: Bench) -> None:
+    trial, tune = bench.trial(), bench.trial(evaluation={"split": "tune"})
+    told: list[Mapping[str, float]] = []
+    assert run_job(bench.job(trial, tune, trial), told.append) == "finished"
+
+    training = training_of(bench.store, trial)
+    assert (training["status"], training["reason"], training["steps"]) == ("finished", None, 20)
+    assert (training["method"], training["seed"]) == ("ilql", 0)
+    assert training["train_seconds"] > 0
+    assert {"loss", "td", "expectile", "q_mean", "v_mean"} <= set(training["metrics"])
+    assert load_module(bench.store, trial) is not None
+    for played in (tune, trial):
+        record, table = evaluation_of(bench.store, played), episodes(bench.store, played)
+        assert (record["status"], record["reason"], record["episodes"]) == ("finished", None, 8)
+        assert table["episode_seed"].to_list() == list(range(8))
+        assert record["score"] == table["return"].mean()
+        assert set(table["return"].to_list()) <= {0.0, 1.0}
+        assert table["turns"].to_list() == [1] * 8
+        assert record["evaluate_seconds"] > 0
+        assert {"code_digest", "versions", "host", "started_at", "finished_at"} <= set(record)
+    assert max(numbers.get("step", 0) for numbers in told) == 20
+    assert max(numbers.get("episodes", 0) for numbers in told) == 8
+
+
+def test_a_transcript_is_what_was_said(bench: Bench) -> None:
+    trial = bench.trial()
+    run_job(bench.job(trial, trial), silently)
+    row = episodes(bench.store, trial).row(0, named=True)
+    opening, pull = json.loads(row["transcript"])
+    assert opening == {"by_agent": False, "text": "pull"}
+    assert pull["by_agent"]
+    assert row["return"] == (1.0 if pull["text"] == "b" else 0.0)
+
+
+def test_token_advantages_are_kept_for_a_few_episodes(bench: Bench) -> None:
+    trial = bench.trial()
+    run_job(bench.job(trial, trial), silently)
+    folder = bench.store.stage("evaluation", trial.trial_id)
+    assert folder is not None
+    lines = [json.loads(line) for line in (folder / "advantages.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["episode_seed"] for line in lines] == [0, 1, 2, 3]
+    assert all(len(line["tokens"]) == len(line["advantages"]) > 0 for line in lines)
+
+
+def test_a_job_that_is_done_does_nothing(bench: Bench) -> None:
+    trial = bench.trial()
+    run_job(bench.job(trial, trial), silently)
+    before = _files(bench.store)
+    told: list[Mapping[str, float]] = []
+    assert run_job(bench.job(trial, trial), told.append) == "finished"
+    assert told == []
+    assert _files(bench.store) == before
+
+
+def _files(store: Store) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in store.folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_job_leaves_no_partial_work_behind(bench: Bench) -> None:
+    trial = bench.trial()
+    run_job(bench.job(trial, trial), silently)
+    assert [path for path in (bench.store.folder / "scratch").rglob("*") if path.is_file()] == []
+    assert bench.store.problems() == []
+
+
+def test_sarsa_finds_the_weights_of_ilql_at_one_half(bench: Bench) -> None:
+    run_job(bench.job(bench.trial(train={"tau": 0.5})), silently)
+    told: list[Mapping[str, float]] = []
+    sarsa = bench.trial("sarsa")
+    run_job(bench.job(sarsa, sarsa), told.append)
+    assert not any("step" in numbers for numbers in told)
+    assert evaluation_of(bench.store, sarsa)["status"] == "finished"
+
+
+def test_two_names_of_the_same_training_give_the_same_weights(bench: Bench, other_bench: Bench) -> None:
+    ilql, sarsa = bench.trial(train={"tau": 0.5}), other_bench.trial("sarsa")
+    run_job(bench.job(ilql), silently)
+    run_job(other_bench.job(sarsa), silently)
+    assert bench.weights(ilql) == other_bench.weights(sarsa)
+
+
+def test_filtered_cloning_learns_from_the_best_dialogues_alone(bench: Bench) -> None:
+    # Half of the recorded pulls are of the good arm: with the best half kept, nothing but that arm is cloned.
+    trial = bench.trial("filtered_bc", train={"keep": 0.5, "steps": 40}, decode={"greedy": True})
+    run_job(bench.job(trial, trial), silently)
+    assert evaluation_of(bench.store, trial)["score"] == 1.0
+
+
+# An evaluation depends on its key alone
+
+
+def test_betas_played_together_are_equal_to_each_alone(bench: Bench, other_bench: Bench) -> None:
+    betas = [bench.trial(decode={"beta": beta}, evaluation={"episodes": 40}) for beta in (0.0, 2.0, 9.0)]
+    run_job(bench.job(betas[0], *betas), silently)
+    for trial in reversed(betas):
+        run_job(other_bench.job(trial, trial), silently)
+    for trial in betas:
+        together, alone = episodes(bench.store, trial), episodes(other_bench.store, trial)
+        assert together.equals(alone)
+        assert evaluation_of(bench.store, trial)["score"] == evaluation_of(other_bench.store, trial)["score"]
+    assert not episodes(bench.store, betas[0])["return"].equals(episodes(bench.store, betas[2])["return"])
+
+
+def test_more_episodes_have_the_earlier_ones_as_their_first(bench: Bench) -> None:
+    few, many = bench.trial(evaluation={"episodes": 8}), bench.trial(evaluation={"episodes": 100})
+    run_job(bench.job(few, few), silently)
+    told: list[Mapping[str, float]] = []
+    run_job(bench.job(many, many), told.append)
+    assert not any("step" in numbers for numbers in told)
+    assert episodes(bench.store, many).drop("trial_id").head(8).equals(episodes(bench.store, few).drop("trial_id"))
+
+
+# Killed and resumed
+
+
+@pytest.mark.parametrize("step", [4, 12, 20])  # before the first checkpoint, between two, after the last step
+def test_a_training_killed_and_resumed_ends_in_the_same_bits(bench: Bench, other_bench: Bench, step: int) -> None:
+    trial = bench.trial(evaluation={"episodes": 40})
+    do_until_killed(bench.job(trial, trial), step=step)
+    assert bench.store.stage("weights", trial.weights_id) is None
+    told: list[Mapping[str, float]] = []
+    assert run_job(bench.job(trial, trial), told.append) == "finished"
+    assert all(numbers["step"] > step // 5 * 5 for numbers in told if "step" in numbers)
+
+    run_job(other_bench.job(trial, trial), silently)
+    assert bench.weights(trial) == other_bench.weights(trial)
+    assert episodes(bench.store, trial).equals(episodes(other_bench.store, trial))
+    resumed, undisturbed = (evaluation_of(b.store, trial) for b in (bench, other_bench))
+    for name in ("score", "score_sd", "episodes", "measures"):
+        assert resumed[name] == undisturbed[name]
+
+
+def test_the_curve_grows_while_it_is_made_and_goes_on_after_a_resumption(bench: Bench, other_bench: Bench) -> None:
+    trial = bench.trial()
+    do_until_killed(bench.job(trial), step=12)
+    assert steps_of(bench.store.curve(trial.weights_id)) == [1, 4, 8, 12]
+    run_job(bench.job(trial), silently)
+    run_job(other_bench.job(trial), silently)
+    curve, undisturbed = bench.store.curve(trial.weights_id), other_bench.store.curve(trial.weights_id)
+    assert steps_of(curve) == [1, 4, 8, 12, 16, 20]
+    assert curve is not None
+    assert undisturbed is not None
+    assert curve.read_text() == undisturbed.read_text()
+
+
+def test_an_evaluation_killed_half_way_is_played_again_and_nothing_is_trained(bench: Bench, other_bench: Bench) -> None:
+    tune = bench.trial(evaluation={"split": "tune", "episodes": 100})
+    report = bench.trial(evaluation={"episodes": 200})
+    do_until_killed(bench.job(tune, tune, report), episodes=110)
+    assert is_evaluated(bench.store, tune)
+    assert not is_evaluated(bench.store, report)
+    told: list[Mapping[str, float]] = []
+    run_job(bench.job(tune, tune, report), told.append)
+    assert not any("step" in numbers for numbers in told)
+    run_job(other_bench.job(tune, tune, report), silently)
+    assert episodes(bench.store, report).equals(episodes(other_bench.store, report))
+
+
+def test_a_training_continued_from_its_rung_is_equal_to_an_undisturbed_one(bench: Bench, other_bench: Bench) -> None:
+    rung, whole = bench.trial(train={"steps": 9}), bench.trial(train={"steps": 20})
+    run_job(bench.job(rung, keep_trajectory=True), silently)
+    assert bench.store.scratch("trajectory", rung.trajectory_id).joinpath("checkpoints").is_dir()
+    told: list[Mapping[str, float]] = []
+    run_job(bench.job(whole), told.append)
+    assert min(numbers["step"] for numbers in told) > 9
+    run_job(other_bench.job(whole), silently)
+    assert bench.weights(whole) == other_bench.weights(whole)
+    assert bench.weights(whole) != bench.weights(rung)
+    assert steps_of(bench.store.curve(whole.weights_id))[:3] == [1, 4, 8]
+
+
+def test_a_rung_whose_checkpoints_are_lost_is_trained_from_the_start(bench: Bench, other_bench: Bench) -> None:
+    rung, whole = bench.trial(train={"steps": 9}), bench.trial(train={"steps": 20})
+    run_job(bench.job(rung, keep_trajectory=True), silently)
+    shutil.rmtree(bench.store.scratch("trajectory", rung.trajectory_id))
+    run_job(bench.job(whole), silently)
+    run_job(other_bench.job(whole), silently)
+    assert bench.weights(whole) == other_bench.weights(whole)
+
+
+def test_a_longer_trainings_checkpoints_are_no_start_for_a_shorter_one(bench: Bench, other_bench: Bench) -> None:
+    long, short = bench.trial(train={"steps": 20}), bench.trial(train={"steps": 7})
+    run_job(bench.job(long, keep_trajectory=True), silently)
+    run_job(bench.job(short), silently)
+    run_job(other_bench.job(short), silently)
+    assert bench.weights(short) == other_bench.weights(short)
+
+
+# Faults
+
+
+def test_a_training_that_diverges_is_a_failed_record_with_its_reason(bench: Bench) -> None:
+    trial = bench.trial(train={"learning_rate": 1e30})
+    assert run_job(bench.job(trial, trial), silently) == "failed"
+    record = training_of(bench.store, trial)
+    assert record["status"] == "failed"
+    assert "the training has diverged" in record["reason"]
+    assert "\n" not in record["reason"]
+    assert bench.store.stage("weights", trial.weights_id) is None
+    assert bench.store.get("evaluation", trial.trial_id) is None
+
+
+def test_a_training_that_diverges_in_its_last_step_leaves_no_weights(bench: Bench) -> None:
+    # The loss of a step is taken before its update: what the last update spoilt shows in the weights alone.
+    trial = bench.trial(train={"learning_rate": 3e38, "steps": 1})
+    assert run_job(bench.job(trial, trial), silently) == "failed"
+    assert "diverged" in training_of(bench.store, trial)["reason"]
+
+
+def test_a_world_that_fails_is_a_failed_evaluation_and_never_a_score(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune, report = bench.trial(evaluation={"split": "tune"}), bench.trial()
+    _break_the_world(monkeypatch, TaskFault("the server http://x does not answer\nfor many reasons"))
+    assert run_job(bench.job(tune, tune, report), silently) == "finished"
+    for trial in (tune, report):
+        record = evaluation_of(bench.store, trial)
+        assert (record["status"], record["reason"]) == ("failed", "TaskFault: the server http://x does not answer")
+        assert "score" not in record
+        assert bench.store.stage("evaluation", trial.trial_id) is None
+    monkeypatch.undo()
+    run_job(bench.job(tune, tune, report), silently)
+    assert evaluation_of(bench.store, report)["status"] == "finished"
+
+
+@pytest.mark.parametrize("fault", [RuntimeError(""), ValueError("no such reply"), KeyError("standard")])
+def test_whatever_a_world_raises_is_a_reason_of_one_line(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    trial = bench.trial()
+    _break_the_world(monkeypatch, fault)
+    run_job(bench.job(trial, trial), silently)
+    record = evaluation_of(bench.store, trial)
+    assert record["status"] == "failed"
+    assert record["reason"].startswith(f"{type(fault).__name__}: ")
+    assert "\n" not in record["reason"]
+
+
+def test_a_machine_without_memory_is_no_row(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = bench.trial()
+    _break_the_world(monkeypatch, MemoryError())
+    with pytest.raises(MemoryError):
+        run_job(bench.job(trial, trial), silently)
+    assert bench.store.get("evaluation", trial.trial_id) is None
+
+
+def _break_the_world(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
+    def step(self: Bandit, environments: Sequence[Environment], utterances: Sequence[str]) -> list[Reply]:
+        raise fault
+
+    monkeypatch.setattr(Bandit, "step", step)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"workers": 0}, "workers must be at least 1, got 0"),
+        ({"gpus_per_worker": -1.0}, "gpus_per_worker must be at least 0, got -1"),
+        ({"gpus_per_worker": float("nan")}, "gpus_per_worker must be at least 0, got nan"),
+        ({"micro_batch": -1}, "micro_batch must be at least 0, got -1"),
+        ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
+        ({"log_every": 0}, "log_every must be at least 1, got 0"),
+    ],
+)
+def test_resources_are_refused_outside_their_ranges(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Resources(**change)
+
+
+@pytest.mark.parametrize(
+    ("resources", "in_group"),
+    [({}, False), ({"ray_train": True}, True), ({"workers": 2}, True), ({"gpus_per_worker": 0.5}, True)],
+)
+def test_a_worker_group_is_used_on_request_and_wherever_it_is_needed(resources: dict[str, Any], in_group: bool) -> None:
+    assert Resources(**resources).in_group is in_group
