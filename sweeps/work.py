@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,6 +101,10 @@ class Job:
     keep_trajectory: bool = False
 
 
+class MachineFault(RuntimeError):  # noqa: N818  a fault is whose it was, as in cluster.faults
+    """A machine failed under a worker group more often than it may."""
+
+
 Tell = Callable[[Mapping[str, float]], None]
 """Called now and then with numbers that say how far a job is."""
 
@@ -108,8 +113,26 @@ def run_job(job: Job, tell: Tell) -> str:
     """Do a job; returns the status of its training, `finished` or `failed`.
 
     Raises:
-        RuntimeError: A machine failed under a worker group more often than it may.
+        MachineFault: See there; like everything a machine does to us, it is for whoever runs jobs to try again.
     """
+    try:
+        return _run(job, tell)
+    except (MachineFault, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        fault = classify(error)
+        if fault.owner == "machine":
+            raise
+        store, spec = Store(Path(job.store)), TrialSpec.from_json(job.training)
+        if store.stage("weights", spec.weights_id) is None:
+            _record_training(store, spec, {"status": "failed", "reason": str(fault)}, utc())
+        else:
+            trials = [trial for trial in map(TrialSpec.from_json, job.evaluations) if not is_evaluated(store, trial)]
+            _record_failures(store, trials, str(fault))
+        return "failed"
+
+
+def _run(job: Job, tell: Tell) -> str:
     store = Store(Path(job.store))
     spec = TrialSpec.from_json(job.training)
     if store.stage("weights", spec.weights_id) is None and not _train(store, spec, job, tell):
@@ -160,22 +183,23 @@ def _train(store: Store, spec: TrialSpec, job: Job, tell: Tell) -> bool:
     finished = store.stage("weights", spec.weights_id) is not None
     reason = None if finished else str(result.fault)
     if not finished and result.fault is not None and result.fault.owner == "machine":
-        raise RuntimeError(reason)
-    store.put(
-        "training",
-        spec.weights_id,
-        {
-            "status": "finished" if finished else "failed",
-            "reason": reason,
-            "method": spec.method,
-            "seed": spec.seed,
-            "steps": spec.train.steps,
-            "train_seconds": time.monotonic() - clock,
-            "metrics": dict(result.metrics),
-            **_provenance(started),
-        },
-    )
+        raise MachineFault(reason)
+    outcome: Record = {
+        "status": "finished" if finished else "failed",
+        "reason": reason,
+        "train_seconds": time.monotonic() - clock,
+        "metrics": dict(result.metrics),
+    }
+    _record_training(store, spec, outcome, started)
+    shutil.rmtree(store.scratch("group", spec.weights_id), ignore_errors=True)
+    if not finished:
+        drop_trajectory(store, spec)  # what failed by its own fault would fail from there again
     return finished
+
+
+def _record_training(store: Store, spec: TrialSpec, outcome: Record, started: str) -> None:
+    about = {"method": spec.method, "seed": spec.seed, "steps": spec.train.steps}
+    store.put("training", spec.weights_id, outcome | about | _provenance(started))
 
 
 def train_loop(job: Job, group: Group) -> None:
@@ -363,4 +387,5 @@ def _earlier_points(file: Path, *, before: int | None) -> list[Mapping[str, floa
 
 
 def _write_points(file: Path, points: Sequence[Mapping[str, float]]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)  # another sweep may have dropped a trajectory that both share
     file.write_text("".join(json.dumps(point) + "\n" for point in points), encoding="utf-8")
