@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -300,6 +301,29 @@ def test_a_members_spec_is_the_trial_it_names(bandit_sweep: BanditSweep) -> None
             member["trial_id"], member["weights_id"], member["cell_id"],
         )  # fmt: skip
         assert spec.columns() == member["columns"]
+
+
+@pytest.mark.parametrize(
+    "workers", [pytest.param(1, marks=pytest.mark.long), 2], ids=["a group of one", "a group of two"]
+)
+def test_a_ray_train_group_learns_what_one_actor_does(
+    commands: Commands, bandit_sweep: BanditSweep, tmp_path: Path, workers: int
+) -> None:
+    done = commands.bandit(
+        tmp_path / "store", "--methods", "bc", "--trials", "0", "--episodes", "64", "--no-mlflow",
+        "--ray-train", "--workers", str(workers),
+    )  # fmt: skip
+    assert done.status == 0, done.out + done.err
+    assert "| BC " in done.out
+    (alone,) = (row["weights_id"] for row in bandit_sweep.store.rows() if row["method"] == "bc")
+    curves = []
+    for store in (bandit_sweep.store, Store(tmp_path / "store")):
+        path = store.curve(alone)  # the same key: how many train together decides no number
+        assert path is not None
+        curves.append([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+    assert [point["step"] for point in curves[0]] == [point["step"] for point in curves[1]]
+    for one, other in zip(*curves, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], abs=1e-5)
 
 
 @pytest.mark.long
