@@ -19,6 +19,9 @@ import numpy.typing as npt
 from tokenizers import Tokenizer as TextTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+VERSION = 1
+"""Raised when the same texts would give another tokeniser; part of its key and of all that depends on it."""
+
 STRUCTURE = ("bos", "boa", "eos", "eoa", "eod", "pad")
 """Beginning where the world opens, beginning where the agent opens, end of a world's turn (state), end of an agent's
 turn

@@ -30,7 +30,7 @@ from sweeps.progress import Progress
 from sweeps.provenance import package_folders
 from sweeps.schedule import Refinement, Schedule, Setting, no_room
 from sweeps.search import run_schedule
-from sweeps.space import Between, Grid, Training, known_columns
+from sweeps.space import Between, Grid, Training, known_columns, settings
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.stages import ensure_start, ensure_world, load_task, pretrained_digest
 from sweeps.store import Store
@@ -38,9 +38,8 @@ from sweeps.study import Study
 from sweeps.tracking import Mirror
 from sweeps.work import Resources
 
-FIRST_TUNE_SEED = 0
-FIRST_REPORT_SEED = 0
-"""Episode seeds of the two splits count from the same number: their scenes differ."""
+FIRST_SEED = 0
+"""Episode seeds count from here on the tune and on the report scenes: the scenes differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +69,19 @@ class Question:
     refine_columns: Mapping[str, Sequence[Value]]
     against: tuple[str, str, Mapping[str, float]]
     world: Callable[[str | None, bool, Preset], Any]
+
+    def __post_init__(self) -> None:
+        for dimension in self.space:
+            for end in (dimension.low, dimension.high):
+                settings(self.refine, "train", {dimension.column: end})  # a wrong name or range dies here
+        method, baseline, fixed = self.against
+        for name in (method, baseline):
+            if name not in self.methods:
+                raise KeyError(unknown(name, f"method of a {self.name} sweep", self.methods))
+        known = known_columns([method])
+        for column in fixed:
+            if column not in known:
+                raise KeyError(unknown(column, f"column of an {method!r} trial", known))
 
     @property
     def methods(self) -> list[str]:
@@ -182,8 +194,9 @@ def chosen_preset(question: Question, options: Options) -> Preset:
     if options.preset not in question.presets:
         raise KeyError(unknown(options.preset, "preset", question.presets))
     preset = question.presets[options.preset]
-    methods = [grid.method for grid in question.grids]
-    known = known_columns(methods) + [f"behaviour.{f.name}" for f in dataclasses.fields(preset.behaviour)]
+    proposals = preset.proposals if options.proposals is None else options.proposals
+    chosen = [name for name in options.methods or question.methods if name in question.methods]
+    known = known_columns(question.methods) + [f"behaviour.{f.name}" for f in dataclasses.fields(preset.behaviour)]
     base: dict[str, Value] = dict(preset.base)
     behaviour: dict[str, Any] = {}
     for column, value in options.columns.items():
@@ -193,6 +206,10 @@ def chosen_preset(question: Question, options: Options) -> Preset:
             behaviour[column.removeprefix("behaviour.")] = value
         elif any(column in grid.columns for grid in question.grids):
             raise ValueError(f"--set may not fix a column that the design varies, got {column}")
+        elif proposals and any(column == dimension.column for dimension in question.space):
+            raise ValueError(f"--set may not fix a column that proposals vary, got {column}; --trials 0 makes none")
+        elif column.startswith("train.") and not any(method_named(name).needs_behaviour for name in chosen):
+            raise ValueError(f"--set train.* is for methods with a critic, got {column}; cloning takes behaviour.*")
         else:
             base[column] = value
     changes: dict[str, Any] = {"base": base}
@@ -226,8 +243,8 @@ def make_sweep(question: Question, preset: Preset, options: Options, store: Stor
     grids = [grid for grid in question.grids if options.methods is None or grid.method in options.methods]
     design = tuple(training for grid in grids for training in grid.trainings(_for_grid(preset, grid)))
     kind = known_tasks()[question.task]
-    settings = question.world(options.world, options.data is not None, preset)
-    world = ensure_world(store, kind, settings, options.data)
+    world_settings = question.world(options.world, options.data is not None, preset)
+    world = ensure_world(store, kind, world_settings, options.data)
     for note in world.notes:
         say(note)
     task = load_task(store, kind.name, world.key)
@@ -246,9 +263,10 @@ def make_sweep(question: Question, preset: Preset, options: Options, store: Stor
     setting = Setting(
         data=Data(task=kind.name, world=world.key, reward=reward),
         backbone=backbone,
-        tune=Evaluation(**evaluation, split="tune", first_seed=FIRST_TUNE_SEED, episodes=preset.tune_episodes),
-        report=Evaluation(**evaluation, split="report", first_seed=FIRST_REPORT_SEED, episodes=preset.report_episodes),
+        tune=Evaluation(**evaluation, split="tune", first_seed=FIRST_SEED, episodes=preset.tune_episodes),
+        report=Evaluation(**evaluation, split="report", first_seed=FIRST_SEED, episodes=preset.report_episodes),
     )
+    _check_distinct(setting, design)
     ensure_start(store, _any_trial(setting, design), model)
     refinement = None
     if preset.proposals and question.refine in {training.method for training in design}:
@@ -334,7 +352,10 @@ def _comparisons(table: RunTable, method: str, baseline: str, fixed: Mapping[str
     planned = any(
         cell.method == method and all(cell.hyperparameters.get(c) == v for c, v in fixed.items()) for cell in cells
     )
-    return compare_methods(cells_of(table), method, baseline, fixed=fixed if planned else None)
+    try:
+        return compare_methods(cells_of(table), method, baseline, fixed=fixed if planned else None)
+    except ValueError:
+        return ()  # no cell has a tune score yet, or several are at the fixed point: the table stands without it
 
 
 def exhibits(report: Report) -> list[Path]:
@@ -362,6 +383,20 @@ def _for_grid(preset: Preset, grid: Grid) -> dict[str, Value]:
         return dict(preset.base)
     cloning = {f"train.{name}": value for name, value in dataclasses.asdict(preset.behaviour).items()}
     return {name: value for name, value in preset.base.items() if name.startswith("decode.")} | cloning
+
+
+def _check_distinct(setting: Setting, design: Sequence[Training]) -> None:
+    """Refuse a design in which one cell stands twice: SARSA is ILQL at τ = ½, and would be one row under two names.
+
+    Raises:
+        ValueError: It does.
+    """
+    seen: dict[str, str] = {}
+    for training in design:
+        for trial in setting.trials(training, 0, split="report"):
+            if trial.cell_id in seen:
+                raise ValueError(f"a design must hold a cell once, got one of {seen[trial.cell_id]} and {trial.method}")
+            seen[trial.cell_id] = trial.method
 
 
 def _any_trial(setting: Setting, design: Sequence[Training]) -> TrialSpec:

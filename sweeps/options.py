@@ -83,7 +83,7 @@ def parse(program: str, description: str, presets: Sequence[str], arguments: Seq
     add = parser.add_argument
     add("--preset", default="laptop", help=f"how big: {', '.join(presets)} (default: %(default)s)")
     add("--show", action="store_true", help="print the preset and stop")
-    add("--plan", action="store_true", help="print what would be done and what it costs, and stop")
+    add("--plan", action="store_true", help="prepare the world, print what would be trained and evaluated, and stop")
     add("--data", metavar="DIR", help="recorded dialogues: a directory or file; without it a world is generated")
     add("--world", help="which world, if not the one that follows from --data")
     add("--reward", help="training reward, and evaluation reward unless that is given")

@@ -23,8 +23,8 @@ class Preset:
         architecture: Sizes of a model that starts at random; None where `model` names a pretrained one.
         model: A pretrained model: a local folder, or a name on the Hugging Face hub.
         vocabulary: Size of the tokeniser trained on the data; 0 takes the pretrained model's own.
-        behaviour: How the behaviour policy, and with it the BC row, is trained.
-        base: Columns of all other trainings and decodings that the question does not vary.
+        behaviour: How the behaviour policy is trained, and with it every method that only clones.
+        base: Columns of the methods with a critic, and of all decodings, that the question does not vary.
         tune_episodes: Episodes on the tune scenes.
         report_episodes: Episodes on the report scenes.
         proposals: Proposals of the refinement.

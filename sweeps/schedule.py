@@ -273,10 +273,11 @@ class Schedule:
     def _tune_scores(self, trials: Sequence[TrialSpec]) -> dict[str, float]:
         """Mean returns on the tune scenes by decoding, of the trials that have one."""
         scores = {}
+        varying = _varying([trial.decode for trial in trials])
         for trial in trials:
             record = self._store.get("evaluation", trial.trial_id)
             if trial.evaluation == self._setting.tune and record is not None and record["status"] == "finished":
-                scores[_name(trial.decode)] = float(record["score"])
+                scores[_name(trial.decode, varying)] = float(record["score"])
         return scores
 
     def _reason(self, step: _Step) -> str:
@@ -386,7 +387,12 @@ def _failure(step: _Step, reason: str) -> Record:
     return {"status": "failed", "reason": reason, "method": step.training.method, "seed": step.seed}
 
 
-def _name(decode: Any) -> str:
-    """A decoding in a few words, for an attribute of a study."""
-    values = dataclasses.asdict(decode)
-    return f"beta={values['beta']:g}" if "beta" in values else "as trained"
+def _varying(decodes: Sequence[Any]) -> list[str]:
+    """The decoding hyperparameters in which some of these differ."""
+    values = [dataclasses.asdict(decode) for decode in decodes]
+    return [name for name in values[0] if len({value[name] for value in values}) > 1]
+
+
+def _name(decode: Any, varying: Sequence[str]) -> str:
+    """A decoding in a few words, for an attribute of a study; different decodings have different names."""
+    return " ".join(f"{name}={getattr(decode, name)}" for name in varying) or "as trained"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ilql import batch, decode, evaluate, losses, networks, train
+from ilql import batch, decode, evaluate, losses, networks, tokens, train
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, Range, Value, check, hyper, make
 from ilql.method import Method
 from ilql.methods import bc, method_named
@@ -153,7 +153,7 @@ class TrialSpec:
 
     @cached_property
     def trial_id(self) -> str:
-        """Key of the evaluation: a hash of everything."""
+        """Key of the evaluation: a hash of everything, under the name its weights go by."""
         return _hash(
             {
                 "weights": self.weights_id,
@@ -175,7 +175,7 @@ class TrialSpec:
         source = {"pretrained": self.backbone.pretrained} if self.backbone.vocabulary == 0 else {
             "world": self.data.world, "vocabulary": self.backbone.vocabulary
         }  # fmt: skip
-        return _hash({"stage": "tokenizer", **source})
+        return _hash({"stage": "tokenizer", "version": tokens.VERSION, **source})
 
     @property
     def backbone_key(self) -> str:

@@ -135,11 +135,7 @@ def load_tokenizer_stage(store: Store, spec: TrialSpec) -> Tokenizer:
 
 
 def load_tokens(store: Store, spec: TrialSpec) -> list[TokenSequence]:
-    """The dialogues a spec's training learns from: tokenised once, then selected by its method.
-
-    Raises:
-        ValueError: A dialogue does not fit the backbone's context.
-    """
+    """The dialogues a spec's training learns from: tokenised once, as a stage, then selected by its method."""
     method, task = spec.kind, load_task(store, spec.data.task, spec.data.world)
 
     def make(folder: Path) -> None:
