@@ -24,7 +24,7 @@ PAPER: Mapping[str, Value] = {
     "train.start": "pretrained",
     "decode.max_new_tokens": 40,
 }
-"""What the paper's visual-dialogue runs used (sections 6.2, 6.3 and 6.5 of the facts about its implementation)."""
+"""What the paper's visual-dialogue runs used, by the configurations of its public implementation (config/vis_dial)."""
 
 SMOKE = Preset(
     name="smoke",

@@ -1,6 +1,6 @@
 """Behaviour cloning: the language model learns to say what the agent's side of the recorded dialogues said.
 
-Differences from the paper's implementation (sections 3.2 and 3.8 of its code):
+Differences from the public implementation (Sea-Snell/Implicit-Language-Q-Learning, models/bc_lm.py):
 1. The mean is over action tokens, not over all tokens, so the loss does not shrink with the share of world text.
 
 The policy that every value method acts with is one such training, done once and frozen.

@@ -1,9 +1,8 @@
 """Filtered behaviour cloning (%BC): clone only the dialogues with the highest returns.
 
-Differences from the paper's implementation (its section 3.8):
-1. Ties at the boundary are broken by order of recording, the earlier kept first; there it depends on a sort's
-internals.
-   Returns are few distinct numbers here, so ties are the rule and not the exception.
+Differences from the public implementation (Sea-Snell/Implicit-Language-Q-Learning, visdial/visdial_dataset.py):
+1. Ties at the boundary are broken by order of recording, the earlier kept first; there it depends on the internals of
+   a sort. Returns are few distinct numbers here, so ties are the rule and not the exception.
 2. As in `bc`, the mean is over action tokens.
 """
 

@@ -5,14 +5,14 @@ L = L_Q + L_V + cql_weight · L_CQL, with Q̄ the smaller of the two target head
     L_Q   = Σ_i mean (r + γ (1 − terminal) V(s') − Q_i(a))²
     L_CQL = Σ_i mean (logsumexp_v Q_i(v) − Q_i(a))
 The policy that acts is softmax(log π_β + β (Q̄ − V)); V cancels in the softmax.
-Source: Snell et al. 2022 (arXiv 2206.11871), section 5, and its public implementation.
+Source: Snell et al. 2022 (arXiv 2206.11871), section 5, and its public implementation
+(Sea-Snell/Implicit-Language-Q-Learning, models/iql_model.py).
 
 Differences from the public implementation:
 1. Masks are stored, so a recording that was cut off has no phantom transition, and bootstraps from its final state.
 2. The target network never drops out.
-3. The policy is the frozen behaviour policy, trained once; `start` says what the value trunk starts from. The paper's
-runs
-   used the pretrained trunk; starting from the behaviour policy needs fewer steps.
+3. The policy is the frozen behaviour policy, trained once; `start` says what the value trunk starts from: the
+   pretrained model, as in the paper's runs, or the behaviour policy.
 """
 
 from __future__ import annotations

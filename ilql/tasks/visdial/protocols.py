@@ -132,7 +132,7 @@ class Guesser(Protocol):
 def percentiles(
     guesser: Guesser, scene_ids: Sequence[str], histories: Sequence[Sequence[Exchange]]
 ) -> npt.NDArray[np.float64]:
-    """Progress p = 1 - rank / (pool + 1) of each row, shape (rows,), in (0, 1): section 5.2.6 of the reference."""
+    """Progress p = 1 - rank / (pool + 1) of each row, shape (rows,), in (0, 1), as the paper's server counts it."""
     ranks = guesser.ranks(scene_ids, histories)
     progress: npt.NDArray[np.float64] = 1.0 - ranks / (guesser.pool + 1)
     return progress

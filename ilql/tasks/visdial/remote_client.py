@@ -1,4 +1,4 @@
-"""Several HTTP servers that answer and guess, spoken to as section 5.2.6 of the reference says.
+"""Several HTTP servers that answer and guess, spoken to as the paper's public environment does.
 
 A request is a form-encoded POST, a reply is JSON. A server that does not reply in time, refuses or replies with an
 error rests for a while, and the request goes to another; when no attempt is left, that is a `TaskFault`. So is a reply

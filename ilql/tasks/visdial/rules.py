@@ -1,4 +1,4 @@
-"""When an episode is over and what a question earns: sections 5.2.4 and 5.2.5 of the reference, as pure functions."""
+"""When an episode is over and what a question earns: the rules of the paper's public environment, as pure functions."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def question_reward(
     """What the question that got `answer` earns: its price, and the penalty if the answer is a penalised one.
 
     Its price is -1, or 0 for the question that ends the episode: the one that reaches the goal and, if `free_last_step`
-    (as published, 8.B10), also the last one allowed. The penalty is due on the ending question too.
+    (as published), also the last one allowed. The penalty is due on the ending question too.
 
     Args:
         answer: What the question was answered.

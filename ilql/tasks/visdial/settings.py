@@ -20,7 +20,7 @@ class Settings:
             after the caption and 1; in (0, 1].
         penalty: Added to the reward of a question whose answer is a penalised one; not positive.
         free_last_step: Whether the last question costs nothing even if the episode ends only because the turns are
-            used up, as published (8.B10).
+            used up, as published.
         train_scenes: Scenes of the generated world's training split, at least 2; the other worlds take what they find.
         tune_scenes: The same for the split on which settings are chosen.
         report_scenes: The same for the split that tables score.
