@@ -68,7 +68,7 @@ def belonging_to(mark: str) -> set[int]:
     return found
 
 
-def wait_until_gone(mark: str, *, seconds: float = 60) -> set[int]:
+def wait_until_gone(mark: str, *, seconds: float = 240) -> set[int]:
     """Processes of the mark that are still there after some time; they are ended, so that no test leaves any."""
     deadline = time.monotonic() + seconds
     while (left := belonging_to(mark)) and time.monotonic() < deadline:
