@@ -56,6 +56,7 @@ class Watchdog:
         self._ended = threading.Event()
         self._deciding = threading.Lock()
         self._finding: str | None = None
+        self._was_ignored = False
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
     def progress(self) -> None:
@@ -65,6 +66,10 @@ class Watchdog:
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("a watchdog must be entered in the main thread, which alone can be interrupted")
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # What a shell starts in the background ignores interrupts, and would wait for ever.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._was_ignored = True
         self.progress()
         self._thread.start()
         return self
@@ -111,6 +116,8 @@ class Watchdog:
         with self._deciding:
             self._ended.set()
         self._thread.join()
+        if self._was_ignored:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     @staticmethod
     def _attempt(action: Callable[[], object]) -> object:

@@ -172,9 +172,14 @@ def _no_sweep(store: Store, name: str) -> str:
     return unknown(name, "sweep of this store", [info.name for info in store.sweeps()])
 
 
+def _interrupt(number: int, frame: object) -> None:
+    """Answer a request to end as Ctrl-C, also where that is ignored, as in the background of a shell."""
+    raise KeyboardInterrupt
+
+
 def _guarded(run: Callable[[], int]) -> int:
     """Run; what the user can mend becomes one line and status 2, whatever else is wrong stays a traceback."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return run()
     except KeyboardInterrupt:

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.watchdog import StuckError, Watchdog
 
-pytestmark = pytest.mark.timeout(30)
+pytestmark = pytest.mark.timeout(150)
 
 
 def test_silence_ends_the_block_and_names_what_is_stuck() -> None:
@@ -20,8 +20,8 @@ def test_silence_ends_the_block_and_names_what_is_stuck() -> None:
         pytest.raises(StuckError, match="nothing was reported for 0 s: 1 x task train"),
         Watchdog(0.2, lambda: "1 x task train", check_seconds=0.05),
     ):
-        time.sleep(20)
-    assert time.monotonic() - start < 10
+        time.sleep(90)
+    assert time.monotonic() - start < 80  # it did not sleep to its end, however slow the machine is
 
 
 def test_silence_is_an_error_even_where_the_interrupt_was_swallowed() -> None:
@@ -35,13 +35,29 @@ def test_silence_is_an_error_even_where_the_interrupt_was_swallowed() -> None:
 
 def test_a_handler_that_takes_the_first_interrupt_for_itself_is_asked_again() -> None:
     def swallow(number: int, frame: object) -> None:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = signal.signal(signal.SIGINT, swallow)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, swallow)
     start = time.monotonic()
-    with pytest.raises(StuckError), Watchdog(0.2, lambda: "", check_seconds=0.05):
-        time.sleep(20)
-    assert time.monotonic() - start < 10
+    try:
+        with pytest.raises(StuckError), Watchdog(0.2, lambda: "", check_seconds=0.05):
+            time.sleep(90)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert time.monotonic() - start < 80
+
+
+def test_a_program_that_ignores_interrupts_is_interrupted_all_the_same() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does with what it starts in the background
+    start = time.monotonic()
+    try:
+        with pytest.raises(StuckError), Watchdog(0.2, lambda: "", check_seconds=0.05):
+            time.sleep(90)
+        assert time.monotonic() - start < 80
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_progress_keeps_it_quiet() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -186,6 +187,8 @@ class Commands:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # As from a terminal: what a shell starts in the background ignores Ctrl-C, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def run(self, *command: str | Path, timeout: float = 840) -> Finished:
