@@ -122,11 +122,11 @@ def _status(store: Store, given: argparse.Namespace) -> int:
 
 
 def _report(store: Store, given: argparse.Namespace) -> int:
-    from sweeps.experiment import print_report, write_sweep_report  # noqa: PLC0415
+    from sweeps.reporting import print_report, write_sweep_report  # noqa: PLC0415
 
-    task = (store.get("sweep", given.sweep) or {}).get("task")
-    against = next((q.against for q in map(_question, question_names()) if q.task == task), None)
-    report = write_sweep_report(store, given.sweep, None, against, mode="paper" if given.paper else "default")
+    asked = (store.get("sweep", given.sweep) or {}).get("question")
+    against = _question(asked).against if asked in question_names() else None
+    report = write_sweep_report(store, given.sweep, against, mode="paper" if given.paper else "default")
     print_report(*report, lambda line: print(line, flush=True))
     return 0
 

@@ -8,15 +8,8 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from analysis.ablation import Mode
-from analysis.cells import cells_of
-from analysis.comparison import Comparison, compare_methods, comparison_markdown
-from analysis.render import to_markdown
-from analysis.report import Report, write_report
-from analysis.runs import RunTable
 from cluster.connect import ClusterInfo, ConnectOptions, connect
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
@@ -28,6 +21,7 @@ from sweeps.plan import make_plan
 from sweeps.presets import Preset
 from sweeps.progress import Progress
 from sweeps.provenance import package_folders
+from sweeps.reporting import files_to_show, print_report, write_sweep_report
 from sweeps.schedule import Refinement, Schedule, Setting, no_room
 from sweeps.search import run_schedule
 from sweeps.space import Between, Grid, Training, known_columns, settings
@@ -133,7 +127,7 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         for line in plan.lines(concurrent=concurrent):
             say(line)
         mirror = Mirror(store, sweep.name, options.tracking) if options.mirror else None
-        store.put("sweep", sweep.name, _record(store, sweep, options))
+        store.put("sweep", sweep.name, _record(store, question, sweep, options))
         study = Study(
             store.folder / "optuna" / f"{sweep.name}.log",
             name=sweep.name,
@@ -172,9 +166,9 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
             say(f"the sweep ended before its plan was done; {resume}")
             return 1
         _drop_stale(store, sweep.name, schedule.members)
-    report, comparisons = write_sweep_report(store, sweep.name, question.methods, question.against)
+    report, comparisons = write_sweep_report(store, sweep.name, question.against)
     if mirror is not None:
-        mirror.finish(exhibits(report))
+        mirror.finish(files_to_show(report))
     print_report(report, comparisons, say)
     say(f"Optuna's view: optuna-dashboard {study.file}")
     if mirror is not None:
@@ -310,72 +304,6 @@ def places(info: ClusterInfo, resources: Resources, wanted: int | None) -> int:
     return max(1, min(fit, wanted or fit))
 
 
-def write_sweep_report(
-    store: Store,
-    sweep: str,
-    methods: Sequence[str] | None,
-    against: tuple[str, str, Mapping[str, float]] | None,
-    *,
-    mode: Mode = "default",
-) -> tuple[Report, tuple[Comparison, ...]]:
-    """Table, comparisons and figures of a sweep, from the store alone, under `<store>/reports/<sweep>/`.
-
-    Args:
-        store: Where the rows are.
-        sweep: The sweep's name.
-        methods: The table's rows, or None for the methods that have runs.
-        against: See `Question`, or None for no comparison.
-        mode: `paper` counts SARSA's cells in ILQL's row as well.
-
-    Raises:
-        ValueError: There is no such sweep.
-    """
-    runs = store.runs(sweep)
-    if not runs.height and store.get("sweep", sweep) is None:
-        raise ValueError(unknown(sweep, "sweep of this store", [info.name for info in store.sweeps()]))
-    finished = runs.filter(runs["status"] == "finished")["trial_id"].to_list()
-    columns = ["episode_seed", "scene", "return", "turns"]
-    table = RunTable(runs, store.episodes(finished, columns=columns if finished else None))
-    comparisons = () if against is None else _comparisons(table, *against)
-    shown = None if methods is None else [method for method in methods if method in set(table.methods)]
-    store.compact()
-    folder = store.folder / "reports" / sweep
-    report = write_report(table, folder, methods=shown or None, mode=mode, comparisons=comparisons)
-    return report, comparisons
-
-
-def _comparisons(table: RunTable, method: str, baseline: str, fixed: Mapping[str, float]) -> tuple[Comparison, ...]:
-    """The comparisons a question asks for, as far as their cells have finished runs."""
-    cells = [cell for cell in cells_of(table) if cell.seeds]
-    if not {method, baseline} <= {cell.method for cell in cells}:
-        return ()
-    planned = any(
-        cell.method == method and all(cell.hyperparameters.get(c) == v for c, v in fixed.items()) for cell in cells
-    )
-    try:
-        return compare_methods(cells_of(table), method, baseline, fixed=fixed if planned else None)
-    except ValueError:
-        return ()  # no cell has a tune score yet, or several are at the fixed point: the table stands without it
-
-
-def exhibits(report: Report) -> list[Path]:
-    """The report's files that stand for all of it: the page holds every interactive figure once."""
-    return [path for path in report.paths if path.parent.name != "figures" or path.suffix == ".svg"]
-
-
-def print_report(report: Report, comparisons: Sequence[Comparison], say: Callable[[str], None]) -> None:
-    """The table, the comparisons and where the files are."""
-    say("")
-    say(to_markdown(report.table))
-    for comparison in comparisons:
-        say(comparison_markdown(comparison))
-    for note in report.notes:
-        say(note)
-    say(f"report  {report.paths[0]}")
-    for path in report.paths[1:]:
-        say(f"        {path}")
-
-
 def _for_grid(preset: Preset, grid: Grid) -> dict[str, Value]:
     """Base columns for a grid: the value methods' steps and rates for those that have a critic, BC's for the others."""
     method = method_named(grid.method)
@@ -403,10 +331,11 @@ def _any_trial(setting: Setting, design: Sequence[Training]) -> TrialSpec:
     return setting.trials(design[0], 0, split="tune")[0]
 
 
-def _record(store: Store, sweep: Sweep, options: Options) -> dict[str, Any]:
+def _record(store: Store, question: Question, sweep: Sweep, options: Options) -> dict[str, Any]:
     earlier = store.get("sweep", sweep.name) or {}
     return {
         "created_at": earlier.get("created_at") or utc(),
+        "question": question.name,
         "task": sweep.setting.data.task,
         "methods": sorted({training.method for training in sweep.design}),
         "data.reward": sweep.setting.data.reward,

@@ -1,0 +1,78 @@
+"""Table, comparisons and figures of a sweep, from the store alone, and how they are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from analysis.ablation import Mode
+from analysis.cells import cells_of
+from analysis.comparison import Comparison, compare_methods, comparison_markdown
+from analysis.render import to_markdown
+from analysis.report import Report, write_report
+from analysis.runs import RunTable
+from ilql.hyperparameters import unknown
+from sweeps.store import Store
+
+
+def write_sweep_report(
+    store: Store,
+    sweep: str,
+    against: tuple[str, str, Mapping[str, float]] | None,
+    *,
+    mode: Mode = "default",
+) -> tuple[Report, tuple[Comparison, ...]]:
+    """Table, comparisons and figures of a sweep, from the store alone, under `<store>/reports/<sweep>/`.
+
+    Args:
+        store: Where the rows are.
+        sweep: The sweep's name.
+        against: See `Question`, or None for no comparison.
+        mode: `paper` counts SARSA's cells in ILQL's row as well.
+
+    Raises:
+        ValueError: There is no such sweep.
+    """
+    runs = store.runs(sweep)
+    if not runs.height and store.get("sweep", sweep) is None:
+        raise ValueError(unknown(sweep, "sweep of this store", [info.name for info in store.sweeps()]))
+    finished = runs.filter(runs["status"] == "finished")["trial_id"].to_list()
+    columns = ["episode_seed", "scene", "return", "turns"]
+    table = RunTable(runs, store.episodes(finished, columns=columns if finished else None))
+    comparisons = () if against is None else _comparisons(table, *against)
+    store.compact()
+    folder = store.folder / "reports" / sweep
+    report = write_report(table, folder, mode=mode, comparisons=comparisons)
+    return report, comparisons
+
+
+def _comparisons(table: RunTable, method: str, baseline: str, fixed: Mapping[str, float]) -> tuple[Comparison, ...]:
+    """The comparisons a question asks for, as far as their cells have finished runs."""
+    cells = [cell for cell in cells_of(table) if cell.seeds]
+    if not {method, baseline} <= {cell.method for cell in cells}:
+        return ()
+    planned = any(
+        cell.method == method and all(cell.hyperparameters.get(c) == v for c, v in fixed.items()) for cell in cells
+    )
+    try:
+        return compare_methods(cells_of(table), method, baseline, fixed=fixed if planned else None)
+    except ValueError:
+        return ()  # no cell has a tune score yet, or several are at the fixed point: the table stands without it
+
+
+def files_to_show(report: Report) -> list[Path]:
+    """The report's files that stand for all of it: the page holds every interactive figure once."""
+    return [path for path in report.paths if path.parent.name != "figures" or path.suffix == ".svg"]
+
+
+def print_report(report: Report, comparisons: Sequence[Comparison], say: Callable[[str], None]) -> None:
+    """The table, the comparisons and where the files are."""
+    say("")
+    say(to_markdown(report.table))
+    for comparison in comparisons:
+        say(comparison_markdown(comparison))
+    for note in report.notes:
+        say(note)
+    say(f"report  {report.paths[0]}")
+    for path in report.paths[1:]:
+        say(f"        {path}")
