@@ -120,9 +120,16 @@ def run_schedule(
         watchdog.progress()
         on_progress(name, numbers)
 
+    seen: tuple[int, int, tuple[str, ...]] | None = None
+
     def changed() -> None:
-        watchdog.progress()
-        on_change()
+        # Tune asks for a job all the time while a place is free: only a job that starts or ends is a sign of life.
+        nonlocal seen
+        now = (schedule.finished_jobs, schedule.cached_jobs, tuple(schedule.running_names))
+        if now != seen:
+            seen = now
+            watchdog.progress()
+            on_change()
 
     # With a worker group the trial itself only waits; its workers reserve what they need.
     needs = dict(CALLER_RESOURCES) if resources.in_group else {"CPU": 1.0}
