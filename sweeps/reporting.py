@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -39,25 +40,29 @@ def write_sweep_report(
     finished = runs.filter(runs["status"] == "finished")["trial_id"].to_list()
     columns = ["episode_seed", "scene", "return", "turns"]
     table = RunTable(runs, store.episodes(finished, columns=columns if finished else None))
-    comparisons = () if against is None else _comparisons(table, *against)
+    comparisons, missing = ((), None) if against is None else _comparisons(table, *against)
     store.compact()
     folder = store.folder / "reports" / sweep
     report = write_report(table, folder, mode=mode, comparisons=comparisons)
+    if missing is not None:
+        report = dataclasses.replace(report, notes=(*report.notes, missing))
     return report, comparisons
 
 
-def _comparisons(table: RunTable, method: str, baseline: str, fixed: Mapping[str, float]) -> tuple[Comparison, ...]:
-    """The comparisons a question asks for, as far as their cells have finished runs."""
+def _comparisons(
+    table: RunTable, method: str, baseline: str, fixed: Mapping[str, float]
+) -> tuple[tuple[Comparison, ...], str | None]:
+    """The comparisons a question asks for, as far as their cells have finished runs; else a line saying why not."""
     cells = [cell for cell in cells_of(table) if cell.seeds]
     if not {method, baseline} <= {cell.method for cell in cells}:
-        return ()
+        return (), None
     planned = any(
         cell.method == method and all(cell.hyperparameters.get(c) == v for c, v in fixed.items()) for cell in cells
     )
     try:
-        return compare_methods(cells_of(table), method, baseline, fixed=fixed if planned else None)
-    except ValueError:
-        return ()  # no cell has a tune score yet, or several are at the fixed point: the table stands without it
+        return compare_methods(cells_of(table), method, baseline, fixed=fixed if planned else None), None
+    except ValueError as error:  # no cell has a tune score yet, or several are at the fixed point
+        return (), f"no comparison of {method} and {baseline}: {error}"
 
 
 def files_to_show(report: Report) -> list[Path]:

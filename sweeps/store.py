@@ -56,7 +56,7 @@ class SweepInfo:
         task: The task it is about, or "" if its record does not say.
         methods: The methods of its members, sorted.
         cells: Number of distinct cells among its members.
-        wanted: Number of evaluations wanted, one per cell, training seed and split.
+        wanted: Number of evaluations wanted on the report scenes, one per cell and training seed.
         done: Number of those that finished.
         failed: Number of those that failed.
         stopped: Number of those that were stopped.
