@@ -188,6 +188,8 @@ def chosen_preset(question: Question, options: Options) -> Preset:
     if options.preset not in question.presets:
         raise KeyError(unknown(options.preset, "preset", question.presets))
     preset = question.presets[options.preset]
+    if options.data is not None:
+        preset = preset.for_data()
     proposals = preset.proposals if options.proposals is None else options.proposals
     chosen = [name for name in options.methods or question.methods if name in question.methods]
     known = known_columns(question.methods) + [f"behaviour.{f.name}" for f in dataclasses.fields(preset.behaviour)]

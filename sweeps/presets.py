@@ -25,6 +25,8 @@ class Preset:
         vocabulary: Size of the tokeniser trained on the data; 0 takes the pretrained model's own.
         behaviour: How the behaviour policy is trained, and with it every method that only clones.
         base: Columns of the methods with a critic, and of all decodings, that the question does not vary.
+        with_data: Columns, and the vocabulary, that differ where dialogues are given with `--data`: people's language
+            is richer than a generated world's.
         tune_episodes: Episodes on the tune scenes.
         report_episodes: Episodes on the report scenes.
         proposals: Proposals of the refinement.
@@ -42,6 +44,7 @@ class Preset:
     vocabulary: int
     behaviour: bc.Train
     base: Mapping[str, Value]
+    with_data: Mapping[str, Value] = field(default_factory=dict)
     tune_episodes: int
     report_episodes: int
     proposals: int
@@ -50,6 +53,12 @@ class Preset:
     seeds: int = 1
     resources: Resources
     paper: Mapping[str, Value] = field(default_factory=dict)
+
+    def for_data(self) -> Preset:
+        """The preset as it is where dialogues are given."""
+        columns = {name: value for name, value in self.with_data.items() if name != "vocabulary"}
+        vocabulary = int(str(self.with_data.get("vocabulary", self.vocabulary)))
+        return dataclasses.replace(self, base={**self.base, **columns}, vocabulary=vocabulary, with_data={})
 
     def shown(self) -> dict[str, Any]:
         """The preset as plain JSON values."""

@@ -63,6 +63,7 @@ LAPTOP = Preset(
         "train.max_tokens": 256,
         "decode.max_new_tokens": 20,
     },
+    with_data={"vocabulary": 2048, "train.steps": 1000},
     tune_episodes=128,
     report_episodes=256,
     proposals=4,

@@ -148,6 +148,19 @@ def test_show_prints_the_preset_as_it_would_be_used(capsys: pytest.CaptureFixtur
     assert not (tmp_path / "no").exists()
 
 
+def test_recorded_dialogues_have_sizes_of_their_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    shown = {}
+    for name, more in (
+        ("without", ()),
+        ("with", ("--data", "any")),
+        ("set", ("--data", "any", "--set", "train.steps=7")),
+    ):
+        assert cli.main(["run", "visdial", "--preset", "laptop", "--show", "--store", str(tmp_path / "no"), *more]) == 0
+        preset = json.loads(capsys.readouterr().out)
+        shown[name] = preset["vocabulary"], preset["base"]["train.steps"]
+    assert shown == {"without": (512, 500), "with": (2048, 1000), "set": (2048, 7)}
+
+
 def test_every_ablation_of_the_folder_is_a_question() -> None:
     files = {path.name.removesuffix("_ablation.py") for path in (ROOT / "sweeps").glob("*_ablation.py")}
     assert set(cli.question_names()) == files >= {"bandit", "visdial"}
