@@ -23,7 +23,7 @@ from torch import Tensor
 from ilql.dialogue import Dialogue
 from ilql.tokens import Tokenizer
 
-VERSION = 1
+VERSION = 2
 """Raised when the meaning of tokenised data changes; part of every key that depends on it."""
 
 
@@ -36,21 +36,25 @@ class TokenSequence:
         action_positions: Shape (K,), increasing positions p whose next token the agent chose.
         state_positions: Shape (K + 1,), the same positions and the final state's.
         rewards: Shape (K,), floats.
+        ends: Shape (K,), true on actions that end an utterance: the choice of its `eoa`.
         ended: True if the episode ends after the last action; False if it goes on from the final state unseen.
+        number: The dialogue's place in the data, by which what was made for it once is found again.
     """
 
     tokens: npt.NDArray[np.int64]
     action_positions: npt.NDArray[np.int64]
     state_positions: npt.NDArray[np.int64]
     rewards: npt.NDArray[np.float32]
+    ends: npt.NDArray[np.bool_]
     ended: bool
+    number: int = 0
 
     def __post_init__(self) -> None:
         actions = len(self.action_positions)
-        if len(self.state_positions) != actions + 1 or len(self.rewards) != actions:
+        if len(self.state_positions) != actions + 1 or len(self.rewards) != actions or len(self.ends) != actions:
             raise ValueError(
-                f"{actions} actions need {actions + 1} states and {actions} rewards, "
-                f"got {len(self.state_positions)} and {len(self.rewards)}"
+                f"{actions} actions need {actions + 1} states, {actions} rewards and {actions} marks of an end, "
+                f"got {len(self.state_positions)}, {len(self.rewards)} and {len(self.ends)}"
             )
 
 
@@ -67,12 +71,14 @@ def tokenize(dialogue: Dialogue, tokenizer: Tokenizer, *, max_tokens: int | None
     tokens = [tokenizer.structural("boa" if agent_opens else "bos")]
     positions: list[int] = []
     rewards: list[float] = []
+    ends: list[bool] = []
     for turn in dialogue.turns:
         start = len(tokens) - 1  # the boundary before this turn, from which its first token is chosen
         tokens += [*tokenizer.encode(turn.text), tokenizer.structural("eoa" if turn.by_agent else "eos")]
         if turn.by_agent:
             positions += range(start, len(tokens) - 1)
             rewards += [0.0] * (len(tokens) - 2 - start) + [turn.reward]
+            ends += [False] * (len(tokens) - 2 - start) + [True]
     if dialogue.ended:
         tokens.append(tokenizer.structural("eod"))
     states, ended = [*positions, len(tokens) - 1], dialogue.ended
@@ -81,12 +87,14 @@ def tokenize(dialogue: Dialogue, tokenizer: Tokenizer, *, max_tokens: int | None
         states = [p for p in states if p < max_tokens]
         actions = max(0, min(sum(p < max_tokens - 1 for p in positions), len(states) - 1))
         positions, rewards, states = positions[:actions], rewards[:actions], states[: actions + 1]
+        ends = ends[:actions]
         states = states or [max_tokens - 1]
     return TokenSequence(
         np.asarray(tokens, dtype=np.int64),
         np.asarray(positions, dtype=np.int64),
         np.asarray(states, dtype=np.int64),
         np.asarray(rewards, dtype=np.float32),
+        np.asarray(ends, dtype=np.bool_),
         ended,
     )
 
@@ -103,7 +111,9 @@ class TokenBatch:
         actions: Shape (B, K), the chosen ids, tokens[action_positions + 1].
         action_mask: Shape (B, K), true on real actions.
         rewards: Shape (B, K), floats.
+        ends: Shape (B, K), true on real actions that end an utterance.
         terminal: Shape (B, K), true if the episode ends after this action.
+        numbers: Shape (B,), each dialogue's place in the data.
     """
 
     tokens: Tensor
@@ -113,7 +123,9 @@ class TokenBatch:
     actions: Tensor
     action_mask: Tensor
     rewards: Tensor
+    ends: Tensor
     terminal: Tensor
+    numbers: Tensor
 
     def to(self, device: torch.device) -> TokenBatch:
         """The same batch on a device."""
@@ -135,23 +147,25 @@ def collate(sequences: Sequence[TokenSequence], *, pad: int) -> TokenBatch:
     actions = np.zeros((rows, most), dtype=np.int64)
     mask = np.zeros((rows, most), dtype=np.bool_)
     rewards = np.zeros((rows, most), dtype=np.float32)
+    ends = np.zeros((rows, most), dtype=np.bool_)
     terminal = np.zeros((rows, most), dtype=np.bool_)
     for row, sequence in enumerate(sequences):
         length, count = len(sequence.tokens), len(sequence.action_positions)
         tokens[row, :length], attention[row, :length] = sequence.tokens, True
         positions[row, :count], states[row, : count + 1] = sequence.action_positions, sequence.state_positions
         actions[row, :count] = sequence.tokens[sequence.action_positions + 1]
-        mask[row, :count], rewards[row, :count] = True, sequence.rewards
+        mask[row, :count], rewards[row, :count], ends[row, :count] = True, sequence.rewards, sequence.ends
         if count:
             terminal[row, count - 1] = sequence.ended
-    parts = (tokens, attention, positions, states, actions, mask, rewards, terminal)
+    numbers = np.asarray([s.number for s in sequences], dtype=np.int64)
+    parts = (tokens, attention, positions, states, actions, mask, rewards, ends, terminal, numbers)
     return TokenBatch(*(torch.from_numpy(part) for part in parts))
 
 
-def dialogue_weights(action_mask: Tensor) -> Tensor:
-    """Shape (B, K): 1 / (number of the row's actions) on real actions, so that a mean weighs every dialogue alike."""
-    counts = action_mask.sum(dim=1, keepdim=True).clamp(min=1)
-    return action_mask / counts
+def dialogue_weights(mask: Tensor) -> Tensor:
+    """Shape (B, K): 1 / (number of the row's true entries) on those, so that a mean weighs every dialogue alike."""
+    counts = mask.sum(dim=1, keepdim=True).clamp(min=1)
+    return mask / counts
 
 
 def batch_order(size: int, *, batch_size: int, seed: int, start: int = 0) -> Iterator[npt.NDArray[np.int64]]:
@@ -189,6 +203,7 @@ def save_sequences(sequences: Sequence[TokenSequence], file: Path) -> None:
         action_counts=np.asarray([len(s.action_positions) for s in sequences], dtype=np.int64),
         last_states=np.asarray([s.state_positions[-1] for s in sequences], dtype=np.int64),
         rewards=np.concatenate([*(s.rewards for s in sequences), np.zeros(0, dtype=np.float32)]),
+        ends=np.concatenate([*(s.ends for s in sequences), np.zeros(0, dtype=np.bool_)]),
         ended=np.asarray([s.ended for s in sequences], dtype=np.bool_),
     )
 
@@ -200,9 +215,9 @@ def load_sequences(file: Path) -> list[TokenSequence]:
         tokens = np.split(data["tokens"].astype(np.int64), np.cumsum(data["token_counts"]))[:-1]
         cuts = np.cumsum(data["action_counts"])
         positions = np.split(data["action_positions"].astype(np.int64), cuts)[:-1]
-        rewards = np.split(data["rewards"], cuts)[:-1]
+        rewards, ends = np.split(data["rewards"], cuts)[:-1], np.split(data["ends"], cuts)[:-1]
         last, ended = data["last_states"], data["ended"]
     return [
-        TokenSequence(t, p, np.append(p, s), r, bool(e))
-        for t, p, s, r, e in zip(tokens, positions, last, rewards, ended, strict=True)
+        TokenSequence(t, p, np.append(p, s), r, u, bool(e), number)
+        for number, (t, p, s, r, u, e) in enumerate(zip(tokens, positions, last, rewards, ends, ended, strict=True))
     ]

@@ -7,12 +7,16 @@ A speaker has a fixed number of slots, each holding one conversation. Every forw
 what a slot says depends on its own conversation and not on what is in the slots beside it. Slots of different β,
 temperature or scene share the passes. Conversations are never encoded twice: between turns only what is new is fed.
 
-At most two transformers run: the language model, and the critic where there is a tilt. V is not needed: it shifts all
-tokens' scores alike.
+At most two transformers run: the language model, and the critic's or the judge's. V is not needed: it shifts the scores
+of all tokens alike.
+
+A judge ranks whole utterances: candidates are drawn one after the other in the same slot, each heard to its end and
+judged there, and the slot goes back to where it was.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,11 +27,12 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
-from ilql.method import Actor, Decoding
-from ilql.networks import QNetwork, context_length, trunk_of
+from ilql.choose import Knobs, choose
+from ilql.method import Actor, Decoding, Manner
+from ilql.networks import context_length, trunk_of
 from ilql.tokens import Tokenizer
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings would say something else; part of every evaluation's key."""
 
 CHUNK = 16
@@ -72,7 +77,7 @@ class Utterance:
         tokens: The ids chosen, with the `eoa` that ended them if there was one.
         finished: True if it ended itself; False if it ran into its limit or the context's end.
         log_ratio: Σ log π(a) − log π_β(a) over its tokens: π the tilted distribution, π_β the untouched language
-            model's.
+            model's. Of the best of N draws, its expectation at most: log N − (N − 1)/N.
     """
 
     text: str
@@ -88,14 +93,42 @@ class Voice:
     Attributes:
         slot: Which slot.
         decode: The decoding settings.
-        beta: The tilt, in [0, ∞].
+        manner: What is added to the language model.
         generator: Draws one uniform number per token if it does not decode greedily.
     """
 
     slot: int
     decode: Decoding
-    beta: float
+    manner: Manner
     generator: np.random.Generator
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An utterance that was drawn and not yet said.
+
+    Attributes:
+        tokens: The ids chosen, with the `eoa` that ended them if there was one.
+        finished: True if it ended itself.
+        log_ratio: As an utterance's.
+        log_probability: Σ log π_β(a) over its tokens.
+        last: The reader's hidden state at its `eoa`, shape (D,).
+        mean: The mean of the reader's hidden states of the whole conversation up to there, shape (D,).
+    """
+
+    tokens: tuple[int, ...]
+    finished: bool
+    log_ratio: float
+    log_probability: float
+    last: Tensor
+    mean: Tensor
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Stands, among the ids a slot hears, for the return it is asked for."""
+
+    target_return: float
 
 
 class Speaker:
@@ -110,27 +143,38 @@ class Speaker:
 
     def __init__(self, actor: Actor, tokenizer: Tokenizer, *, slots: int, device: torch.device) -> None:
         self._language_model = actor.language_model.to(device).eval()
-        self._critic = None if actor.critic is None else actor.critic.to(device).eval()
-        if self._critic is not None and not isinstance(self._critic, QNetwork):
-            raise TypeError(f"a critic must be a QNetwork, got {type(self._critic).__name__}")
+        self._critic, self._judge, self._condition = actor.critic, actor.judge, actor.condition
+        for part in (actor.critic, actor.judge):
+            if isinstance(part, nn.Module):
+                part.to(device).eval()
         self._tokenizer = tokenizer
         self._slots, self._device = slots, device
         self._capacity = context_length(self._language_model)
         columns = self._capacity + CHUNK  # room behind the context for the padding of a chunk
+        readers = [None if part is None else part.trunk for part in (self._critic, self._judge)]
         self._trunks: list[tuple[nn.Module, SlotCache]] = [
             (trunk, SlotCache(slots, columns))
-            for trunk in [trunk_of(self._language_model)] + ([] if self._critic is None else [self._critic.trunk])
+            for trunk in [trunk_of(self._language_model), *(reader for reader in readers if reader is not None)]
         ]
         self._columns = torch.arange(columns, device=device)
         self._lengths = torch.zeros(slots, dtype=torch.long, device=device)
-        self._pending: list[list[int]] = [[] for _ in range(slots)]
+        self._pending: list[list[int | Asked]] = [[] for _ in range(slots)]
         self._last: list[Tensor] = []
+        self._sum = torch.zeros(0)
         self._writable = torch.from_numpy(tokenizer.writable()).to(device)
 
+    @torch.inference_mode()  # as whatever made the tensors it writes into
     def restart(self, slot: int) -> None:
         """Forget the slot's conversation."""
         self._lengths[slot] = 0
         self._pending[slot] = []
+        if len(self._sum):
+            self._sum[slot] = 0
+
+    def ask(self, slot: int, target_return: float) -> None:
+        """Ask the slot for a return, at this place of its conversation."""
+        assert self._condition is not None, "only a policy that was trained with returns can be asked for one"
+        self._pending[slot].append(Asked(target_return))
 
     def hear(self, slot: int, ids: Sequence[int]) -> None:
         """Tokens the slot's conversation goes on with, before it speaks next."""
@@ -138,36 +182,95 @@ class Speaker:
 
     @torch.inference_mode()
     def speak(self, voices: Sequence[Voice]) -> list[Utterance]:
-        """One utterance from each of the given slots, each of which must have heard something new."""
+        """One utterance from each of the given slots, each of which must have heard something new.
+
+        All of them rank candidates, or none does.
+        """
         room = self._hear_pending(voices)
-        knobs = _knobs(voices, self._slots, self._device)
+        if self._judge is None:
+            drafts = self._draw(voices, room, [v.manner.beta for v in voices])
+            for v, draft in zip(voices, drafts, strict=True):
+                # The last token is not fed yet: it goes with the world's answer, in one pass.
+                self._pending[v.slot] = [*draft.tokens[-1:], *self._missing_end(draft)]
+        else:
+            drafts = self._draw_best(voices, room)
+            for v, draft in zip(voices, drafts, strict=True):
+                self._pending[v.slot] = [*draft.tokens, *self._missing_end(draft)]
+        return [Utterance(self._tokenizer.decode(d.tokens), d.tokens, d.finished, d.log_ratio) for d in drafts]
+
+    @torch.inference_mode()
+    def propose(self, voices: Sequence[Voice], count: int) -> list[list[Draft]]:
+        """So many utterances of the language model from each of the given slots, none of them said.
+
+        The slots stay where they are: they can speak, hear what somebody else says, or propose again.
+        """
+        room = self._hear_pending(voices)
+        return [list(drafts) for drafts in zip(*(self._propose(voices, room) for _ in range(count)), strict=True)]
+
+    def _propose(self, voices: Sequence[Voice], room: Mapping[int, int]) -> list[Draft]:
+        """One proposal of each slot, heard to its end, and every slot back where it was."""
+        lengths, last, sums = self._lengths.clone(), list(self._last), self._sum.clone()
+        drafts = self._draw(voices, room, [0.0] * len(voices))
+        self._lengths, self._last, self._sum = lengths.clone(), list(last), sums.clone()
+        rest = {v.slot: [*d.tokens, *self._missing_end(d)] for v, d in zip(voices, drafts, strict=True)}
+        while waiting := {slot: tokens[:CHUNK] for slot, tokens in rest.items() if tokens}:
+            self._forward(waiting, width=CHUNK)
+            rest = {slot: tokens[CHUNK:] for slot, tokens in rest.items()}
+        mean = self._sum / self._lengths.clamp(min=1)[:, None]
+        heard = [
+            dataclasses.replace(d, last=self._last[-1][v.slot].clone(), mean=mean[v.slot].clone())
+            for v, d in zip(voices, drafts, strict=True)
+        ]
+        self._lengths, self._last, self._sum = lengths, last, sums
+        return heard
+
+    def _draw_best(self, voices: Sequence[Voice], room: Mapping[int, int]) -> list[Draft]:
+        """Of each slot's proposals the one the judge likes best, the first of several."""
+        assert self._judge is not None
+        best: dict[int, tuple[float, Draft]] = {}
+        for number in range(max(v.manner.candidates for v in voices)):
+            proposing = [v for v in voices if number < v.manner.candidates]
+            drafts = self._propose(proposing, room)
+            rows = [drafts[0]] * self._slots  # every slot's row, since the shape of a matrix product can move a bit
+            for v, draft in zip(proposing, drafts, strict=True):
+                rows[v.slot] = draft
+            last, mean = (torch.stack(states) for states in zip(*((d.last, d.mean) for d in rows), strict=True))
+            judged = self._judge.score(last, mean).tolist()
+            for v, draft in zip(proposing, drafts, strict=True):
+                score = judged[v.slot] + v.manner.log_prob_weight * draft.log_probability
+                if v.slot not in best or score > best[v.slot][0]:
+                    n = v.manner.candidates
+                    best[v.slot] = score, dataclasses.replace(draft, log_ratio=math.log(n) - (n - 1) / n)
+        return [best[v.slot][1] for v in voices]
+
+    def _missing_end(self, draft: Draft) -> list[int]:
+        return [] if draft.finished else [self._tokenizer.structural("eoa")]
+
+    def _draw(self, voices: Sequence[Voice], room: Mapping[int, int], betas: Sequence[float]) -> list[Draft]:
+        """Choose tokens until every slot has ended or come to its limit; the last token of each is not fed."""
+        knobs = _knobs(voices, betas, self._slots, self._device)
         limits = {v.slot: min(v.decode.max_new_tokens, room[v.slot]) for v in voices}
         end = self._tokenizer.structural("eoa")
         said: dict[int, list[int]] = {v.slot: [] for v in voices}
-        ratios = dict.fromkeys(said, 0.0)
+        ratios, log_probabilities = dict.fromkeys(said, 0.0), dict.fromkeys(said, 0.0)
         speaking = [v for v in voices if limits[v.slot] > 0]
         while speaking:
             uniform = torch.zeros(self._slots, dtype=torch.float64)
             for v in speaking:
                 if not v.decode.greedy:
                     uniform[v.slot] = v.generator.random()
-            tokens, log_ratio = self._choose(knobs, uniform.to(self._device))
-            chosen, ratio = tokens.tolist(), log_ratio.tolist()
-            going = []
+            tokens, log_ratio, log_base = self._choose(knobs, uniform.to(self._device))
+            chosen, ratio, base = tokens.tolist(), log_ratio.tolist(), log_base.tolist()
             for v in speaking:
                 said[v.slot].append(chosen[v.slot])
                 ratios[v.slot] += ratio[v.slot]
-                if chosen[v.slot] == end:
-                    self._pending[v.slot] = [end]  # fed with the world's answer, in one pass
-                elif len(said[v.slot]) < limits[v.slot]:
-                    going.append(v)
-                else:
-                    self._pending[v.slot] = [chosen[v.slot], end]
-            speaking = going
+                log_probabilities[v.slot] += base[v.slot]
+            speaking = [v for v in speaking if chosen[v.slot] != end and len(said[v.slot]) < limits[v.slot]]
             if speaking:
                 self._forward({v.slot: [chosen[v.slot]] for v in speaking}, width=1)
+        nothing = torch.zeros(0)
         return [
-            Utterance(self._tokenizer.decode(ids), tuple(ids), ids[-1:] == [end], ratios[slot])
+            Draft(tuple(ids), ids[-1:] == [end], ratios[slot], log_probabilities[slot], nothing, nothing)
             for slot, ids in said.items()
         ]
 
@@ -191,114 +294,71 @@ class Speaker:
         # The last token said is never fed alone, so a full context may still be left by one.
         return {v.slot: max(0, self._capacity - lengths[v.slot] - 1) for v in voices}
 
-    def _forward(self, new: Mapping[int, list[int]], *, width: int) -> None:
+    def _forward(self, new: Mapping[int, Sequence[int | Asked]], *, width: int) -> None:
         """Feed up to `width` new tokens to some slots; keep the hidden state of each one's last."""
         ids = torch.zeros(self._slots, width, dtype=torch.long)
         counts = torch.zeros(self._slots, dtype=torch.long)
+        asked = torch.full((self._slots, width), torch.nan)
         for slot, tokens in new.items():
-            ids[slot, : len(tokens)] = torch.tensor(tokens)
+            ids[slot, : len(tokens)] = torch.tensor([0 if isinstance(token, Asked) else token for token in tokens])
             counts[slot] = len(tokens)
+            for place, token in enumerate(tokens):
+                if isinstance(token, Asked):
+                    asked[slot, place] = token.target_return
         ids, counts = ids.to(self._device), counts.to(self._device)
         start = self._lengths.clamp(max=self._capacity)
         columns = start[:, None] + self._columns[:width]
         mask = (self._columns <= columns[..., None])[:, None]
         last = (counts - 1).clamp(min=0)[:, None, None]
         states = []
-        for trunk, cache in self._trunks:
+        for number, (trunk, cache) in enumerate(self._trunks):
             cache.positions = columns
             hidden = trunk(
-                input_ids=ids,
+                **({"input_ids": ids} if number or self._condition is None else self._embedded(trunk, ids, asked)),
                 attention_mask=mask,
                 position_ids=columns.clamp(max=self._capacity - 1),
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state
             states.append(hidden.gather(1, last.expand(-1, -1, hidden.shape[-1])).squeeze(1))
+        if self._judge is not None:
+            real = torch.arange(width, device=self._device) < counts[:, None]
+            added = (hidden * real[..., None]).sum(1)  # the reader's: it is the last of the trunks
+            self._sum = added + self._sum if len(self._sum) else added
         fed = (counts > 0)[:, None]
         old = self._last or states
         self._last = [torch.where(fed, state, before) for state, before in zip(states, old, strict=True)]
         self._lengths += counts
 
-    def _choose(self, knobs: Knobs, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    def _embedded(self, trunk: nn.Module, ids: Tensor, asked: Tensor) -> dict[str, Tensor]:
+        """The ids as embeddings, shape (S, C, D), with those of the returns that are asked for, where one is."""
+        assert self._condition is not None
+        asked = asked.to(self._device)
+        embeddings: Tensor = trunk.get_input_embeddings()(ids)  # type: ignore[operator]
+        returns = self._condition(asked.nan_to_num()).to(embeddings.dtype)
+        return {"inputs_embeds": torch.where(asked.isnan()[..., None], embeddings, returns)}
+
+    def _choose(self, knobs: Knobs, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = self._language_model.get_output_embeddings()(self._last[0]).float()  # type: ignore[operator]
-        q = None if self._critic is None else self._critic.minimum(self._last[1]).float()  # type: ignore[operator]
+        q = None if self._critic is None else self._critic.minimum(self._last[1]).float()
         return choose(logits, q, self._writable, knobs, uniform)
 
 
-@dataclass(frozen=True)
-class Knobs:
-    """Decoding settings as tensors, one entry per slot, shape (S,) each."""
-
-    beta: Tensor
-    temperature: Tensor
-    top_k: Tensor
-    top_p: Tensor
-    greedy: Tensor
-
-
-def choose(logits: Tensor, q: Tensor | None, writable: Tensor, knobs: Knobs, uniform: Tensor) -> tuple[Tensor, Tensor]:
-    """The next token of every slot, and its log π − log π_β.
-
-    π(v) ∝ exp(ℓ(v) + β Q(v)), where ℓ are the language model's log-probabilities after temperature, top-k and top-p.
-    With β = ∞ the language model is left out: the token with the highest Q, and log π = 0. Only writable tokens are
-    chosen, and π_β is the language model among those.
-
-    Args:
-        logits: The language model's, shape (S, V).
-        q: The critic's Q, shape (S, V), or None for no tilt.
-        writable: Shape (V,), true for tokens a policy may choose.
-        knobs: Settings per slot.
-        uniform: Shape (S,), float64 in [0, 1): the draw of slots that sample, by inverting the distribution function.
-
-    Returns:
-        Tokens, shape (S,), and log-ratios, shape (S,).
-    """
-    base = torch.where(writable, logits, -torch.inf).log_softmax(dim=-1)
-    score = filtered(base / knobs.temperature[:, None], top_k=knobs.top_k, top_p=knobs.top_p)
-    without_model = torch.isinf(knobs.beta)
-    if q is not None:
-        finite = torch.where(without_model, torch.zeros_like(knobs.beta), knobs.beta)
-        score = torch.where(without_model[:, None], q, score + finite[:, None] * q)
-        score = torch.where(writable, score, -torch.inf)
-    log_policy = score.log_softmax(dim=-1)
-    greedy = score.argmax(dim=-1)
-    cumulative = log_policy.double().exp().cumsum(dim=-1)
-    drawn = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(dim=-1).clamp(max=score.shape[-1] - 1)
-    tokens = torch.where(knobs.greedy | without_model, greedy, drawn)
-    picked = tokens[:, None]
-    log_pi = torch.where(without_model, 0.0, log_policy.gather(1, picked).squeeze(1))
-    return tokens, log_pi - base.gather(1, picked).squeeze(1)
-
-
-def filtered(logits: Tensor, *, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """Logits with all but the top k, and all but the smallest set of probability above p, at −∞; per row, shape (S, V).
-
-    The token that crosses p is kept. k = 0 and p = 1 keep everything. Equal logits are ranked by id.
-    """
-    order = logits.argsort(dim=-1, descending=True, stable=True)
-    ranked = logits.gather(1, order)
-    probability = ranked.softmax(dim=-1)
-    before = probability.cumsum(dim=-1) - probability
-    rank = torch.arange(logits.shape[-1], device=logits.device)
-    outside_k = (top_k[:, None] > 0) & (rank >= top_k[:, None])
-    outside_p = (top_p[:, None] < 1) & (before > top_p[:, None])
-    ranked = ranked.masked_fill(outside_k | outside_p, -torch.inf)
-    return torch.empty_like(logits).scatter_(1, order, ranked)
-
-
-def _knobs(voices: Sequence[Voice], slots: int, device: torch.device) -> Knobs:
+def _knobs(voices: Sequence[Voice], betas: Sequence[float], slots: int, device: torch.device) -> Knobs:
     """Settings of the speaking slots as tensors; the others' entries are harmless."""
     beta, temperature, top_p = [0.0] * slots, [1.0] * slots, [1.0] * slots
-    top_k, greedy = [0] * slots, [True] * slots
-    for v in voices:
-        beta[v.slot], temperature[v.slot], top_p[v.slot] = v.beta, v.decode.temperature, v.decode.top_p
+    top_k, greedy, after = [0] * slots, [True] * slots, [False] * slots
+    for v, tilt in zip(voices, betas, strict=True):
+        beta[v.slot], temperature[v.slot], top_p[v.slot] = tilt, v.decode.temperature, v.decode.top_p
         top_k[v.slot], greedy[v.slot] = v.decode.top_k, v.decode.greedy
-        if math.isnan(v.beta) or v.beta < 0:
-            raise ValueError(f"beta must be at least 0, got {v.beta}")
+        after[v.slot] = v.manner.filter_after
+        if math.isnan(tilt) or tilt < 0:
+            raise ValueError(f"beta must be at least 0, got {tilt}")
     return Knobs(
         torch.tensor(beta, device=device),
         torch.tensor(temperature, device=device),
         torch.tensor(top_k, device=device),
         torch.tensor(top_p, device=device),
         torch.tensor(greedy, device=device),
+        torch.tensor(after, device=device) if any(after) else None,
     )

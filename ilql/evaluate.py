@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ilql.batch import tokenize
+from ilql.batch import TokenSequence, tokenize
 from ilql.decode import Speaker, Utterance, Voice
 from ilql.dialogue import Dialogue, Turn
-from ilql.method import Actor, Decoding
+from ilql.method import Actor, Decoding, Manner
 from ilql.task import Environment, Reply, Task
 from ilql.tokens import Tokenizer
 
-VERSION = 1
+VERSION = 2
 """Raised when an episode or its measures mean something else; part of every evaluation's key."""
 
 SLOTS = 64
@@ -54,10 +55,22 @@ class Episode:
 
 @dataclass(frozen=True)
 class Player:
-    """One way of decoding, and its tilt."""
+    """One way of acting.
+
+    Attributes:
+        decode: How tokens are chosen.
+        manner: What is added to the language model.
+        reward: The reward it was trained on, by which it counts what is left of a return it was asked for.
+    """
 
     decode: Decoding
-    beta: float
+    manner: Manner
+    reward: str = ""
+
+    def left(self, rewards: Mapping[str, Sequence[float]]) -> float:
+        """What is left of the return it was asked for after these rewards, by the reward's name."""
+        assert self.manner.target_return is not None
+        return self.manner.target_return - math.fsum(rewards.get(self.reward, ()))
 
 
 class _Running:
@@ -134,7 +147,16 @@ def play(
     Raises:
         TaskFault: The world failed.
     """
-    speaker = Speaker(actor, tokenizer, slots=slots, device=device)
+    if len({player.manner.online_critic for player in players}) > 1:
+        # A speaker has one critic, so that two transformers run and no third: each kind of player plays by itself.
+        played: dict[int, list[Episode]] = {}
+        for online in (False, True):
+            chosen = [number for number, player in enumerate(players) if player.manner.online_critic is online]
+            group = [players[number] for number in chosen]
+            episodes = play(task, split, actor, tokenizer, group, seeds, device=device, slots=slots)
+            played |= dict(zip(chosen, episodes, strict=True))
+        return [played[number] for number in range(len(players))]
+    speaker = Speaker(_acting(actor, players), tokenizer, slots=slots, device=device)
     jobs = [(p, s) for s in range(len(seeds)) for p in range(len(players))]
     done: dict[tuple[int, int], Episode] = {}
     running: dict[int, tuple[tuple[int, int], _Running]] = {}
@@ -146,12 +168,17 @@ def play(
                 episode = _Running(player, task.environment(seed, split), seed)
                 running[slot] = (job, episode)
                 speaker.restart(slot)
+                if player.manner.target_return is not None and not player.manner.asked_each_turn:
+                    speaker.ask(slot, player.left({}))
                 speaker.hear(slot, _opening(episode, tokenizer))
         if not running:
             return [[done[p, s] for s in range(len(seeds))] for p in range(len(players))]
         order = sorted(running)
+        for slot, (_, episode) in running.items():
+            if episode.player.manner.asked_each_turn:
+                speaker.ask(slot, episode.player.left(episode.rewards))
         voices = [
-            Voice(slot, e.player.decode, e.player.beta, e.generator)
+            Voice(slot, e.player.decode, e.player.manner, e.generator)
             for slot, (_, e) in ((s, running[s]) for s in order)
         ]
         utterances = speaker.speak(voices)
@@ -166,6 +193,12 @@ def play(
                 speaker.hear(slot, [*tokenizer.encode(reply.text), tokenizer.structural("eos")])
         if on_episode is not None:
             on_episode(len(done))
+
+
+def _acting(actor: Actor, players: Sequence[Player]) -> Actor:
+    """The actor with the critic that the players, who agree in that, tilt with."""
+    online = any(player.manner.online_critic for player in players)
+    return dataclasses.replace(actor, critic=actor.online) if online else actor
 
 
 def _opening(episode: _Running, tokenizer: Tokenizer) -> list[int]:
@@ -183,7 +216,7 @@ def reply_to(
     """What the agent says next in a dialogue that was begun elsewhere.
 
     Args:
-        dialogue: What was said so far, by anyone; rewards do not matter.
+        dialogue: What was said so far, by anyone; rewards matter only to a policy that counts what is left of a return.
         actor: The networks that act.
         tokenizer: Theirs.
         player: How to decode.
@@ -191,6 +224,23 @@ def reply_to(
         device: Where the networks run.
     """
     heard = tokenize(Dialogue(dialogue.turns, ended=False), tokenizer)
-    speaker = Speaker(actor, tokenizer, slots=1, device=device)
-    speaker.hear(0, heard.tokens.tolist())
-    return speaker.speak([Voice(0, player.decode, player.beta, np.random.default_rng([seed, 0x5EED]))])[0]
+    rewards = [turn.reward for turn in dialogue.turns if turn.by_agent]
+    speaker = Speaker(_acting(actor, [player]), tokenizer, slots=1, device=device)
+    manner, tokens, begin = player.manner, heard.tokens.tolist(), 0
+    if manner.target_return is not None and not manner.asked_each_turn:
+        speaker.ask(0, player.left({}))
+    if manner.asked_each_turn:
+        for turn, position in enumerate(_boundaries(heard)):
+            speaker.hear(0, tokens[begin : position + 1])
+            speaker.ask(0, player.left({player.reward: rewards[:turn]}))
+            begin = position + 1
+    speaker.hear(0, tokens[begin:])
+    if manner.asked_each_turn:
+        speaker.ask(0, player.left({player.reward: rewards}))
+    return speaker.speak([Voice(0, player.decode, player.manner, np.random.default_rng([seed, 0x5EED]))])[0]
+
+
+def _boundaries(sequence: TokenSequence) -> list[int]:
+    """The positions from which the agent's utterances begin."""
+    opens = np.concatenate([np.ones(1, dtype=np.bool_), sequence.ends])[: len(sequence.ends)]
+    return [int(position) for position in sequence.action_positions[opens]]

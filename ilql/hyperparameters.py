@@ -55,9 +55,22 @@ class Range:
         return above and below
 
 
-def hyper(default: Value, allowed: Range | None = None, *, meaning: str) -> Any:
-    """A dataclass field with a default, a range and a sentence saying what it is."""
-    return field(default=default, metadata={"range": allowed, "meaning": meaning})
+@dataclass(frozen=True)
+class Search:
+    """Where a search looks for good values of a field: from `low` to `high`, on a logarithmic scale if `log`."""
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"a search must go from a low to a higher end, got {self.low} and {self.high}")
+
+
+def hyper(default: Value, allowed: Range | None = None, *, meaning: str, search: Search | None = None) -> Any:
+    """A dataclass field with a default, a range, a sentence saying what it is, and where a search looks, if it does."""
+    return field(default=default, metadata={"range": allowed, "meaning": meaning, "search": search})
 
 
 POSITIVE = Range(0.0, open_low=True, open_high=True)

@@ -13,13 +13,17 @@ Sources: Snell et al. 2022 (arXiv 2206.11871), sections 4 and 5; Kostrikov et al
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-VERSIONS = {"expectile": 1, "td": 1, "conservative": 1, "nll": 1, "advantage_weights": 1, "monte_carlo": 1}
+VERSIONS = {
+    "expectile": 1, "td": 1, "conservative": 1, "nll": 1, "advantage_weights": 1, "monte_carlo": 1, "max_backup": 1,
+    "soft_backup": 1, "psi": 1, "margin": 1, "probability_q": 1, "candidates": 1,
+}  # fmt: skip
 """Raised when a loss's meaning changes: weights that were trained with it are then other weights."""
 
 
@@ -195,3 +199,126 @@ def monte_carlo_returns(rewards: Tensor, mask: Tensor, *, gamma: float) -> Tenso
         following = counted[:, k] + gamma * following
         returns[:, k] = following
     return returns
+
+
+def max_backup(target_q: Tensor) -> Tensor:
+    """max_v Q̄(v): the value of a state in which the best of all tokens follows, shape (B, K) from (B, K, V).
+
+    Args:
+        target_q: The target's Q, the minimum over its heads taken already, token by token; a constant.
+    """
+    return target_q.detach().amax(dim=-1)
+
+
+def soft_backup(target_q: Tensor) -> Tensor:
+    """Log Σ_v exp Q̄(v): the soft value of a state, shape (B, K) from (B, K, V).
+
+    Args:
+        target_q: The target's Q, the minimum over its heads taken already, token by token; a constant.
+    """
+    return target_q.detach().logsumexp(dim=-1)
+
+
+def psi_loss(target: Tensor, predictions: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Σ over heads of the mean of Huber(target − Ψ): ½δ² where |δ| ≤ 1, |δ| − ½ beyond; each head of shape (B, K).
+
+    Raises:
+        ValueError: Shapes differ, or there is no head.
+    """
+    if not predictions:
+        raise ValueError("psi_loss needs at least one head, got none")
+    _check_shape("mask", mask, target.shape)
+    for prediction in predictions:
+        _check_shape("a prediction", prediction, target.shape)
+    goal = _counted(target.detach(), mask)
+    terms = [functional.huber_loss(_counted(psi, mask), goal, reduction="none", delta=1.0) for psi in predictions]
+    return torch.stack([masked_mean(term, mask) for term in terms]).sum()
+
+
+def margin_loss(q_values: Sequence[Tensor], actions: Tensor, mask: Tensor, *, margin: float) -> Tensor:
+    """Σ over heads of the mean of Σ_v max(0, Q(v) − Q(a) + margin)²: tokens not taken keep below the one taken.
+
+    The token taken adds margin² itself, as in the public implementation; that moves the number and no gradient.
+
+    Args:
+        q_values: Heads, each of shape (B, K, V).
+        actions: The ids taken, shape (B, K).
+        mask: What counts, shape (B, K).
+        margin: By how much the others should keep below, at least 0.
+
+    Raises:
+        ValueError: Shapes differ, there is no head, or the margin is negative.
+    """
+    if margin < 0:
+        raise ValueError(f"margin must be at least 0, got {margin}")
+    if not q_values:
+        raise ValueError("margin_loss needs at least one head, got none")
+    _check_shape("mask", mask, actions.shape)
+    terms = []
+    for q in q_values:
+        _check_shape("a head of q_values", q, (*actions.shape, q.shape[-1]))
+        counted = _counted(q, mask.unsqueeze(-1))
+        taken = counted.gather(-1, actions.unsqueeze(-1))
+        terms.append(masked_mean((counted - taken + margin).clamp(min=0).square().sum(-1), mask))
+    return torch.stack(terms).sum()
+
+
+def bounded_backup(target_ratio: Tensor) -> Tensor:
+    """min(1, max_v ratio(v)): the best next token's Q on a scale of [0, 1], shape (B, K) from (B, K, V).
+
+    Args:
+        target_ratio: p̄(v) / π_β(v), the target's token probabilities over the behaviour policy's; a constant.
+    """
+    return target_ratio.detach().amax(dim=-1).clamp(max=1.0)
+
+
+def probability_q_loss(logits: Tensor, actions: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """The mean of −[B log p(a) + (1 − B)/(V − 1) Σ_{v ≠ a} log p(v)]: cross-entropy that makes p(a) ∝ π_β(a) B(s, a).
+
+    Q-learning as supervised fine-tuning: a token with the Bellman target B = 1 is cloned; one with B = 0 hands its
+    probability to the others, evenly. Source: Hong et al. 2024 (arXiv 2411.05193), equation of the loss.
+
+    Args:
+        logits: Shape (B, K, V), of p.
+        actions: The ids taken, shape (B, K).
+        target: B, in [0, 1], shape (B, K); a constant.
+        mask: What counts, shape (B, K).
+
+    Raises:
+        ValueError: Shapes differ.
+    """
+    _check_shape("logits", logits, (*actions.shape, logits.shape[-1]))
+    _check_shape("target", target, actions.shape)
+    _check_shape("mask", mask, actions.shape)
+    weight = _counted(target.detach(), mask)
+    log_p = _counted(logits, mask.unsqueeze(-1)).log_softmax(dim=-1)
+    taken = log_p.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    others = (log_p.sum(-1) - taken) / (logits.shape[-1] - 1)
+    return -masked_mean(weight * taken + (1 - weight) * others, mask)
+
+
+def candidate_loss(taken: Sequence[Tensor], proposed: Sequence[Tensor], log_density: Tensor, mask: Tensor) -> Tensor:
+    """Σ over heads of the mean of log[(1/n) Σ_j exp(Q(s, ã_j) − log p(ã_j))] − Q(s, a): a conservative term by samples.
+
+    The importance-sampled form of the conservative term, for actions too many to sum over. Source: Kumar et al. 2020
+    (arXiv 2006.04779), appendix F.
+
+    Args:
+        taken: Heads' Q of the action taken, each of shape (N,).
+        proposed: Heads' Q of n sampled actions, each of shape (N, n).
+        log_density: log p(ã_j) under what each was drawn from, shape (N, n); a constant.
+        mask: What counts, shape (N,).
+
+    Raises:
+        ValueError: Shapes differ, or there is no head.
+    """
+    if not taken or len(taken) != len(proposed):
+        raise ValueError(f"candidate_loss needs the same heads twice, got {len(taken)} and {len(proposed)}")
+    _check_shape("log_density", log_density, (*mask.shape, log_density.shape[-1]))
+    terms = []
+    for data, samples in zip(taken, proposed, strict=True):
+        _check_shape("a head of taken", data, mask.shape)
+        _check_shape("a head of proposed", samples, log_density.shape)
+        soft = (_counted(samples - log_density.detach(), mask.unsqueeze(-1))).logsumexp(-1)
+        terms.append(masked_mean(soft - math.log(samples.shape[-1]) - data, mask))
+    return torch.stack(terms).sum()

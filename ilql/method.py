@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
 from ilql.batch import TokenBatch
+from ilql.candidates import Candidates
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, UNIT, Range, check, hyper
 
 
@@ -53,6 +54,29 @@ class Decoding:
         check(self)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How a policy acts on top of its language model; the defaults add nothing.
+
+    Attributes:
+        beta: Strength of the critic's tilt of every token, in [0, ∞]; infinity leaves the language model out.
+        candidates: Utterances drawn from the language model, of which the judge's favourite is said; 0 has no judge.
+        filter_after: Apply temperature, top-k and top-p to the tilted scores, and not to the language model before it.
+        online_critic: Tilt with the online network's Q, and not with its lagging target's.
+        log_prob_weight: Weight of a candidate's log-probability beside the judge's score.
+        target_return: The return the policy is asked for; None asks for nothing.
+        asked_each_turn: Ask for what is left of it before every utterance; else once, before everything.
+    """
+
+    beta: float = 0.0
+    candidates: int = 0
+    filter_after: bool = False
+    online_critic: bool = False
+    log_prob_weight: float = 0.0
+    target_return: float | None = None
+    asked_each_turn: bool = False
+
+
 @dataclass(frozen=True)
 class Loss:
     """What one batch gives: the scalar to descend, and its parts for the curve.
@@ -74,11 +98,57 @@ class Start:
         pretrained: The backbone's language model, before any of our training. Copy what you train.
         behaviour: The behaviour policy, trained and frozen; None for methods that do not need one.
         seed: The training seed, for new weights such as the value heads'.
+        returns: Mean and population standard deviation of the returns of the dialogues it learns from.
+        critic: The trained module of the method's critic; None for methods that have none.
+        candidates: Utterances drawn for every state of the data; None for methods that need none.
     """
 
     pretrained: nn.Module
     behaviour: nn.Module | None
     seed: int
+    returns: tuple[float, float] = (0.0, 1.0)
+    critic: nn.Module | None = None
+    candidates: Candidates | None = None
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Utterances to draw from the behaviour policy in every state of the data.
+
+    Attributes:
+        count: How many in each state.
+        max_new_tokens: The longest, in tokens, its end token included.
+    """
+
+    count: int
+    max_new_tokens: int
+
+
+class TokenCritic(Protocol):
+    """What tilts every token: a transformer and Q over the vocabulary at its hidden states."""
+
+    @property
+    def trunk(self) -> nn.Module:
+        """The transformer it reads with."""
+
+    def minimum(self, hidden: Tensor) -> Tensor:
+        """Q, the smaller of its heads if it has two, shape (..., V) at hidden states (..., D)."""
+
+
+class Judge(Protocol):
+    """What ranks whole utterances."""
+
+    @property
+    def trunk(self) -> nn.Module | None:
+        """The transformer it reads with; None if it reads the language model's own hidden states."""
+
+    def score(self, last: Tensor, mean: Tensor) -> Tensor:
+        """Q of an utterance, shape (S,).
+
+        Args:
+            last: Hidden state of its `eoa`, shape (S, D).
+            mean: Mean of the hidden states of the whole conversation up to that `eoa`, shape (S, D).
+        """
 
 
 @dataclass(frozen=True)
@@ -87,14 +157,53 @@ class Actor:
 
     Attributes:
         language_model: Gives the base logits.
-        critic: Trunk and heads that give Q over the vocabulary, or None where there is no advantage to add.
+        critic: Tilts every token; None where there is no advantage to add.
+        online: Tilts in the critic's place where a manner asks for the network that does not lag.
+        judge: Ranks whole utterances; None where nothing is ranked.
+        condition: The embeddings, shape (..., D), that stand for the returns, shape (...), a policy is asked for; None
+            where it is asked for none.
     """
 
     language_model: nn.Module
-    critic: nn.Module | None
+    critic: TokenCritic | None = None
+    online: TokenCritic | None = None
+    judge: Judge | None = None
+    condition: Callable[[Tensor], Tensor] | None = None
 
 
-@dataclass(frozen=True)
+def keep_all(returns: npt.NDArray[np.float64], train: Training) -> npt.NDArray[np.int64]:
+    """Every dialogue, in order."""
+    return np.arange(len(returns), dtype=np.int64)
+
+
+def every_action(batch: TokenBatch) -> Tensor:
+    """Means count every token the agent chose."""
+    return batch.action_mask
+
+
+def every_utterance(batch: TokenBatch) -> Tensor:
+    """Means count every whole utterance, at the action that ends it."""
+    return batch.ends
+
+
+def nothing_after_step(module: nn.Module, train: Training, step: int) -> None:
+    """No target network, no schedule: nothing to do."""
+
+
+def no_critic(train: Training) -> None:
+    """It learns from no other training but, perhaps, the behaviour policy."""
+
+
+def no_proposals(train: Training) -> None:
+    """It learns from what was said, and from nothing drawn."""
+
+
+def plainly(train: Training, decode: Decoding) -> Manner:
+    """The language model acts as it is."""
+    return Manner()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method:
     """One method of offline learning.
 
@@ -107,16 +216,20 @@ class Method:
         decode: Dataclass of what only shapes the acting; extends `Decoding`.
         uses_rewards: False if its weights are the same under every reward.
         needs_behaviour: True if it trains or acts with the frozen behaviour policy.
+        critic: The method and settings of the critic it learns from, or None. Takes `train`.
+        proposals: Which utterances are drawn in every state of the data before training, or None. Takes `train`.
         keep: Which dialogues it learns from. Takes the dialogues' returns, shape (N,), and `train`; returns indices.
         build: The module that is trained and saved, from where the training starts. Takes `Start` and `train`.
+        counts: Which actions of a batch its means count, shape (B, K): all, or those that end an utterance.
         loss: The loss of a batch. Takes the module, the batch, weights for its mean of shape (B, K), and `train`.
-        after_step: Whatever follows each optimiser step, such as the target's Polyak average. Takes module and `train`.
+        after_step: Whatever follows each optimiser step, such as the target's Polyak average. Takes module, `train` and
+            the number of steps done.
         actor: The networks that act. Takes the module and the behaviour policy.
-        tilt: β, the strength of the critic's tilt. Takes `decode`.
+        manner: How they act. Takes `train` and `decode`.
         advantages: Q̄(a) − V of every action of a batch, shape (B, K), for looking at; None where there is no such
             thing.
-        canonical: The method and settings whose weights these really are; itself unless the method is a name for a
-            special case of another.
+        canonical: The method and settings whose weights these really are, for a name of a special case of another.
+            Takes `train`.
     """
 
     name: str
@@ -125,30 +238,23 @@ class Method:
     losses: tuple[str, ...]
     train: type[Any]
     decode: type[Any]
-    uses_rewards: bool
-    needs_behaviour: bool
-    keep: Callable[[npt.NDArray[np.float64], Any], npt.NDArray[np.int64]]
     build: Callable[[Start, Any], nn.Module]
     loss: Callable[[nn.Module, TokenBatch, Tensor, Any], Loss]
-    after_step: Callable[[nn.Module, Any], None]
     actor: Callable[[nn.Module, nn.Module | None], Actor]
-    tilt: Callable[[Any], float]
-    advantages: Callable[[nn.Module, TokenBatch], Tensor] | None
-    canonical: Callable[[Any], tuple[str, Any]]
+    uses_rewards: bool = True
+    needs_behaviour: bool = False
+    critic: Callable[[Any], tuple[str, Any] | None] = no_critic
+    proposals: Callable[[Any], Proposals | None] = no_proposals
+    keep: Callable[[npt.NDArray[np.float64], Any], npt.NDArray[np.int64]] = keep_all
+    counts: Callable[[TokenBatch], Tensor] = every_action
+    after_step: Callable[[nn.Module, Any, int], None] = nothing_after_step
+    manner: Callable[[Any, Any], Manner] = plainly
+    advantages: Callable[[nn.Module, TokenBatch], Tensor] | None = None
+    canonical: Callable[[Any], tuple[str, Any]] | None = None
 
-
-def keep_all(returns: npt.NDArray[np.float64], train: Training) -> npt.NDArray[np.int64]:
-    """Every dialogue, in order."""
-    return np.arange(len(returns), dtype=np.int64)
-
-
-def nothing_after_step(module: nn.Module, train: Training) -> None:
-    """No target network, no schedule: nothing to do."""
-
-
-def no_tilt(decode: Decoding) -> float:
-    """β = 0: the language model acts as it is."""
-    return 0.0
+    def trained_as(self, train: Any) -> tuple[str, Any]:
+        """The method and settings whose weights these really are."""
+        return (self.name, train) if self.canonical is None else self.canonical(train)
 
 
 def require(module: nn.Module | None, what: str) -> nn.Module:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,65 +185,138 @@ def gather(states: Tensor, positions: Tensor) -> Tensor:
     return states.gather(1, positions.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
 
 
-def head(width: int, out: int) -> nn.Sequential:
-    """Linear(D, 2D), ReLU, Linear(2D, out), PyTorch's initialisation: the paper's plain head."""
-    return nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, out))
+def head(width: int, out: int, *, multiple: int = 2, constant: float | None = None) -> nn.Sequential:
+    """Linear(D, mD), ReLU, Linear(mD, out), PyTorch's initialisation: with m = 2 the paper's plain head.
+
+    Args:
+        width: D.
+        out: Width of the output.
+        multiple: m.
+        constant: Begin with this value everywhere: a last layer of zeros, and this bias. None leaves it at random.
+    """
+    layers = nn.Sequential(nn.Linear(width, multiple * width), nn.ReLU(), nn.Linear(multiple * width, out))
+    if constant is not None:
+        last = layers[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.constant_(last.bias, constant)
+    return layers
 
 
 class QNetwork(nn.Module):
     """A trunk with one or two Q heads over the vocabulary.
 
-    Attributes:
-        trunk: A copy of a language model's trunk.
+    Args:
+        trunk: A language model's trunk, taken as it is.
         q_heads: One head, or two for double Q.
+        value_range: What the smaller of the heads is clipped to.
     """
 
-    def __init__(self, trunk: nn.Module, q_heads: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, trunk: nn.Module, q_heads: Sequence[nn.Module], value_range: tuple[float, float] = (-math.inf, math.inf)
+    ) -> None:
         super().__init__()
         self.trunk = trunk
         self.q_heads = nn.ModuleList(q_heads)
+        self.value_range = value_range
 
     def heads_at(self, hidden: Tensor) -> list[Tensor]:
         """Q of every head at the given hidden states, each of shape (..., V)."""
         return [q(hidden) for q in self.q_heads]
 
     def minimum(self, hidden: Tensor) -> Tensor:
-        """The smaller of the heads' Q, element by element, shape (..., V)."""
-        return torch.stack(self.heads_at(hidden)).amin(dim=0)
+        """The smaller of the heads' Q, element by element, clipped, shape (..., V)."""
+        return self._clipped(torch.stack(self.heads_at(hidden)).amin(dim=0))
 
     def minimum_of(self, hidden: Tensor, actions: Tensor) -> Tensor:
-        """The smaller of the heads' Q at one action each, shape (B, K), without making (B, K, V)."""
+        """The smaller of the heads' Q at one action each, clipped, shape (B, K), without making (B, K, V)."""
         values = []
         for q in self.q_heads:
             assert isinstance(q, nn.Sequential)
             inner, last = q[:-1](hidden), q[-1]
             assert isinstance(last, nn.Linear)
             values.append((inner * last.weight[actions]).sum(-1) + last.bias[actions])
-        return torch.stack(values).amin(dim=0)
+        return self._clipped(torch.stack(values).amin(dim=0))
+
+    def _clipped(self, values: Tensor) -> Tensor:
+        low, high = self.value_range
+        return values if math.isinf(low) and math.isinf(high) else values.clamp(low, high)
 
 
 class ValueNetworks(nn.Module):
-    """What the value methods train: online Q and V heads on one trunk, and a Polyak target of trunk and Q heads.
+    """What the value methods train: online Q and V heads on one trunk, and a lagging target of trunk and Q heads.
 
-    The target gets no gradient and never drops out.
+    The target gets no gradient, and drops out only where that is asked for.
+
+    Args:
+        trunk: What online and target trunk start from; copied.
+        double_q: Two Q heads instead of one.
+        target_trunk: Whether the target has a trunk of its own; else its heads read the online one.
+        value_range: What the target's Q is clipped to.
+        policy: A language model whose head is cloned on the online trunk, jointly; None where the policy is separate.
+        outputs: Width of the Q heads: the vocabulary, or 1 for the value of an utterance.
+        head_multiple: See `head`, as `head_constant`.
+        head_constant: See `head`.
+        target_dropout: Whether the target drops out while the online networks learn.
+        returns: Mean and standard deviation of the data's returns, for losses that standardise them.
+        seed: Seed of the heads' initial weights.
+
+    Attributes:
+        behaviour: The behaviour policy, for methods whose values are relative to it; set by those.
     """
 
-    def __init__(self, trunk: nn.Module, *, double_q: bool, seed: int) -> None:
+    def __init__(
+        self,
+        trunk: nn.Module,
+        *,
+        double_q: bool,
+        seed: int,
+        target_trunk: bool = True,
+        value_range: tuple[float, float] = (-math.inf, math.inf),
+        policy: nn.Module | None = None,
+        outputs: int | None = None,
+        head_multiple: int = 2,
+        head_constant: float | None = None,
+        target_dropout: bool = False,
+        returns: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
         super().__init__()
-        width, vocabulary = hidden_width(trunk), vocabulary_size(trunk)
+        width, count = hidden_width(trunk), 2 if double_q else 1
+        out = outputs or vocabulary_size(trunk)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            heads = [head(width, vocabulary) for _ in range(2 if double_q else 1)]
-            self.v_head = head(width, 1)
+            heads = [head(width, out, multiple=head_multiple, constant=head_constant) for _ in range(count)]
+            self.v_head = head(width, 1, multiple=head_multiple, constant=head_constant)
+        self._target_dropout = target_dropout
+        self.returns = returns
         self.online = QNetwork(copy.deepcopy(trunk), heads)
-        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        below = copy.deepcopy(self.online.trunk) if target_trunk else self.online.trunk
+        self.target = QNetwork(below, copy.deepcopy(heads), value_range).requires_grad_(False)
         self.online.requires_grad_(True)
+        self.policy_head = None if policy is None else _free_head(policy)
+        self.behaviour: Frozen | None = None
 
     def train(self, mode: bool = True) -> ValueNetworks:
-        """Training mode for the online networks only."""
+        """Training mode for the online networks, and for the target only if it is to drop out."""
         super().train(mode)
-        self.target.eval()
+        self.target.train(mode and self._target_dropout)
+        self.online.train(mode)  # after the target: they may share a trunk
         return self
+
+    def policy_logits(self, hidden: Tensor) -> Tensor:
+        """The joint policy's logits at hidden states of the online trunk, shape (..., V)."""
+        assert self.policy_head is not None
+        logits: Tensor = self.policy_head(hidden)
+        return logits
+
+    def joint_policy(self, like: nn.Module) -> nn.Module:
+        """The joint policy as a language model of its own, built like the given one."""
+        assert self.policy_head is not None
+        model: Any = copy.deepcopy(like)
+        trunk_of(model).load_state_dict(self.online.trunk.state_dict())
+        model.set_output_embeddings(copy.deepcopy(self.policy_head))
+        result: nn.Module = model
+        return result.eval()
 
     @torch.no_grad()
     def update_target(self, polyak: float) -> None:
@@ -250,3 +324,26 @@ class ValueNetworks(nn.Module):
         targets: list[Tensor] = list(self.target.parameters())
         sources: list[Tensor] = list(self.online.parameters())
         torch._foreach_lerp_(targets, sources, polyak)
+
+
+class Frozen:
+    """A language model that a network reads while it learns, and that is neither trained nor saved with it."""
+
+    def __init__(self, language_model: nn.Module) -> None:
+        self._model = language_model.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def log_probabilities(self, tokens: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
+        """Log π of every next token at the given positions, shape (B, K, V) from tokens (B, T) and positions (B, K)."""
+        model: Any = self._model.to(tokens.device)
+        states = gather(hidden_states(trunk_of(model), tokens, attention_mask), positions)
+        log_pi: Tensor = model.get_output_embeddings()(states).float().log_softmax(dim=-1)
+        return log_pi
+
+
+def _free_head(language_model: nn.Module) -> nn.Linear:
+    """A copy of the language model's head, tied to nothing."""
+    head_: Any = copy.deepcopy(language_model.get_output_embeddings())  # type: ignore[operator]
+    head_.weight = nn.Parameter(head_.weight.detach().clone())
+    result: nn.Linear = head_
+    return result.requires_grad_(True)

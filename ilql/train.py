@@ -19,7 +19,7 @@ from ilql.batch import TokenBatch, TokenSequence, batch_order, collate, dialogue
 from ilql.checkpoint import resume, save_checkpoint
 from ilql.method import Method
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings would be trained otherwise; part of the key of all weights."""
 
 
@@ -109,7 +109,7 @@ def train(
         batch = collate([sequences[i] for i in rows], pad=pad).to(loop.device) if len(rows) else None
         logged = step == 1 or step % loop.log_every == 0 or step == last
         metrics = _step(method, module, batch, settings, trained, optimiser, loop, logged=logged)
-        method.after_step(module, settings)
+        method.after_step(module, settings, step)
         due = loop.checkpoints is not None and (step % loop.checkpoint_every == 0 or step == last)
         if loop.checkpoints is not None and due and loop.rank == 0:
             save_checkpoint(loop.checkpoints, module, _optimiser_tensors(optimiser, names, trained), step=step)
@@ -118,9 +118,9 @@ def train(
     module.eval()
 
 
-def mask_of(batch: TokenBatch, weighting: str) -> Tensor:
-    """The mask of every mean, shape (B, K): each dialogue alike, or each action token alike."""
-    return dialogue_weights(batch.action_mask) if weighting == "dialogue" else batch.action_mask.float()
+def mask_of(counted: Tensor, weighting: str) -> Tensor:
+    """The mask of every mean, shape (B, K): each dialogue alike, or each action that counts alike."""
+    return dialogue_weights(counted) if weighting == "dialogue" else counted.float()
 
 
 def _step(
@@ -140,7 +140,11 @@ def _step(
     micro-batches and workers is the mean over the batch, however it was cut.
     """
     optimiser.zero_grad(set_to_none=True)
-    weights = mask_of(batch, settings.weighting) if batch is not None else torch.zeros(0, 0, device=loop.device)
+    weights = (
+        mask_of(method.counts(batch), settings.weighting)
+        if batch is not None
+        else torch.zeros(0, 0, device=loop.device)
+    )
     total_weight = weights.sum()
     if loop.workers > 1:
         torch.distributed.all_reduce(total_weight)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ilql.batch import TokenBatch
 from ilql.losses import weighted_nll
-from ilql.method import Actor, Decoding, Loss, Method, Start, Training, keep_all, no_tilt, nothing_after_step
+from ilql.method import Actor, Decoding, Loss, Method, Start, Training
 from ilql.networks import gather, hidden_states, trunk_of
 
 
@@ -55,14 +55,8 @@ METHOD = Method(
     losses=("nll",),
     train=Train,
     decode=Decode,
-    uses_rewards=False,
-    needs_behaviour=False,
-    keep=keep_all,
     build=build,
     loss=loss,
-    after_step=nothing_after_step,
     actor=actor,
-    tilt=no_tilt,
-    advantages=None,
-    canonical=lambda train: ("bc", train),
+    uses_rewards=False,
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ilql.hyperparameters import SHARE, hyper
+from ilql.hyperparameters import SHARE, Search, hyper
 from ilql.method import Training
 from ilql.methods import bc
 
@@ -23,7 +23,12 @@ from ilql.methods import bc
 class Train(Training):
     """Cloning, and how much of the data."""
 
-    keep: float = hyper(0.2, SHARE, meaning="share of dialogues kept, those with the highest returns")
+    keep: float = hyper(
+        0.2,
+        SHARE,
+        meaning="share of dialogues kept, those with the highest returns",
+        search=Search(0.03, 1.0, log=True),
+    )
 
 
 def keep_best(returns: npt.NDArray[np.float64], train: Train) -> npt.NDArray[np.int64]:
@@ -40,5 +45,4 @@ METHOD = dataclasses.replace(
     train=Train,
     uses_rewards=True,
     keep=keep_best,
-    canonical=lambda train: ("filtered_bc", train),
 )

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ilql.batch import TokenSequence, collate, tokenize
-from ilql.decode import Knobs, choose
+from ilql.choose import Knobs, choose
 from ilql.method import Actor, Method, Start, Training
 from ilql.methods import bc, ilql
 from ilql.networks import QNetwork, ValueNetworks, gather, hidden_states
@@ -80,7 +80,7 @@ def test_the_good_arm_is_taken_with_probability_sigmoid_of_beta(
     )
     evenly = (torch.arange(DRAWS, dtype=torch.float64) + 0.5) / DRAWS
     writable = torch.from_numpy(tokenizer.writable())
-    drawn, _ = choose(logits.expand(DRAWS, -1), q.expand(DRAWS, -1), writable, knobs, evenly)
+    drawn, *_ = choose(logits.expand(DRAWS, -1), q.expand(DRAWS, -1), writable, knobs, evenly)
     (good,) = tokenizer.encode("b")
     share = (drawn == good).double().mean().item()
     assert share == pytest.approx(1 / (1 + math.exp(-beta)), abs=0.01)

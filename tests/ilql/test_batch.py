@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,6 +138,51 @@ class TestTruncation:
         assert len(cut.action_positions) == len(cut.rewards) == 0
 
 
+class TestEnds:
+    def test_they_are_the_choices_of_the_end_token_and_nothing_else(self) -> None:
+        # Two of the agent's turns in a row, "abc" and "point", then "robot": actions 0-3, 4-9 and 10-15.
+        sequence = tokenize(GAME, LETTERS)
+        assert np.flatnonzero(sequence.ends).tolist() == [3, 9, 15]
+        chosen = sequence.tokens[sequence.action_positions + 1]
+        assert sequence.ends.tolist() == (chosen == EOA).tolist()
+
+    def test_a_word_that_looks_like_an_end_is_none(self) -> None:
+        # The structure's ids stand behind the text's, so what is said cannot hold one; an empty turn is only an end.
+        sequence = tokenize(Dialogue((agent(""), agent("z")), ended=True), LETTERS)
+        assert sequence.ends.tolist() == [True, False, True]
+
+    @pytest.mark.parametrize(
+        ("length", "ends"),
+        [
+            (30, [3, 9, 15]),
+            (29, [3, 9]),  # the last state kept is that before the end of "robot", which bootstraps and does not act
+            (20, [3, 9]),  # inside "robot": its letters are actions, and end nothing
+            (13, [3]),  # inside the colours: the state after "point" is cut away, and with it its end
+            (5, [3]),
+            (4, []),
+            (1, []),
+        ],
+    )
+    def test_a_cut_dialogue_keeps_those_of_the_actions_it_keeps(self, length: int, ends: list[int]) -> None:
+        cut = tokenize(GAME, LETTERS, max_tokens=length)
+        assert len(cut.ends) == len(cut.action_positions)
+        assert np.flatnonzero(cut.ends).tolist() == ends
+
+    def test_padding_ends_nothing(self) -> None:
+        batch = collate([tokenize(GAME, LETTERS), tokenize(Dialogue((agent("z"),), ended=True), LETTERS)], pad=EOA)
+        assert batch.ends.nonzero().tolist() == [[0, 3], [0, 9], [0, 15], [1, 1]]
+
+
+class TestNumbers:
+    def test_what_is_loaded_knows_its_place_in_the_data(self, tmp_path: Path) -> None:
+        said = [tokenize(Dialogue((agent(text),), ended=True), LETTERS) for text in ("x", "y", "z")]
+        save_sequences(said, tmp_path / "train.npz")
+        loaded = load_sequences(tmp_path / "train.npz")
+        assert [sequence.number for sequence in loaded] == [0, 1, 2]
+        # However they are chosen and ordered, a batch tells which they were.
+        assert collate([loaded[2], loaded[0]], pad=PAD).numbers.tolist() == [2, 0]
+
+
 class TestCollate:
     # Four actions and ended; two actions and cut off; none.
     ENDED = tokenize(Dialogue((world("hi"), agent("abc", 1.5)), ended=True), LETTERS)
@@ -212,6 +259,7 @@ def test_unpadding_a_batch_gives_back_the_sequences(given_sequences: list[TokenS
             batch.action_positions[row][batch.action_mask[row]].numpy(),
             batch.state_positions[row, : actions + 1].numpy(),
             batch.rewards[row][batch.action_mask[row]].numpy(),
+            batch.ends[row][batch.action_mask[row]].numpy(),
             # A dialogue without an action has nothing that could be terminal.
             bool(batch.terminal[row].any()) if actions else sequence.ended,
         )
@@ -234,15 +282,17 @@ def test_what_is_saved_is_loaded(tmp_path_factory: pytest.TempPathFactory, kept:
     save_sequences(kept, file)
     loaded = load_sequences(file)
     assert len(loaded) == len(kept)
-    for one, other in zip(loaded, kept, strict=True):
-        assert_equal(one, other)
+    for number, (one, other) in enumerate(zip(loaded, kept, strict=True)):
+        assert_equal(one, dataclasses.replace(other, number=number))  # the place in the data
 
 
 def test_a_sequence_whose_parts_do_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 actions need 2 states and 1 rewards, got 1 and 1"):
-        TokenSequence(
-            np.zeros(3, np.int64), np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.float32), True
-        )
+    positions, rewards, ends = np.zeros(1, np.int64), np.zeros(1, np.float32), np.zeros(1, np.bool_)
+    rule = "1 actions need 2 states, 1 rewards and 1 marks of an end"
+    with pytest.raises(ValueError, match=f"{rule}, got 1, 1 and 1"):
+        TokenSequence(np.zeros(3, np.int64), positions, positions, rewards, ends, True)
+    with pytest.raises(ValueError, match=f"{rule}, got 2, 1 and 0"):
+        TokenSequence(np.zeros(3, np.int64), positions, np.arange(2), rewards, ends[:0], True)
 
 
 class TestBatchOrder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ilql.decode import Knobs, choose, filtered
+from ilql.choose import Knobs, choose, filtered
 
 ALL = torch.ones(4, dtype=torch.bool)
 LOGITS = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()  # of the four tokens
@@ -39,7 +40,7 @@ def distribution(settings: Knobs, *, logits: Tensor = LOGITS, q: Tensor | None =
     """How often each token is drawn by draws that are spread evenly over [0, 1): the policy, to 1 / DRAWS."""
     uniform = (torch.arange(DRAWS, dtype=torch.float64) + 0.5) / DRAWS
     rows = None if q is None else q.expand(DRAWS, -1)
-    tokens, _ = choose(logits.expand(DRAWS, -1), rows, ALL, settings, uniform)
+    tokens, *_ = choose(logits.expand(DRAWS, -1), rows, ALL, settings, uniform)
     return (torch.bincount(tokens, minlength=4) / DRAWS).tolist()
 
 
@@ -77,7 +78,7 @@ class TestDistribution:
     @pytest.mark.parametrize("uniform", [0.0, 1.0 - 2**-53])
     def test_what_has_no_probability_is_never_drawn(self, uniform: float) -> None:
         logits = torch.tensor([[-torch.inf, 0.0, 0.0, -torch.inf]])
-        token, _ = choose(logits, None, ALL, knobs(), torch.tensor([uniform], dtype=torch.float64))
+        token, *_ = choose(logits, None, ALL, knobs(), torch.tensor([uniform], dtype=torch.float64))
         assert token.item() == (1 if uniform == 0 else 2)
 
 
@@ -100,7 +101,7 @@ class TestWritable:
         huge = torch.tensor([0.0, 1e9, 0.5, 1e9])
         for uniform in (0.0, 0.5, 1.0 - 2**-53):
             draw = torch.tensor([uniform], dtype=torch.float64)
-            token, ratio = choose(huge[None], huge[None], writable, knobs(beta=beta, greedy=greedy), draw)
+            token, ratio, _ = choose(huge[None], huge[None], writable, knobs(beta=beta, greedy=greedy), draw)
             assert token.item() in (0, 2)
             assert ratio.isfinite()
 
@@ -114,17 +115,35 @@ class TestLogRatio:
         # exp(log 2 * (1, 0)) doubles the first: (1/4, 3/4) becomes (2/5, 3/5); the second is chosen.
         logits, q = torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[1.0, 0.0]])
         settings = knobs(beta=math.log(2), greedy=True)
-        token, ratio = choose(logits, q, torch.ones(2, dtype=torch.bool), settings, torch.zeros(1).double())
+        token, ratio, log_probability = choose(
+            logits, q, torch.ones(2, dtype=torch.bool), settings, torch.zeros(1).double()
+        )
         assert token.item() == 1
         assert ratio.item() == pytest.approx(math.log(0.6 / 0.75))
+        assert log_probability.item() == pytest.approx(math.log(0.75))
 
     def test_without_tilt_and_filter_it_is_zero(self) -> None:
-        _, ratio = choose(LOGITS[None], Q[None], ALL, knobs(), torch.tensor([0.55], dtype=torch.float64))
+        _, ratio, _ = choose(LOGITS[None], Q[None], ALL, knobs(), torch.tensor([0.55], dtype=torch.float64))
         assert ratio.item() == pytest.approx(0.0, abs=1e-6)
 
     def test_without_the_language_model_the_policy_is_certain(self) -> None:
-        _, ratio = choose(LOGITS[None], Q[None], ALL, knobs(beta=math.inf), torch.zeros(1).double())
+        _, ratio, _ = choose(LOGITS[None], Q[None], ALL, knobs(beta=math.inf), torch.zeros(1).double())
         assert ratio.item() == pytest.approx(-math.log(0.2))
+
+
+class TestLogProbability:
+    def test_it_is_the_untouched_language_models_whatever_the_filters_and_the_temperature(self) -> None:
+        # At top-k 1 the policy is certain of token 3, of which the model alone gives .4.
+        settings = knobs(top_k=1, temperature=0.1, beta=2.0)
+        token, _, log_probability = choose(LOGITS[None], Q[None], ALL, settings, torch.zeros(1).double())
+        assert token.item() == 3
+        assert log_probability.item() == pytest.approx(math.log(0.4))
+
+    def test_it_is_among_the_tokens_that_may_be_written(self) -> None:
+        writable = torch.tensor([False, True, True, False])  # .2 and .3, so two fifths and three
+        token, _, log_probability = choose(LOGITS[None], None, writable, knobs(greedy=True), torch.zeros(1).double())
+        assert token.item() == 2
+        assert log_probability.item() == pytest.approx(math.log(3 / 5))
 
 
 class TestFilters:
@@ -156,3 +175,32 @@ class TestFilters:
 
     def test_both_filters_hold(self) -> None:
         assert self.kept([0.5, 0.25, 0.125, 0.125], top_k=2, top_p=0.8) == [True, True, False, False]
+
+
+class TestFiltersAfterTheTilt:
+    """Two tokens with π_β = (.6, .4) and Q = (0, 1): tilted with β = 1 the second one, .4e = 1.087, is the likelier."""
+
+    LOGITS, Q = torch.tensor([[0.6, 0.4]]).log(), torch.tensor([[0.0, 1.0]])
+
+    def first(self, *, after: bool, temperature: float = 1.0) -> float:
+        """π of the first token."""
+        settings = dataclasses.replace(knobs(beta=1.0, temperature=temperature), after=torch.tensor([after]))
+        draw = torch.zeros(1, dtype=torch.float64)  # the first token
+        _, ratio, base = choose(self.LOGITS, self.Q, torch.ones(2, dtype=torch.bool), settings, draw)
+        return float((ratio + base).exp())
+
+    def test_top_k_keeps_the_best_of_what_it_looks_at(self) -> None:
+        for after, token in ((False, 0), (True, 1)):
+            settings = dataclasses.replace(knobs(beta=1.0, top_k=1), after=torch.tensor([after]))
+            tokens, _, _ = choose(
+                self.LOGITS, self.Q, torch.ones(2, dtype=torch.bool), settings, torch.zeros(1, dtype=torch.float64)
+            )
+            assert int(tokens) == token
+
+    def test_temperature_divides_the_tilt_too(self) -> None:
+        # Temperature 2: before, √.6 against √.4 · e; after, √.6 against √(.4e).
+        assert self.first(after=False, temperature=2.0) == pytest.approx(0.6**0.5 / (0.6**0.5 + 0.4**0.5 * math.e))
+        assert self.first(after=True, temperature=2.0) == pytest.approx(0.6**0.5 / (0.6**0.5 + (0.4 * math.e) ** 0.5))
+
+    def test_without_filters_it_makes_no_difference(self) -> None:
+        assert self.first(after=True) == self.first(after=False) == pytest.approx(0.6 / (0.6 + 0.4 * math.e))

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ilql.decode import Speaker, Utterance, Voice
-from ilql.method import Actor, Decoding, Start
+from ilql.method import Actor, Decoding, Manner, Start
 from ilql.methods import ilql
-from ilql.networks import QNetwork
+from ilql.networks import QNetwork, trunk_of, vocabulary_size
 from ilql.tokens import Tokenizer
 
 CPU = torch.device("cpu")
@@ -40,7 +40,7 @@ def actors(language_model: Callable[..., nn.Module]) -> dict[str, Actor]:
 
 
 def voice(slot: int = 0, *, decode: Decoding = GREEDY, beta: float = 1.0, seed: int = 0) -> Voice:
-    return Voice(slot, decode, beta, np.random.default_rng(seed))
+    return Voice(slot, decode, Manner(beta=beta), np.random.default_rng(seed))
 
 
 def heard(tokenizer: Tokenizer, turn: int) -> list[int]:
@@ -224,6 +224,22 @@ def test_a_beta_below_zero_is_refused(actors: dict[str, Actor], tokenizer: Token
         speaker.speak([voice(beta=-1)])
 
 
-def test_a_critic_of_another_kind_is_refused(actors: dict[str, Actor], tokenizer: Tokenizer) -> None:
-    with pytest.raises(TypeError, match="a critic must be a QNetwork, got Linear"):
-        Speaker(Actor(actors["gpt2"].language_model, nn.Linear(1, 1)), tokenizer, slots=1, device=CPU)
+class Favourite:
+    """A critic that is no network of ours: it reads with a transformer, and likes one token best."""
+
+    def __init__(self, trunk: nn.Module, token: int) -> None:
+        self.trunk, self._token = trunk, token
+
+    def minimum(self, hidden: Tensor) -> Tensor:
+        q = torch.zeros(*hidden.shape[:-1], vocabulary_size(self.trunk))
+        q[..., self._token] = 1e4
+        return q
+
+
+def test_a_critic_is_whatever_gives_a_q_of_every_token(actors: dict[str, Actor], tokenizer: Tokenizer) -> None:
+    model = actors["gpt2"].language_model
+    token = tokenizer.encode("b")[0]
+    critic = Favourite(trunk_of(model), token)
+    speaker = Speaker(Actor(model, critic), tokenizer, slots=1, device=CPU)
+    speaker.hear(0, heard(tokenizer, 0))
+    assert speaker.speak([voice()])[0].tokens == (token,) * GREEDY.max_new_tokens

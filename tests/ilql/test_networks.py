@@ -1,8 +1,10 @@
-"""Language models: built from sizes, loaded from a folder, refused in one line."""
+"""Language models: built from sizes, loaded from a folder, refused in one line. And the networks made of them."""
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from ilql.checkpoint import WEIGHTS, load_weights, own_tensors, save_weights
 from ilql.decode import Speaker, Voice
-from ilql.method import Actor, Decoding
+from ilql.method import Actor, Decoding, Manner, Start
+from ilql.methods import ilql
 from ilql.networks import (
     Architecture,
+    Frozen,
+    QNetwork,
+    ValueNetworks,
     build_language_model,
     check_model_folder,
     context_length,
     find_model,
     gather,
+    head,
     hidden_states,
     hidden_width,
     load_language_model,
@@ -132,6 +141,226 @@ class TestLoading:
         assert find_model(str(tmp_path)) == tmp_path.absolute()
 
 
+def constant_head(values: list[float]) -> nn.Sequential:
+    """Give a head that says the same of every state."""
+    made = head(4, len(values))
+    last = made[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.tensor(values))
+    return made
+
+
+class TestClip:
+    HIDDEN = torch.zeros(1, 3, 4)
+
+    def q(self, *value_range: float) -> QNetwork:
+        heads = [constant_head([5.0, -5.0, 0.0]), constant_head([4.0, -6.0, 1.0])]  # the smaller: 4, -6, 0
+        return QNetwork(nn.Identity(), heads, (value_range[0], value_range[1]))
+
+    @pytest.mark.parametrize(
+        ("low", "high", "expected"),
+        [
+            (-math.inf, math.inf, [4.0, -6.0, 0.0]),
+            (-2.0, 3.0, [3.0, -2.0, 0.0]),
+            (-math.inf, 3.0, [3.0, -6.0, 0.0]),
+            (-2.0, math.inf, [4.0, -2.0, 0.0]),
+        ],
+    )
+    def test_the_smaller_head_is_clipped_of_all_tokens_and_of_one(
+        self, low: float, high: float, expected: list[float]
+    ) -> None:
+        q = self.q(low, high)
+        assert q.minimum(self.HIDDEN)[0, 0].tolist() == pytest.approx(expected)
+        assert q.minimum_of(self.HIDDEN, torch.tensor([[0, 1, 2]]))[0].tolist() == pytest.approx(expected)
+
+    def test_the_heads_themselves_are_not(self) -> None:
+        first, second = self.q(-2.0, 3.0).heads_at(self.HIDDEN)
+        assert first[0, 0].tolist() == pytest.approx([5.0, -5.0, 0.0])
+        assert second[0, 0].tolist() == pytest.approx([4.0, -6.0, 1.0])
+
+    def test_only_the_targets_values_are_clipped(self, language_model: Callable[..., nn.Module]) -> None:
+        model = language_model()
+        module = ilql.build(Start(model, model, seed=0), ilql.Train(value_low=0.0, value_high=1e-3))
+        assert isinstance(module, ValueNetworks)
+        hidden = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
+        assert module.target.minimum(hidden).min() >= 0
+        assert module.target.minimum(hidden).max() <= 1e-3
+        assert module.online.minimum(hidden).min() < 0
+        assert module.online.minimum(hidden).max() > 1e-3
+
+
+def value_networks(model: nn.Module, **settings: Any) -> ValueNetworks:
+    module = ilql.build(Start(model, model, seed=0), ilql.Train(**settings))
+    assert isinstance(module, ValueNetworks)
+    return module
+
+
+class TestSharedTrunk:
+    """A target without a trunk of its own."""
+
+    def test_its_heads_read_the_online_trunk_which_is_there_once(
+        self, language_model: Callable[..., nn.Module]
+    ) -> None:
+        shared = value_networks(language_model(), target_trunk=False)
+        own = value_networks(language_model())
+        assert shared.target.trunk is shared.online.trunk
+        saved = {name.split(".trunk.")[0] for name in own_tensors(shared) if ".trunk." in name}
+        assert saved == {"online"}
+        trunk = sum(p.numel() for p in own.target.trunk.parameters())
+        assert sum(t.numel() for t in own_tensors(own).values()) - trunk == sum(
+            t.numel() for t in own_tensors(shared).values()
+        )
+
+    def test_the_trunk_learns_and_the_targets_heads_do_not(self, language_model: Callable[..., nn.Module]) -> None:
+        module = value_networks(language_model(), target_trunk=False)
+        assert all(p.requires_grad for p in module.online.parameters())
+        assert not any(p.requires_grad for p in module.target.q_heads.parameters())
+
+    def test_the_trunk_drops_out_while_it_trains_and_the_targets_heads_never(
+        self, language_model: Callable[..., nn.Module]
+    ) -> None:
+        module = value_networks(language_model(dropout=0.5), target_trunk=False)
+        tokens, mask = torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.bool)
+        for training in (True, False, True):
+            module.train(training)
+            states = [hidden_states(module.online.trunk, tokens, mask) for _ in range(2)]
+            assert torch.equal(*states) == (not training)
+            assert not any(part.training for part in module.target.q_heads.modules())
+
+    def test_a_target_with_a_trunk_of_its_own_never_drops_out(self, language_model: Callable[..., nn.Module]) -> None:
+        module = value_networks(language_model(dropout=0.5)).train()
+        tokens, mask = torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.bool)
+        assert torch.equal(*(hidden_states(module.target.trunk, tokens, mask) for _ in range(2)))
+        assert not torch.equal(*(hidden_states(module.online.trunk, tokens, mask) for _ in range(2)))
+
+    def test_a_target_drops_out_where_that_is_asked_for_and_only_in_training(
+        self, language_model: Callable[..., nn.Module]
+    ) -> None:
+        module = value_networks(language_model(dropout=0.5), target_dropout=True)
+        tokens, mask = torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.bool)
+        for training in (True, False):
+            module.train(training)
+            assert torch.equal(*(hidden_states(module.target.trunk, tokens, mask) for _ in range(2))) == (not training)
+
+    @torch.no_grad()
+    def test_a_renewal_moves_the_heads_and_not_the_trunk(self, language_model: Callable[..., nn.Module]) -> None:
+        module = value_networks(language_model(), target_trunk=False)
+        trunk = copy.deepcopy(module.online.trunk.state_dict())
+        weight = module.online.q_heads[0].get_parameter("2.weight")
+        before = weight.clone()
+        weight += 1.0
+        module.update_target(0.25)
+        assert torch.allclose(module.target.q_heads[0].get_parameter("2.weight"), before + 0.25)
+        assert all(torch.equal(value, trunk[name]) for name, value in module.online.trunk.state_dict().items())
+
+    def test_what_is_saved_is_loaded_and_still_shared(
+        self, language_model: Callable[..., nn.Module], tmp_path: Path
+    ) -> None:
+        saved, loaded = (value_networks(language_model(seed=seed), target_trunk=False) for seed in (0, 1))
+        save_weights(saved, tmp_path)
+        assert not any(name.startswith("target.trunk") for name in load_file(tmp_path / WEIGHTS))
+        load_weights(loaded, tmp_path)
+        assert loaded.target.trunk is loaded.online.trunk
+        assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in saved.state_dict().items())
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+class TestJointPolicy:
+    """A policy that is cloned on the value trunk."""
+
+    @torch.no_grad()
+    def test_it_speaks_with_the_online_trunk_and_the_trained_head(
+        self, language_model: Callable[..., nn.Module], family: str
+    ) -> None:
+        behaviour = language_model(family)
+        module = value_networks(behaviour, separate_policy=False)
+        generator = torch.Generator().manual_seed(0)
+        for part in (module.online.trunk, module.policy_head):
+            assert part is not None
+            for parameter in part.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator))  # as if it had been trained
+        actor = ilql.actor(module, behaviour)
+        tokens = torch.tensor([[5, 6, 7, 8]])
+        spoken = actor.language_model(tokens).logits
+        states = hidden_states(module.online.trunk, tokens, torch.ones(1, 4, dtype=torch.bool))
+        assert torch.allclose(spoken, module.policy_logits(states), atol=1e-5)
+        assert not torch.allclose(spoken, behaviour(tokens).logits, atol=0.1)
+        assert actor.critic is module.target
+
+    def test_its_head_is_tied_to_nothing_and_begins_as_the_behaviour_policys(
+        self, language_model: Callable[..., nn.Module], family: str
+    ) -> None:
+        behaviour: Any = language_model(family)
+        assert behaviour.get_output_embeddings().weight is behaviour.get_input_embeddings().weight
+        module = value_networks(behaviour, separate_policy=False)
+        assert module.policy_head is not None
+        words: Any = module.online.trunk.get_input_embeddings()  # type: ignore[operator]
+        assert torch.equal(module.policy_head.weight, words.weight)
+        assert behaviour.get_output_embeddings().weight is behaviour.get_input_embeddings().weight  # its own still are
+        with torch.no_grad():
+            module.policy_head.weight += 1.0
+        assert not torch.equal(module.policy_head.weight, words.weight)
+        tensors = own_tensors(module)
+        assert "policy_head.weight" in tensors
+        assert module.policy_head.weight.requires_grad
+
+    @torch.no_grad()
+    def test_acting_changes_neither_the_behaviour_policy_nor_what_is_trained(
+        self, language_model: Callable[..., nn.Module], family: str
+    ) -> None:
+        behaviour = language_model(family)
+        module = value_networks(behaviour, separate_policy=False)
+        kept = copy.deepcopy([behaviour.state_dict(), module.state_dict()])
+        acting = ilql.actor(module, behaviour).language_model
+        for parameter in acting.parameters():
+            parameter.zero_()
+        for old, part in zip(kept, (behaviour, module), strict=True):
+            assert all(torch.equal(value, old[name]) for name, value in part.state_dict().items())
+
+    def test_what_is_saved_speaks_the_same_when_loaded(
+        self, language_model: Callable[..., nn.Module], tmp_path: Path, family: str
+    ) -> None:
+        behaviour, other = language_model(family), language_model(family, seed=1)
+        saved = value_networks(behaviour, separate_policy=False)
+        with torch.no_grad():
+            assert saved.policy_head is not None
+            saved.policy_head.weight += torch.randn(saved.policy_head.weight.shape)
+        save_weights(saved, tmp_path)
+        loaded = value_networks(other, separate_policy=False)
+        load_weights(loaded, tmp_path)
+        tokens = torch.tensor([[5, 6, 7, 8]])
+        one, two = (module.joint_policy(behaviour)(tokens).logits for module in (saved, loaded))
+        assert torch.equal(one, two)
+
+
+class TestFrozen:
+    class Reader(nn.Module):
+        """A network that reads a frozen language model."""
+
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.own, self.frozen = nn.Linear(1, 1), Frozen(model)
+
+    def test_it_is_neither_saved_nor_trained_with_its_reader(self, language_model: Callable[..., nn.Module]) -> None:
+        reader = self.Reader(language_model())
+        assert set(reader.state_dict()) == {"own.weight", "own.bias"}
+        assert len(list(reader.parameters())) == 2
+
+    def test_its_log_probabilities_are_the_models_own_and_constant(
+        self, language_model: Callable[..., nn.Module]
+    ) -> None:
+        model = language_model(dropout=0.5)
+        reader = self.Reader(model).train()  # the frozen model stays out of it
+        tokens, mask = torch.tensor([[5, 6, 7, 9]]), torch.tensor([[True, True, True, False]])
+        log_pi = reader.frozen.log_probabilities(tokens, mask, torch.tensor([[0, 2]]))
+        expected = model(tokens[:, :3]).logits.log_softmax(-1)[:, [0, 2]]
+        assert torch.allclose(log_pi, expected, atol=1e-5)
+        assert not log_pi.requires_grad
+        assert not any(p.requires_grad for p in model.parameters())
+
+
 class TestPretrained:
     """The small story model that lies beside the project, where it does."""
 
@@ -148,7 +377,7 @@ class TestPretrained:
         speaker = Speaker(Actor(model, None), tokenizer, slots=2, device=torch.device("cpu"))
         speaker.hear(1, prompt)
         decode = Decoding(max_new_tokens=30)
-        said = speaker.speak([Voice(1, decode, 0.0, np.random.default_rng(0))])[0]
+        said = speaker.speak([Voice(1, decode, Manner(), np.random.default_rng(0))])[0]
         assert list(said.tokens) == expected
         assert said.text.startswith(", there was a little girl named")
 

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ilql.batch import TokenSequence, collate, dialogue_weights, save_sequences
+from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, save_sequences
+from ilql.candidates import Candidates
 from ilql.checkpoint import load_weights
 from ilql.losses import masked_mean
-from ilql.method import Method, Start
-from ilql.methods import bc, ilql
+from ilql.method import Loss, Method, Start, Training, every_utterance
+from ilql.methods import bc, chai, decision_transformer, ilql, utterance_ilql
+from ilql.networks import ValueNetworks
 from ilql.train import Loop, Progress, mask_of, train
 
 TRAINEE = Path(__file__).with_name("trainee.py")
@@ -33,23 +36,43 @@ settings: Callable[..., ilql.Train] = SCRIPT["settings"]
 
 
 def made_up_sequences() -> list[TokenSequence]:
-    """Give eleven sequences of 2 to 12 actions; four of them are cut off."""
+    """Give eleven sequences of 2 to 12 actions, an utterance being three of them.
+
+    Four are cut off: one before anything was said to its end, one inside an utterance, two right behind one.
+    """
     rng = np.random.default_rng(0)
     made = []
     for actions in range(2, 13):
         tokens = rng.integers(0, PAD, size=actions + 4)
         positions = np.sort(rng.choice(actions + 3, size=actions, replace=False))
         rewards = rng.normal(size=actions).astype(np.float32)
-        made.append(TokenSequence(tokens, positions, np.append(positions, actions + 3), rewards, actions % 3 != 0))
+        ended, ends = actions % 3 != 0, np.arange(actions) % 3 == 2
+        ends[-1] = ended or actions in (6, 12)
+        states = np.append(positions, actions + 3)
+        made.append(TokenSequence(tokens, positions, states, rewards, ends, ended, number=len(made)))
     return made
 
 
+def made_up_candidates(sequences: Sequence[TokenSequence]) -> Candidates:
+    """Give two proposals for every utterance of the sequences, of features of three numbers."""
+    rng = np.random.default_rng(1)
+    first = np.cumsum([0, *(int(sequence.ends.sum()) for sequence in sequences)])
+    features = rng.normal(size=(first[-1], 3, 3)).astype(np.float32)
+    log_probability = -rng.exponential(size=(first[-1], 2)).astype(np.float32)
+    return Candidates(features[:, 0], features[:, 1:], log_probability, first)
+
+
+TO_GO = dataclasses.replace(
+    decision_transformer.METHOD, train=functools.partial(decision_transformer.Train, returns="to_go")
+)
 SEQUENCES = made_up_sequences()
+CANDIDATES = made_up_candidates(SEQUENCES)
 
 
 def fresh(method: Method = ilql.METHOD, *, dropout: float = 0.2) -> nn.Module:
     model = SCRIPT["language_model"](dropout=dropout)
-    return method.build(Start(model, model, seed=0), settings() if method is ilql.METHOD else method.train())
+    start = Start(model, model, seed=0, candidates=CANDIDATES)
+    return method.build(start, settings() if method is ilql.METHOD else method.train())
 
 
 def run(
@@ -57,13 +80,27 @@ def run(
 ) -> list[Progress]:
     """Train, and walk away after step `until` as an interrupted process would."""
     seen = []
-    hyperparameters = settings(steps=steps) if method is ilql.METHOD else bc.Train(steps=steps, batch_size=5)
+    hyperparameters = settings(steps=steps) if method is ilql.METHOD else method.train(steps=steps, batch_size=5)
     how = Loop(**{"log_every": 1, "checkpoint_every": 2, **loop})
     for progress in train(method, module, SEQUENCES, hyperparameters, pad=PAD, seed=5, loop=how):
         seen.append(progress)
         if progress.step == until:
             break
     return seen
+
+
+def utterances(ends: list[bool], *, rewards: list[float] | None = None, ended: bool = True) -> TokenSequence:
+    """Give a dialogue that is nothing but the agent's tokens."""
+    count = len(ends)
+    paid = np.zeros(count, np.float32) if rewards is None else np.asarray(rewards, np.float32)
+    positions = np.arange(count)
+    return TokenSequence(np.arange(count + 1), positions, np.arange(count + 1), paid, np.asarray(ends), ended)
+
+
+def mean_reward(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Training) -> Loss:
+    """Give the mean reward as a loss, with no gradient to speak of."""
+    mean = masked_mean(batch.rewards, weights)
+    return Loss(mean + 0 * next(module.parameters()).sum(), {"reward": mean})
 
 
 def assert_equal_bits(one: nn.Module, other: nn.Module) -> None:
@@ -148,21 +185,23 @@ class TestBatches:
             pass
         assert largest_difference(module, undisturbed) > 1e-5
 
+    @pytest.mark.parametrize("method", [ilql.METHOD, utterance_ilql.METHOD, chai.METHOD, TO_GO], ids=lambda m: m.title)
     @pytest.mark.parametrize("micro_batch", [1, 2, 64])
-    def test_micro_batches_give_the_same_weights_and_metrics(self, micro_batch: int) -> None:
-        whole, parts = fresh(dropout=0.0), fresh(dropout=0.0)
-        at_once = run(whole, steps=3)
-        in_parts = run(parts, steps=3, micro_batch=micro_batch)
+    def test_micro_batches_give_the_same_weights_and_metrics(self, micro_batch: int, method: Method) -> None:
+        whole, parts = fresh(method, dropout=0.0), fresh(method, dropout=0.0)
+        at_once = run(whole, steps=3, method=method)
+        in_parts = run(parts, steps=3, method=method, micro_batch=micro_batch)
         for one, other in zip(at_once, in_parts, strict=True):
             assert dict(one.metrics) == pytest.approx(dict(other.metrics), abs=1e-5)
         # Adam divides by a gradient's size: rounding moves what has hardly any by more than rounding.
         assert largest_difference(whole, parts) < 1e-4
 
-    def test_micro_batches_give_the_same_gradients(self) -> None:
+    @pytest.mark.parametrize("method", [bc.METHOD, utterance_ilql.METHOD, chai.METHOD], ids=lambda m: m.name)
+    def test_micro_batches_give_the_same_gradients(self, method: Method) -> None:
         gradients = []
         for micro_batch in (0, 2):
-            module = fresh(bc.METHOD, dropout=0.0)
-            run(module, steps=1, method=bc.METHOD, micro_batch=micro_batch)
+            module = fresh(method, dropout=0.0)
+            run(module, steps=1, method=method, micro_batch=micro_batch)
             gradients.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
         assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
 
@@ -178,13 +217,85 @@ class TestBatches:
     def test_dialogues_or_tokens_count_alike(self) -> None:
         batch = collate([SEQUENCES[0], SEQUENCES[2]], pad=PAD)  # two actions and four
         values = torch.tensor([[3.0, 3.0, 0.0, 0.0], [0.0] * 4])
-        assert masked_mean(values, mask_of(batch, "dialogue")).item() == pytest.approx(3 / 2)
-        assert masked_mean(values, mask_of(batch, "token")).item() == pytest.approx(6 / 6)
+        counted = ilql.METHOD.counts(batch)
+        assert masked_mean(values, mask_of(counted, "dialogue")).item() == pytest.approx(3 / 2)
+        assert masked_mean(values, mask_of(counted, "token")).item() == pytest.approx(6 / 6)
+
+    @pytest.mark.parametrize("micro_batch", [0, 1])
+    @pytest.mark.parametrize(("weighting", "mean"), [("dialogue", (6 + 0) / 2), ("token", (6 + 0 + 0 + 0) / 4)])
+    def test_dialogues_or_utterances_count_alike_where_utterances_count(
+        self, weighting: str, mean: float, micro_batch: int
+    ) -> None:
+        # One utterance of two actions with a 6 at its end, three of one action with a 0, and 99 where none ends.
+        one = utterances([False, True], rewards=[99.0, 6.0])
+        three = utterances([True, True, True], rewards=[0.0, 0.0, 0.0])
+        method = dataclasses.replace(bc.METHOD, counts=every_utterance, loss=mean_reward)
+        hyperparameters = bc.Train(steps=1, batch_size=2, weighting=weighting)
+        module, loop = fresh(bc.METHOD), Loop(micro_batch=micro_batch)
+        (progress,) = train(method, module, [one, three], hyperparameters, pad=PAD, seed=0, loop=loop)
+        assert progress.metrics == {"loss": pytest.approx(mean), "reward": pytest.approx(mean)}
+
+    def test_chai_counts_an_utterance_whose_next_state_is_known(self) -> None:
+        # Cut off behind its second utterance, which has then no next state; ended with its only one; nothing said.
+        cut, ended = utterances([False, True, True], ended=False), utterances([False, True])
+        batch = collate([cut, ended, utterances([False], ended=False)], pad=PAD)
+        assert chai.METHOD.counts(batch).tolist() == [[False, True, False], [False, True, False], [False] * 3]
+        assert utterance_ilql.METHOD.counts(batch).tolist() == batch.ends.tolist()
 
     def test_it_reports_where_it_logs_and_at_the_ends(self) -> None:
         seen = run(fresh(), log_every=3)
         assert [progress.step for progress in seen] == [1, 3, 6, 7]
         assert all(progress.metrics["loss"] > 0 for progress in seen)
+
+
+def renewals(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Give a list in which every renewal of a target leaves its share."""
+    seen: list[float] = []
+    real = ValueNetworks.update_target
+
+    def counting(self: ValueNetworks, polyak: float) -> None:
+        seen.append(polyak)
+        real(self, polyak)
+
+    monkeypatch.setattr(ValueNetworks, "update_target", counting)
+    return seen
+
+
+class TestAfterSteps:
+    def test_it_is_told_the_number_of_the_step_after_each(self, tmp_path: Path) -> None:
+        told: list[int] = []
+        method = dataclasses.replace(ilql.METHOD, after_step=lambda module, train, step: told.append(step))
+        for until in (4, None):  # and it goes on counting where an interrupted training was
+            training = train(
+                method, fresh(), SEQUENCES, settings(), pad=PAD, seed=5,
+                loop=Loop(log_every=1, checkpoint_every=2, checkpoints=tmp_path, micro_batch=2),
+            )  # fmt: skip
+            for progress in training:
+                if progress.step == until:
+                    break
+        assert told == [1, 2, 3, 4, 5, 6, 7]
+
+    @pytest.mark.parametrize("micro_batch", [0, 1])
+    @pytest.mark.parametrize(("steps", "every", "expected"), [(7, 1, 7), (7, 2, 3), (6, 3, 2), (7, 3, 2), (2, 3, 0)])
+    def test_n_optimiser_steps_with_a_renewal_every_k_give_n_over_k_renewals(
+        self, monkeypatch: pytest.MonkeyPatch, steps: int, every: int, expected: int, micro_batch: int
+    ) -> None:
+        seen = renewals(monkeypatch)
+        hyperparameters = dataclasses.replace(settings(steps=steps), target_every=every)
+        list(train(
+            ilql.METHOD, fresh(), SEQUENCES, hyperparameters, pad=PAD, seed=5, loop=Loop(micro_batch=micro_batch)
+        ))  # fmt: skip
+        assert seen == [hyperparameters.polyak] * expected
+
+    def test_a_hard_copy_every_third_step_is_the_network_after_the_last_such_step(self) -> None:
+        modules = []
+        for steps in (6, 7):
+            hyperparameters = dataclasses.replace(settings(steps=steps), target_every=3, polyak=1.0)
+            modules.append(fresh())
+            list(train(ilql.METHOD, modules[-1], SEQUENCES, hyperparameters, pad=PAD, seed=5, loop=Loop()))
+        after_six, after_seven = modules
+        assert_equal_bits(after_seven.get_submodule("target"), after_six.get_submodule("online"))
+        assert largest_difference(after_seven.get_submodule("target"), after_seven.get_submodule("online")) > 1e-5
 
 
 class TestFaults:

@@ -72,7 +72,7 @@ class TestSarsa:
 
     def test_its_weights_carry_ilqls_name(self) -> None:
         settings = ilql.Train(tau=0.5, steps=3, batch_size=8, learning_rate=1e-3, polyak=0.1, gamma=0.9)
-        assert sarsa.METHOD.canonical(self.SETTINGS) == ("ilql", settings)
+        assert sarsa.METHOD.trained_as(self.SETTINGS) == ("ilql", settings)
 
     def test_it_has_no_expectile_to_set(self) -> None:
         assert "tau" not in {field.name for field in dataclasses.fields(sarsa.Train)}
@@ -145,7 +145,7 @@ class TestValueNetworks:
                 parameter.fill_(1.0)
             for parameter in module.target.parameters():
                 parameter.fill_(3.0)
-        ilql.after_step(module, ilql.Train(polyak=0.25))
+        ilql.after_step(module, ilql.Train(polyak=0.25), 1)
         assert all((p == 0.25 * 1.0 + 0.75 * 3.0).all() for p in module.target.parameters())
         assert all((p == 1.0).all() for p in module.online.parameters())
 

@@ -1,0 +1,87 @@
+"""One token for every slot: the tilt, the filters, the draw, as pure functions of tensors.
+
+Axes: *S* slots, *V* vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Decoding settings as tensors, one entry per slot, shape (S,) each.
+
+    `after` is true where temperature and filters act on the tilted scores; None is nowhere.
+    """
+
+    beta: Tensor
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    greedy: Tensor
+    after: Tensor | None = None
+
+
+def choose(
+    logits: Tensor, q: Tensor | None, writable: Tensor, knobs: Knobs, uniform: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The next token of every slot, its log π − log π_β, and its log π_β.
+
+    π(v) ∝ exp(ℓ(v) + β Q(v)), where ℓ are the language model's log-probabilities after temperature, top-k and top-p.
+    Where the knobs say `after`, temperature, top-k and top-p act on log π_β(v) + β Q(v) instead.
+    With β = ∞ the language model is left out: the token with the highest Q, and log π = 0. Only writable tokens are
+    chosen, and π_β is the language model among those.
+
+    Args:
+        logits: The language model's, shape (S, V).
+        q: The critic's Q, shape (S, V), or None for no tilt.
+        writable: Shape (V,), true for tokens a policy may choose.
+        knobs: Settings per slot.
+        uniform: Shape (S,), float64 in [0, 1): the draw of slots that sample, by inverting the distribution function.
+
+    Returns:
+        Tokens, log-ratios and log-probabilities, shape (S,) each.
+    """
+    base = torch.where(writable, logits, -torch.inf).log_softmax(dim=-1)
+    score = filtered(base / knobs.temperature[:, None], top_k=knobs.top_k, top_p=knobs.top_p)
+    without_model = torch.isinf(knobs.beta)
+    if q is not None:
+        finite = torch.where(without_model, torch.zeros_like(knobs.beta), knobs.beta)
+        tilt = finite[:, None] * q
+        score = score + tilt
+        if knobs.after is not None:
+            late = filtered((base + tilt) / knobs.temperature[:, None], top_k=knobs.top_k, top_p=knobs.top_p)
+            score = torch.where(knobs.after[:, None], late, score)
+        score = torch.where(without_model[:, None], q, score)
+        score = torch.where(writable, score, -torch.inf)
+    log_policy = score.log_softmax(dim=-1)
+    greedy = score.argmax(dim=-1)
+    cumulative = log_policy.double().exp().cumsum(dim=-1)
+    drawn = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(dim=-1).clamp(max=score.shape[-1] - 1)
+    tokens = torch.where(knobs.greedy | without_model, greedy, drawn)
+    picked = tokens[:, None]
+    log_pi = torch.where(without_model, 0.0, log_policy.gather(1, picked).squeeze(1))
+    log_base = base.gather(1, picked).squeeze(1)
+    return tokens, log_pi - log_base, log_base
+
+
+def filtered(logits: Tensor, *, top_k: Tensor, top_p: Tensor) -> Tensor:
+    """Logits with all but the top k, and all but the smallest set of probability above p, at −∞; per row, shape (S, V).
+
+    The token that crosses p is kept. k = 0 and p = 1 keep everything. Equal logits are ranked by id.
+    """
+    if not ((top_k > 0) | (top_p < 1)).any():
+        return logits
+    order = logits.argsort(dim=-1, descending=True, stable=True)
+    ranked = logits.gather(1, order)
+    probability = ranked.softmax(dim=-1)
+    before = probability.cumsum(dim=-1) - probability
+    rank = torch.arange(logits.shape[-1], device=logits.device)
+    outside_k = (top_k[:, None] > 0) & (rank >= top_k[:, None])
+    outside_p = (top_p[:, None] < 1) & (before > top_p[:, None])
+    ranked = ranked.masked_fill(outside_k | outside_p, -torch.inf)
+    return torch.empty_like(logits).scatter_(1, order, ranked)

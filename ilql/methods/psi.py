@@ -1,0 +1,93 @@
+"""ψ-learning: a soft backup towards the behaviour policy, so that softmax(Ψ) itself is the improved policy.
+
+L = Σ_i mean Huber(r / reward_scale + log π_β(a | s) + γ (1 − terminal) log Σ_v exp Ψ̄(s', v) − Ψ_i(a)), with Ψ̄ the
+smaller of the two target heads, token by token. The state's value is log Σ_v exp Ψ̄(s, v), so there is no V head, and
+Ψ̄(a) − log Σ_v exp Ψ̄(v) is the log-probability of a under the improved policy. The larger `reward_scale` is, the less
+rewards count beside the behaviour policy: at its infinity Ψ = log π_β + a constant.
+The policy that acts is softmax(log π_β + β Ψ̄), or softmax(Ψ̄)'s best token at β = ∞.
+Source: Jaques et al. 2019 (arXiv 1907.00456), ψ-learning; as the baseline "ψ" of Snell et al. 2022 (arXiv 2206.11871),
+and its public implementation (Sea-Snell/Implicit-Language-Q-Learning, models/bcq_model.py), where r is divided by
+`r_scale`.
+
+Differences from the public implementation:
+1. Those of `ilql`. A recording that was cut off bootstraps from its final state, where the public implementation takes
+   log V, the logsumexp of nothing but zeros.
+2. No V head is trained along: it has no part in the target, and the soft value is at hand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ilql.batch import TokenBatch
+from ilql.hyperparameters import NOT_NEGATIVE, POSITIVE, Search, hyper
+from ilql.losses import masked_mean, psi_loss, soft_backup, td_target
+from ilql.method import Loss, Start, require
+from ilql.methods import ilql
+from ilql.networks import Frozen, ValueNetworks, gather, hidden_states
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(ilql.ValueTraining):
+    """Value training with a soft backup."""
+
+    reward_scale: float = hyper(
+        1.0, POSITIVE, meaning="what rewards are divided by, beside log π_β", search=Search(0.05, 20.0, log=True)
+    )
+    cql_weight: float = hyper(0.0, NOT_NEGATIVE, meaning="weight of the conservative term; log π_β stands in for it")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.separate_policy:
+            raise ValueError("separate_policy must be true: its values are relative to the frozen policy, got False")
+
+
+def build(start: Start, train: Train) -> nn.Module:
+    """ILQL's networks without a V that is trained, reading the behaviour policy."""
+    networks = ilql.build(start, train)
+    assert isinstance(networks, ValueNetworks)
+    networks.v_head.requires_grad_(False)
+    networks.behaviour = Frozen(require(start.behaviour, "behaviour policy"))
+    return networks
+
+
+def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) -> Loss:
+    """The Huber loss of a batch; `weights` of shape (B, K) are the mask of its mean."""
+    assert isinstance(module, ValueNetworks)
+    assert module.behaviour is not None
+    run = ilql.forward(module, batch, weights, train)
+    with torch.no_grad():
+        target_psi = module.target.minimum(gather(run.frozen, batch.state_positions))  # (B, K + 1, V)
+        soft = soft_backup(target_psi)
+        log_pi = module.behaviour.log_probabilities(batch.tokens, batch.attention_mask, batch.action_positions)
+        log_pi = log_pi.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
+    rewards, terminal = ilql.outcomes(module, batch, train)
+    goal = td_target(rewards / train.reward_scale + log_pi, soft[:, 1:], terminal, gamma=train.gamma)
+    result = ilql.finish({"psi": psi_loss(goal, run.q_taken, weights)}, run, batch, weights, train)
+    return Loss(result.total, {**result.parts, "soft_value_mean": masked_mean(soft[:, :-1], weights)})
+
+
+@torch.no_grad()
+def advantages(module: nn.Module, batch: TokenBatch) -> Tensor:
+    """Ψ̄(a) − log Σ_v exp Ψ̄(v) at every action, shape (B, K): its log-probability under the improved policy."""
+    assert isinstance(module, ValueNetworks)
+    frozen = hidden_states(module.target.trunk, batch.tokens, batch.attention_mask)
+    target_psi = module.target.minimum(gather(frozen, batch.action_positions))
+    return target_psi.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1) - soft_backup(target_psi)
+
+
+METHOD = dataclasses.replace(
+    ilql.METHOD,
+    name="psi",
+    title="ψ",
+    version=1,
+    losses=("soft_backup", "psi", "td", "conservative", "margin"),
+    train=Train,
+    build=build,
+    loss=loss,
+    advantages=advantages,
+)
