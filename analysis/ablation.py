@@ -185,11 +185,12 @@ def _row(method: str, cells: Sequence[Cell], shown: Sequence[str]) -> AblationRo
         failed=sum(cell.failed for cell in cells),
         stopped=sum(cell.stopped for cell in cells),
         seeds=(min((len(c.seeds) for c in finished), default=0), max((len(c.seeds) for c in finished), default=0)),
-        best=_best(best, shown) if best else None,
+        best=described(best, shown) if best else None,
     )
 
 
-def _best(cell: Cell, shown: Sequence[str]) -> BestCell:
+def described(cell: Cell, shown: Sequence[str]) -> BestCell:
+    """What a table says about a cell; `shown` are the hyperparameters in its one line."""
     return BestCell(
         cell_id=cell.cell_id,
         method=cell.method,
@@ -208,7 +209,7 @@ def _footnotes(
     notes = [] if finished else ["Nothing has finished yet: a dash stands where there is no number."]
     if finished:
         notes += _score_notes(table, finished, rows)
-    notes += _sarsa_notes(rows, mode)
+    notes += method_notes(rows, mode)
     notes += _loss_notes(table, rows)
     if len(digests) > 1:
         notes.append(f"Mixed code: the runs were made by {len(digests)} versions of the code ({', '.join(digests)}).")
@@ -236,17 +237,26 @@ def _score_notes(table: RunTable, finished: Sequence[Cell], rows: Sequence[Ablat
         "σ: population standard deviation of the mean returns of a method's design cells. Refinement cells are left "
         "out, since a search crowds near its optimum; a dash stands for fewer than two cells."
     )
-    fewest, most = min(len(cell.seeds) for cell in finished), max(len(cell.seeds) for cell in finished)
+    return notes + seed_notes([len(cell.seeds) for cell in finished])
+
+
+def seed_notes(seeds: Sequence[int]) -> list[str]:
+    """What the numbers of finished training seeds, of each cell that has some, mean for σ and max; nothing for none."""
+    fewest, most = min(seeds, default=0), max(seeds, default=0)
+    if most == 0:
+        return []
     if most == 1:
-        notes.append("One training seed per cell: σ contains the noise of seeds, and ± does not.")
-    elif fewest == most:
-        notes.append(f"{most} training seeds per cell.")
-    else:
-        notes.append(
-            f"{fewest} to {most} training seeds per cell; a mean over fewer seeds is noisier, "
-            "and so more often the max."
-        )
-    return notes
+        return ["One training seed per cell: σ contains the noise of seeds, and ± does not."]
+    if fewest == most:
+        return [f"{most} training seeds per cell."]
+    return [
+        f"{fewest} to {most} training seeds per cell; a mean over fewer seeds is noisier, and so more often the max."
+    ]
+
+
+def method_notes(rows: Sequence[AblationRow], mode: Mode) -> list[str]:
+    """What a reader must know of single methods among the rows: how their cells are counted."""
+    return [*_sarsa_notes(rows, mode), *_without_model_notes(rows)]
 
 
 def _sarsa_notes(rows: Sequence[AblationRow], mode: Mode) -> list[str]:
@@ -257,6 +267,17 @@ def _sarsa_notes(rows: Sequence[AblationRow], mode: Mode) -> list[str]:
             "Paper mode: SARSA is ILQL at τ = 0.5, so its cells and runs count in ILQL's row as well as in its own."
         ]
     return ["SARSA is ILQL at τ = 0.5; its cells count in its own row only."]
+
+
+def _without_model_notes(rows: Sequence[AblationRow]) -> list[str]:
+    row = next((row for row in rows if row.method == "ilql_without_lm"), None)
+    if row is None:
+        return []
+    sigma = ", so σ is a dash" if row.design_cells_wanted == 1 else ""
+    return [
+        f"{method_label(row.method)} takes the token of highest Q, which β cannot change: the paper's three cells "
+        f"(β = 4, 8, 16) are replicas of one. Here they are one cell, counted once{sigma}."
+    ]
 
 
 def _loss_notes(table: RunTable, rows: Sequence[AblationRow]) -> list[str]:

@@ -155,15 +155,20 @@ def cell_at(cells: Sequence[Cell], method: str, hyperparameters: Mapping[str, Va
         ValueError: There is none, or several of one origin, so that more hyperparameters must be named.
     """
     wanted = ", ".join(f"{column} = {value_label(value)}" for column, value in hyperparameters.items())
-    found = [
-        cell
-        for cell in finished_cells(cells, method)
-        if all(_same(cell.hyperparameters.get(column), value) for column, value in hyperparameters.items())
-    ]
-    found = [cell for cell in found if cell.origin == "design"] or found
+    found = cells_with(finished_cells(cells, method), hyperparameters)
     if len(found) != 1:
         raise ValueError(f"exactly one finished cell of {method!r} must have {wanted}, got {len(found)}")
     return found[0]
+
+
+def cells_with(cells: Sequence[Cell], hyperparameters: Mapping[str, Value]) -> list[Cell]:
+    """The cells with these values, whatever their others are; those of the design alone if there are such."""
+    found = [
+        cell
+        for cell in cells
+        if all(_same(cell.hyperparameters.get(column), value) for column, value in hyperparameters.items())
+    ]
+    return [cell for cell in found if cell.origin == "design"] or found
 
 
 def compare(
@@ -208,6 +213,8 @@ def compare_methods(
 ) -> tuple[Comparison, ...]:
     """`method` against `baseline`, each at the cell chosen on the tune scenes; then `method` at `fixed` as well.
 
+    There the baseline stands at `fixed`, too, if it has such a cell, and else at the one chosen on the tune scenes.
+
     Args:
         cells: All cells of the table.
         method: The method that is hoped to be better.
@@ -222,8 +229,10 @@ def compare_methods(
         compare(cells, chosen_on_tune(cells, method), second, first_chosen=on_tune, second_chosen=on_tune),
     ]
     if fixed is not None:
-        at = cell_at(cells, method, fixed)
-        found.append(compare(cells, at, second, first_chosen="fixed beforehand", second_chosen=on_tune))
+        beforehand = "fixed beforehand"
+        at, same = cell_at(cells, method, fixed), cells_with(finished_cells(cells, baseline), fixed)
+        other, chosen = (same[0], beforehand) if len(same) == 1 else (second, on_tune)
+        found.append(compare(cells, at, other, first_chosen=beforehand, second_chosen=chosen))
     return tuple(found)
 
 

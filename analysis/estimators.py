@@ -10,6 +10,7 @@ into a standard error over episodes.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -213,3 +214,26 @@ def checked_returns(returns: Floats) -> Floats:
     if not np.isfinite(returns).all():
         raise ValueError(f"returns must be finite, got {int((~np.isfinite(returns)).sum())} that are not")
     return returns
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank; 0 if one is constant.
+
+    Raises:
+        ValueError: Their lengths differ, or there are fewer than two.
+    """
+    if len(first) != len(second) or len(first) < 2:
+        raise ValueError(
+            f"a rank correlation needs two equally long lists of at least 2, got {len(first)}, {len(second)}"
+        )
+    one, other = (_ranks(np.asarray(values, dtype=np.float64)) for values in (first, second))
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return 0.0
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def _ranks(values: Floats) -> Floats:
+    below = (values[:, None] > values[None, :]).sum(axis=1)
+    equal = (values[:, None] == values[None, :]).sum(axis=1)
+    ranks: Floats = below + (equal - 1) / 2
+    return ranks

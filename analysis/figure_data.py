@@ -20,6 +20,12 @@ TAU, BETA = "train.tau", "decode.beta"
 GRID_METHODS = ("sarsa", "ilql")
 """The methods of the tau × beta grid: SARSA is its line tau = 0.5."""
 
+LEVEL_METHODS = ("filtered_bc", "bc")
+"""What the curves over beta are held against: cloning, which is where beta = 0 ends."""
+
+LABEL_SHARE = 0.055
+"""The share of the horizontal axis that a method's name needs, however few cells the method has."""
+
 
 @dataclass(frozen=True)
 class CellPoint:
@@ -50,11 +56,11 @@ class CellPoint:
 
 @dataclass(frozen=True)
 class MethodSlot:
-    """A method's share of the horizontal axis, from `left` to `right`, and the spread of its design cells.
+    """A method's share of the horizontal axis, and the spread of its design cells.
 
     Attributes:
         method: The method.
-        left, right: Its first and last position.
+        left, right: Where its share begins and ends; the cells stand in its middle, one apart.
         cells: Number of its cells with a finished run.
         mean: Mean over design cells; None where none has finished.
         sigma: Their population standard deviation; None for fewer than two.
@@ -101,12 +107,12 @@ class BetaCurve:
 
 @dataclass(frozen=True)
 class BetaCurves:
-    """Score against beta, a curve per tau, with the best cells of methods without beta for comparison.
+    """Score against beta, a curve per tau, with the best cells of cloning for comparison.
 
     Attributes:
         betas: Ascending, ∞ last.
         curves: By tau, ascending.
-        levels: (method, name, score) of the best cell of each method that has no beta.
+        levels: (method, name, score) of the best cell of each of `LEVEL_METHODS`.
         caption: What is drawn, and of how many runs.
     """
 
@@ -138,18 +144,24 @@ class HeatMap:
 
 
 def score_by_cell(cells: Sequence[Cell], *, gap: float = 2.0) -> ScoreByCell:
-    """Every cell at its own place: methods in their order, cells one apart, `gap` more between methods."""
+    """Every cell at its own place: methods in their order, cells one apart, `gap` more between methods.
+
+    A method of few cells among many others is given more room, so that its name can stand below it.
+    """
     shown = varying(cells)
+    methods = in_order(cell.method for cell in cells)
+    narrowest = _narrowest([sum(cell.method == method for cell in cells) + gap for method in methods])
     points: list[CellPoint] = []
     slots: list[MethodSlot] = []
     position = 0.0
-    for method in in_order(cell.method for cell in cells):
+    for method in methods:
         own = [cell for cell in cells if cell.method == method]
         best = best_cell(own)
-        placed = [(position + index, cell) for index, cell in enumerate(own)]
+        room = max(0.0, narrowest - len(own) - gap)
+        placed = [(position + room / 2 + index, cell) for index, cell in enumerate(own)]
         points += [_point(at, cell, cell is best, shown) for at, cell in placed]
-        slots.append(_slot(method, placed))
-        position += len(own) + gap
+        slots.append(_slot(method, placed, room))
+        position += len(own) + room + gap
     return ScoreByCell(tuple(points), tuple(slots), _cells_caption(cells))
 
 
@@ -218,13 +230,26 @@ def _point(position: float, cell: Cell, best: bool, shown: Sequence[str]) -> Cel
     )
 
 
-def _slot(method: str, placed: Sequence[tuple[float, Cell]]) -> MethodSlot:
+def _narrowest(widths: Sequence[float]) -> float:
+    """The least width of a slot: what is narrower is widened to `LABEL_SHARE` of the axis as it is then.
+
+    x = LABEL_SHARE · Σ_i max(w_i, x), by iteration, a contraction as long as there is room for every name; 0 otherwise.
+    """
+    if len(widths) * LABEL_SHARE >= 1:
+        return 0.0
+    narrowest = 0.0
+    for _ in range(200):
+        narrowest = LABEL_SHARE * sum(max(width, narrowest) for width in widths)
+    return narrowest
+
+
+def _slot(method: str, placed: Sequence[tuple[float, Cell]], room: float) -> MethodSlot:
     design = [(at, score.value) for at, cell in placed if cell.origin == "design" and (score := cell.score) is not None]
     values = np.array([value for _, value in design], dtype=np.float64)
     return MethodSlot(
         method=method,
-        left=placed[0][0],
-        right=placed[-1][0],
+        left=placed[0][0] - room / 2,
+        right=placed[-1][0] + room / 2,
         cells=sum(bool(cell.seeds) for _, cell in placed),
         mean=float(values.mean()) if design else None,
         sigma=population_sigma(values),
@@ -266,10 +291,10 @@ def _curve_method(line: Sequence[Cell]) -> str:
 
 def _levels(cells: Sequence[Cell]) -> tuple[tuple[str, str, Estimate], ...]:
     levels = []
-    for method in in_order(cell.method for cell in cells):
+    for method in LEVEL_METHODS:
         own = [cell for cell in cells if cell.method == method]
         best = best_cell(own)
-        if best is not None and best.score is not None and not any(cell.has(BETA) for cell in own):
+        if best is not None and best.score is not None:
             name = method_label(method) + (", best cell" if len(own) > 1 else "")
             levels.append((method, name, best.score))
     return tuple(levels)

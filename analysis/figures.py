@@ -1,8 +1,8 @@
 """Figures: the drawing half, and the only file that knows plotly.
 
-Each figure is drawn from values that `analysis.figure_data` has made. Colours are those of Okabe and Ito (2008) and
-cividis, which readers with any common colour vision can tell apart; shapes and dashes say the same once more, for print
-in grey.
+Each figure is drawn from values that `analysis.figure_data` has made. Colours are those of Okabe and Ito (2008), of
+cividis, and more that are as far from them: readers with any common colour vision can tell them apart. Shapes, dashes
+and places say the same once more, for print in grey.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from analysis.figure_data import BetaCurves, CellPoint, HeatMap, ScoreByCell
+from analysis.figure_data import BetaCurves, CellPoint, HeatMap, MethodSlot, ScoreByCell
 from analysis.labels import method_label, value_label
 from analysis.text import count, number, with_error
 
@@ -26,17 +26,24 @@ STATIC_FORMATS = ("svg", "png", "pdf")
 WIDTH, HEIGHT = 860, 480
 FONT = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
 
-_INK, _GREY, _FAINT = "#1f2328", "#6b7280", "#e5e7eb"
-_METHOD_COLOURS: Mapping[str, str] = {
+METHOD_COLOURS: Mapping[str, str] = {
     "ilql": "#0072b2",
     "cql": "#e69f00",
     "psi": "#cc79a7",
     "sarsa": "#d55e00",
-    "dt": "#56b4e9",
-    "ilql_awr": "#8c6d1f",
+    "decision_transformer": "#56b4e9",
+    "awr": "#772200",
     "filtered_bc": "#009e73",
     "bc": "#4d4d4d",
+    "utterance_ilql": "#4433aa",
+    "ilql_without_lm": "#9988ff",
+    "chai": "#550055",
+    "mc_returns": "#aacc77",
+    "qsft": "#9933ee",
 }
+"""A colour for each method and variant that has a label."""
+
+_INK, _GREY, _FAINT = "#1f2328", "#6b7280", "#e5e7eb"
 _TAU_BLUES = ((0x7F, 0xBA, 0xE6), (0x08, 0x26, 0x4A))  # from the lowest to the highest tau of ILQL
 _TAU_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 _LEVEL_DASHES = ("dash", "dot", "dashdot", "longdash")
@@ -45,6 +52,7 @@ _LEVEL_DASHES = ("dash", "dot", "dashdot", "longdash")
 def draw_score_by_cell(data: ScoreByCell, *, y_title: str) -> go.Figure:
     """Every cell a point with its standard error, its seeds behind it, methods side by side."""
     figure = go.Figure()
+    many = len(data.slots) > 8
     bottom, top = _span(data)
     for slot in data.slots:
         if slot.mean is None or slot.design_left is None or slot.design_right is None:
@@ -60,14 +68,14 @@ def draw_score_by_cell(data: ScoreByCell, *, y_title: str) -> go.Figure:
     for origin, symbol in (("design", "circle"), ("refinement", "diamond")):
         points = [point for point in data.points if point.origin == origin and point.score is not None]
         if points:
-            figure.add_trace(_cell_trace(points, f"{origin} cell", symbol))
+            figure.add_trace(_cell_trace(points, f"{origin} cell", symbol, size=7 if many else 9))
     best = [point for point in data.points if point.best and point.score is not None]
     figure.add_trace(
         go.Scatter(
             x=[point.position for point in best],
             y=[point.score.value for point in best if point.score is not None],
             mode="markers",
-            marker={"symbol": "circle-open", "size": 17, "color": _INK, "line": {"width": 1.6}},
+            marker={"symbol": "circle-open", "size": 14 if many else 17, "color": _INK, "line": {"width": 1.6}},
             showlegend=False,
             legendgroup="best cell",
             hoverinfo="skip",
@@ -82,7 +90,7 @@ def draw_score_by_cell(data: ScoreByCell, *, y_title: str) -> go.Figure:
                 mode="markers",
                 marker={
                     "symbol": "x-thin",
-                    "size": 9,
+                    "size": 7 if many else 9,
                     "line": {"width": 2, "color": [_colour(p.method) for p in empty]},
                 },
                 legendgroup="no finished run",
@@ -97,7 +105,9 @@ def draw_score_by_cell(data: ScoreByCell, *, y_title: str) -> go.Figure:
         figure.add_vline(x=edge, line={"color": _FAINT, "width": 1}, layer="below")
     figure.update_xaxes(
         tickvals=[(slot.left + slot.right) / 2 for slot in data.slots],
-        ticktext=[f"<b>{method_label(slot.method)}</b><br>{count(slot.cells, 'cell')}" for slot in data.slots],
+        ticktext=[_slot_label(slot, narrow=many) for slot in data.slots],
+        tickangle=0,
+        tickfont={"size": 11 if many else 14},
         range=[-1.6, max((slot.right for slot in data.slots), default=0.0) + 1.6],
         showgrid=False,
     )
@@ -106,7 +116,7 @@ def draw_score_by_cell(data: ScoreByCell, *, y_title: str) -> go.Figure:
 
 
 def draw_beta_curves(data: BetaCurves, *, y_title: str) -> go.Figure:
-    """A line per tau over the betas as categories; methods without beta as dashed levels with a band of ± one s.e."""
+    """A line per tau over the betas as categories; cloning as dashed levels with a band of ± one s.e."""
     figure = go.Figure()
     last = len(data.betas) - 1
     ends = [-0.35, last + 0.35]
@@ -250,7 +260,13 @@ def write_static(figures: Mapping[str, go.Figure], folder: Path, formats: Sequen
     return paths
 
 
-def _cell_trace(points: Sequence[CellPoint], name: str, symbol: str) -> go.Scatter:
+def _slot_label(slot: MethodSlot, *, narrow: bool) -> str:
+    """The method's name over the number of its cells; a line for each word where there is little room."""
+    name = method_label(slot.method)
+    return f"<b>{name.replace(' ', '<br>') if narrow else name}</b><br>{count(slot.cells, 'cell')}"
+
+
+def _cell_trace(points: Sequence[CellPoint], name: str, symbol: str, *, size: int) -> go.Scatter:
     scores = [point.score for point in points if point.score is not None]
     return go.Scatter(
         x=[point.position for point in points],
@@ -259,7 +275,7 @@ def _cell_trace(points: Sequence[CellPoint], name: str, symbol: str) -> go.Scatt
         mode="markers",
         marker={
             "symbol": symbol,
-            "size": 9,
+            "size": size,
             "color": [_colour(point.method) for point in points],
         },
         legendgroup=name,
@@ -333,7 +349,7 @@ def _error_bars(errors: Sequence[float | None], colour: str) -> dict[str, object
 
 
 def _colour(method: str) -> str:
-    return _METHOD_COLOURS.get(method, "#7f7f7f")
+    return METHOD_COLOURS.get(method, "#7f7f7f")
 
 
 def _finish(figure: go.Figure, *, axis_lines: bool = True) -> go.Figure:

@@ -14,22 +14,52 @@ METHOD_LABELS: Mapping[str, str] = {
     "cql": "CQL",
     "psi": "ψ",
     "sarsa": "SARSA",
-    "dt": "DT",
-    "ilql_awr": "ILQL (AWR)",
+    "decision_transformer": "DT",
+    "awr": "ILQL (AWR)",
     "filtered_bc": "%BC",
     "bc": "BC",
+    "utterance_ilql": "Utterance ILQL",
+    "ilql_without_lm": "ILQL without LM",
+    "chai": "CHAI",
+    "mc_returns": "MC returns",
+    "qsft": "Q-SFT",
 }
-"""Methods in the order of every table and figure, with their names in print."""
+"""Methods and variants in the order of every table and figure, with their names in print.
+
+The paper's table comes first, in its own order; then what only its sweep has, then what is in neither.
+"""
+
+_COMPONENT_LABELS: Mapping[str, str] = {
+    "ilql_without_cql": "ILQL without CQL",
+    "ilql_without_double_q": "ILQL without double Q",
+    "ilql_without_target": "ILQL without target",
+    "ilql_hard_target": "ILQL, hard target",
+    "ilql_without_target_trunk": "ILQL without target trunk",
+    "ilql_shared_policy": "ILQL, shared policy",
+    "ilql_without_q_gradient": "ILQL without Q gradient",
+    "ilql_without_v_gradient": "ILQL without V gradient",
+    "ilql_value_clip": "ILQL, value clip",
+}
+_LABELS: Mapping[str, str] = {**METHOD_LABELS, **_COMPONENT_LABELS}
 
 _HYPERPARAMETER_LABELS: Mapping[str, str] = {
     "train.tau": "τ",
     "train.gamma": "γ",
     "train.cql_weight": "CQL weight",
-    "train.keep": "kept",
-    "train.polyak": "Polyak rate",
+    "train.reward_scale": "reward scale",
     "train.awr_beta": "AWR β",
+    "train.awr_clip": "AWR clip",
+    "train.keep": "kept",
+    "train.return_range": "return range",
+    "train.returns": "returns told",
+    "train.proposals": "proposals",
+    "train.double_q": "double Q",
+    "train.polyak": "Polyak rate",
     "train.learning_rate": "learning rate",
     "decode.beta": "β",
+    "decode.target_return": "target return",
+    "decode.candidates": "N",
+    "decode.log_prob_weight": "log-probability weight",
     "decode.top_k": "top-k",
     "decode.top_p": "top-p",
 }
@@ -48,12 +78,12 @@ _MEASURE_LABELS: Mapping[str, str] = {
 
 def method_label(method: str) -> str:
     """The method's name in print; its own name where none is known."""
-    return METHOD_LABELS.get(method, method)
+    return _LABELS.get(method, method)
 
 
 def in_order(methods: Iterable[str]) -> tuple[str, ...]:
     """Each method once, in the fixed order; methods it does not know follow alphabetically."""
-    known = list(METHOD_LABELS)
+    known = list(_LABELS)
     return tuple(sorted(set(methods), key=lambda name: (known.index(name) if name in known else len(known), name)))
 
 

@@ -87,7 +87,7 @@ def to_csv(table: AblationTable) -> str:
             (
                 *(row.method, row.score, row.standard_error, row.sigma, table.episodes if best else None),
                 *(row.design_cells, row.design_cells_wanted, row.refinement_cells, row.failed, row.stopped, *row.seeds),
-                *((best.cell_id, best.origin, _plain(best)) if best else (None, None, None)),
+                *((best.cell_id, best.origin, plain_setting(best)) if best else (None, None, None)),
                 *((len(best.seeds), best.tune_score) if best else (None, None)),
                 table.mode,
             )
@@ -111,6 +111,24 @@ def to_json(table: AblationTable) -> str:
         "footnotes": list(table.footnotes),
     }
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def json_cell(cell: BestCell) -> dict[str, object]:
+    """All that a table knows of a cell, as standard JSON."""
+    return {
+        "cell_id": cell.cell_id,
+        "method": cell.method,
+        "origin": cell.origin,
+        "setting": cell.setting,
+        "hyperparameters": {column: _json_value(value) for column, value in cell.hyperparameters},
+        "seeds": list(cell.seeds),
+        "tune_score": cell.tune_score,
+    }
+
+
+def plain_setting(cell: BestCell) -> str:
+    """All of a cell's hyperparameters by their column names, `train.tau=0.8; decode.beta=8.0`."""
+    return "; ".join(f"{column}={value}" for column, value in cell.hyperparameters)
 
 
 def _row(row: AblationRow, decimals: int) -> tuple[str, ...]:
@@ -145,23 +163,9 @@ def _json_row(row: AblationRow) -> dict[str, object]:
         "stopped": row.stopped,
         "fewest_seeds": row.seeds[0],
         "most_seeds": row.seeds[1],
-        "best": None
-        if best is None
-        else {
-            "cell_id": best.cell_id,
-            "method": best.method,
-            "origin": best.origin,
-            "setting": best.setting,
-            "hyperparameters": {column: _json_value(value) for column, value in best.hyperparameters},
-            "seeds": list(best.seeds),
-            "tune_score": best.tune_score,
-        },
+        "best": None if best is None else json_cell(best),
     }
 
 
 def _json_value(value: Value) -> Value:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _plain(best: BestCell) -> str:
-    return "; ".join(f"{column}={value}" for column, value in best.hyperparameters)

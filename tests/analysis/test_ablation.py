@@ -82,6 +82,20 @@ def test_paper_mode_counts_sarsa_as_ilql_and_keeps_its_row(small: RunTable) -> N
     assert "SARSA is ILQL at τ = 0.5; its cells count in its own row only." in ablation_table(small).footnotes
 
 
+def test_ilql_without_the_language_model_is_one_cell_and_says_so(run: Make, make_table: MakeTable) -> None:
+    setting = {"train.tau": 0.7, "decode.beta": math.inf}
+    table = ablation_table(make_table(run("ilql_without_lm", [-4.0, -6.0], setting), run("bc", [-9.0])))
+    assert (row(table, "ilql_without_lm").design_cells, row(table, "ilql_without_lm").sigma) == (1, None)
+    assert (
+        "ILQL without LM takes the token of highest Q, which β cannot change: the paper's three cells (β = 4, 8, 16) "
+        "are replicas of one. Here they are one cell, counted once, so σ is a dash."
+    ) in table.footnotes
+
+
+def test_nothing_is_said_of_a_variant_without_a_row(small: RunTable) -> None:
+    assert not any("without LM" in note for note in ablation_table(small).footnotes)
+
+
 def test_paper_mode_can_take_the_max_from_sarsa(run: Make, make_table: MakeTable) -> None:
     table = ablation_table(make_table(run("ilql", [-4.0]), run("sarsa", [-2.0])), mode="paper")
     best = row(table, "ilql").best

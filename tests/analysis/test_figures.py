@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import shutil
@@ -14,8 +15,8 @@ from analysis import figures
 from analysis.ablation import ablation_table
 from analysis.cells import cells_of
 from analysis.comparison import compare_methods
-from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell
-from analysis.labels import in_order, setting_label, value_label
+from analysis.figure_data import LABEL_SHARE, beta_curves, has_grid, heat_map, score_by_cell
+from analysis.labels import METHOD_LABELS, in_order, setting_label, value_label
 from analysis.report import write_report
 from analysis.runs import RunTable
 from analysis.text import latex, number, with_error
@@ -58,6 +59,22 @@ def test_a_slot_shows_mean_and_sigma_of_its_design_cells(grid: RunTable) -> None
     assert (slots["bc"].mean, slots["bc"].sigma) == (-10.0, None)
 
 
+def test_a_method_of_one_cell_among_many_gets_room_for_its_name(run: Make, make_table: MakeTable) -> None:
+    many = [run("cql", [1.0], {"train.cql_weight": float(weight)}) for weight in range(98)]
+    data = score_by_cell(cells_of(make_table(*many, run("psi", [1.0]))), gap=2.0)
+    # Widths with gap: 100 and x = s · (100 + x), so x = 100 · s / (1 − s), of which its cell and the gap take 3.
+    room = 100 * LABEL_SHARE / (1 - LABEL_SHARE) - 3
+    cql, psi = data.slots
+    assert (cql.left, cql.right, psi.left) == (0.0, 97.0, 100.0)
+    assert psi.right - psi.left == pytest.approx(room)
+    assert data.points[-1].position == pytest.approx(100 + room / 2)  # in the middle
+
+
+def test_more_methods_than_names_fit_are_not_spread(run: Make, make_table: MakeTable) -> None:
+    data = score_by_cell(cells_of(make_table(*(run(f"m{index:02}", [1.0]) for index in range(30)))), gap=2.0)
+    assert [slot.left for slot in data.slots] == [3.0 * index for index in range(30)]
+
+
 def test_infinity_is_the_last_beta(grid: RunTable) -> None:
     data = beta_curves(cells_of(grid))
     assert data.betas == (4.0, 8.0, math.inf)
@@ -92,6 +109,50 @@ def test_several_cells_on_one_field_are_refused_with_what_to_select(run: Make, m
     table = make_table(*(run("ilql", [1.0], {**setting, "train.gamma": gamma}) for gamma in (0.9, 0.99)))
     with pytest.raises(ValueError, match=r"got 2 at tau 0.8, beta 4.0; select among train.gamma"):
         heat_map(cells_of(table))
+
+
+def test_the_curves_over_beta_are_held_against_cloning_alone(run: Make, make_table: MakeTable) -> None:
+    others = [run(name, [-1.0]) for name in ("decision_transformer", "awr", "chai", "bc")]
+    curve = [run("ilql", [-2.0], {"train.tau": 0.7, "decode.beta": 4.0}), run("qsft", [-3.0], {"decode.beta": 4.0})]
+    kept = run("filtered_bc", [-4.0], {"train.keep": 0.1})
+    data = beta_curves(cells_of(make_table(*others, *curve, kept)))
+    assert [name for _, name, _ in data.levels] == ["%BC", "BC"]
+    assert [curve.label for curve in data.curves] == ["τ = 0.7"]
+
+
+def test_names_of_many_methods_are_broken_into_lines(run: Make, make_table: MakeTable) -> None:
+    few = figures.draw_score_by_cell(score_by_cell(cells_of(make_table(run("mc_returns", [1.0])))), y_title="score")
+    assert list(few.layout.xaxis.ticktext) == ["<b>MC returns</b><br>1 cell"]
+    all_of_them = make_table(*(run(name, [1.0]) for name in METHOD_LABELS))
+    many = figures.draw_score_by_cell(score_by_cell(cells_of(all_of_them)), y_title="score")
+    assert "<b>MC<br>returns</b><br>1 cell" in many.layout.xaxis.ticktext
+
+
+# Machado, Oliveira and Fernandes (2009): linear RGB as full protanopes, deuteranopes and tritanopes see it.
+EYES = (
+    np.eye(3),
+    np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+    np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+    np.array([[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]),
+)
+XYZ = np.array([[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]])  # of linear sRGB
+
+
+def seen(colour: str) -> np.ndarray:
+    """CIELAB coordinates of a colour to each of `EYES`, shape (4, 3)."""
+    share = np.array([int(colour[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    views = [np.cbrt(XYZ @ np.clip(eye @ linear, 0, 1) / XYZ.sum(axis=1)) for eye in EYES]
+    return np.array([(116 * y - 16, 500 * (x - y), 200 * (y - z)) for x, y, z in views])
+
+
+def test_methods_have_colours_that_every_eye_tells_apart() -> None:
+    assert set(figures.METHOD_COLOURS) == set(METHOD_LABELS)
+    for one, other in itertools.combinations(figures.METHOD_COLOURS.items(), 2):
+        apart = np.linalg.norm(seen(one[1]) - seen(other[1]), axis=1).min()
+        assert apart > 15, (one[0], other[0], apart)  # a difference of 2 is just noticed side by side
+    for method, colour in figures.METHOD_COLOURS.items():
+        assert seen(colour)[:, 0].max() < 82, method  # lightness, where white paper has 100
 
 
 def test_the_beta_axis_writes_its_categories(grid: RunTable) -> None:
@@ -179,11 +240,25 @@ def test_numbers_are_written_one_way() -> None:
     assert with_error(None, None) == "–"
     assert with_error(1.0, None) == "1.00 ± –"
     assert setting_label({"train.tau": 0.8, "decode.beta": math.inf, "train.keep": 0.1}) == "τ 0.8, β ∞, kept 10 %"
+    assert setting_label({"train.awr_beta": 4.0, "decode.candidates": 16, "decode.target_return": -11.0}) == (
+        "AWR β 4, N 16, target return −11"
+    )
     assert value_label(1e-4) == "0.0001"
     assert latex("50 % of a_b −1 ± σ") == r"50 \% of a\_b $-$1 $\pm$ $\sigma$"
 
 
 def test_unknown_methods_follow_the_known_ones() -> None:
+    assert in_order(METHOD_LABELS) == tuple(METHOD_LABELS)
+    assert list(METHOD_LABELS.values())[:8] == [
+        "ILQL",
+        "CQL",
+        "ψ",
+        "SARSA",
+        "DT",
+        "ILQL (AWR)",
+        "%BC",
+        "BC",
+    ]  # the paper's
     assert in_order(["zeta", "bc", "alpha", "ilql", "bc"]) == ("ilql", "bc", "alpha", "zeta")
 
 
