@@ -5,11 +5,14 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: ablation test check clean
+.PHONY: ablation grid test check clean
 .DELETE_ON_ERROR:
 
 ablation: $(INSTALLED)
 	$(BIN)/python sweeps/visdial_ablation.py --preset laptop $(ARGS)
+
+grid: $(INSTALLED)
+	$(BIN)/python sweeps/visdial_ablation.py --preset laptop --methods all --trials 0 $(ARGS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(ARGS)

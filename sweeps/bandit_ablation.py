@@ -18,9 +18,9 @@ from ilql.methods import bc
 from ilql.networks import Architecture
 from ilql.tasks.bandit import Settings
 from sweeps.cli import run_command
-from sweeps.experiment import Question
 from sweeps.presets import Preset
-from sweeps.space import Between, Grid
+from sweeps.question import Question
+from sweeps.space import Grid
 from sweeps.work import Resources
 
 BETAS = (0.0, 1.0, 2.0)
@@ -67,10 +67,9 @@ QUESTION = Question(
         Grid("sarsa", {"decode.beta": BETAS}),
         Grid("ilql", {"train.tau": (0.7, 0.9), "decode.beta": BETAS}),
     ),
-    refine="ilql",
-    space=(Between("train.tau", 0.5, 0.95),),
-    refine_columns={"decode.beta": BETAS},
-    against=("ilql", "bc", {"train.tau": 0.7, "decode.beta": 2.0}),
+    refine=("ilql",),
+    held=("train.gamma", "train.cql_weight"),
+    against=(("ilql", "bc", {"train.tau": 0.7, "decode.beta": 2.0}),),
     world=world,
 )
 

@@ -27,7 +27,7 @@ from sweeps.options import OneLineParser, parse
 from sweeps.store import Store, store_folder
 
 if TYPE_CHECKING:
-    from sweeps.experiment import Question
+    from sweeps.question import Question
 
 QUESTION_ENDING = "_ablation"
 WRONG_INPUT = 2
@@ -37,7 +37,8 @@ def run_command(question: Question, program: str, arguments: Sequence[str]) -> i
     """Run a question with a command line's arguments; returns the exit status."""
 
     def run() -> int:
-        from sweeps.experiment import chosen_preset, run_question  # noqa: PLC0415
+        from sweeps.experiment import run_question  # noqa: PLC0415
+        from sweeps.question import chosen_preset  # noqa: PLC0415
 
         options = parse(program, question.name + " ablation", list(question.presets), arguments)
         if options.show:
@@ -116,7 +117,7 @@ def _status(store: Store, given: argparse.Namespace) -> int:
     print(f"{info.name}: {info.done} of {info.wanted} evaluations done, {info.failed} failed")
     for row in store.rows(info.name):
         score = "" if row.get("score") is None else f"{row['score']:.3f}"
-        cell = f"{row['trial_id']}  {row['method']:<12} seed {row['seed']}"
+        cell = f"{row['trial_id']}  {row['arm']:<16} seed {row['seed']}"
         print(f"  {cell}  {row['status']:<9} {score} {row['reason'] or ''}")
     return 0
 
@@ -125,7 +126,7 @@ def _report(store: Store, given: argparse.Namespace) -> int:
     from sweeps.reporting import print_report, write_sweep_report  # noqa: PLC0415
 
     asked = (store.get("sweep", given.sweep) or {}).get("question")
-    against = _question(asked).against if asked in question_names() else None
+    against = _question(asked).against if asked in question_names() else ()
     report = write_sweep_report(store, given.sweep, against, mode="paper" if given.paper else "default")
     print_report(*report, lambda line: print(line, flush=True))
     return 0

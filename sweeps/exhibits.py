@@ -78,8 +78,8 @@ def evaluation(member: Record, row: Record, telling: Sequence[str]) -> Exhibit:
     return Exhibit(
         kind="evaluation",
         key=member["trial_id"],
-        name=_name(member, telling, str(columns.get("evaluation.split", ""))),
-        params=_texts({**columns, **_some(member, "method", "seed", "cell_id", "weights_id")}),
+        name=_name(member, telling, str(columns.get("evaluation.split", "")), arm=_arm(member)),
+        params=_texts({**columns, "arm": _arm(member), **_some(member, "method", "seed", "cell_id", "weights_id")}),
         results=_numbers(results),
         tags={**_provenance(row), "sweeps.origin": str(member["origin"])},
         status=row["status"],
@@ -151,10 +151,14 @@ def text(value: object) -> str:
     return value if isinstance(value, str) else repr(value) if isinstance(value, float) else json.dumps(value)
 
 
-def _name(member: Record, columns: Sequence[str], last: str = "") -> str:
+def _arm(member: Record) -> str:
+    return str(member.get("arm") or member["method"])
+
+
+def _name(member: Record, columns: Sequence[str], last: str = "", *, arm: str | None = None) -> str:
     values = [(name.split(".", 1)[1], member["columns"].get(name)) for name in columns]
     settings = [f"{name}={_short(value)}" for name, value in values if value is not None]
-    return " ".join([str(member["method"]), *settings, f"seed={member['seed']}", last]).strip()
+    return " ".join([arm or str(member["method"]), *settings, f"seed={member['seed']}", last]).strip()
 
 
 def _some(record: Record, *names: str) -> Record:

@@ -14,13 +14,14 @@ from sweeps.journal import StoreError
 EPISODES_FILE = "episodes.parquet"
 """What an evaluation's stage keeps: one row per episode."""
 
-_IDENTITY = ("sweep", "origin", "method", "cell_id", "trial_id", "weights_id", "seed")
+_IDENTITY = ("sweep", "origin", "arm", "method", "cell_id", "trial_id", "weights_id", "seed")
 _RESULT = ("score", "score_sd", "episodes")
 _BAGS = ("train.", "decode.", "backbone.")
 
 _SCHEMA: dict[str, Any] = {
     "sweep": pl.String,
     "origin": pl.String,
+    "arm": pl.String,
     "method": pl.String,
     "cell_id": pl.String,
     "trial_id": pl.String,
@@ -70,7 +71,7 @@ def rows(
         outcome = evaluation or next((each for each in (member, training) if _ended_badly(each)), None)
         if outcome is None:
             continue
-        row = {name: member[name] for name in _IDENTITY}
+        row = {name: member[name] for name in _IDENTITY if name != "arm"} | {"arm": member.get("arm", member["method"])}
         row |= {"status": outcome["status"], "reason": outcome.get("reason")}
         row |= member["columns"]
         row["train_seconds"] = training.get("train_seconds")

@@ -27,10 +27,13 @@ class Options:
         name: The sweep's name, or None for one made of what was asked.
         world: Which world, or None for the preset's, or the recorded one if there is data.
         data: Directory or file of recorded dialogues, or None.
-        reward: Training reward, or None for the question's own.
+        rewards: Training rewards, one sweep each, or None for the question's own.
         evaluation_reward: Evaluation reward, or None for the training reward.
+        transfer: True to score what was trained on each reward under all of them.
         model: A pretrained model's folder or hub name, or None for the preset's.
-        methods: Methods to run, or None for all.
+        methods: Arms to run, or None for the question's main ones.
+        refine: Arms whose trainings proposals vary, or None for the question's own.
+        convention: Whose conventions the value methods follow, or None for ours.
         columns: Hyperparameters fixed with `--set`.
         seeds: Training seeds of every cell, or None for the preset's.
         episodes: Episodes on the report scenes, or None for the preset's.
@@ -50,10 +53,13 @@ class Options:
     name: str | None = None
     world: str | None = None
     data: str | None = None
-    reward: str | None = None
+    rewards: tuple[str, ...] | None = None
     evaluation_reward: str | None = None
+    transfer: bool = False
     model: str | None = None
     methods: tuple[str, ...] | None = None
+    refine: tuple[str, ...] | None = None
+    convention: str | None = None
     columns: Mapping[str, Value]
     seeds: int | None = None
     episodes: int | None = None
@@ -66,11 +72,12 @@ class Options:
     plan_only: bool = False
     show: bool = False
 
-    def distinction(self) -> list[str]:
-        """What tells this sweep's name from the preset's plain one: empty if nothing does."""
+    def distinction(self, reward: str) -> list[str]:
+        """What tells the name of a reward's sweep from the preset's plain one: empty if nothing does."""
         special = {
-            "columns": dict(self.columns), "methods": self.methods, "model": self.model, "data": self.data,
-            "reward": self.reward if self.evaluation_reward else None, "search_seed": self.search_seed,
+            "columns": dict(self.columns), "methods": self.methods, "refine": self.refine, "model": self.model,
+            "data": self.data, "convention": self.convention,
+            "reward": reward if self.evaluation_reward else None, "search_seed": self.search_seed,
         }  # fmt: skip
         if not any(special.values()):
             return []
@@ -86,14 +93,17 @@ def parse(program: str, description: str, presets: Sequence[str], arguments: Seq
     add("--plan", action="store_true", help="prepare the world, print what would be trained and evaluated, and stop")
     add("--data", metavar="DIR", help="recorded dialogues: a directory or file; without it a world is generated")
     add("--world", help="which world, if not the one that follows from --data")
-    add("--reward", help="training reward, and evaluation reward unless that is given")
+    add("--rewards", "--reward", type=_words, help="training rewards, and evaluation rewards unless one is given")
     add("--evaluation-reward", help="evaluation reward; another one than in training needs no new training")
+    add("--transfer", action="store_true", help="also score what was trained on each reward under all of them")
     add("--model", metavar="DIR", help="a pretrained causal language model: a folder, or a name on the hub")
-    add("--methods", type=_words, help="only these methods, separated by commas")
+    add("--methods", type=_words, help="these methods, separated by commas; all for every one there is")
+    add("--refine", type=_words, help="the methods whose hyperparameters are searched after the design")
+    add("--convention", help="compute ILQL as another implementation does: reference, trlx or lmrl")
     add("--set", metavar="COLUMN=VALUE", action="append", default=[], type=_assignment, help="fix a hyperparameter")
     add("--seeds", type=_count(1), help="training seeds of every cell; more can be added later")
     add("--episodes", type=_count(1), help="episodes on the report scenes; more can be added later")
-    add("--trials", type=_count(0), help="proposals after the design")
+    add("--trials", type=_count(0), help="proposals after the design, for each method that is refined")
     add("--search-seed", type=_count(0), default=0, help="seed of the proposals (default: %(default)s)")
     add("--store", metavar="DIR", help="where results live (default: $SWEEPS_STORE, else ~/.sweeps/store)")
     add("--name", help="the sweep's name in the store")
@@ -122,10 +132,13 @@ def parse(program: str, description: str, presets: Sequence[str], arguments: Seq
         name=given.name,
         world=given.world,
         data=given.data,
-        reward=given.reward,
+        rewards=given.rewards,
         evaluation_reward=given.evaluation_reward,
+        transfer=given.transfer,
         model=given.model,
         methods=given.methods,
+        refine=given.refine,
+        convention=given.convention,
         columns=dict(given.set),
         seeds=given.seeds,
         episodes=given.episodes,

@@ -77,8 +77,8 @@ def make_plan(
                     if split == "report":
                         cells.add(trial.cell_id)
     for trial in list(wanted.values()):
-        if trial.kind.needs_behaviour:
-            wanted.setdefault(trial.behaviour.weights_id, trial.behaviour)
+        for earlier in trial.required:
+            wanted.setdefault(earlier.weights_id, earlier)
     to_train = [spec for key, spec in wanted.items() if store.stage("weights", key) is None]
     to_play = [spec for spec in evaluations.values() if not is_evaluated(store, spec)]
     return Plan(
@@ -87,7 +87,7 @@ def make_plan(
         evaluations=len(evaluations),
         evaluated=len(evaluations) - len(to_play),
         cells=len(cells),
-        proposals=0 if refinement is None else refinement.proposals,
+        proposals=0 if refinement is None else refinement.total,
         seconds=_estimate(store, to_train, to_play),
     )
 

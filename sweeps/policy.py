@@ -43,7 +43,8 @@ class Policy:
             seed: Decides the draws of a policy that samples.
         """
         dialogue = turns if isinstance(turns, Dialogue) else Dialogue(tuple(Turn(t, a) for t, a in turns), ended=False)
-        player = Player(self.spec.decode, self.spec.kind.tilt(self.spec.decode))
+        manner = self.spec.kind.manner(self.spec.train, self.spec.decode)
+        player = Player(self.spec.decode, manner, self.spec.data.reward)
         return reply_to(dialogue, self.actor, self.tokenizer, player, seed=seed, device=torch.device("cpu")).text
 
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from analysis.ablation import Mode
 from analysis.cells import cells_of
 from analysis.comparison import Comparison, compare_methods, comparison_markdown
+from analysis.published import beside_published
 from analysis.render import to_markdown
 from analysis.report import Report, write_report
 from analysis.runs import RunTable
 from ilql.hyperparameters import unknown
 from sweeps.store import Store
 
+Against: TypeAlias = tuple[str, str, Mapping[str, float]]
+"""An arm, the baseline it is held against, and a fixed cell of the arm: `("ilql", "bc", {"train.tau": .8})`."""
+
 
 def write_sweep_report(
     store: Store,
     sweep: str,
-    against: tuple[str, str, Mapping[str, float]] | None,
+    against: Sequence[Against],
     *,
     mode: Mode = "default",
 ) -> tuple[Report, tuple[Comparison, ...]]:
@@ -28,7 +33,7 @@ def write_sweep_report(
     Args:
         store: Where the rows are.
         sweep: The sweep's name.
-        against: See `Question`, or None for no comparison.
+        against: The comparisons that are asked for.
         mode: `paper` counts SARSA's cells in ILQL's row as well.
 
     Raises:
@@ -39,13 +44,15 @@ def write_sweep_report(
         raise ValueError(unknown(sweep, "sweep of this store", [info.name for info in store.sweeps()]))
     finished = runs.filter(runs["status"] == "finished")["trial_id"].to_list()
     columns = ["episode_seed", "scene", "return", "turns"]
-    table = RunTable(runs, store.episodes(finished, columns=columns if finished else None))
-    comparisons, missing = ((), None) if against is None else _comparisons(table, *against)
+    by_arm = runs.with_columns(runs["arm"].alias("method"))
+    table = RunTable(by_arm, store.episodes(finished, columns=columns if finished else None))
+    made = [_comparisons(table, *asked) for asked in against]
+    comparisons = tuple(comparison for found, _ in made for comparison in found)
+    missing = [line for _, line in made if line is not None]
     store.compact()
     folder = store.folder / "reports" / sweep
     report = write_report(table, folder, mode=mode, comparisons=comparisons)
-    if missing is not None:
-        report = dataclasses.replace(report, notes=(*report.notes, missing))
+    report = dataclasses.replace(report, notes=(*report.notes, *missing))
     return report, comparisons
 
 
@@ -74,6 +81,8 @@ def print_report(report: Report, comparisons: Sequence[Comparison], say: Callabl
     """The table, the comparisons and where the files are."""
     say("")
     say(to_markdown(report.table))
+    if (beside := beside_published(report.table)) is not None:
+        say(beside)
     for comparison in comparisons:
         say(comparison_markdown(comparison))
     for note in report.notes:

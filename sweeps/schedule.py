@@ -62,15 +62,13 @@ class Refinement:
     """How the search goes on after the design.
 
     Attributes:
-        method: Whose training proposals vary.
-        base: The training and decodings they vary.
-        proposals: How many.
+        bases: The trainings and decodings that proposals vary, one of each arm that is refined.
+        proposals: How many for each.
         round_size: Proposals that are asked for, and compared at a rung, together.
         rung: Share of the steps after which the worse half of a round is stopped; 1 stops none.
     """
 
-    method: str
-    base: Training
+    bases: tuple[Training, ...]
     proposals: int
     round_size: int = 2
     rung: float = 1.0
@@ -80,8 +78,15 @@ class Refinement:
             raise ValueError(f"--trials must be at least 0, got {self.proposals}")
         if self.round_size < 1:
             raise ValueError(f"a round must have at least 1 proposal, got {self.round_size}")
+        if len({base.arm for base in self.bases}) < len(self.bases):
+            raise ValueError(f"an arm is refined once, got {', '.join(base.arm for base in self.bases)}")
         if not 0 < self.rung <= 1:
             raise ValueError(f"a rung must be a share of the steps in (0, 1], got {self.rung}")
+
+    @property
+    def total(self) -> int:
+        """Proposals for all arms together."""
+        return self.proposals * len(self.bases)
 
 
 @dataclass
@@ -140,22 +145,26 @@ class Schedule:
         self._running: dict[str, _Step] = {}
         self._open: set[int] = set()
         self._round: list[tuple[int, Training]] = []
-        self._proposed = 0
+        self._proposed = {base.arm: 0 for base in refinement.bases} if refinement is not None else {}
         self.members: set[str] = set()
         self.halted: str | None = None
         self.finished_jobs = 0
         self.cached_jobs = 0
-        for training in sorted(design, key=lambda t: method_named(t.method).needs_behaviour):
+        for training in sorted(design, key=_depth):
             number = study.enqueue(training)
             self._open.add(number)
             self._want(training, number)
-        self._add_behaviour()
+        self._add_required()
+
+    @property
+    def _left_to_propose(self) -> int:
+        return 0 if self._refinement is None else self._refinement.total - sum(self._proposed.values())
 
     @property
     def wanted_jobs(self) -> int:
         """Jobs there are, as far as is known: those done, running, waiting, and proposals still to be made."""
-        proposals = 0 if self._refinement is None else self._refinement.proposals - self._proposed
-        return self.finished_jobs + self.cached_jobs + len(self._running) + len(self._queue) + proposals * self._seeds
+        proposals = self._left_to_propose * self._seeds
+        return self.finished_jobs + self.cached_jobs + len(self._running) + len(self._queue) + proposals
 
     @property
     def running_names(self) -> list[str]:
@@ -175,7 +184,7 @@ class Schedule:
                 self.cached_jobs += 1
                 self._ended(ready)
                 continue
-            if (reason := self._broken_behaviour(ready)) is not None:
+            if (reason := self._broken_start(ready)) is not None:
                 self._store.put("training", ready.spec.weights_id, _failure(ready, reason))
                 self.finished_jobs += 1
                 self._ended(ready)
@@ -195,8 +204,7 @@ class Schedule:
     @property
     def is_over(self) -> bool:
         """True if nothing runs, nothing waits, and nothing is left to propose."""
-        left = self._refinement is not None and self._proposed < self._refinement.proposals
-        return not (self._running or self._queue or self._round or left)
+        return not (self._running or self._queue or self._round or self._left_to_propose)
 
     def job_ended(self, name: str, error: str | None) -> None:
         """A job came to its end; `error` is what its machine failed of, if it did."""
@@ -217,7 +225,7 @@ class Schedule:
             tune = self._setting.trials(training, seed, split="tune")
             report = self._setting.trials(training, seed, split="report")
             for trial, chosen_on in zip(report, tune, strict=True):
-                members[f"{self._sweep}/{trial.trial_id}"] = _member(self._sweep, trial, chosen_on, training.origin)
+                members[f"{self._sweep}/{trial.trial_id}"] = _member(self._sweep, trial, chosen_on, training)
             steps.append(_Step(training, seed, tune + report, trial_number=number if seed == 0 else None))
         self._put(members)
         first = [step for step in self._queue if step.seed == 0]
@@ -225,30 +233,43 @@ class Schedule:
         # The study waits for the first seed; replicates fill whatever time is left.
         self._queue = (steps[:1] + first if front else first + steps[:1]) + later + steps[1:]
 
-    def _add_behaviour(self) -> None:
-        """Queue the behaviour policy first if something needs it and no cell of the design is its training."""
-        needs = [step.spec for step in self._queue if step.spec.kind.needs_behaviour]
-        if needs and needs[0].behaviour.weights_id not in {step.spec.weights_id for step in self._queue}:
-            behaviour = needs[0].behaviour
-            bare = Training("bc", behaviour.train, (), "design")
-            self._queue.insert(0, _Step(bare, behaviour.seed, [behaviour]))
+    def _add_required(self) -> None:
+        """Queue, before everything, the trainings that others start from and that are in no cell of the sweep."""
+        waiting = [*self._queue, *self._running.values()]
+        known = {step.spec.weights_id for step in waiting}
+        bare: list[_Step] = []
+        for step in waiting:
+            for spec in step.spec.required:
+                if spec.weights_id not in known and self._store.stage("weights", spec.weights_id) is None:
+                    known.add(spec.weights_id)
+                    needed = Training(spec.method, spec.method, spec.train, (), "design")
+                    bare.append(_Step(needed, spec.seed, [spec]))
+        self._queue = [*sorted(bare, key=lambda step: _depth(step.training)), *self._queue]
 
     def _is_ready(self, step: _Step) -> bool:
         """True if what the step starts from is there, or is known to have failed."""
-        if not step.spec.kind.needs_behaviour:
-            return True
-        weights = step.spec.behaviour.weights_id
-        waiting = [*self._queue, *self._running.values()]
-        return self._store.stage("weights", weights) is not None or weights not in {s.spec.weights_id for s in waiting}
+        waiting = {other.spec.weights_id for other in [*self._queue, *self._running.values()]}
+        missing = [w for w in _required(step.spec) if self._store.stage("weights", w) is None]
+        if any(weights in waiting for weights in missing):
+            return False
+        # Two arms may act with the same weights: the second waits until the first has trained them.
+        alike = any(other.spec.weights_id == step.spec.weights_id for other in self._running.values())
+        return not alike and not self._is_being_drawn(step)
 
-    def _broken_behaviour(self, step: _Step) -> str | None:
-        if not step.spec.kind.needs_behaviour:
-            return None
-        weights = step.spec.behaviour.weights_id
-        if self._store.stage("weights", weights) is not None:
-            return None
-        record = self._store.get("training", weights) or {}
-        return f"its behaviour policy failed: {record.get('reason', 'no reason recorded')}"
+    def _is_being_drawn(self, step: _Step) -> bool:
+        """True if a running job is drawing the candidates that this one needs, too."""
+        key = step.spec.candidates_key
+        if key is None or self._store.stage("candidates", key) is not None:
+            return False
+        return any(other.spec.candidates_key == key for other in self._running.values())
+
+    def _broken_start(self, step: _Step) -> str | None:
+        for spec in step.spec.required:
+            if self._store.stage("weights", spec.weights_id) is None:
+                record = self._store.get("training", spec.weights_id) or {}
+                what = "behaviour policy" if spec.method == "bc" else "critic"
+                return f"its {what} failed: {record.get('reason', 'no reason recorded')}"
+        return None
 
     def _is_recorded(self, step: _Step) -> bool:
         if self._store.stage("weights", step.spec.weights_id) is None:
@@ -288,13 +309,15 @@ class Schedule:
     def _open_round(self) -> None:
         """Ask for a round of proposals if every earlier trial has ended."""
         plan = self._refinement
-        if plan is None or self._open or self._round or self._proposed >= plan.proposals:
+        if plan is None or self._open or self._round or not self._left_to_propose:
             return
-        for _ in range(min(plan.round_size, plan.proposals - self._proposed)):
-            number, columns = self._study.propose(plan.method)
-            values = {f"train.{name}": v for name, v in dataclasses.asdict(plan.base.train).items()} | columns
-            training = Training(plan.method, settings(plan.method, "train", values), plan.base.decodes, "refinement")
-            self._proposed += 1
+        base = min(plan.bases, key=lambda base: self._proposed[base.arm])  # in turns: the first with the fewest
+        for _ in range(min(plan.round_size, plan.proposals - self._proposed[base.arm])):
+            number, columns = self._study.propose(base.method, base.arm)
+            values = {f"train.{name}": v for name, v in dataclasses.asdict(base.train).items()} | columns
+            train = settings(base.method, "train", values)
+            training = dataclasses.replace(base, train=train, origin="refinement")
+            self._proposed[base.arm] += 1
             self._open.add(number)
             if plan.rung < 1:
                 self._round.append((number, training))
@@ -303,7 +326,10 @@ class Schedule:
         for number, training in self._round:
             short = self._to_rung(training)
             trials = self._setting.trials(short, 0, split="tune")
-            self._queue.insert(0, _Step(short, 0, trials, trial_number=number, at_rung=True, keep_trajectory=True))
+            whole = self._setting.trials(training, 0, split="tune")[0]
+            goes_on = trials[0].trajectory_id == whole.trajectory_id  # not if it learns from a shorter critic, too
+            self._queue.insert(0, _Step(short, 0, trials, trial_number=number, at_rung=True, keep_trajectory=goes_on))
+        self._add_required()
 
     def _to_rung(self, training: Training) -> Training:
         assert self._refinement is not None
@@ -337,6 +363,7 @@ class Schedule:
             self._put_members(training, "stopped", reason)
             self._study.stop(number, step=steps, score=score)
             drop_trajectory(self._store, self._setting.trials(training, 0, split="tune")[0])
+        self._add_required()
 
     def _put_members(self, training: Training, status: str, reason: str) -> None:
         """Rows, at the first seed, for cells that will have no evaluation."""
@@ -344,7 +371,7 @@ class Schedule:
         report = self._setting.trials(training, 0, split="report")
         self._put(
             {
-                f"{self._sweep}/{trial.trial_id}": _member(self._sweep, trial, chosen_on, training.origin)
+                f"{self._sweep}/{trial.trial_id}": _member(self._sweep, trial, chosen_on, training)
                 | {"status": status, "reason": reason}
                 for trial, chosen_on in zip(report, tune, strict=True)
             }
@@ -357,7 +384,7 @@ class Schedule:
         self._store.put_all("member", {key: value for key, value in members.items() if known.get(key) != value})
 
 
-def _member(sweep: str, trial: TrialSpec, tune: TrialSpec, origin: str) -> dict[str, Any]:
+def _member(sweep: str, trial: TrialSpec, tune: TrialSpec, training: Training) -> dict[str, Any]:
     """A row's place in a sweep; its result is looked up by its ids."""
     return {
         "sweep": sweep,
@@ -365,7 +392,8 @@ def _member(sweep: str, trial: TrialSpec, tune: TrialSpec, origin: str) -> dict[
         "weights_id": trial.weights_id,
         "cell_id": trial.cell_id,
         "method": trial.method,
-        "origin": origin,
+        "arm": training.arm,
+        "origin": training.origin,
         "seed": trial.seed,
         "split": trial.evaluation.split,
         "columns": trial.columns(),
@@ -380,6 +408,17 @@ def no_room(folder: Path) -> str | None:
     if free >= LEAST_FREE_BYTES:
         return None
     return f"the store's disk must have {LEAST_FREE_BYTES / 2**20:.0f} MiB free, got {free / 2**20:.1f} in {folder}"
+
+
+def _required(spec: TrialSpec) -> list[str]:
+    """The weights a training starts from."""
+    return [earlier.weights_id for earlier in spec.required]
+
+
+def _depth(training: Training) -> int:
+    """How many trainings must come before this one, one after the other."""
+    method = method_named(training.method)
+    return 2 if method.critic(training.train) is not None else int(method.needs_behaviour)
 
 
 def _failure(step: _Step, reason: str) -> Record:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ilql.hyperparameters import Value, make, unknown
@@ -24,12 +24,14 @@ class Training:
 
     Attributes:
         method: The method's name.
+        arm: The row of the table its cells belong to: the method itself, or a variant of it.
         train: Its training hyperparameters.
         decodes: Its decoding hyperparameters, one per cell.
         origin: `design` if it was planned, `refinement` if it was proposed after looking at scores.
     """
 
     method: str
+    arm: str
     train: Any
     decodes: tuple[Any, ...]
     origin: str
@@ -42,10 +44,47 @@ class Grid:
     Attributes:
         method: The method's name.
         columns: Values by column, such as `train.tau` or `decode.beta`.
+        variant: The name of the arm, where it is not the method's plain one.
+        switch: The values that make a variant what it is; proposals leave them alone.
     """
 
     method: str
     columns: Mapping[str, Sequence[Value]]
+    variant: str | None = None
+    switch: Mapping[str, Value] = field(default_factory=dict)
+
+    @property
+    def arm(self) -> str:
+        """The row of the table its cells belong to."""
+        return self.variant or self.method
+
+    @property
+    def decided(self) -> frozenset[str]:
+        """The columns that the design decides: nobody else may set them."""
+        return frozenset({*self.columns, *self.switch})
+
+    def to_refine(self) -> Grid:
+        """The one training, with all decodings, that proposals of this arm vary."""
+        columns = {
+            name: values if name.startswith("decode.") else tuple(values)[:1] for name, values in self.columns.items()
+        }
+        return dataclasses.replace(self, columns=columns)
+
+    def dimensions(self, held: Sequence[str] = ()) -> tuple[Between, ...]:
+        """The same where there may be nothing to vary."""
+        return tuple(d for d in _declared(self.method) if d.column not in self.switch and d.column not in held)
+
+    def space(self, held: Sequence[str] = ()) -> tuple[Between, ...]:
+        """What proposals of this arm vary: what its method declares, less what makes it a variant, and less `held`.
+
+        Raises:
+            ValueError: Nothing is left.
+        """
+        search_space(self.method)
+        left = self.dimensions(held)
+        if not left:
+            raise ValueError(f"an arm that is refined must leave something to vary, {self.arm!r} decides all there is")
+        return left
 
     def trainings(self, base: Mapping[str, Value]) -> list[Training]:
         """The grid's trainings in order, each with its decodings.
@@ -62,16 +101,18 @@ class Grid:
         for bag, kind in (("train", method.train), ("decode", method.decode)):
             known = column_names(kind, bag)
             fixed = {name: value for name, value in base.items() if name in known}
-            varied = {name: values for name, values in self.columns.items() if name.startswith(f"{bag}.")}
+            every = {**self.columns, **{name: (value,) for name, value in self.switch.items()}}
+            varied = {name: values for name, values in every.items() if name.startswith(f"{bag}.")}
             bags[bag] = [
                 fixed | dict(zip(varied, combination, strict=True))
                 for combination in itertools.product(*varied.values())
             ]
-        for name in self.columns:
+        for name in self.decided:
             if not name.startswith(tuple(f"{bag}." for bag in BAGS)):
                 raise KeyError(unknown(name, f"column of an {self.method!r} trial", _known(self.method)))
         decodes = tuple(settings(self.method, "decode", values) for values in bags["decode"])
-        return [Training(self.method, settings(self.method, "train", v), decodes, "design") for v in bags["train"]]
+        trains = [settings(self.method, "train", values) for values in bags["train"]]
+        return [Training(self.method, self.arm, train, decodes, "design") for train in trains]
 
 
 @dataclass(frozen=True)
@@ -88,6 +129,24 @@ class Between:
             raise ValueError(f"{self.column} must vary between a low and a higher end, got {self.low} and {self.high}")
         if not self.column.startswith("train."):
             raise ValueError(f"proposals vary train.* columns, since every decoding is evaluated, got {self.column}")
+
+
+def search_space(method: str) -> tuple[Between, ...]:
+    """What proposals vary of a method: the training hyperparameters that it declares a search for.
+
+    Raises:
+        ValueError: It declares none.
+    """
+    declared = _declared(method)
+    if not declared:
+        raise ValueError(f"a method that is refined must declare where to search, {method!r} declares nothing")
+    return declared
+
+
+def _declared(method: str) -> tuple[Between, ...]:
+    fields = dataclasses.fields(method_named(method).train)
+    searches = {item.name: item.metadata["search"] for item in fields if item.metadata.get("search") is not None}
+    return tuple(Between(f"train.{name}", s.low, s.high, s.log) for name, s in searches.items())
 
 
 def settings(method: str, bag: str, values: Mapping[str, Value]) -> Any:

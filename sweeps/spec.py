@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ilql import batch, decode, evaluate, losses, networks, tokens, train
+from ilql import batch, decode, evaluate, losses, networks, propose, tokens, train
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, Range, Value, check, hyper, make
 from ilql.method import Method
 from ilql.methods import bc, method_named
@@ -212,6 +212,36 @@ class TrialSpec:
         b = self.backbone
         return dataclasses.replace(self, method="bc", train=b.behaviour, seed=b.behaviour_seed, decode=bc.Decode())
 
+    @property
+    def critic(self) -> TrialSpec | None:
+        """The training of the critic this trial's training learns from, if it has one."""
+        named = self.kind.critic(self.train)
+        if named is None:
+            return None
+        return dataclasses.replace(self, method=named[0], train=named[1], decode=method_named(named[0]).decode())
+
+    @property
+    def required(self) -> tuple[TrialSpec, ...]:
+        """The trainings that must be done before this trial's."""
+        behaviour = (self.behaviour,) if self.kind.needs_behaviour else ()
+        return behaviour if self.critic is None else (*behaviour, self.critic)
+
+    @property
+    def candidates_key(self) -> str | None:
+        """Key of the stage of utterances drawn before this trial's training, if there is one."""
+        proposals = self.kind.proposals(self.train)
+        if proposals is None:
+            return None
+        return _hash(
+            {
+                "stage": "candidates",
+                "tokens": self.tokens_key,
+                "behaviour": self.behaviour.weights_id,
+                "proposals": dataclasses.asdict(proposals),
+                "versions": {"decode": decode.VERSION, "propose": propose.VERSION},
+            }
+        )
+
     def columns(self) -> dict[str, Value]:
         """Flat, as in a row: `train.tau`, `decode.beta`, `evaluation.split`, ..."""
         b = self.backbone
@@ -258,13 +288,15 @@ class TrialSpec:
 
     def _weights_content(self) -> dict[str, Any]:
         """What decides the weights; a method that is a name for a case of another has that one's."""
-        name, settings = self.kind.canonical(self.train)
+        name, settings = self.kind.trained_as(self.train)
         kind = method_named(name)
         return {
             "method": name,
             "tokens": self.tokens_key,
             "backbone": self.backbone_key,
             "behaviour": self.behaviour.weights_id if kind.needs_behaviour else None,
+            "critic": None if self.critic is None else self.critic.weights_id,
+            "candidates": self.candidates_key,
             "train": dataclasses.asdict(settings),
             "seed": self.seed,
             "versions": {"loop": train.VERSION, "method": kind.version}

@@ -1,7 +1,7 @@
 """World, tokeniser, backbone, tokens: what trainings share, each built once and keyed by what decides it.
 
 world ──> tokens ──> behaviour policy ──> value networks ──> evaluations
-  └─> tokeniser ─┘─> backbone ──────┘
+  └─> tokeniser ─┘─> backbone ──────┘ └─> candidates ─┘
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from ilql.batch import TokenSequence, load_sequences, save_sequences, tokenize
+from ilql.candidates import Candidates, load_candidates
 from ilql.checkpoint import file_digest, load_weights
 from ilql.method import Method, Start
 from ilql.methods import method_named
@@ -29,6 +30,7 @@ from ilql.networks import (
     load_language_model,
     reload_language_model,
 )
+from ilql.propose import draw_candidates
 from ilql.task import Task, TaskKind
 from ilql.tasks import known_tasks
 from ilql.tokens import Tokenizer, load_tokenizer, train_tokenizer
@@ -136,6 +138,13 @@ def load_tokenizer_stage(store: Store, spec: TrialSpec) -> Tokenizer:
 
 def load_tokens(store: Store, spec: TrialSpec) -> list[TokenSequence]:
     """The dialogues a spec's training learns from: tokenised once, as a stage, then selected by its method."""
+    folder = _ensure_tokens(store, spec)
+    returns = np.load(folder / RETURNS_FILE, allow_pickle=False)
+    sequences = _load_sequences(str(folder / "train.npz"))
+    return [sequences[i] for i in spec.kind.keep(returns, spec.train)]
+
+
+def _ensure_tokens(store: Store, spec: TrialSpec) -> Path:
     method, task = spec.kind, load_task(store, spec.data.task, spec.data.world)
 
     def make(folder: Path) -> None:
@@ -146,11 +155,26 @@ def load_tokens(store: Store, spec: TrialSpec) -> list[TokenSequence]:
         save_sequences(sequences, folder / "train.npz")
         np.save(folder / RETURNS_FILE, np.asarray([d.total_reward for d in dialogues]), allow_pickle=False)
 
-    folder = store.build("tokens", spec.tokens_key, make, {"reward": spec.data.reward, "split": "train"})
+    return store.build("tokens", spec.tokens_key, make, {"reward": spec.data.reward, "split": "train"})
 
-    returns = np.load(folder / RETURNS_FILE, allow_pickle=False)
-    sequences = _load_sequences(str(folder / "train.npz"))
-    return [sequences[i] for i in method.keep(returns, spec.train)]
+
+def ensure_candidates(store: Store, spec: TrialSpec) -> Candidates | None:
+    """The utterances a spec's training needs drawn, drawn unless they are there; None if it needs none."""
+    proposals, key = spec.kind.proposals(spec.train), spec.candidates_key
+    if proposals is None or key is None:
+        return None
+
+    def make(folder: Path) -> None:
+        draw_candidates(
+            load_behaviour(store, spec),
+            load_tokenizer_stage(store, spec),
+            _load_sequences(str(_ensure_tokens(store, spec) / "train.npz")),
+            proposals,
+            seed=0,
+            device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        ).save(folder)
+
+    return load_candidates(store.build("candidates", key, make, {"behaviour": spec.behaviour.weights_id}))
 
 
 @lru_cache(maxsize=2)
@@ -177,12 +201,23 @@ def build_module(store: Store, spec: TrialSpec) -> nn.Module:
             f"got {train.max_tokens}"
         )
     behaviour = load_behaviour(store, spec) if method.needs_behaviour else None
-    return method.build(Start(pretrained, behaviour, spec.seed), train)
+    critic = None if spec.critic is None else load_module(store, spec.critic)
+    kept = np.load(_ensure_tokens(store, spec) / RETURNS_FILE, allow_pickle=False)
+    returns = kept[method.keep(kept, train)]
+    start = Start(
+        pretrained,
+        behaviour,
+        spec.seed,
+        returns=(float(returns.mean()), float(returns.std())),
+        critic=critic,
+        candidates=ensure_candidates(store, spec),
+    )
+    return method.build(start, train)
 
 
 def canonical(spec: TrialSpec) -> tuple[Method, Any]:
     """The method and settings a spec is trained with, whatever name it goes by."""
-    name, train = spec.kind.canonical(spec.train)
+    name, train = spec.kind.trained_as(spec.train)
     return method_named(name), train
 
 

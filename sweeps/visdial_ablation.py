@@ -5,11 +5,13 @@ needs before a guesser can tell the scene, the better, and a bare yes or no cost
 
     python sweeps/visdial_ablation.py                       a generated world, on a laptop
     python sweeps/visdial_ablation.py --data DIR            recorded human dialogues
+    python sweeps/visdial_ablation.py --methods all         every method there is, on the paper's whole grid
     ray job submit --working-dir . -- python sweeps/visdial_ablation.py --preset smoke
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -19,12 +21,14 @@ if __name__ == "__main__":
 
 from ilql.tasks.visdial.settings import Settings
 from sweeps.cli import run_command
-from sweeps.experiment import Question
 from sweeps.presets import Preset
-from sweeps.space import Between, Grid
+from sweeps.question import Question
+from sweeps.space import Grid
 from sweeps.visdial_presets import PRESETS
 
 BETAS = (4.0, 8.0, 16.0)
+WITHOUT_MODEL_TOO = (*BETAS, math.inf)
+CANDIDATES = (4, 8, 16)
 
 
 def world(name: str | None, has_data: bool, preset: Preset) -> Settings:
@@ -44,15 +48,19 @@ QUESTION = Question(
         Grid("filtered_bc", {"train.keep": (0.1, 0.2, 0.3)}),
         Grid("sarsa", {"decode.beta": BETAS}),
         Grid("ilql", {"train.tau": (0.7, 0.8, 0.9), "decode.beta": BETAS}),
+        Grid("cql", {"train.cql_weight": (0.1, 1.0, 10.0), "decode.beta": WITHOUT_MODEL_TOO}),
+        Grid("psi", {"train.reward_scale": (0.1, 1.0, 10.0), "decode.beta": WITHOUT_MODEL_TOO}),
+        Grid("awr", {"train.awr_beta": BETAS}),
+        Grid("decision_transformer", {"decode.target_return": tuple(float(target) for target in range(-11, 1))}),
+        Grid("utterance_ilql", {"train.tau": (0.5, 0.7, 0.8, 0.9), "decode.candidates": CANDIDATES}),
+        Grid("ilql", {"train.tau": (0.7,), "decode.beta": (math.inf,)}, variant="ilql_without_lm"),
+        Grid("chai", {"train.cql_weight": (0.1, 1.0, 10.0), "decode.candidates": CANDIDATES}),
+        Grid("mc_returns", {"decode.beta": BETAS}),
+        Grid("qsft", {"train.return_range": (10.0, 30.0), "decode.beta": BETAS}),
     ),
-    refine="ilql",
-    space=(
-        Between("train.tau", 0.5, 0.95),
-        Between("train.cql_weight", 0.01, 10.0, log=True),
-        Between("train.gamma", 0.9, 1.0),
-    ),
-    refine_columns={"decode.beta": BETAS},
-    against=("ilql", "bc", {"train.tau": 0.8, "decode.beta": 8.0}),
+    main=("bc", "filtered_bc", "sarsa", "ilql"),
+    refine=("ilql",),
+    against=(("ilql", "bc", {"train.tau": 0.8, "decode.beta": 8.0}),),
     world=world,
 )
 

@@ -271,7 +271,7 @@ def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None)
             first.evaluation.split,
             first.kind.actor(module, behaviour),
             tokenizer,
-            [Player(spec.decode, spec.kind.tilt(spec.decode)) for spec in specs],
+            [Player(spec.decode, spec.kind.manner(spec.train, spec.decode), spec.data.reward) for spec in specs],
             first.evaluation.seeds,
             device=device,
             on_episode=on_episode,

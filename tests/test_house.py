@@ -166,6 +166,23 @@ def test_every_hyperparameter_stands_in_the_glossary_under_its_bag_and_no_other(
     assert used == set(_glossary().items())
 
 
+def test_every_method_is_called_by_its_title_in_tables_and_figures() -> None:
+    from analysis.labels import METHOD_LABELS
+    from ilql.methods import known_methods
+
+    titles = {name: method.title for name, method in known_methods().items()}
+    assert {name: METHOD_LABELS.get(name) for name in titles} == titles
+    assert set(METHOD_LABELS) - set(titles) == {"ilql_without_lm"}  # a variant: no method has its name
+
+
+def test_every_arm_of_a_question_has_a_name_in_print() -> None:
+    from analysis.labels import method_label
+    from sweeps import bandit_ablation, component_ablation, visdial_ablation
+
+    arms = {arm for each in (bandit_ablation, component_ablation, visdial_ablation) for arm in each.QUESTION.arms}
+    assert [arm for arm in sorted(arms) if method_label(arm) == arm] == []
+
+
 def _installed() -> bool:
     try:
         importlib.metadata.distribution(DISTRIBUTION)

@@ -8,21 +8,25 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from ilql.methods import bc, method_named
 from ilql.networks import Architecture
 from ilql.tasks import bandit
-from sweeps.schedule import Setting
-from sweeps.space import Grid, Training
+from sweeps.schedule import Refinement, Schedule, Setting
+from sweeps.space import Between, Grid, Training
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.stages import ensure_start, ensure_world
 from sweeps.store import Store
+from sweeps.study import Study
 from sweeps.work import Job, Resources, run_job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,13 +49,19 @@ def make_trial() -> MakeTrial:
     return _trial
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_trainings() -> MakeTrainings:
-    """A grid's trainings on the small settings: `("ilql", {"train.tau": (0.7, 0.9)})`."""
+    """A grid's trainings on the small settings: `("ilql", {"train.tau": (0.7, 0.9)}, variant="mine")`."""
 
-    def trainings(method: str, columns: Mapping[str, Any] | None = None) -> list[Training]:
+    def trainings(
+        method: str,
+        columns: Mapping[str, Any] | None = None,
+        *,
+        variant: str | None = None,
+        switch: Mapping[str, Any] | None = None,
+    ) -> list[Training]:
         base = (VALUE_TRAINING if method_named(method).needs_behaviour else CLONING) | DECODING
-        return Grid(method, columns or {}).trainings(base)
+        return Grid(method, columns or {}, variant, switch or {}).trainings(base)
 
     return trainings
 
@@ -123,6 +133,15 @@ def bench_template(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return bench
 
 
+CopyBench = Callable[[], Bench]
+
+
+@pytest.fixture(scope="session")
+def copy_bench(bench_template: Bench, tmp_path_factory: pytest.TempPathFactory) -> CopyBench:
+    """Makes a copy of the template that lives as long as it is used."""
+    return lambda: copy_of(bench_template, tmp_path_factory.mktemp("bench") / "copy")
+
+
 @pytest.fixture
 def bench(bench_template: Bench, tmp_path: Path) -> Bench:
     """A store of the test's own, to train in."""
@@ -152,6 +171,128 @@ def setting() -> Setting:
         tune=Evaluation(**judged, split="tune"),
         report=Evaluation(**judged, split="report"),
     )
+
+
+Score = Callable[[TrialSpec], float]
+
+
+def _by_tau(trial: TrialSpec) -> float:
+    _, train = method_named(trial.method).trained_as(trial.train)
+    return float(getattr(train, "tau", 0.0) + train.steps / 1000 - trial.seed / 100)
+
+
+@dataclass
+class Worker:
+    """Does jobs by writing what a real worker would leave behind; remembers them.
+
+    Attributes:
+        store: Where.
+        score: Of a trial; by default the best proposal is the one with the largest tau, and more steps are a little
+            better.
+        broken: Why a training fails, or None.
+        done: The jobs, in order.
+    """
+
+    store: Store
+    score: Score = _by_tau
+    broken: Callable[[TrialSpec], str | None] = lambda trial: None
+    done: list[Job] = field(default_factory=list)
+
+    def work(self, job: Job) -> None:
+        """Pretend to train and to play."""
+        self.done.append(job)
+        spec = TrialSpec.from_json(job.training)
+        if (reason := self.broken(spec)) is not None:
+            self.store.put("training", spec.weights_id, {"status": "failed", "reason": reason})
+            return
+        if (key := spec.candidates_key) is not None:
+            self.store.build("candidates", key, lambda folder: None, {})
+        self.store.build("weights", spec.weights_id, lambda folder: None, {})
+        record: dict[str, Any] = {"status": "finished", "reason": None}
+        self.store.put("training", spec.weights_id, record | {"steps": spec.train.steps, "train_seconds": 2.0})
+        for text in job.evaluations:
+            trial = TrialSpec.from_json(text)
+            result = {"score": self.score(trial), "score_sd": 1.0, "episodes": trial.evaluation.episodes}
+            self.store.put("evaluation", trial.trial_id, record | result | {"evaluate_seconds": 1.0})
+
+    def drive(self, schedule: Schedule, *, places: int = 1, pick: int = 0) -> None:
+        """Run to the end with some places; of the jobs that run, the one at `pick` ends first."""
+        running: list[tuple[str, Job]] = []
+        while True:
+            while len(running) < places and (found := schedule.next_job()) is not None:
+                running.append(found)
+            assert set(schedule.running_names) == {name for name, _ in running}
+            if not running:
+                assert schedule.is_over
+                return
+            assert not schedule.is_over
+            name, job = running.pop(pick)
+            self.work(job)
+            schedule.job_ended(name, None)
+
+    @property
+    def trained(self) -> list[str]:
+        """Method, tau where there is one, steps and seed of every job, in order."""
+        return [_name(TrialSpec.from_json(job.training)) for job in self.done]
+
+
+def _name(spec: TrialSpec) -> str:
+    tau = f" {spec.train.tau:.2f}" if spec.method == "ilql" else ""
+    return f"{spec.method}{tau} {spec.train.steps} #{spec.seed}"
+
+
+@dataclass(frozen=True)
+class PretendedSweep:
+    """Makes the schedule of the same sweep again and again, as a rerun does.
+
+    Attributes:
+        store: Where its rows go.
+        setting: What its trials share.
+        folder: Where its studies lie.
+        design: Its planned trainings.
+        space: What proposals vary, by arm.
+    """
+
+    store: Store
+    setting: Setting
+    folder: Path
+    design: Sequence[Training]
+    space: Mapping[str, Sequence[Between]]
+
+    def schedule(self, *, refinement: Refinement | None = None, seeds: int = 1, name: str = "sweep") -> Schedule:
+        """A fresh schedule, and a fresh study."""
+        study = Study(self.folder / f"{name}.log", name=name, seed=0, space=self.space)
+        return Schedule(
+            self.store, name, self.setting, self.design, refinement=refinement, seeds=seeds, study=study,
+            resources=Resources(),
+        )  # fmt: skip
+
+    def proposals(self, count: int, *, rung: float = 1.0, round_size: int = 2) -> Refinement:
+        """So many proposals for every arm that has a space."""
+        bases = tuple(next(training for training in self.design if training.arm == arm) for arm in self.space)
+        return Refinement(bases=bases, proposals=count, rung=rung, round_size=round_size)
+
+    def worker(self) -> Worker:
+        """A fresh worker of its store."""
+        return Worker(self.store)
+
+    def read_study(self) -> optuna.Study:
+        """The study as Optuna reads it."""
+        storage = JournalStorage(JournalFileBackend(str(self.folder / "sweep.log")))
+        return optuna.load_study(study_name="sweep", storage=storage)
+
+
+MakeSweep = Callable[..., PretendedSweep]
+
+
+@pytest.fixture
+def make_sweep(setting: Setting, tmp_path: Path) -> MakeSweep:
+    """A pretended sweep of some trainings in a store of its own, with what its arms' proposals vary."""
+
+    def sweep(design: Sequence[Training], **space: Sequence[Between]) -> PretendedSweep:
+        return PretendedSweep(Store(tmp_path / "store", durable=False), setting, tmp_path, design, space)
+
+    return sweep
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def test_recorded_dialogues_have_sizes_of_their_own(capsys: pytest.CaptureFixtur
 
 def test_every_ablation_of_the_folder_is_a_question() -> None:
     files = {path.name.removesuffix("_ablation.py") for path in (ROOT / "sweeps").glob("*_ablation.py")}
-    assert set(cli.question_names()) == files >= {"bandit", "visdial"}
+    assert set(cli.question_names()) == files >= {"bandit", "visdial", "component"}
 
 
 # Bad input
@@ -172,7 +172,12 @@ def test_every_ablation_of_the_folder_is_a_question() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--methods", "iqll"), "error: 'iqll' is no method; known: ilql, "),
+        (("--methods", "iqll"), "error: 'iqll' is no method of a bandit sweep; known: ilql, "),
+        (("--refine", "iqll"), "error: 'iqll' is no method of a bandit sweep; known: ilql, "),
+        (("--refine", "sarsa", "--methods", "ilql"), "error: --refine must name arms that are run, got 'sarsa'; "),
+        (("--refine", "bc"), "error: a method that is refined must declare where to search, 'bc' declares nothing"),
+        (("--convention", "trxl"), "error: 'trxl' is no convention; known: trlx, "),
+        (("--rewards", "standard,yn"), "error: 'yn' is no reward of bandit; known: standard"),
         (("--reward", "stndard"), "error: 'stndard' is no reward of bandit; known: standard"),
         (("--evaluation-reward", "yn"), "error: 'yn' is no reward of bandit; known: standard"),
         (("--set", "train.tua=0.5"), "error: 'train.tua' is no column of a bandit sweep; known: train.tau, "),
@@ -236,7 +241,11 @@ def test_a_wrong_command_is_one_line_and_touches_nothing(
         (("--data", "/no/such/folder"), "/no/such/folder"),
         (("--reward", "yno"), "error: 'yno' is no reward of visdial; known: yn, "),
         (("--world", "generted"), "generted"),
-        (("--methods", "sarsaa"), "error: 'sarsaa' is no method; known: sarsa, "),
+        (("--methods", "sarsaa"), "error: 'sarsaa' is no method of a visdial sweep; known: sarsa, "),
+        (("--methods", "qsftt,bc"), "error: 'qsftt' is no method of a visdial sweep; known: qsft, "),
+        (("--refine", "cql", "--methods", "bc"), "error: --refine must name arms that are run, got 'cql'; "),
+        (("--refine", "bc"), "error: a method that is refined must declare where to search, 'bc' declares nothing"),
+        (("--rewards", "yn,yno"), "error: 'yno' is no reward of visdial; known: yn, "),
         (("--set", "train.polyack=1"), "error: 'train.polyack' is no column of a visdial sweep; known: train.polyak, "),
     ],
 )

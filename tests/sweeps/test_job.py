@@ -95,7 +95,7 @@ def test_a_job_with_bad_input_fails_in_one_line(head: Head, tmp_path: Path) -> N
         "--methods", "iqll",
     )  # fmt: skip
     assert done.returncode == 1
-    assert "error: 'iqll' is no method; known: " in done.stdout + done.stderr
+    assert "error: 'iqll' is no method of a bandit sweep; known: " in done.stdout + done.stderr
     assert "sweeps/experiment.py" not in done.stdout + done.stderr
 
 

@@ -18,8 +18,9 @@ def test_without_options_everything_is_the_presets(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SWEEPS_STORE", str(tmp_path))
     options = parsed()
     assert (options.preset, options.store, options.mirror, options.search_seed) == ("laptop", tmp_path, True, 0)
-    unsaid = (options.seeds, options.episodes, options.proposals, options.methods, options.reward, options.concurrent)
-    assert set(unsaid) == {None}
+    unsaid = (options.seeds, options.episodes, options.proposals, options.methods, options.rewards, options.concurrent)
+    assert set(unsaid) == {options.refine, options.convention} == {None}
+    assert not options.transfer
     assert (options.columns, options.resources) == ({}, {})
 
 
@@ -30,15 +31,21 @@ def test_the_store_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_every_option_arrives() -> None:
     options = parsed(
-        "--preset", "smoke", "--data", "d", "--world", "w", "--reward", "yn", "--evaluation-reward", "standard",
-        "--model", "m", "--methods", "bc, ilql", "--seeds", "3", "--episodes", "64", "--trials", "0", "--name", "n",
-        "--search-seed", "7", "--concurrent", "2", "--tracking-uri", "u", "--no-mlflow", "--plan",
+        "--preset", "smoke", "--data", "d", "--world", "w", "--rewards", "yn,standard", "--evaluation-reward",
+        "standard", "--transfer", "--model", "m", "--methods", "bc, ilql", "--refine", "ilql,cql", "--convention",
+        "trlx", "--seeds", "3", "--episodes", "64", "--trials", "0", "--name", "n", "--search-seed", "7",
+        "--concurrent", "2", "--tracking-uri", "u", "--no-mlflow", "--plan",
     )  # fmt: skip
-    assert (options.preset, options.data, options.world, options.reward) == ("smoke", "d", "w", "yn")
+    assert (options.preset, options.data, options.world, options.rewards) == ("smoke", "d", "w", ("yn", "standard"))
+    assert (options.transfer, options.refine, options.convention) == (True, ("ilql", "cql"), "trlx")
     assert (options.evaluation_reward, options.model, options.methods) == ("standard", "m", ("bc", "ilql"))
     assert (options.seeds, options.episodes, options.proposals, options.name) == (3, 64, 0, "n")
     assert (options.search_seed, options.concurrent, options.tracking) == (7, 2, "u")
     assert (options.mirror, options.plan_only, options.show) == (False, True, False)
+
+
+def test_one_reward_is_named_as_several_are() -> None:
+    assert parsed("--reward", "yn").rewards == parsed("--rewards", "yn").rewards == ("yn",)
 
 
 def test_resources_are_those_that_were_given() -> None:
@@ -82,6 +89,9 @@ def test_several_columns_are_fixed_and_the_last_word_counts() -> None:
         (("--set", "train.tau="), "must be COLUMN=VALUE, such as train.steps=500, got 'train.tau='"),
         (("--methods", ""), "must be names separated by commas, got ''"),
         (("--methods", " , "), "must be names separated by commas, got ' , '"),
+        (("--refine", ","), "must be names separated by commas, got ','"),
+        (("--rewards", ""), "must be names separated by commas, got ''"),
+        (("--rewards",), "expected one argument"),
         (("--seeds",), "expected one argument"),
         (("--nosuch",), "unrecognized arguments: --nosuch"),
         (("something",), "unrecognized arguments: something"),
@@ -111,7 +121,7 @@ def test_help_lists_the_options(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_more_of_the_same_is_the_same_sweep() -> None:
     for more in (("--seeds", "3"), ("--episodes", "99"), ("--trials", "9"), ("--concurrent", "2"), ("--workers", "2")):
-        assert parsed(*more).distinction() == []
+        assert parsed(*more).distinction("yn") == []
 
 
 @pytest.mark.parametrize(
@@ -119,6 +129,8 @@ def test_more_of_the_same_is_the_same_sweep() -> None:
     [
         ("--set", "train.steps=5"),
         ("--methods", "bc"),
+        ("--refine", "cql"),
+        ("--convention", "trlx"),
         ("--model", "m"),
         ("--data", "d"),
         ("--search-seed", "1"),
@@ -126,11 +138,19 @@ def test_more_of_the_same_is_the_same_sweep() -> None:
     ],
 )
 def test_something_else_is_another_sweep(other: tuple[str, ...]) -> None:
-    (word,) = parsed(*other).distinction()
-    assert parsed(*other).distinction() == [word]
-    assert parsed(*other, "--set", "train.gamma=0.5").distinction() != [word]
+    (word,) = parsed(*other).distinction("yn")
+    assert parsed(*other).distinction("yn") == [word]
+    assert parsed(*other, "--set", "train.gamma=0.5").distinction("yn") != [word]
+
+
+def test_a_reward_of_several_makes_the_sweep_it_makes_alone() -> None:
+    several, alone = parsed("--rewards", "yn,standard"), parsed("--reward", "yn")
+    assert several.distinction("yn") == alone.distinction("yn") == []
+    judged = ("--evaluation-reward", "conservative")
+    several, alone = parsed("--rewards", "yn,standard", *judged), parsed("--reward", "yn", *judged)
+    assert several.distinction("yn") == alone.distinction("yn") != several.distinction("standard")
 
 
 def test_the_order_of_fixed_columns_makes_no_other_sweep() -> None:
-    one = parsed("--set", "train.a=1", "--set", "train.b=2").distinction()
-    assert one == parsed("--set", "train.b=2", "--set", "train.a=1").distinction()
+    one = parsed("--set", "train.a=1", "--set", "train.b=2").distinction("yn")
+    assert one == parsed("--set", "train.b=2", "--set", "train.a=1").distinction("yn")

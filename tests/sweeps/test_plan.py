@@ -117,7 +117,7 @@ def test_a_plan_that_is_done_costs_nothing(store: Store, setting: Setting, make_
 
 
 def test_proposals_are_announced(store: Store, setting: Setting, design: list[Training]) -> None:
-    refinement = Refinement(method="ilql", base=design[-1], proposals=5)
+    refinement = Refinement(bases=(design[-1],), proposals=5)
     plan = make_plan(store, setting, design, seeds=1, refinement=refinement)
     assert plan.proposals == 5
     assert "then 5 proposals, each one training at most" in plan.lines(concurrent=1)

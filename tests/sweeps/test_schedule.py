@@ -3,125 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ilql.methods import method_named
 from sweeps import schedule as schedule_module
-from sweeps.schedule import Refinement, Schedule, Setting
-from sweeps.space import Between, Training
+from sweeps.schedule import Setting
+from sweeps.space import Between
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
-from sweeps.study import Study
-from sweeps.work import Job, Resources
+from sweeps.work import Job
 
 if TYPE_CHECKING:
-    from conftest import MakeTrainings
+    from conftest import MakeSweep, MakeTrainings, PretendedSweep, Worker
 
 BETAS = {"decode.beta": (4.0, 8.0)}
 
-Score = Callable[[TrialSpec], float]
-
-
-def by_tau(trial: TrialSpec) -> float:
-    """A score whose best proposal is the one with the largest tau; more steps are a little better."""
-    _, train = method_named(trial.method).canonical(trial.train)
-    return float(getattr(train, "tau", 0.0) + train.steps / 1000 - trial.seed / 100)
-
-
-@dataclasses.dataclass
-class Worker:
-    """Does jobs by writing what a real worker would leave behind; remembers them."""
-
-    store: Store
-    score: Score = by_tau
-    broken: Callable[[TrialSpec], str | None] = lambda trial: None
-    done: list[Job] = dataclasses.field(default_factory=list)
-
-    def work(self, job: Job) -> None:
-        self.done.append(job)
-        spec = TrialSpec.from_json(job.training)
-        if (reason := self.broken(spec)) is not None:
-            self.store.put("training", spec.weights_id, {"status": "failed", "reason": reason})
-            return
-        self.store.build("weights", spec.weights_id, lambda folder: None, {})
-        record: dict[str, Any] = {"status": "finished", "reason": None}
-        self.store.put("training", spec.weights_id, record | {"steps": spec.train.steps, "train_seconds": 2.0})
-        for text in job.evaluations:
-            trial = TrialSpec.from_json(text)
-            result = {"score": self.score(trial), "score_sd": 1.0, "episodes": trial.evaluation.episodes}
-            self.store.put("evaluation", trial.trial_id, record | result | {"evaluate_seconds": 1.0})
-
-    @property
-    def trained(self) -> list[str]:
-        """Method, tau where there is one, steps and seed of every job, in order."""
-        return [_name(TrialSpec.from_json(job.training)) for job in self.done]
-
-
-def _name(spec: TrialSpec) -> str:
-    tau = f" {spec.train.tau:.2f}" if spec.method == "ilql" else ""
-    return f"{spec.method}{tau} {spec.train.steps} #{spec.seed}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """Makes the schedule of the same sweep again and again, as a rerun does."""
-
-    store: Store
-    setting: Setting
-    folder: Path
-    design: Sequence[Training]
-
-    def schedule(self, *, refinement: Refinement | None = None, seeds: int = 1, name: str = "sweep") -> Schedule:
-        study = Study(self.folder / f"{name}.log", name=name, seed=0, space=(Between("train.tau", 0.5, 0.95),))
-        return Schedule(
-            self.store, name, self.setting, self.design, refinement=refinement, seeds=seeds, study=study,
-            resources=Resources(),
-        )  # fmt: skip
-
-    def proposals(self, count: int, *, rung: float = 1.0, round_size: int = 2) -> Refinement:
-        base = next(training for training in self.design if training.method == "ilql")
-        return Refinement(method="ilql", base=base, proposals=count, rung=rung, round_size=round_size)
-
-
-def drive(schedule: Schedule, worker: Worker, *, places: int = 1, pick: int = 0) -> None:
-    """Run to the end with some places; of the jobs that run, the one at `pick` ends first."""
-    running: list[tuple[str, Job]] = []
-    while True:
-        while len(running) < places and (found := schedule.next_job()) is not None:
-            running.append(found)
-        assert set(schedule.running_names) == {name for name, _ in running}
-        if not running:
-            assert schedule.is_over
-            return
-        assert not schedule.is_over
-        name, job = running.pop(pick)
-        worker.work(job)
-        schedule.job_ended(name, None)
-
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "store", durable=False)
-
-
-@pytest.fixture
-def sweep(store: Store, setting: Setting, tmp_path: Path, make_trainings: MakeTrainings) -> Sweep:
+def sweep(make_sweep: MakeSweep, make_trainings: MakeTrainings) -> PretendedSweep:
     """BC, SARSA and ILQL at two expectiles, two betas each."""
     design = [
         *make_trainings("sarsa", BETAS),
         *make_trainings("ilql", {"train.tau": (0.7, 0.9), **BETAS}),
         *make_trainings("bc"),
     ]
-    return Sweep(store, setting, tmp_path, design)
+    return make_sweep(design, ilql=(Between("train.tau", 0.5, 0.95),))
 
 
 @pytest.fixture
-def worker(store: Store) -> Worker:
-    return Worker(store)
+def worker(sweep: PretendedSweep) -> Worker:
+    return sweep.worker()
 
 
 def rows(store: Store, name: str = "sweep") -> dict[str, tuple[str, str | None, float | None]]:
@@ -136,81 +49,83 @@ def rows(store: Store, name: str = "sweep") -> dict[str, tuple[str, str | None, 
 # Order
 
 
-def test_the_behaviour_policy_comes_first_and_first_seeds_before_replicates(sweep: Sweep, worker: Worker) -> None:
-    drive(sweep.schedule(seeds=2), worker)
+def test_the_behaviour_policy_comes_first_and_first_seeds_before_replicates(
+    sweep: PretendedSweep, worker: Worker
+) -> None:
+    worker.drive(sweep.schedule(seeds=2))
     assert worker.trained == [
         "bc 12 #0", "sarsa 20 #0", "ilql 0.70 20 #0", "ilql 0.90 20 #0",
         "bc 12 #1", "sarsa 20 #1", "ilql 0.70 20 #1", "ilql 0.90 20 #1",
     ]  # fmt: skip
 
 
-def test_what_needs_the_behaviour_policy_waits_for_it(sweep: Sweep, worker: Worker) -> None:
+def test_what_needs_the_behaviour_policy_waits_for_it(sweep: PretendedSweep, worker: Worker) -> None:
     schedule = sweep.schedule(seeds=2)
     first = schedule.next_job()
     second = schedule.next_job()
     assert first is not None
     assert second is not None
-    assert [_name(TrialSpec.from_json(job.training)) for _, job in (first, second)] == ["bc 12 #0", "bc 12 #1"]
+    assert [_first_of(job) for _, job in (first, second)] == [("bc", 0), ("bc", 1)]
     assert schedule.next_job() is None
     assert not schedule.is_over
     worker.work(first[1])
     schedule.job_ended(first[0], None)
     third = schedule.next_job()
     assert third is not None
-    assert _name(TrialSpec.from_json(third[1].training)) == "sarsa 20 #0"
+    assert _first_of(third[1]) == ("sarsa", 0)
+
+
+def _first_of(job: Job) -> tuple[str, int]:
+    spec = TrialSpec.from_json(job.training)
+    return spec.method, spec.seed
 
 
 def test_a_behaviour_policy_that_is_no_cell_is_trained_and_has_no_row(
-    store: Store, setting: Setting, tmp_path: Path, make_trainings: MakeTrainings, worker: Worker
+    make_sweep: MakeSweep, make_trainings: MakeTrainings
 ) -> None:
-    sweep = Sweep(store, setting, tmp_path, make_trainings("ilql", BETAS))
-    drive(sweep.schedule(), worker)
+    sweep = make_sweep(make_trainings("ilql", BETAS))
+    worker = sweep.worker()
+    worker.drive(sweep.schedule())
     assert worker.trained == ["bc 12 #0", "ilql 0.70 20 #0"]
     assert worker.done[0].evaluations == ()
-    assert {row["method"] for row in store.rows("sweep")} == {"ilql"}
+    assert {row["method"] for row in sweep.store.rows("sweep")} == {"ilql"}
 
 
-def test_a_job_plays_all_its_betas_on_both_splits(sweep: Sweep, worker: Worker) -> None:
-    drive(sweep.schedule(), worker)
+def test_a_job_plays_all_its_betas_on_both_splits(sweep: PretendedSweep, worker: Worker) -> None:
+    worker.drive(sweep.schedule())
     played = [TrialSpec.from_json(text) for text in worker.done[1].evaluations]
     assert [(t.evaluation.split, t.decode.beta) for t in played] == [
         ("tune", 4.0), ("tune", 8.0), ("report", 4.0), ("report", 8.0),
     ]  # fmt: skip
 
 
-def test_rows_are_the_report_scenes_with_the_score_on_the_tune_scenes_beside(sweep: Sweep, worker: Worker) -> None:
+def test_rows_are_the_report_scenes_with_the_score_on_the_tune_scenes_beside(
+    sweep: PretendedSweep, worker: Worker
+) -> None:
     worker.score = lambda trial: 1.0 if trial.evaluation.split == "tune" else 2.0
-    drive(sweep.schedule(), worker)
+    worker.drive(sweep.schedule())
     found = sweep.store.rows("sweep")
     assert len(found) == 7  # BC 1, SARSA 2, ILQL 4
     assert {(row["evaluation.split"], row["score"], row["tune_score"]) for row in found} == {("report", 2.0, 1.0)}
 
 
-def test_the_study_is_told_the_tune_scores_of_the_first_seed(sweep: Sweep, worker: Worker) -> None:
+def test_the_study_is_told_the_tune_scores_of_the_first_seed(sweep: PretendedSweep, worker: Worker) -> None:
     worker.score = lambda trial: trial.decode.beta if trial.evaluation.split == "tune" and trial.seed == 0 else -9.0
     without_bc = dataclasses.replace(sweep, design=[t for t in sweep.design if t.method != "bc"])
-    drive(without_bc.schedule(seeds=2), worker)
-    values = [trial.value for trial in _read(sweep).trials]
+    worker.drive(without_bc.schedule(seeds=2))
+    values = [trial.value for trial in sweep.read_study().trials]
     assert values == [8.0, 8.0, 8.0]
-
-
-def _read(sweep: Sweep) -> Any:
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    return optuna.load_study(
-        study_name="sweep", storage=JournalStorage(JournalFileBackend(str(sweep.folder / "sweep.log")))
-    )
 
 
 # Faults
 
 
-def test_what_a_failed_behaviour_policy_would_have_carried_fails_with_its_reason(sweep: Sweep, worker: Worker) -> None:
+def test_what_a_failed_behaviour_policy_would_have_carried_fails_with_its_reason(
+    sweep: PretendedSweep, worker: Worker
+) -> None:
     worker.broken = lambda spec: "the training has diverged" if spec.method == "bc" else None
     schedule = sweep.schedule()
-    drive(schedule, worker)
+    worker.drive(schedule)
     assert worker.trained == ["bc 12 #0"]
     found = rows(sweep.store)
     assert found.pop("bc   #0 design") == ("failed", "the training has diverged", None)
@@ -219,27 +134,27 @@ def test_what_a_failed_behaviour_policy_would_have_carried_fails_with_its_reason
     assert schedule.finished_jobs == schedule.wanted_jobs == 4
 
 
-def test_a_training_that_failed_is_a_row_and_the_rest_goes_on(sweep: Sweep, worker: Worker) -> None:
+def test_a_training_that_failed_is_a_row_and_the_rest_goes_on(sweep: PretendedSweep, worker: Worker) -> None:
     worker.broken = lambda spec: "diverged" if getattr(spec.train, "tau", None) == 0.9 else None
-    drive(sweep.schedule(), worker)
+    worker.drive(sweep.schedule())
     found = rows(sweep.store)
     assert [cell for cell, row in found.items() if row == ("failed", "diverged", None)] == [
         cell for cell in found if cell.startswith("ilql 0.9")
     ]
     assert sum(row[0] == "finished" for row in found.values()) == 5
-    states = [trial.state.name for trial in _read(sweep).trials]
+    states = [trial.state.name for trial in sweep.read_study().trials]
     assert sorted(states) == ["COMPLETE", "COMPLETE", "COMPLETE", "FAIL"]
 
 
-def test_what_failed_is_tried_again_by_a_rerun(sweep: Sweep, worker: Worker) -> None:
+def test_what_failed_is_tried_again_by_a_rerun(sweep: PretendedSweep, worker: Worker) -> None:
     worker.broken = lambda spec: "diverged" if spec.method == "bc" else None
-    drive(sweep.schedule(), worker)
+    worker.drive(sweep.schedule())
     worker.broken = lambda spec: None
-    drive(sweep.schedule(), worker)
+    worker.drive(sweep.schedule())
     assert {row[0] for row in rows(sweep.store).values()} == {"finished"}
 
 
-def test_a_job_whose_machine_failed_is_a_failed_training(sweep: Sweep) -> None:
+def test_a_job_whose_machine_failed_is_a_failed_training(sweep: PretendedSweep) -> None:
     schedule = sweep.schedule()
     found = schedule.next_job()
     assert found is not None
@@ -247,7 +162,7 @@ def test_a_job_whose_machine_failed_is_a_failed_training(sweep: Sweep) -> None:
     assert rows(sweep.store)["bc   #0 design"] == ("failed", "its process died 3 times", None)
 
 
-def test_a_machine_that_failed_after_training_is_a_failed_evaluation(sweep: Sweep, worker: Worker) -> None:
+def test_a_machine_that_failed_after_training_is_a_failed_evaluation(sweep: PretendedSweep, worker: Worker) -> None:
     schedule = sweep.schedule()
     found = schedule.next_job()
     assert found is not None
@@ -260,7 +175,7 @@ def test_a_machine_that_failed_after_training_is_a_failed_evaluation(sweep: Swee
     assert training["status"] == "finished"
 
 
-def test_nothing_is_started_on_a_full_disk(sweep: Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_started_on_a_full_disk(sweep: PretendedSweep, monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = sweep.schedule()
     assert schedule.next_job() is not None
     monkeypatch.setattr(schedule_module, "LEAST_FREE_BYTES", 2**80)
@@ -273,12 +188,12 @@ def test_nothing_is_started_on_a_full_disk(sweep: Sweep, monkeypatch: pytest.Mon
 # What is there already
 
 
-def test_a_rerun_starts_nothing_and_adds_no_record(sweep: Sweep, worker: Worker) -> None:
-    drive(sweep.schedule(refinement=sweep.proposals(2, rung=0.5)), worker)
+def test_a_rerun_starts_nothing_and_adds_no_record(sweep: PretendedSweep, worker: Worker) -> None:
+    worker.drive(sweep.schedule(refinement=sweep.proposals(2, rung=0.5)))
     before, journals = rows(sweep.store), _sizes(sweep.store)
     again = sweep.schedule(refinement=sweep.proposals(2, rung=0.5))
-    idle = Worker(sweep.store)
-    drive(again, idle)
+    idle = sweep.worker()
+    idle.drive(again)
     assert idle.done == []
     assert again.finished_jobs == 0
     assert again.cached_jobs == again.wanted_jobs == 4 + 2 + 1  # the design, both to the rung, one of them to the end
@@ -290,28 +205,28 @@ def _sizes(store: Store) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in (store.folder / "journals").iterdir()}
 
 
-def test_a_job_with_one_missing_evaluation_is_done_again(sweep: Sweep, worker: Worker) -> None:
-    drive(sweep.schedule(), worker)
+def test_a_job_with_one_missing_evaluation_is_done_again(sweep: PretendedSweep, worker: Worker) -> None:
+    worker.drive(sweep.schedule())
     (trial,) = sweep.setting.trials(sweep.design[-1], 0, split="report")
     sweep.store.remove("evaluation", trial.trial_id)
-    again = Worker(sweep.store)
-    drive(sweep.schedule(), again)
+    again = sweep.worker()
+    again.drive(sweep.schedule())
     assert again.trained == ["bc 12 #0"]
 
 
-def test_another_sweep_of_the_same_store_finds_the_results(sweep: Sweep, worker: Worker) -> None:
-    drive(sweep.schedule(), worker)
-    idle = Worker(sweep.store)
-    drive(sweep.schedule(name="other"), idle)
+def test_another_sweep_of_the_same_store_finds_the_results(sweep: PretendedSweep, worker: Worker) -> None:
+    worker.drive(sweep.schedule())
+    idle = sweep.worker()
+    idle.drive(sweep.schedule(name="other"))
     assert idle.done == []
     assert rows(sweep.store, "other") == rows(sweep.store)
 
 
-def test_more_seeds_later_add_jobs_and_change_no_row(sweep: Sweep, worker: Worker) -> None:
-    drive(sweep.schedule(), worker)
+def test_more_seeds_later_add_jobs_and_change_no_row(sweep: PretendedSweep, worker: Worker) -> None:
+    worker.drive(sweep.schedule())
     before = rows(sweep.store)
-    later = Worker(sweep.store)
-    drive(sweep.schedule(seeds=3), later)
+    later = sweep.worker()
+    later.drive(sweep.schedule(seeds=3))
     assert {name.rpartition("#")[2] for name in later.trained} == {"1", "2"}
     assert len(later.done) == 8
     after = rows(sweep.store)
@@ -320,11 +235,11 @@ def test_more_seeds_later_add_jobs_and_change_no_row(sweep: Sweep, worker: Worke
 
 
 @pytest.mark.parametrize("rung", [1.0, 0.5])
-def test_more_proposals_later_add_jobs_and_change_no_row(sweep: Sweep, worker: Worker, rung: float) -> None:
-    drive(sweep.schedule(refinement=sweep.proposals(2, rung=rung)), worker)
+def test_more_proposals_later_add_jobs_and_change_no_row(sweep: PretendedSweep, worker: Worker, rung: float) -> None:
+    worker.drive(sweep.schedule(refinement=sweep.proposals(2, rung=rung)))
     before = rows(sweep.store)
-    later = Worker(sweep.store)
-    drive(sweep.schedule(refinement=sweep.proposals(4, rung=rung)), later)
+    later = sweep.worker()
+    later.drive(sweep.schedule(refinement=sweep.proposals(4, rung=rung)))
     assert len(later.done) == (2 if rung == 1.0 else 3)
     after = rows(sweep.store)
     assert len(after) == len(before) + 4
@@ -332,28 +247,28 @@ def test_more_proposals_later_add_jobs_and_change_no_row(sweep: Sweep, worker: W
 
 
 def test_seeds_and_proposals_raised_together_end_as_if_asked_for_at_once(
-    sweep: Sweep, worker: Worker, tmp_path: Path
+    sweep: PretendedSweep, worker: Worker, tmp_path: Path
 ) -> None:
-    drive(sweep.schedule(refinement=sweep.proposals(2)), worker)
-    drive(sweep.schedule(refinement=sweep.proposals(4), seeds=2), worker)
+    worker.drive(sweep.schedule(refinement=sweep.proposals(2)))
+    worker.drive(sweep.schedule(refinement=sweep.proposals(4), seeds=2))
     fresh = dataclasses.replace(sweep, store=Store(tmp_path / "fresh", durable=False), folder=tmp_path / "studies")
-    drive(fresh.schedule(refinement=fresh.proposals(4), seeds=2), Worker(fresh.store))
+    fresh.worker().drive(fresh.schedule(refinement=fresh.proposals(4), seeds=2))
     assert rows(fresh.store) == rows(sweep.store)
 
 
 # The refinement
 
 
-def test_proposals_wait_for_the_design_and_say_where_they_are_from(sweep: Sweep, worker: Worker) -> None:
-    drive(sweep.schedule(refinement=sweep.proposals(2)), worker, places=3)
+def test_proposals_wait_for_the_design_and_say_where_they_are_from(sweep: PretendedSweep, worker: Worker) -> None:
+    worker.drive(sweep.schedule(refinement=sweep.proposals(2)), places=3)
     assert [name.startswith("ilql") for name in worker.trained[4:]] == [True, True]
     assert len(worker.done) == 6
     origins = [row["origin"] for row in sweep.store.rows("sweep")]
     assert (origins.count("design"), origins.count("refinement")) == (7, 4)
 
 
-def test_proposals_vary_the_space_and_keep_the_rest(sweep: Sweep, worker: Worker) -> None:
-    drive(sweep.schedule(refinement=sweep.proposals(2)), worker)
+def test_proposals_vary_the_space_and_keep_the_rest(sweep: PretendedSweep, worker: Worker) -> None:
+    worker.drive(sweep.schedule(refinement=sweep.proposals(2)))
     base, proposed = (TrialSpec.from_json(job.training) for job in (worker.done[2], worker.done[4]))
     assert proposed.train != base.train
     assert dataclasses.replace(proposed.train, tau=base.train.tau) == base.train
@@ -366,20 +281,20 @@ def _proposed(worker: Worker) -> set[str]:
 
 @pytest.mark.parametrize("rung", [1.0, 0.5])
 def test_proposals_do_not_depend_on_the_order_in_which_jobs_end(
-    setting: Setting, tmp_path: Path, sweep: Sweep, rung: float
+    setting: Setting, tmp_path: Path, sweep: PretendedSweep, rung: float
 ) -> None:
     found = []
     for number, (places, pick, seeds) in enumerate([(1, 0, 1), (3, -1, 1), (2, -1, 2), (4, 0, 2)]):
         folder = tmp_path / str(number)
         one = dataclasses.replace(sweep, store=Store(folder / "store", durable=False), folder=folder)
-        worker = Worker(one.store)
-        drive(one.schedule(refinement=one.proposals(6, rung=rung), seeds=seeds), worker, places=places, pick=pick)
+        worker = one.worker()
+        worker.drive(one.schedule(refinement=one.proposals(6, rung=rung), seeds=seeds), places=places, pick=pick)
         found.append(_proposed(worker))
     assert len(found[0]) == 6
     assert all(each == found[0] for each in found)
 
 
-def test_replicates_are_done_while_proposals_wait(sweep: Sweep, worker: Worker) -> None:
+def test_replicates_are_done_while_proposals_wait(sweep: PretendedSweep, worker: Worker) -> None:
     schedule = sweep.schedule(refinement=sweep.proposals(2), seeds=2)
     for _ in range(4):
         found = schedule.next_job()
@@ -396,8 +311,10 @@ def test_replicates_are_done_while_proposals_wait(sweep: Sweep, worker: Worker) 
 # The rung
 
 
-def test_at_the_rung_the_better_half_goes_on_and_the_rest_are_stopped_rows(sweep: Sweep, worker: Worker) -> None:
-    drive(sweep.schedule(refinement=sweep.proposals(4, rung=0.5, round_size=4)), worker)
+def test_at_the_rung_the_better_half_goes_on_and_the_rest_are_stopped_rows(
+    sweep: PretendedSweep, worker: Worker
+) -> None:
+    worker.drive(sweep.schedule(refinement=sweep.proposals(4, rung=0.5, round_size=4)))
     specs = [TrialSpec.from_json(job.training) for job in worker.done[4:]]
     assert [spec.train.steps for spec in specs] == [10, 10, 10, 10, 20, 20]
     taus = sorted((spec.train.tau for spec in specs[:4]), reverse=True)
@@ -411,21 +328,21 @@ def test_at_the_rung_the_better_half_goes_on_and_the_rest_are_stopped_rows(sweep
         (reason,) = {row["reason"] for row in stopped if row["train.tau"] == tau}
         # The score at the rung is tau + 10/1000.
         assert reason == f"stopped at step 10: {tau + 0.01:.2f} on the tune scenes, place {place} of 4"
-    assert [trial.state.name for trial in _read(sweep).trials].count("PRUNED") == 2
+    assert [trial.state.name for trial in sweep.read_study().trials].count("PRUNED") == 2
 
 
-def test_of_an_odd_round_the_larger_half_goes_on(sweep: Sweep, worker: Worker) -> None:
-    drive(sweep.schedule(refinement=sweep.proposals(3, rung=0.5, round_size=3)), worker)
+def test_of_an_odd_round_the_larger_half_goes_on(sweep: PretendedSweep, worker: Worker) -> None:
+    worker.drive(sweep.schedule(refinement=sweep.proposals(3, rung=0.5, round_size=3)))
     assert [TrialSpec.from_json(job.training).train.steps for job in worker.done[4:]] == [10, 10, 10, 20, 20]
 
 
-def test_a_rung_is_played_on_the_tune_scenes_only(sweep: Sweep, worker: Worker) -> None:
-    drive(sweep.schedule(refinement=sweep.proposals(2, rung=0.5)), worker)
+def test_a_rung_is_played_on_the_tune_scenes_only(sweep: PretendedSweep, worker: Worker) -> None:
+    worker.drive(sweep.schedule(refinement=sweep.proposals(2, rung=0.5)))
     splits = [{TrialSpec.from_json(t).evaluation.split for t in job.evaluations} for job in worker.done[4:]]
     assert splits == [{"tune"}, {"tune"}, {"tune", "report"}]
 
 
-def test_the_checkpoints_at_the_rung_are_kept_for_those_that_go_on(sweep: Sweep, worker: Worker) -> None:
+def test_the_checkpoints_at_the_rung_are_kept_for_those_that_go_on(sweep: PretendedSweep, worker: Worker) -> None:
     schedule = sweep.schedule(refinement=sweep.proposals(2, rung=0.5))
     kept: dict[str, Path] = {}
     going_on = ""
@@ -442,20 +359,20 @@ def test_the_checkpoints_at_the_rung_are_kept_for_those_that_go_on(sweep: Sweep,
 
 @pytest.mark.parametrize(("broken", "steps"), [(1, [10, 10, 20]), (2, [10, 10])])
 def test_proposals_that_fail_at_their_rung_are_failed_rows_and_others_go_on(
-    sweep: Sweep, worker: Worker, broken: int, steps: list[int]
+    sweep: PretendedSweep, worker: Worker, broken: int, steps: list[int]
 ) -> None:
     left = iter(range(broken))
     worker.broken = lambda spec: "diverged" if spec.train.steps == 10 and next(left, None) is not None else None
-    drive(sweep.schedule(refinement=sweep.proposals(2, rung=0.5)), worker)
+    worker.drive(sweep.schedule(refinement=sweep.proposals(2, rung=0.5)))
     assert [TrialSpec.from_json(job.training).train.steps for job in worker.done[4:]] == steps
     refined = [row for row in sweep.store.rows("sweep") if row["origin"] == "refinement"]
     assert len(refined) == 4  # two trainings, two betas
     assert [(row["status"], row["reason"]) for row in refined].count(("failed", "diverged")) == 2 * broken
-    assert [trial.state.name for trial in _read(sweep).trials].count("FAIL") == broken
+    assert [trial.state.name for trial in sweep.read_study().trials].count("FAIL") == broken
 
 
-def test_all_proposals_of_a_rung_may_come_to_the_end_in_any_order(sweep: Sweep, worker: Worker) -> None:
-    drive(sweep.schedule(refinement=sweep.proposals(4, rung=0.5, round_size=2)), worker, places=2, pick=-1)
+def test_all_proposals_of_a_rung_may_come_to_the_end_in_any_order(sweep: PretendedSweep, worker: Worker) -> None:
+    worker.drive(sweep.schedule(refinement=sweep.proposals(4, rung=0.5, round_size=2)), places=2, pick=-1)
     specs = [TrialSpec.from_json(job.training) for job in worker.done[4:]]
     assert [spec.train.steps for spec in specs] == [10, 10, 20, 10, 10, 20]
 
@@ -463,17 +380,17 @@ def test_all_proposals_of_a_rung_may_come_to_the_end_in_any_order(sweep: Sweep, 
 # Counting, and what is refused
 
 
-def test_jobs_add_up(sweep: Sweep, worker: Worker) -> None:
+def test_jobs_add_up(sweep: PretendedSweep, worker: Worker) -> None:
     schedule = sweep.schedule(refinement=sweep.proposals(2), seeds=2)
     assert schedule.wanted_jobs == (4 + 2) * 2
-    drive(schedule, worker, places=2)
+    worker.drive(schedule, places=2)
     assert schedule.wanted_jobs == schedule.finished_jobs == 12
     assert len(set(worker.trained)) == 12
 
 
-def test_the_rows_that_belong_to_the_plan_are_named(sweep: Sweep, worker: Worker) -> None:
+def test_the_rows_that_belong_to_the_plan_are_named(sweep: PretendedSweep, worker: Worker) -> None:
     schedule = sweep.schedule(refinement=sweep.proposals(2, rung=0.5))
-    drive(schedule, worker)
+    worker.drive(schedule)
     assert schedule.members == {f"sweep/{row['trial_id']}" for row in sweep.store.rows("sweep")}
 
 
@@ -486,11 +403,13 @@ def test_the_rows_that_belong_to_the_plan_are_named(sweep: Sweep, worker: Worker
         ({"round_size": 0}, "a round must have at least 1 proposal, got 0"),
     ],
 )
-def test_a_refinement_is_refused_outside_its_ranges(sweep: Sweep, change: dict[str, Any], message: str) -> None:
+def test_a_refinement_is_refused_outside_its_ranges(
+    sweep: PretendedSweep, change: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(sweep.proposals(2), **change)
 
 
-def test_no_seed_is_no_sweep(sweep: Sweep) -> None:
+def test_no_seed_is_no_sweep(sweep: PretendedSweep) -> None:
     with pytest.raises(ValueError, match="--seeds must be at least 1, got 0"):
         sweep.schedule(seeds=0)

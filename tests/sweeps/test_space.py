@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from sweeps.space import Between, Grid, known_columns, settings
+from ilql.methods import known_methods, method_named
+from sweeps.space import Between, Grid, known_columns, search_space, settings
 
 BETAS = (4.0, 8.0, 16.0)
 
@@ -92,6 +95,79 @@ def test_an_interval_has_a_low_and_a_higher_end() -> None:
 def test_proposals_vary_no_decoding() -> None:
     with pytest.raises(ValueError, match=r"proposals vary train.\* columns.*got decode.beta"):
         Between("decode.beta", 1.0, 2.0)
+
+
+# Arms
+
+
+def test_an_arm_is_its_method_unless_it_is_a_variant_of_it() -> None:
+    (plain,) = Grid("ilql", {}).trainings({})
+    (variant,) = Grid("ilql", {}, variant="ilql_without_lm").trainings({})
+    assert (plain.method, plain.arm) == ("ilql", "ilql")
+    assert (variant.method, variant.arm) == ("ilql", "ilql_without_lm")
+
+
+def test_a_switch_goes_before_the_base_and_holds_in_every_cell() -> None:
+    grid = Grid("ilql", {"train.tau": (0.7, 0.9)}, variant="single", switch={"train.double_q": False})
+    trainings = grid.trainings({"train.double_q": True})
+    assert [(training.train.tau, training.train.double_q) for training in trainings] == [(0.7, False), (0.9, False)]
+
+
+def test_the_design_decides_what_it_varies_and_what_it_switches() -> None:
+    grid = Grid("ilql", {"train.tau": (0.7,), "decode.beta": BETAS}, variant="v", switch={"train.cql_weight": 0.0})
+    assert grid.decided == {"train.tau", "decode.beta", "train.cql_weight"}
+
+
+def test_a_misspelt_switch_dies_with_the_nearest_right_one() -> None:
+    with pytest.raises(KeyError, match=r"'train.double' is no column of an 'ilql' trial; known: train.double_q"):
+        Grid("ilql", {}, variant="v", switch={"train.double": False}).trainings({})
+    with pytest.raises(KeyError, match="'double_q' is no column of an 'ilql' trial"):
+        Grid("ilql", {}, variant="v", switch={"double_q": False}).trainings({})
+
+
+# What proposals vary
+
+
+def test_proposals_vary_what_the_method_declares_on_its_scale() -> None:
+    found = {dimension.column: dimension for dimension in Grid("ilql", {"train.tau": (0.7,)}).space()}
+    assert set(found) == {"train.tau", "train.gamma", "train.cql_weight"}  # one value in the design is no switch
+    assert [name for name, dimension in found.items() if dimension.log] == ["train.cql_weight"]
+
+
+@pytest.mark.parametrize("method", sorted(known_methods()))
+def test_both_ends_of_every_search_are_settings_of_the_method(method: str) -> None:
+    declared = [item.name for item in dataclasses.fields(method_named(method).train) if item.metadata.get("search")]
+    if not declared:
+        with pytest.raises(ValueError, match=f"'{method}' declares nothing"):
+            search_space(method)
+        return
+    assert [dimension.column for dimension in search_space(method)] == [f"train.{name}" for name in declared]
+    for dimension in search_space(method):
+        for end in (dimension.low, dimension.high):
+            settings(method, "train", {dimension.column: end})
+
+
+def test_what_makes_a_variant_is_never_proposed() -> None:
+    grid = Grid("ilql", {"decode.beta": BETAS}, variant="ilql_without_cql", switch={"train.cql_weight": 0.0})
+    assert [dimension.column for dimension in grid.space()] == ["train.gamma", "train.tau"]
+
+
+def test_what_is_held_is_never_proposed() -> None:
+    (only,) = Grid("ilql", {}).space(("train.gamma", "train.cql_weight"))
+    assert (only.column, only.low, only.high) == ("train.tau", 0.5, 0.95)
+
+
+def test_an_arm_must_leave_something_to_vary() -> None:
+    grid = Grid("sarsa", {}, variant="v", switch={"train.gamma": 1.0})
+    with pytest.raises(ValueError, match="must leave something to vary, 'v' decides all there is"):
+        grid.space(("train.cql_weight",))
+
+
+def test_proposals_start_from_the_first_cell_with_all_its_decodings() -> None:
+    grid = Grid("ilql", {"train.tau": (0.7, 0.9), "decode.beta": BETAS}, variant="v", switch={"train.cql_weight": 0.0})
+    (start,) = grid.to_refine().trainings({})
+    assert (start.arm, start.train.tau, start.train.cql_weight) == ("v", 0.7, 0.0)
+    assert [decode.beta for decode in start.decodes] == list(BETAS)
 
 
 def test_the_known_columns_of_methods_are_those_of_any_of_them() -> None:

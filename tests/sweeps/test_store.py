@@ -272,7 +272,7 @@ def test_a_stage_found_by_another_process_is_whole_at_any_time(tmp_path: Path) -
 
 
 def test_runs_join_member_evaluation_and_training(store: Store) -> None:
-    fill(store, "s", a=member("s", "a", "w", tune_trial_id="a-tune", columns={"decode.beta": math.inf}))
+    fill(store, "s", a=member("s", "a", "w", arm="mine", tune_trial_id="a-tune", columns={"decode.beta": math.inf}))
     store.put("training", "w", {"status": "finished", "train_seconds": 7.5, "code_digest": "old"})
     store.put("evaluation", "a-tune", finished(-1.0))
     store.put(
@@ -287,6 +287,7 @@ def test_runs_join_member_evaluation_and_training(store: Store) -> None:
         {
             "sweep": "s",
             "origin": "design",
+            "arm": "mine",
             "method": "ilql",
             "cell_id": "cell-a",
             "trial_id": "a",
@@ -315,6 +316,12 @@ def test_runs_join_member_evaluation_and_training(store: Store) -> None:
     ]
     assert frame.schema["seed"] == pl.Int64
     assert frame.schema["evaluate_seconds"] == pl.Float64
+
+
+def test_a_member_that_names_no_arm_is_its_methods(store: Store) -> None:
+    fill(store, "s", a=member("s", "a", "w"))
+    store.put("evaluation", "a", finished(-1.0))
+    assert store.runs("s")["arm"].to_list() == ["ilql"]
 
 
 def test_what_failed_is_a_row_and_what_is_still_to_come_is_none(store: Store) -> None:

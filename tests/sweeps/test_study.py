@@ -32,7 +32,7 @@ def near_06(tau: float) -> float:
 
 
 def make_study(file: Path, *, seed: int = 0) -> Study:
-    return Study(file, name="sweep", seed=seed, space=SPACE)
+    return Study(file, name="sweep", seed=seed, space={"ilql": SPACE})
 
 
 def told(study: Study, make_trainings: MakeTrainings, score: Score, *, backwards: bool = False) -> Study:
@@ -49,7 +49,7 @@ def proposals(study: Study, score: Score, count: int = 6) -> list[dict[str, floa
     """Rounds of two, each told before the next is asked for."""
     made = []
     for _ in range(count // 2):
-        asked = [study.propose("ilql") for _ in range(2)]
+        asked = [study.propose("ilql", "ilql") for _ in range(2)]
         for number, values in asked:
             study.tell(number, {"beta=8": score(values["train.tau"])})
             made.append(values)
@@ -112,8 +112,51 @@ def test_sarsa_informs_proposals_as_ilql_at_one_half(tmp_path: Path, make_traini
     (training,) = make_trainings("sarsa")
     study.tell(study.enqueue(training), {"beta=8": -5.0})
     (trial,) = read(tmp_path / "a.log").trials
-    assert trial.params["train.tau"] == 0.5
+    assert trial.params["ilql train.tau"] == 0.5
     assert trial.user_attrs["method"] == "sarsa"
+
+
+def test_what_one_method_scores_is_nothing_to_another(tmp_path: Path, make_trainings: MakeTrainings) -> None:
+    found = []
+    for name, others in (("low", -9.0), ("high", 9.0), ("none", None)):
+        space = {"ilql": SPACE, "cql": (Between("train.gamma", 0.9, 1.0),)}
+        study = Study(tmp_path / f"{name}.log", name="sweep", seed=0, space=space)
+        for training in make_trainings("cql", {"train.gamma": (0.91, 0.95, 0.99)}):
+            if others is not None:
+                study.tell(study.enqueue(training), {"beta=8": others})
+        found.append(proposals(told(study, make_trainings, near_08), near_08))
+        assert len(read(tmp_path / f"{name}.log").trials) == 5 + 6 + (0 if others is None else 3)
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_variant_learns_from_its_own_trials_alone(tmp_path: Path, make_trainings: MakeTrainings) -> None:
+    space = {"ilql": SPACE, "ilql_single": SPACE}
+    study = Study(tmp_path / "a.log", name="sweep", seed=0, space=space)
+    single = make_trainings("ilql", {"train.tau": (0.6,)}, variant="ilql_single", switch={"train.double_q": False})
+    study.tell(study.enqueue(single[0]), {"beta=8": -1.0})
+    (number, values) = study.propose("ilql", "ilql_single")
+    planned, proposed = read(tmp_path / "a.log").trials
+    assert set(planned.params) == {"ilql_single train.tau", "ilql_single train.cql_weight"}
+    assert proposed.number == number
+    assert proposed.params == {f"ilql_single {name}": value for name, value in values.items()}
+    assert (proposed.user_attrs["method"], proposed.user_attrs["arm"]) == ("ilql", "ilql_single")
+
+
+def test_an_arm_that_is_not_refined_is_a_trial_too(tmp_path: Path, make_trainings: MakeTrainings) -> None:
+    study = make_study(tmp_path / "a.log")
+    (training,) = make_trainings("cql")
+    study.tell(study.enqueue(training), {"beta=8": -5.0})
+    (trial,) = read(tmp_path / "a.log").trials
+    assert (trial.params, trial.value, trial.user_attrs["arm"]) == ({}, -5.0, "cql")
+
+
+def test_sarsa_that_is_refined_informs_itself_and_ilql(tmp_path: Path, make_trainings: MakeTrainings) -> None:
+    space = {"ilql": SPACE, "sarsa": (Between("train.cql_weight", 0.01, 10.0, log=True),)}
+    study = Study(tmp_path / "a.log", name="sweep", seed=0, space=space)
+    (training,) = make_trainings("sarsa", {"train.cql_weight": (2.0,)})
+    study.enqueue(training)
+    (trial,) = read(tmp_path / "a.log").trials
+    assert trial.params == {"ilql train.tau": 0.5, "ilql train.cql_weight": 2.0, "sarsa train.cql_weight": 2.0}
 
 
 def test_a_method_without_the_spaces_columns_is_a_trial_too(tmp_path: Path, make_trainings: MakeTrainings) -> None:
@@ -130,13 +173,13 @@ def test_a_planned_value_outside_the_space_is_an_attribute(tmp_path: Path, make_
     (training,) = make_trainings("ilql", {"train.tau": (0.99,)})
     study.tell(study.enqueue(training), {"beta=8": -5.0})
     (trial,) = read(tmp_path / "a.log").trials
-    assert "train.tau" not in trial.params
+    assert "ilql train.tau" not in trial.params
     assert trial.user_attrs["train"]["train.tau"] == 0.99
 
 
 def test_a_training_stopped_at_its_rung_is_pruned_with_its_score(tmp_path: Path, make_trainings: MakeTrainings) -> None:
     study = told(make_study(tmp_path / "a.log"), make_trainings, near_08)
-    number, _ = study.propose("ilql")
+    number, _ = study.propose("ilql", "ilql")
     study.stop(number, step=10, score=-3.0)
     trial = read(tmp_path / "a.log").trials[number]
     assert trial.state is TrialState.PRUNED
@@ -156,8 +199,8 @@ def test_a_failed_training_is_failed_with_its_reason(tmp_path: Path, make_traini
 def test_proposals_go_on_after_failures_and_stops(tmp_path: Path, make_trainings: MakeTrainings) -> None:
     def run(file: Path) -> list[dict[str, float]]:
         study = told(make_study(file), make_trainings, near_08)
-        study.fail(study.propose("ilql")[0], "diverged")
-        study.stop(study.propose("ilql")[0], step=10, score=-3.0)
+        study.fail(study.propose("ilql", "ilql")[0], "diverged")
+        study.stop(study.propose("ilql", "ilql")[0], step=10, score=-3.0)
         return proposals(study, near_08, count=2)
 
     assert run(tmp_path / "a.log") == run(tmp_path / "b.log")
@@ -169,5 +212,5 @@ def test_the_file_opens_as_any_optuna_study(tmp_path: Path, make_trainings: Make
     found = read(file)
     assert study.file == file
     assert found.best_value == pytest.approx(0.0)
-    assert found.best_params["train.tau"] == 0.8
+    assert found.best_params["ilql train.tau"] == 0.8
     assert [trial.state for trial in found.trials] == [TrialState.COMPLETE] * 5

@@ -1,0 +1,70 @@
+"""What is each component of ILQL worth? Take one out at a time and leave all else as it is.
+
+Every arm is ILQL on visual dialogue with one component switched off, a real one each: the trainings differ in just that
+hyperparameter. Each is compared with whole ILQL on the same episodes, twice: at settings fixed beforehand, and at the
+best setting of its own after as many proposals as every other arm had (`--trials`).
+
+    python sweeps/component_ablation.py                     a generated world, on a laptop
+    python sweeps/component_ablation.py --data DIR          recorded human dialogues
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+if __name__ == "__main__":
+    # As a script, this folder is on the path and its parent is not: `import sweeps` must find the package.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from ilql.hyperparameters import Value
+from sweeps.cli import run_command
+from sweeps.question import Question
+from sweeps.space import Grid
+from sweeps.visdial_ablation import BETAS, world
+from sweeps.visdial_presets import PRESETS
+
+FIXED = {"train.tau": 0.8, "decode.beta": 8.0}
+"""The setting that is fixed beforehand: the paper's for visual dialogue."""
+
+SWITCHES: Mapping[str, Mapping[str, Value]] = {
+    "ilql_without_cql": {"train.cql_weight": 0.0},
+    "ilql_without_double_q": {"train.double_q": False},
+    "ilql_without_target": {"train.polyak": 1.0, "train.target_every": 1},
+    "ilql_hard_target": {"train.polyak": 1.0, "train.target_every": 50},
+    "ilql_without_target_trunk": {"train.target_trunk": False},
+    "ilql_shared_policy": {"train.separate_policy": False},
+    "ilql_without_q_gradient": {"train.q_into_trunk": False},
+    "ilql_without_v_gradient": {"train.v_into_trunk": False},
+    "ilql_value_clip": {"train.value_low": -30.0, "train.value_high": 0.0},
+}
+"""What each arm changes. The first names a component that is taken out; returns of the task lie in [−30, 0]."""
+
+WITHOUT_LM = "ilql_without_lm"
+"""Acts on Q alone: the component is the language model at decoding, so it costs no training of its own."""
+
+AT_FIXED_TAU: Mapping[str, Sequence[Value]] = {"train.tau": (0.8,), "decode.beta": BETAS}
+
+QUESTION = Question(
+    name="component",
+    task="visdial",
+    presets=PRESETS,
+    reward="yn",
+    grids=(
+        Grid("bc", {}),
+        Grid("ilql", AT_FIXED_TAU),
+        *(Grid("ilql", AT_FIXED_TAU, variant=arm, switch=switch) for arm, switch in SWITCHES.items()),
+        Grid("ilql", {"train.tau": (0.8,), "decode.beta": (math.inf,)}, variant=WITHOUT_LM),
+    ),
+    refine=("ilql", *SWITCHES),
+    against=(
+        *((arm, "ilql", FIXED) for arm in SWITCHES),
+        (WITHOUT_LM, "ilql", {"train.tau": 0.8}),
+    ),
+    world=world,
+)
+
+if __name__ == "__main__":
+    sys.exit(run_command(QUESTION, "sweeps/component_ablation.py", sys.argv[1:]))

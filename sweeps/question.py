@@ -1,0 +1,308 @@
+"""What one wants to know, as a value, and how it becomes definite: preset, design, world, backbone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ilql.conventions import convention
+from ilql.hyperparameters import Value, make, unknown
+from ilql.methods import method_named
+from ilql.networks import find_model
+from ilql.tasks import known_tasks
+from sweeps.options import Options
+from sweeps.presets import Preset
+from sweeps.reporting import Against
+from sweeps.schedule import Refinement, Setting
+from sweeps.space import Grid, Training, known_columns, settings
+from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
+from sweeps.stages import ensure_start, ensure_world, load_task, pretrained_digest
+from sweeps.store import Store
+from sweeps.work import Resources
+
+ALL = "all"
+"""Names every arm of a question."""
+
+FIRST_SEED = 0
+"""Episode seeds count from here on the tune and on the report scenes: the scenes differ."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What one wants to know, as a value.
+
+    Attributes:
+        name: Begins the names of its sweeps.
+        task: The task's name.
+        presets: Its sizes, by name.
+        reward: The reward that is asked about unless another is named.
+        grids: The design: every arm's cells.
+        main: The arms that are run unless others are named; all of them if empty.
+        refine: The arms whose trainings proposals vary unless others are named.
+        held: Columns that proposals leave as the preset has them.
+        against: Comparisons: an arm, its baseline, and a cell of the arm, fixed beforehand, to show beside the chosen
+            one.
+        world: The task's settings. Takes the world's name or None, whether there is data, and the preset.
+    """
+
+    name: str
+    task: str
+    presets: Mapping[str, Preset]
+    reward: str
+    grids: tuple[Grid, ...]
+    main: tuple[str, ...] = ()
+    refine: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    against: tuple[Against, ...]
+    world: Callable[[str | None, bool, Preset], Any]
+
+    def __post_init__(self) -> None:
+        for arm in self.refine:
+            grid = self.grid(arm)
+            for dimension in grid.space(self.held):
+                for end in (dimension.low, dimension.high):
+                    settings(grid.method, "train", {dimension.column: end})  # a wrong range dies here
+        for name in self.main:
+            self.grid(name)
+        for arm, baseline, fixed in self.against:
+            self.grid(baseline)
+            known = known_columns([self.grid(arm).method])
+            for column in fixed:
+                if column not in known:
+                    raise KeyError(unknown(column, f"column of an {arm!r} trial", known))
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms of its design, in order."""
+        return [grid.arm for grid in self.grids]
+
+    def grid(self, arm: str) -> Grid:
+        """An arm's cells.
+
+        Raises:
+            KeyError: There is no such arm.
+        """
+        for grid in self.grids:
+            if grid.arm == arm:
+                return grid
+        raise KeyError(unknown(arm, f"method of a {self.name} sweep", [*self.arms, ALL]))
+
+    def chosen(self, options: Options) -> list[Grid]:
+        """The arms that the options name, in the design's order.
+
+        Raises:
+            KeyError: One does not exist.
+        """
+        named = options.methods or self.main or (ALL,)
+        for arm in named:
+            if arm != ALL:
+                self.grid(arm)
+        return [grid for grid in self.grids if grid.arm in named or ALL in named]
+
+    def refined(self, options: Options) -> list[Grid]:
+        """The chosen arms whose trainings proposals vary.
+
+        Raises:
+            KeyError: An arm that is named does not exist.
+            ValueError: An arm that is named is not run, or has nothing to vary.
+        """
+        chosen = self.chosen(options)
+        if options.refine is None:
+            return [grid for grid in chosen if grid.arm in self.refine]
+        named = {self.grid(arm).arm for arm in options.refine if arm != ALL}
+        if ALL in options.refine:
+            named |= {grid.arm for grid in chosen if grid.dimensions(self.held)}
+        if missing := named - {grid.arm for grid in chosen}:
+            raise ValueError(f"--refine must name arms that are run, got {sorted(missing)[0]!r}; --methods names them")
+        refined = [grid for grid in chosen if grid.arm in named]
+        for grid in refined:
+            grid.space(self.held)
+        return refined
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """A question made definite: everything that decides its rows, and how they are to be made."""
+
+    name: str
+    setting: Setting
+    design: tuple[Training, ...]
+    refinement: Refinement | None
+    seeds: int
+    resources: Resources
+
+
+def chosen_preset(question: Question, options: Options) -> Preset:
+    """The preset named, with what the command line overrides.
+
+    Raises:
+        KeyError: There is no such preset or column.
+    """
+    if options.preset not in question.presets:
+        raise KeyError(unknown(options.preset, "preset", question.presets))
+    preset = question.presets[options.preset]
+    if options.data is not None:
+        preset = preset.for_data()
+    proposals = preset.proposals if options.proposals is None else options.proposals
+    chosen = question.chosen(options)
+    searched = (
+        {d.column for grid in question.refined(options) for d in grid.space(question.held)} if proposals else set()
+    )
+    known = known_columns([grid.method for grid in question.grids])
+    known += [f"behaviour.{f.name}" for f in dataclasses.fields(preset.behaviour)]
+    base: dict[str, Value] = dict(preset.base)
+    if options.convention is not None:
+        decided = {column for grid in chosen for column in grid.decided}
+        base |= {name: value for name, value in convention(options.convention).items() if name not in decided}
+    behaviour: dict[str, Any] = {}
+    for column, value in options.columns.items():
+        if column not in known:
+            raise KeyError(unknown(column, f"column of a {question.name} sweep", known))
+        if column.startswith("behaviour."):
+            behaviour[column.removeprefix("behaviour.")] = value
+        elif any(column in grid.decided for grid in chosen):
+            raise ValueError(f"--set may not fix a column that the design varies, got {column}")
+        elif column in searched:
+            raise ValueError(f"--set may not fix a column that proposals vary, got {column}; --trials 0 makes none")
+        elif column.startswith("train.") and not any(_reaches(preset, grid, column) for grid in chosen):
+            raise ValueError(f"--set train.* is for methods with a critic, got {column}; cloning takes behaviour.*")
+        else:
+            base[column] = value
+    own = {
+        method: {name: value for name, value in columns.items() if name not in options.columns}
+        for method, columns in preset.methods.items()
+    }
+    changes: dict[str, Any] = {"base": base, "methods": own}
+    if behaviour:
+        values = dataclasses.asdict(preset.behaviour) | behaviour
+        changes["behaviour"] = make(type(preset.behaviour), values, owner="a 'bc' trial", prefix="behaviour")
+    if options.model is not None:
+        changes |= {"model": options.model, "architecture": None, "vocabulary": 0}
+    for name, value in (
+        ("seeds", options.seeds),
+        ("report_episodes", options.episodes),
+        ("proposals", options.proposals),
+    ):
+        if value is not None:
+            changes[name] = value
+    changes["resources"] = dataclasses.replace(preset.resources, **dict[str, Any](options.resources))
+    return dataclasses.replace(preset, **changes)
+
+
+def make_sweep(
+    question: Question,
+    preset: Preset,
+    options: Options,
+    store: Store,
+    say: Callable[[str], None],
+    *,
+    reward: str | None = None,
+) -> Sweep:
+    """Make the question definite: build the world, the tokeniser and the backbone, and name every cell.
+
+    Args:
+        question: What is asked.
+        preset: How big.
+        options: What else the user said.
+        store: Where.
+        say: Told what building the world had to say.
+        reward: The training reward, or None for the question's own.
+
+    Raises:
+        ValueError: A setting, the data or the model cannot be used.
+        KeyError: A method does not exist.
+    """
+    grids = question.chosen(options)
+    design = tuple(training for grid in grids for training in grid.trainings(_for_grid(preset, grid)))
+    kind = known_tasks()[question.task]
+    world_settings = question.world(options.world, options.data is not None, preset)
+    world = ensure_world(store, kind, world_settings, options.data)
+    for note in world.notes:
+        say(note)
+    task = load_task(store, kind.name, world.key)
+    reward = reward or question.reward
+    judged = options.evaluation_reward or reward
+    for name in (reward, judged):
+        if name not in task.rewards:
+            raise KeyError(unknown(name, f"reward of {task.name}", task.rewards))
+    model = None if preset.model is None else find_model(preset.model)
+    backbone = Backbone(
+        architecture=preset.architecture,
+        pretrained="" if model is None else pretrained_digest(model),
+        vocabulary=preset.vocabulary,
+        behaviour=preset.behaviour,
+    )
+    evaluation = {"world": world.key, "reward": judged}
+    setting = Setting(
+        data=Data(task=kind.name, world=world.key, reward=reward),
+        backbone=backbone,
+        tune=Evaluation(**evaluation, split="tune", first_seed=FIRST_SEED, episodes=preset.tune_episodes),
+        report=Evaluation(**evaluation, split="report", first_seed=FIRST_SEED, episodes=preset.report_episodes),
+    )
+    _check_distinct(setting, design)
+    ensure_start(store, any_trial(setting, design), model)
+    refinement = None
+    refined = question.refined(options)
+    if preset.proposals and refined:
+        refinement = Refinement(
+            bases=tuple(grid.to_refine().trainings(_for_grid(preset, grid))[0] for grid in refined),
+            proposals=preset.proposals,
+            round_size=preset.round_size,
+            rung=preset.rung,
+        )
+    several = len(set(options.rewards or ())) > 1
+    kept = [options.world or ("recorded" if options.data else "generated"), judged, *options.distinction(reward)]
+    plain = "-".join([question.name, preset.name, *kept])
+    name = plain if options.name is None else f"{options.name}-{reward}" if several else options.name
+    return Sweep(
+        name=name,
+        setting=setting,
+        design=design,
+        refinement=refinement,
+        seeds=preset.seeds,
+        resources=preset.resources,
+    )
+
+
+def _for_grid(preset: Preset, grid: Grid) -> dict[str, Value]:
+    """Base columns for a grid: the value methods' steps and rates for those that have a critic, BC's for the others.
+
+    The preset's columns for single methods come on top.
+    """
+    own = dict(preset.methods.get(grid.method, {}))
+    if method_named(grid.method).needs_behaviour:
+        return dict(preset.base) | own
+    return dict(preset.base) | _cloning(preset) | own
+
+
+def _cloning(preset: Preset) -> dict[str, Value]:
+    """The behaviour policy's settings as columns: a method without a critic has those that it shares from here."""
+    return {f"train.{name}": value for name, value in dataclasses.asdict(preset.behaviour).items()}
+
+
+def _reaches(preset: Preset, grid: Grid, column: str) -> bool:
+    """True if a `train.*` column of the base is one of the grid's trainings'."""
+    return method_named(grid.method).needs_behaviour or (
+        column in known_columns([grid.method]) and column not in _cloning(preset)
+    )
+
+
+def _check_distinct(setting: Setting, design: Sequence[Training]) -> None:
+    """Refuse a design in which one cell stands twice: SARSA is ILQL at τ = ½, and would be one row under two names.
+
+    Raises:
+        ValueError: It does.
+    """
+    seen: dict[str, str] = {}
+    for training in design:
+        for trial in setting.trials(training, 0, split="report"):
+            if trial.cell_id in seen:
+                raise ValueError(f"a design must hold a cell once, got one of {seen[trial.cell_id]} and {trial.method}")
+            seen[trial.cell_id] = trial.method
+
+
+def any_trial(setting: Setting, design: Sequence[Training]) -> TrialSpec:
+    """A trial of the design, for what all of them share."""
+    return setting.trials(design[0], 0, split="tune")[0]

@@ -1,0 +1,84 @@
+"""Tables across the sweeps of several rewards, from the store alone: methods by reward, and who does well elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from analysis.ablation import ablation_table
+from analysis.reward_render import rewards_csv, rewards_json, rewards_latex, rewards_markdown
+from analysis.reward_tables import RewardTables, method_by_reward
+from analysis.runs import RunTable
+from analysis.transfer import RETURN_PREFIX, transfer_tables
+from ilql.hyperparameters import unknown
+from sweeps.store import Store
+
+
+def write_reward_report(store: Store, sweeps: Mapping[str, str], *, transfer: bool) -> tuple[list[Path], list[str]]:
+    """The files of the tables across rewards, under `<store>/reports/`, and the tables as lines to print.
+
+    `rewards.md` (`.tex`, `.csv`, `.json`) holds methods by reward; `transfer.*` holds, for the best method of each
+    training reward and for every method, how its policies do under all rewards. The best method's is printed.
+
+    Args:
+        store: Where the rows are.
+        sweeps: By training reward, the sweep whose methods learned from it and are judged by it. Where one has no
+            finished rows, its numbers are dashes.
+        transfer: Whether to make the transfer tables.
+
+    Raises:
+        ValueError: No sweep is named, there is no such sweep, or its rows are about another reward or task.
+    """
+    if not sweeps:
+        raise ValueError("a reward report needs at least one sweep, got none")
+    tables = {reward: _run_table(store, sweep) for reward, sweep in sweeps.items()}
+    made = {"rewards": method_by_reward({reward: ablation_table(table) for reward, table in tables.items()})}
+    if transfer:
+        made["transfer"] = transfer_tables(tables)
+
+    folder = store.folder / "reports" / joined_name(list(sweeps.values()))
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [path for name, each in made.items() for path in _write(folder, name, each)]
+    lines = ["", *(rewards_markdown(RewardTables(each.tables[:1], each.footnotes)) for each in made.values())]
+    return paths, lines
+
+
+def joined_name(sweeps: Sequence[str]) -> str:
+    """One name for several sweeps: what their names begin with alike, then what is each one's own, with `+` between."""
+    names = list(dict.fromkeys(sweeps))
+    if len(names) == 1:
+        return names[0]
+    parts = [name.split("-") for name in names]
+    alike = 0
+    while all(len(each) > alike + 1 and each[alike] == parts[0][alike] for each in parts):
+        alike += 1
+    return "-".join([*parts[0][:alike], "+".join("-".join(each[alike:]) for each in parts)])
+
+
+def _run_table(store: Store, sweep: str) -> RunTable:
+    """A sweep's rows, by arm, and its episodes with their returns under every reward."""
+    runs = store.runs(sweep)
+    if not runs.height and store.get("sweep", sweep) is None:
+        raise ValueError(unknown(sweep, "sweep of this store", [info.name for info in store.sweeps()]))
+    finished = runs.filter(runs["status"] == "finished")["trial_id"].unique(maintain_order=True).to_list()
+    columns = ["episode_seed", "scene", "return", "turns"]
+    if finished:
+        one = store.episodes(finished[:1]).columns
+        columns += [name for name in one if name.startswith(RETURN_PREFIX)]
+    return RunTable(
+        runs.with_columns(runs["arm"].alias("method")), store.episodes(finished, columns=columns if finished else None)
+    )
+
+
+def _write(folder: Path, name: str, tables: RewardTables) -> list[Path]:
+    """The tables in every format."""
+    formats: Mapping[str, Callable[[RewardTables], str]] = {
+        "md": rewards_markdown,
+        "tex": rewards_latex,
+        "csv": rewards_csv,
+        "json": rewards_json,
+    }
+    paths = [folder / f"{name}.{suffix}" for suffix in formats]
+    for path, render in zip(paths, formats.values(), strict=True):
+        path.write_text(render(tables), encoding="utf-8", newline="\n")
+    return paths

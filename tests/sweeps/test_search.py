@@ -1,0 +1,170 @@
+"""Tune as the schedule's servant: what it is given to do, and that a sweep in which nothing moves comes to an end."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cluster.watchdog import StuckError
+from sweeps import search
+from sweeps.work import Job, Resources
+
+if TYPE_CHECKING:
+    from conftest import Commands, MakeSweep, MakeTrainings, PretendedSweep, Worker
+
+ROOT = Path(__file__).resolve().parents[2]
+STUCK = 2.0
+PATIENCE = 20.0
+"""Seconds after which a pretended Tune gives up: a watchdog that works is long done by then."""
+
+
+class PretendedTuner:
+    """Stands for Tune's Tuner with two places: asks for a job all the time while one is free, as Tune does."""
+
+    act: Callable[[PretendedTuner], None]
+
+    def __init__(self, trainable: object, *, tune_config: Any, run_config: Any) -> None:
+        self.algorithm = tune_config.search_alg
+        (self.listener,) = run_config.callbacks
+
+    def fit(self) -> None:
+        """Do whatever the test wants to see."""
+        type(self).act(self)
+
+    def ask(self, *, seconds: float) -> None:
+        """Ask again and again for a job while there is none."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            assert self.algorithm.suggest("free place") is None
+            time.sleep(0.01)
+
+    def tell(self, name: str, **numbers: float) -> None:
+        """A running job tells something."""
+        self.listener.on_trial_result(1, [], SimpleNamespace(config={"name": name}), dict(numbers))
+
+
+@pytest.fixture
+def sweep(make_sweep: MakeSweep, make_trainings: MakeTrainings, monkeypatch: pytest.MonkeyPatch) -> PretendedSweep:
+    """The behaviour policy, and SARSA that waits for it; Tune is pretended."""
+    for name in ("TUNE_DISABLE_SIGINT_HANDLER", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "RAY_AIR_NEW_OUTPUT"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    monkeypatch.setattr(search, "STUCK_SECONDS", STUCK)
+    monkeypatch.setattr(search, "describe_cluster", lambda: "1 x trial bc")
+    monkeypatch.setattr(search, "release_orphans", lambda: None)
+    monkeypatch.setattr(search.tune, "Tuner", PretendedTuner)
+    return make_sweep(make_trainings("sarsa"))
+
+
+def run(sweep: PretendedSweep, folder: Path) -> tuple[list[str], int]:
+    """Run it; what its jobs told, and how often a job was said to have started or ended."""
+    told: list[str] = []
+    changes = []
+    search.run_schedule(
+        sweep.schedule(),
+        concurrent=2,
+        resources=Resources(),
+        folder=folder,
+        on_progress=lambda name, numbers: told.append(f"{name.partition('-')[0]} {dict(numbers)}"),
+        on_change=lambda: changes.append(1),
+    )
+    return told, len(changes)
+
+
+def test_a_job_that_hangs_while_a_place_is_free_ends_the_sweep(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(tuner: PretendedTuner) -> None:
+        assert tuner.algorithm.suggest("trial 0")["name"].startswith("bc-")
+        tuner.ask(seconds=PATIENCE)  # a question is no sign of life
+
+    monkeypatch.setattr(PretendedTuner, "act", hang, raising=False)
+    start = time.monotonic()
+    with pytest.raises(StuckError, match=r"nothing was reported for \d+ s: 1 x trial bc"):
+        run(sweep, tmp_path / "tune")
+    assert time.monotonic() - start < PATIENCE
+
+
+def test_a_job_that_tells_how_far_it_is_keeps_the_sweep_alive(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def go_on(tuner: PretendedTuner) -> None:
+        name = tuner.algorithm.suggest("trial 0")["name"]
+        for step in range(8):  # twice the time after which silence would be an end
+            tuner.ask(seconds=STUCK / 4)
+            tuner.tell(name, step=step, loss=0.5, time_total_s=9.0)
+
+    monkeypatch.setattr(PretendedTuner, "act", go_on, raising=False)
+    told, _ = run(sweep, tmp_path / "tune")
+    assert told == [f"bc {{'step': {step}, 'loss': 0.5}}" for step in range(8)]
+
+
+def test_a_job_that_starts_or_ends_keeps_the_sweep_alive_and_is_told_once(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker: Worker = sweep.worker()
+
+    def work(tuner: PretendedTuner) -> None:
+        for trial in ("trial 0", "trial 1"):  # first the behaviour policy, then SARSA
+            found = tuner.algorithm.suggest(trial)
+            tuner.ask(seconds=0.6 * STUCK)  # both together are longer than silence may be
+            worker.work(job_of(found))
+            tuner.algorithm.on_trial_complete(trial)
+        assert tuner.algorithm.suggest("trial 2") == search.Searcher.FINISHED
+
+    monkeypatch.setattr(PretendedTuner, "act", work, raising=False)
+    _, changes = run(sweep, tmp_path / "tune")
+    assert worker.trained == ["bc 12 #0", "sarsa 20 #0"]
+    assert changes == 4  # two starts, two ends, and not one of some hundred questions
+
+
+def test_a_trial_whose_process_died_too_often_is_a_failed_row(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(tuner: PretendedTuner) -> None:
+        tuner.algorithm.suggest("trial 0")
+        tuner.algorithm.on_trial_complete("trial 0", error=True)
+        assert tuner.algorithm.suggest("trial 1") == search.Searcher.FINISHED
+
+    monkeypatch.setattr(PretendedTuner, "act", die, raising=False)
+    run(sweep, tmp_path / "tune")
+    (row,) = sweep.store.rows("sweep")
+    assert (row["status"], row["reason"]) == ("failed", "its behaviour policy failed: its process died 3 times")
+
+
+def job_of(found: dict[str, Any]) -> Job:
+    """The job of what Tune was given."""
+    values = json.loads(found["job"])
+    return Job(**values | {"resources": Resources(**values["resources"]), "evaluations": tuple(values["evaluations"])})
+
+
+HANGS = f"""
+import sys, time
+sys.path.insert(0, {str(ROOT)!r})
+from sweeps import bandit_ablation, cli, search
+
+def hang(config):
+    time.sleep(1000)
+
+search.STUCK_SECONDS, search._trial = 5.0, hang
+sys.exit(cli.run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_with_tune_itself_a_job_that_hangs_while_a_place_is_free_ends_the_sweep(
+    commands: Commands, tmp_path: Path
+) -> None:
+    done = commands.run(
+        "-c", HANGS, "--preset", "smoke", "--store", str(tmp_path / "store"), "--methods", "sarsa", "--trials", "0",
+        "--no-mlflow", timeout=300,
+    )  # fmt: skip
+    assert done.status == 1
+    assert "StuckError: nothing was reported for " in done.err
