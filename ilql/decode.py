@@ -39,6 +39,10 @@ CHUNK = 16
 """New tokens per hearing pass."""
 
 
+LANGUAGE_MODEL, READER = slice(0, 1), slice(-1, None)
+"""Of a speaker's transformers the first speaks; the last reads what a judge judges by. They may be one."""
+
+
 class SlotCache(Cache):
     """Keys and values of S conversations, row s holding its own from column 0 on, with a cursor per slot."""
 
@@ -208,13 +212,18 @@ class Speaker:
         return [list(drafts) for drafts in zip(*(self._propose(voices, room) for _ in range(count)), strict=True)]
 
     def _propose(self, voices: Sequence[Voice], room: Mapping[int, int]) -> list[Draft]:
-        """One proposal of each slot, heard to its end, and every slot back where it was."""
+        """One proposal of each slot, heard to its end by its reader, and every slot back where it was."""
         lengths, last, sums = self._lengths.clone(), list(self._last), self._sum.clone()
-        drafts = self._draw(voices, room, [0.0] * len(voices))
-        self._lengths, self._last, self._sum = lengths.clone(), list(last), sums.clone()
-        rest = {v.slot: [*d.tokens, *self._missing_end(d)] for v, d in zip(voices, drafts, strict=True)}
+        drafts = self._draw(voices, room, [0.0] * len(voices), transformers=LANGUAGE_MODEL)
+        heard_already = -1  # the language model was fed all but the last token of what it drew
+        if len(self._trunks) > 1:  # a reader of its own has heard nothing of it yet
+            self._lengths, heard_already = lengths.clone(), 0
+        rest = {
+            v.slot: [*(d.tokens[heard_already:] if d.tokens else ()), *self._missing_end(d)]
+            for v, d in zip(voices, drafts, strict=True)
+        }
         while waiting := {slot: tokens[:CHUNK] for slot, tokens in rest.items() if tokens}:
-            self._forward(waiting, width=CHUNK)
+            self._forward(waiting, width=CHUNK, transformers=READER)
             rest = {slot: tokens[CHUNK:] for slot, tokens in rest.items()}
         mean = self._sum / self._lengths.clamp(min=1)[:, None]
         heard = [
@@ -246,7 +255,13 @@ class Speaker:
     def _missing_end(self, draft: Draft) -> list[int]:
         return [] if draft.finished else [self._tokenizer.structural("eoa")]
 
-    def _draw(self, voices: Sequence[Voice], room: Mapping[int, int], betas: Sequence[float]) -> list[Draft]:
+    def _draw(
+        self,
+        voices: Sequence[Voice],
+        room: Mapping[int, int],
+        betas: Sequence[float],
+        transformers: slice = slice(None),
+    ) -> list[Draft]:
         """Choose tokens until every slot has ended or come to its limit; the last token of each is not fed."""
         knobs = _knobs(voices, betas, self._slots, self._device)
         limits = {v.slot: min(v.decode.max_new_tokens, room[v.slot]) for v in voices}
@@ -267,7 +282,7 @@ class Speaker:
                 log_probabilities[v.slot] += base[v.slot]
             speaking = [v for v in speaking if chosen[v.slot] != end and len(said[v.slot]) < limits[v.slot]]
             if speaking:
-                self._forward({v.slot: [chosen[v.slot]] for v in speaking}, width=1)
+                self._forward({v.slot: [chosen[v.slot]] for v in speaking}, width=1, transformers=transformers)
         nothing = torch.zeros(0)
         return [
             Draft(tuple(ids), ids[-1:] == [end], ratios[slot], log_probabilities[slot], nothing, nothing)
@@ -294,8 +309,10 @@ class Speaker:
         # The last token said is never fed alone, so a full context may still be left by one.
         return {v.slot: max(0, self._capacity - lengths[v.slot] - 1) for v in voices}
 
-    def _forward(self, new: Mapping[int, Sequence[int | Asked]], *, width: int) -> None:
-        """Feed up to `width` new tokens to some slots; keep the hidden state of each one's last."""
+    def _forward(
+        self, new: Mapping[int, Sequence[int | Asked]], *, width: int, transformers: slice = slice(None)
+    ) -> None:
+        """Feed up to `width` new tokens to some slots, and to some of the transformers; keep each one's last state."""
         ids = torch.zeros(self._slots, width, dtype=torch.long)
         counts = torch.zeros(self._slots, dtype=torch.long)
         asked = torch.full((self._slots, width), torch.nan)
@@ -310,8 +327,11 @@ class Speaker:
         columns = start[:, None] + self._columns[:width]
         mask = (self._columns <= columns[..., None])[:, None]
         last = (counts - 1).clamp(min=0)[:, None, None]
-        states = []
-        for number, (trunk, cache) in enumerate(self._trunks):
+        fed = (counts > 0)[:, None]
+        places = range(len(self._trunks))
+        self._last = self._last or [torch.zeros(0)] * len(places)
+        for number in places[transformers]:
+            trunk, cache = self._trunks[number]
             cache.positions = columns
             hidden = trunk(
                 **({"input_ids": ids} if number or self._condition is None else self._embedded(trunk, ids, asked)),
@@ -320,14 +340,12 @@ class Speaker:
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state
-            states.append(hidden.gather(1, last.expand(-1, -1, hidden.shape[-1])).squeeze(1))
-        if self._judge is not None:
-            real = torch.arange(width, device=self._device) < counts[:, None]
-            added = (hidden * real[..., None]).sum(1)  # the reader's: it is the last of the trunks
-            self._sum = added + self._sum if len(self._sum) else added
-        fed = (counts > 0)[:, None]
-        old = self._last or states
-        self._last = [torch.where(fed, state, before) for state, before in zip(states, old, strict=True)]
+            state, before = hidden.gather(1, last.expand(-1, -1, hidden.shape[-1])).squeeze(1), self._last[number]
+            self._last[number] = torch.where(fed, state, before) if len(before) else state
+            if self._judge is not None and number == places[-1]:
+                real = torch.arange(width, device=self._device) < counts[:, None]
+                added = (hidden * real[..., None]).sum(1)
+                self._sum = added + self._sum if len(self._sum) else added
         self._lengths += counts
 
     def _embedded(self, trunk: nn.Module, ids: Tensor, asked: Tensor) -> dict[str, Tensor]:

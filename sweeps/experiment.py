@@ -50,7 +50,10 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
             "--evaluation-reward is for one training reward; with several, or --transfer, each is judged by its own, "
             f"got {options.evaluation_reward!r}"
         )
-    sweeps = {reward: make_sweep(question, preset, options, store, say, reward=reward) for reward in rewards}
+    sweeps: dict[str, Sweep] = {}
+    for reward in rewards:
+        tell = say if not sweeps else _keep_quiet  # the world is the same for all, and has said what it had to say
+        sweeps[reward] = make_sweep(question, preset, options, store, tell, reward=reward)
     if options.plan_only:
         for sweep in sweeps.values():
             say(f"sweep {sweep.name}")
@@ -138,6 +141,10 @@ def _run_sweep(
         say(f"nothing has finished; `sweeps status {sweep.name}` says why")
         return 1
     return 0
+
+
+def _keep_quiet(line: str) -> None:
+    """Say nothing."""
 
 
 def _plan(store: Store, sweep: Sweep) -> Plan:
