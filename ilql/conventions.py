@@ -38,6 +38,9 @@ CONVENTIONS: Mapping[str, Mapping[str, Value]] = {
 }
 """Columns by convention. What a convention does not name is as everywhere."""
 
+METHODS = ("ilql", "sarsa", "mc_returns", "cql")
+"""The methods a convention is about: those that differ from ILQL in a target alone."""
+
 
 def convention(name: str) -> Mapping[str, Value]:
     """The columns of a convention.

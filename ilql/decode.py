@@ -81,7 +81,7 @@ class Utterance:
         tokens: The ids chosen, with the `eoa` that ended them if there was one.
         finished: True if it ended itself; False if it ran into its limit or the context's end.
         log_ratio: Σ log π(a) − log π_β(a) over its tokens: π the tilted distribution, π_β the untouched language
-            model's. Of the best of N draws, its expectation at most: log N − (N − 1)/N.
+            model's. Of the best of N draws from π, log N − (N − 1)/N is added, the most its choice can add on average.
     """
 
     text: str
@@ -248,8 +248,8 @@ class Speaker:
             for v, draft in zip(proposing, drafts, strict=True):
                 score = judged[v.slot] + v.manner.log_prob_weight * draft.log_probability
                 if v.slot not in best or score > best[v.slot][0]:
-                    n = v.manner.candidates
-                    best[v.slot] = score, dataclasses.replace(draft, log_ratio=math.log(n) - (n - 1) / n)
+                    n = 1 if v.decode.greedy else v.manner.candidates  # greedy ones are all the same
+                    best[v.slot] = score, dataclasses.replace(draft, log_ratio=_best_of(n) + draft.log_ratio)
         return [best[v.slot][1] for v in voices]
 
     def _missing_end(self, draft: Draft) -> list[int]:
@@ -360,6 +360,11 @@ class Speaker:
         logits = self._language_model.get_output_embeddings()(self._last[0]).float()  # type: ignore[operator]
         q = None if self._critic is None else self._critic.minimum(self._last[1]).float()
         return choose(logits, q, self._writable, knobs, uniform)
+
+
+def _best_of(n: int) -> float:
+    """The largest expected log-ratio of the best of n draws to one of them."""
+    return math.log(n) - (n - 1) / n
 
 
 def _knobs(voices: Sequence[Voice], betas: Sequence[float], slots: int, device: torch.device) -> Knobs:

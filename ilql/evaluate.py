@@ -153,7 +153,9 @@ def play(
         for online in (False, True):
             chosen = [number for number, player in enumerate(players) if player.manner.online_critic is online]
             group = [players[number] for number in chosen]
-            episodes = play(task, split, actor, tokenizer, group, seeds, device=device, slots=slots)
+            episodes = play(
+                task, split, actor, tokenizer, group, seeds, device=device, slots=slots, on_episode=on_episode
+            )
             played |= dict(zip(chosen, episodes, strict=True))
         return [played[number] for number in range(len(players))]
     speaker = Speaker(_acting(actor, players), tokenizer, slots=slots, device=device)

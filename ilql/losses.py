@@ -3,9 +3,9 @@
 Axes: *B* dialogues, *T* positions, *K* agent's tokens (actions), *V* vocabulary.
 
 Conventions, because the published implementations disagree: every mean is Σ m·x / Σ m with a boolean or non-negative
-float mask m, and 0 where Σ m = 0; value heads are summed, not averaged; there are no factors of one half. Targets and
-weights are constants: no gradient flows through them. A float mask weighs: 1/K_b on each of the K_b actions of dialogue
-b counts every dialogue alike, as the paper's micro-batches of one do.
+float mask m, and 0 where Σ m = 0; value heads are summed, not averaged; there are no factors of one half but Huber's.
+Targets and weights are constants: no gradient flows through them. A float mask weighs: 1/K_b on each of the K_b actions
+of dialogue b counts every dialogue alike, as the paper's micro-batches of one do.
 
 Sources: Snell et al. 2022 (arXiv 2206.11871), sections 4 and 5; Kostrikov et al. 2021 (arXiv 2110.06169), equations
 5-7; Kumar et al. 2020 (arXiv 2006.04779) for the conservative term.

@@ -1,8 +1,9 @@
 """What is each component of ILQL worth? Take one out at a time and leave all else as it is.
 
-Every arm is ILQL on visual dialogue with one component switched off, a real one each: the trainings differ in just that
-hyperparameter. Each is compared with whole ILQL on the same episodes, twice: at settings fixed beforehand, and at the
-best setting of its own after as many proposals as every other arm had (`--trials`).
+Every arm is ILQL on visual dialogue with one component switched off or exchanged, a real one each: the trainings differ
+in its hyperparameters alone. Each is compared with whole ILQL on the same episodes, twice: at settings fixed
+beforehand, and at the best setting of its own after as many proposals as every other arm had (`--trials`). Acting
+without the language model needs no training of its own, and gets no proposals.
 
     python sweeps/component_ablation.py                     a generated world, on a laptop
     python sweeps/component_ablation.py --data DIR          recorded human dialogues
@@ -40,7 +41,7 @@ SWITCHES: Mapping[str, Mapping[str, Value]] = {
     "ilql_without_v_gradient": {"train.v_into_trunk": False},
     "ilql_value_clip": {"train.value_low": -30.0, "train.value_high": 0.0},
 }
-"""What each arm changes. The first names a component that is taken out; returns of the task lie in [−30, 0]."""
+"""What each arm changes. The clip is the range of the task's returns."""
 
 WITHOUT_LM = "ilql_without_lm"
 """Acts on Q alone: the component is the language model at decoding, so it costs no training of its own."""

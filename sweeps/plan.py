@@ -44,7 +44,7 @@ class Plan:
             f"{self.trained} and {self.evaluated} are in the store, {left[0]} and {left[1]} are to be done"
         ]
         if self.proposals:
-            text.append(f"then {self.proposals} proposals, each one training at most")
+            text.append(f"then {self.proposals} proposals, each a training and what it starts from")
         if left == (0, 0):
             text.append("the design costs nothing more")
         elif self.seconds is None:

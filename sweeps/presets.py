@@ -26,6 +26,7 @@ class Preset:
         behaviour: How the behaviour policy is trained, and with it every method that only clones.
         base: Columns of the methods with a critic, and of all decodings, that the question does not vary.
         methods: Columns of single methods that differ from those, by method.
+        convention: Columns by which the methods of `ilql.conventions.METHODS` follow another implementation.
         with_data: Columns, and the vocabulary, that differ where dialogues are given with `--data`: people's language
             is richer than a generated world's.
         tune_episodes: Episodes on the tune scenes.
@@ -46,6 +47,7 @@ class Preset:
     behaviour: bc.Train
     base: Mapping[str, Value]
     methods: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    convention: Mapping[str, Value] = field(default_factory=dict)
     with_data: Mapping[str, Value] = field(default_factory=dict)
     tune_episodes: int
     report_episodes: int

@@ -74,7 +74,7 @@ class Progress:
         if not scored:
             return ""
         best = max(scored, key=lambda row: float(row["score"]))
-        return f"best so far {best['method']} {best['score']:.2f}"
+        return f"best so far {best['arm']} {best['score']:.2f}"
 
 
 def _clock(seconds: float) -> str:

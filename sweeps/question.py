@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ilql.conventions import METHODS as CONVENTIONAL
 from ilql.conventions import convention
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
@@ -153,9 +154,6 @@ def chosen_preset(question: Question, options: Options) -> Preset:
     known = known_columns([grid.method for grid in question.grids])
     known += [f"behaviour.{f.name}" for f in dataclasses.fields(preset.behaviour)]
     base: dict[str, Value] = dict(preset.base)
-    if options.convention is not None:
-        decided = {column for grid in chosen for column in grid.decided}
-        base |= {name: value for name, value in convention(options.convention).items() if name not in decided}
     behaviour: dict[str, Any] = {}
     for column, value in options.columns.items():
         if column not in known:
@@ -166,8 +164,12 @@ def chosen_preset(question: Question, options: Options) -> Preset:
             raise ValueError(f"--set may not fix a column that the design varies, got {column}")
         elif column in searched:
             raise ValueError(f"--set may not fix a column that proposals vary, got {column}; --trials 0 makes none")
-        elif column.startswith("train.") and not any(_reaches(preset, grid, column) for grid in chosen):
-            raise ValueError(f"--set train.* is for methods with a critic, got {column}; cloning takes behaviour.*")
+        elif not any(_reaches(preset, grid, column) for grid in chosen):
+            arms = ", ".join(grid.arm for grid in chosen)
+            raise ValueError(
+                f"--set must fix a column that a method which is run takes from the preset, got {column} with {arms}; "
+                "how cloning is trained is set with behaviour.*"
+            )
         else:
             base[column] = value
     own = {
@@ -175,6 +177,9 @@ def chosen_preset(question: Question, options: Options) -> Preset:
         for method, columns in preset.methods.items()
     }
     changes: dict[str, Any] = {"base": base, "methods": own}
+    if options.convention is not None:
+        followed = convention(options.convention)
+        changes["convention"] = {name: value for name, value in followed.items() if name not in options.columns}
     if behaviour:
         values = dataclasses.asdict(preset.behaviour) | behaviour
         changes["behaviour"] = make(type(preset.behaviour), values, owner="a 'bc' trial", prefix="behaviour")
@@ -269,9 +274,11 @@ def make_sweep(
 def _for_grid(preset: Preset, grid: Grid) -> dict[str, Value]:
     """Base columns for a grid: the value methods' steps and rates for those that have a critic, BC's for the others.
 
-    The preset's columns for single methods come on top.
+    The preset's columns for single methods come on top, and a convention on top of those.
     """
     own = dict(preset.methods.get(grid.method, {}))
+    if grid.method in CONVENTIONAL:
+        own |= preset.convention
     if method_named(grid.method).needs_behaviour:
         return dict(preset.base) | own
     return dict(preset.base) | _cloning(preset) | own
@@ -283,10 +290,9 @@ def _cloning(preset: Preset) -> dict[str, Value]:
 
 
 def _reaches(preset: Preset, grid: Grid, column: str) -> bool:
-    """True if a `train.*` column of the base is one of the grid's trainings'."""
-    return method_named(grid.method).needs_behaviour or (
-        column in known_columns([grid.method]) and column not in _cloning(preset)
-    )
+    """True if the grid's method has the column, and from the base: a cloning's settings are the behaviour policy's."""
+    cloned = not method_named(grid.method).needs_behaviour and column in _cloning(preset)
+    return column in known_columns([grid.method]) and not cloned
 
 
 def _check_distinct(setting: Setting, design: Sequence[Training]) -> None:
@@ -299,8 +305,8 @@ def _check_distinct(setting: Setting, design: Sequence[Training]) -> None:
     for training in design:
         for trial in setting.trials(training, 0, split="report"):
             if trial.cell_id in seen:
-                raise ValueError(f"a design must hold a cell once, got one of {seen[trial.cell_id]} and {trial.method}")
-            seen[trial.cell_id] = trial.method
+                raise ValueError(f"a design must hold a cell once, got one of {seen[trial.cell_id]} and {training.arm}")
+            seen[trial.cell_id] = training.arm
 
 
 def any_trial(setting: Setting, design: Sequence[Training]) -> TrialSpec:

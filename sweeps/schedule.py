@@ -189,7 +189,7 @@ class Schedule:
                 self.finished_jobs += 1
                 self._ended(ready)
                 continue
-            name = f"{ready.training.method}-{ready.spec.weights_id[:8]}-{ready.seed}" + ("-rung" * ready.at_rung)
+            name = f"{ready.training.arm}-{ready.spec.weights_id[:8]}-{ready.seed}" + ("-rung" * ready.at_rung)
             self._running[name] = ready
             job = Job(
                 store=str(self._store.folder),
@@ -351,6 +351,7 @@ class Schedule:
                 step = _Step(short, 0, self._setting.trials(short, 0, split="tune"))
                 self._put_members(training, "failed", self._reason(step))
                 self._study.fail(number, self._reason(step))
+                drop_trajectory(self._store, step.spec)
         ranked.sort(key=lambda item: (-item[0], item[1]))
         going = (len(ranked) + 1) // 2
         for place, (score, number, training) in enumerate(ranked):

@@ -71,7 +71,7 @@ class Grid:
         return dataclasses.replace(self, columns=columns)
 
     def dimensions(self, held: Sequence[str] = ()) -> tuple[Between, ...]:
-        """The same where there may be nothing to vary."""
+        """What proposals of this arm vary, as `space` gives it, but nothing where there is nothing."""
         return tuple(d for d in _declared(self.method) if d.column not in self.switch and d.column not in held)
 
     def space(self, held: Sequence[str] = ()) -> tuple[Between, ...]:

@@ -195,24 +195,27 @@ class TrialSpec:
     @property
     def tokens_key(self) -> str:
         """Key of the tokenised dialogues' stage. Data that is read without rewards is the same under all of them."""
+        return self._tokens_key(self.data.reward if self.kind.uses_rewards else None)
+
+    def _tokens_key(self, reward: str | None) -> str:
         return _hash(
             {
                 "stage": "tokens",
                 "world": self.data.world,
-                "reward": self.data.reward if self.kind.uses_rewards else None,
+                "reward": reward,
                 "tokenizer": self.tokenizer_key,
                 "max_tokens": self.train.max_tokens,
                 "version": batch.VERSION,
             }
         )
 
-    @property
+    @cached_property
     def behaviour(self) -> TrialSpec:
         """The training of the behaviour policy this trial starts from and acts with."""
         b = self.backbone
         return dataclasses.replace(self, method="bc", train=b.behaviour, seed=b.behaviour_seed, decode=bc.Decode())
 
-    @property
+    @cached_property
     def critic(self) -> TrialSpec | None:
         """The training of the critic this trial's training learns from, if it has one."""
         named = self.kind.critic(self.train)
@@ -220,13 +223,15 @@ class TrialSpec:
             return None
         return dataclasses.replace(self, method=named[0], train=named[1], decode=method_named(named[0]).decode())
 
-    @property
+    @cached_property
     def required(self) -> tuple[TrialSpec, ...]:
-        """The trainings that must be done before this trial's."""
-        behaviour = (self.behaviour,) if self.kind.needs_behaviour else ()
-        return behaviour if self.critic is None else (*behaviour, self.critic)
+        """The trainings that must be done before this trial's, in an order in which they can be."""
+        needed = [self.behaviour] if self.kind.needs_behaviour else []
+        if self.critic is not None:
+            needed += [*self.critic.required, self.critic]
+        return tuple({spec.weights_id: spec for spec in needed}.values())
 
-    @property
+    @cached_property
     def candidates_key(self) -> str | None:
         """Key of the stage of utterances drawn before this trial's training, if there is one."""
         proposals = self.kind.proposals(self.train)
@@ -235,7 +240,7 @@ class TrialSpec:
         return _hash(
             {
                 "stage": "candidates",
-                "tokens": self.tokens_key,
+                "tokens": self._tokens_key(None),  # what is drawn does not depend on rewards
                 "behaviour": self.behaviour.weights_id,
                 "proposals": dataclasses.asdict(proposals),
                 "versions": {"decode": decode.VERSION, "propose": propose.VERSION},

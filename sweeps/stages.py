@@ -1,7 +1,7 @@
 """World, tokeniser, backbone, tokens: what trainings share, each built once and keyed by what decides it.
 
 world ──> tokens ──> behaviour policy ──> value networks ──> evaluations
-  └─> tokeniser ─┘─> backbone ──────┘ └─> candidates ─┘
+  └─> tokeniser ─┘─> backbone ──────┘ └─> candidates ─┘ └─> policies extracted from a critic
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -148,7 +149,6 @@ def _ensure_tokens(store: Store, spec: TrialSpec) -> Path:
     method, task = spec.kind, load_task(store, spec.data.task, spec.data.world)
 
     def make(folder: Path) -> None:
-
         tokenizer = load_tokenizer_stage(store, spec)
         dialogues = task.dialogues("train", spec.data.reward if method.uses_rewards else task.rewards[0])
         sequences = [tokenize(d, tokenizer, max_tokens=spec.train.max_tokens) for d in dialogues]
@@ -158,8 +158,16 @@ def _ensure_tokens(store: Store, spec: TrialSpec) -> Path:
     return store.build("tokens", spec.tokens_key, make, {"reward": spec.data.reward, "split": "train"})
 
 
-def ensure_candidates(store: Store, spec: TrialSpec) -> Candidates | None:
-    """The utterances a spec's training needs drawn, drawn unless they are there; None if it needs none."""
+def ensure_candidates(
+    store: Store, spec: TrialSpec, on_dialogue: Callable[[int], None] | None = None
+) -> Candidates | None:
+    """The utterances a spec's training needs drawn, drawn unless they are there; None if it needs none.
+
+    Args:
+        store: Where.
+        spec: The training.
+        on_dialogue: Called now and then, while drawing, with the number of dialogues finished.
+    """
     proposals, key = spec.kind.proposals(spec.train), spec.candidates_key
     if proposals is None or key is None:
         return None
@@ -172,6 +180,7 @@ def ensure_candidates(store: Store, spec: TrialSpec) -> Candidates | None:
             proposals,
             seed=0,
             device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            on_dialogue=on_dialogue,
         ).save(folder)
 
     return load_candidates(store.build("candidates", key, make, {"behaviour": spec.behaviour.weights_id}))
@@ -188,7 +197,7 @@ def load_backbone(store: Store, spec: TrialSpec) -> nn.Module:
 
 
 def build_module(store: Store, spec: TrialSpec) -> nn.Module:
-    """The module of a spec before its training, and the behaviour policy trained already.
+    """The module of a spec before its training, built on what was trained before it.
 
     Raises:
         ValueError: The context is shorter than the dialogues may be.

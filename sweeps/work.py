@@ -38,6 +38,7 @@ from sweeps.stages import (
     build_module,
     canonical,
     drop_trajectory,
+    ensure_candidates,
     load_behaviour,
     load_module,
     load_task,
@@ -208,6 +209,7 @@ def train_loop(job: Job, group: Group) -> None:
     store, spec = Store(Path(job.store)), TrialSpec.from_json(job.training)
     method, settings = canonical(spec)
     sequences = load_tokens(store, spec)
+    ensure_candidates(store, spec, lambda done: group.report({"step": 0.0, "dialogues_drawn": float(done)}))
     module = build_module(store, spec)
     trajectory = store.scratch("trajectory", spec.trajectory_id)
     loop = Loop(

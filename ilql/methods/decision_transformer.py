@@ -42,7 +42,7 @@ class Train(Training):
 class Decode(Decoding):
     """Decoding, and what is asked for."""
 
-    target_return: float = hyper(0.0, Range(), meaning="the return the policy is asked for")
+    target_return: float = hyper(0.0, meaning="the return the policy is asked for")
 
 
 class ReturnConditioned(nn.Module):
@@ -84,11 +84,11 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     states = trunk(
         inputs_embeds=embeddings[:, :length], attention_mask=heard[:, :length].long(), use_cache=False
     ).last_hidden_state
-    mask = weights * (layout.predictors < length)
+    fits = (layout.predictors < length).float()  # what does not weighs nothing, and still counts in the mean
     chosen_at = gather(states, layout.predictors.clamp(max=length - 1))
     logits = model.get_output_embeddings()(chosen_at)  # type: ignore[operator]
-    nll = weighted_nll(logits, batch.actions, torch.ones_like(mask), mask)
-    return Loss(nll, {"nll": nll.detach(), "return_mean": masked_mean(layout.told.expand_as(mask), mask)})
+    nll = weighted_nll(logits, batch.actions, fits, weights)
+    return Loss(nll, {"nll": nll.detach(), "return_mean": masked_mean(layout.told.expand_as(weights), weights)})
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ Source: Snell et al. 2022 (arXiv 2206.11871), section 5, and its public implemen
 
 Differences from the public implementation:
 1. Masks are stored, so a recording that was cut off has no phantom transition, and bootstraps from its final state.
-2. The target network never drops out.
-3. The policy is the frozen behaviour policy, trained once; `start` says what the value trunk starts from: the
-   pretrained model, as in the paper's runs, or the behaviour policy.
+2. The target network does not drop out, unless `target_dropout` says so.
+3. The policy is the frozen behaviour policy, trained once, unless `separate_policy` says otherwise; `start` says what
+   the value trunk starts from: the pretrained model, as in the paper's runs, or the behaviour policy.
 """
 
 from __future__ import annotations
@@ -82,9 +82,7 @@ class ValueTraining(Training):
     value_high: float = hyper(math.inf, Range(), meaning="the target's Q is clipped from above at this")
     td_scale: float = hyper(1.0, POSITIVE, meaning="factor on the TD and the V term, beside the conservative one")
     head_multiple: int = hyper(2, AT_LEAST_ONE, meaning="width of the heads' hidden layer, in widths of the trunk")
-    head_constant: float | None = hyper(
-        None, Range(open_high=True), meaning="value that all heads begin with; none lets them begin at random"
-    )
+    head_constant: float | None = hyper(None, meaning="value that all heads begin with; none lets them begin at random")
     target_dropout: bool = hyper(False, meaning="whether the target network drops out while the online one learns")
     truncation: str = hyper(
         "bootstrap",

@@ -188,7 +188,7 @@ class TestChoice:
             said = speaker.speak([voice(seed=2, candidates=1)])[0]
             assert (said.tokens, said.finished) == (draft.tokens, draft.finished)
             assert said.text == tokenizer.decode(draft.tokens)
-            assert said.log_ratio == 0.0
+            assert said.log_ratio == pytest.approx(0.0, abs=1e-5)
 
     def test_the_weight_of_the_log_probability_counts_beside_the_score(
         self, models: dict[str, tuple[nn.Module, nn.Module]], tokenizer: Tokenizer
@@ -214,7 +214,7 @@ class TestChoice:
         policy, _ = models["llama"]
         speaker = Speaker(Actor(policy, judge=Taste(None, by="mean")), tokenizer, slots=1, device=CPU)
         speaker.hear(0, heard(tokenizer, 0))
-        assert speaker.speak([voice(candidates=candidates)])[0].log_ratio == pytest.approx(expected)
+        assert speaker.speak([voice(candidates=candidates)])[0].log_ratio == pytest.approx(expected, abs=1e-5)
 
 
 class TestContinuation:

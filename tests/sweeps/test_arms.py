@@ -51,7 +51,7 @@ def test_a_variants_rows_carry_its_arm_and_its_method(two_arms: PretendedSweep) 
 
 def test_of_two_arms_on_the_same_weights_the_second_waits_until_they_are_trained(two_arms: PretendedSweep) -> None:
     worker, schedule = two_arms.worker(), two_arms.schedule()
-    for expected in ("bc", "ilql", "ilql"):
+    for expected in ("bc", "ilql", "ilql_without_lm"):
         found = schedule.next_job()
         assert found is not None
         name, job = found
@@ -365,7 +365,7 @@ def test_what_the_design_or_the_proposals_decide_cannot_be_set(arguments: tuple[
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--methods", "bc,cql", "--set", "train.tau=0.6", "--trials", "0"),  # no arm that is run varies it
+        ("--methods", "sarsa,cql", "--set", "train.polyak=0.6", "--trials", "0"),  # no arm that is run varies it
         ("--trials", "0", "--set", "train.cql_weight=3"),
         ("--methods", "sarsa", "--set", "train.cql_weight=3"),  # nothing is refined
         ("--set", "train.double_q=false"),
@@ -373,6 +373,31 @@ def test_what_the_design_or_the_proposals_decide_cannot_be_set(arguments: tuple[
 )
 def test_what_nobody_decides_can_be_set(arguments: tuple[str, ...]) -> None:
     chosen_preset(QUESTION, options(*arguments))
+
+
+@pytest.mark.parametrize("column", ["train.tau=0.6", "decode.candidates=3", "train.returns=to_go"])
+def test_a_column_that_no_method_which_is_run_has_cannot_be_set(column: str) -> None:
+    question = dataclasses.replace(
+        QUESTION, grids=(*QUESTION.grids, Grid("decision_transformer", {}), Grid("chai", {"decode.candidates": (2,)}))
+    )
+    arguments = options("--methods", "bc,sarsa", "--trials", "0", "--set", column)
+    with pytest.raises(
+        ValueError, match=rf"a method which is run takes .*, got {column.partition('=')[0]} with bc, sarsa"
+    ):
+        chosen_preset(question, arguments)
+
+
+def test_a_convention_is_for_the_methods_it_is_about_and_set_goes_before_it(tmp_path: Path) -> None:
+    arguments = ("--methods", "sarsa,cql", "--trials", "0", "--convention", "trlx", "--set", "train.polyak=0.5")
+    question = dataclasses.replace(QUESTION, grids=(*QUESTION.grids, Grid("qsft", {})))
+    by_method = {t.method: t.train for t in definite(tmp_path / "store", *arguments, question=question).design}
+    assert by_method["sarsa"].cql_weight == 0.1  # trlx's
+    assert by_method["sarsa"].polyak == 0.5  # set
+    assert by_method["sarsa"].target_every == by_method["cql"].target_every == 5
+    others = definite(
+        tmp_path / "store", "--methods", "qsft,bc", "--trials", "0", "--convention", "trlx", question=question
+    )
+    assert {t.train.target_every for t in others.design if t.method == "qsft"} == {1}
 
 
 def test_a_column_of_a_method_that_only_clones_can_be_set(tmp_path: Path) -> None:
@@ -384,7 +409,7 @@ def test_a_column_of_a_method_that_only_clones_can_be_set(tmp_path: Path) -> Non
 
 
 def test_a_column_that_cloning_shares_is_set_as_the_behaviour_policys() -> None:
-    with pytest.raises(ValueError, match=r"train\.steps; cloning takes behaviour"):
+    with pytest.raises(ValueError, match=r"got train\.steps with bc; .* set with behaviour"):
         chosen_preset(QUESTION, options("--methods", "bc", "--set", "train.steps=5"))
 
 

@@ -120,7 +120,7 @@ def test_proposals_are_announced(store: Store, setting: Setting, design: list[Tr
     refinement = Refinement(bases=(design[-1],), proposals=5)
     plan = make_plan(store, setting, design, seeds=1, refinement=refinement)
     assert plan.proposals == 5
-    assert "then 5 proposals, each one training at most" in plan.lines(concurrent=1)
+    assert "then 5 proposals, each a training and what it starts from" in plan.lines(concurrent=1)
 
 
 def test_planning_writes_nothing(store: Store, setting: Setting, design: list[Training]) -> None:
