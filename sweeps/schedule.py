@@ -144,6 +144,7 @@ class Schedule:
         self._queue: list[_Step] = []
         self._running: dict[str, _Step] = {}
         self._open: set[int] = set()
+        self._required_once: set[str] = set()
         self._round: list[tuple[int, Training]] = []
         self._proposed = {base.arm: 0 for base in refinement.bases} if refinement is not None else {}
         self.members: set[str] = set()
@@ -234,9 +235,12 @@ class Schedule:
         self._queue = (steps[:1] + first if front else first + steps[:1]) + later + steps[1:]
 
     def _add_required(self) -> None:
-        """Queue, before everything, the trainings that others start from and that are in no cell of the sweep."""
+        """Queue, before everything, the trainings that others start from and that are in no cell of the sweep.
+
+        Each is queued once: what failed by its own fault is not tried again for every round of proposals.
+        """
         waiting = [*self._queue, *self._running.values()]
-        known = {step.spec.weights_id for step in waiting}
+        known = {step.spec.weights_id for step in waiting} | self._required_once
         bare: list[_Step] = []
         for step in waiting:
             for spec in step.spec.required:
@@ -244,6 +248,7 @@ class Schedule:
                     known.add(spec.weights_id)
                     needed = Training(spec.method, spec.method, spec.train, (), "design")
                     bare.append(_Step(needed, spec.seed, [spec]))
+        self._required_once |= {step.spec.weights_id for step in bare}
         self._queue = [*sorted(bare, key=lambda step: _depth(step.training)), *self._queue]
 
     def _is_ready(self, step: _Step) -> bool:

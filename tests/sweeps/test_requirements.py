@@ -126,6 +126,17 @@ def test_without_a_behaviour_policy_there_is_no_critic_either(
     assert row["reason"] == "its behaviour policy failed: diverged"
 
 
+def test_a_behaviour_policy_that_failed_is_not_tried_again_for_every_round(
+    make_sweep: MakeSweep, make_trainings: MakeTrainings
+) -> None:
+    sweep = make_sweep(make_trainings("awr"), awr=TAU)
+    worker = sweep.worker()
+    worker.broken = lambda spec: "diverged" if spec.method == "bc" else None
+    worker.drive(sweep.schedule(refinement=sweep.proposals(4)))
+    assert worker.trained == ["bc 12 #0"]
+    assert {row["status"] for row in sweep.store.rows("sweep")} == {"failed"}
+
+
 def test_a_failed_critic_is_tried_again_by_a_rerun(make_sweep: MakeSweep, make_trainings: MakeTrainings) -> None:
     sweep = make_sweep(make_trainings("awr"))
     worker = sweep.worker()
