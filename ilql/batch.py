@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ilql.dialogue import Dialogue
 from ilql.tokens import Tokenizer
@@ -160,6 +161,11 @@ def collate(sequences: Sequence[TokenSequence], *, pad: int) -> TokenBatch:
     numbers = np.asarray([s.number for s in sequences], dtype=np.int64)
     parts = (tokens, attention, positions, states, actions, mask, rewards, ends, terminal, numbers)
     return TokenBatch(*(torch.from_numpy(part) for part in parts))
+
+
+def last_actions(mask: Tensor) -> Tensor:
+    """Shape (B, K): true on the last real action of every row, from a mask whose real actions stand first."""
+    return mask & ~functional.pad(mask[:, 1:], (0, 1))
 
 
 def dialogue_weights(mask: Tensor) -> Tensor:

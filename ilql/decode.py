@@ -143,9 +143,12 @@ class Speaker:
         tokenizer: Theirs.
         slots: S. Part of what decides an evaluation to the last bit, so a constant.
         device: Where the networks are.
+        keep_mean: Keep the mean of the reader's hidden states for drafts also where no judge asks for it.
     """
 
-    def __init__(self, actor: Actor, tokenizer: Tokenizer, *, slots: int, device: torch.device) -> None:
+    def __init__(
+        self, actor: Actor, tokenizer: Tokenizer, *, slots: int, device: torch.device, keep_mean: bool = False
+    ) -> None:
         self._language_model = actor.language_model.to(device).eval()
         self._critic, self._judge, self._condition = actor.critic, actor.judge, actor.condition
         for part in (actor.critic, actor.judge):
@@ -164,6 +167,7 @@ class Speaker:
         self._lengths = torch.zeros(slots, dtype=torch.long, device=device)
         self._pending: list[list[int | Asked]] = [[] for _ in range(slots)]
         self._last: list[Tensor] = []
+        self._keeps_mean = keep_mean or self._judge is not None
         self._sum = torch.zeros(0)
         self._writable = torch.from_numpy(tokenizer.writable()).to(device)
 
@@ -342,7 +346,7 @@ class Speaker:
             ).last_hidden_state
             state, before = hidden.gather(1, last.expand(-1, -1, hidden.shape[-1])).squeeze(1), self._last[number]
             self._last[number] = torch.where(fed, state, before) if len(before) else state
-            if self._judge is not None and number == places[-1]:
+            if self._keeps_mean and number == places[-1]:
                 real = torch.arange(width, device=self._device) < counts[:, None]
                 added = (hidden * real[..., None]).sum(1)
                 self._sum = added + self._sum if len(self._sum) else added

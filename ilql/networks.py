@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from huggingface_hub import snapshot_download
@@ -318,12 +318,44 @@ class ValueNetworks(nn.Module):
         result: nn.Module = model
         return result.eval()
 
-    @torch.no_grad()
-    def update_target(self, polyak: float) -> None:
-        """θ̄ ← polyak·θ + (1 − polyak)·θ̄ for trunk and Q heads."""
-        targets: list[Tensor] = list(self.target.parameters())
-        sources: list[Tensor] = list(self.online.parameters())
-        torch._foreach_lerp_(targets, sources, polyak)
+
+class Lagging(Protocol):
+    """A module that learns in `online`, and has a `target` of the same shape that follows it."""
+
+    online: nn.Module
+    target: nn.Module
+
+
+class Renewal(Protocol):
+    """The two hyperparameters that say how a target follows."""
+
+    @property
+    def polyak(self) -> float:
+        """Share of the online weights that the target takes."""
+
+    @property
+    def target_every(self) -> int:
+        """Optimiser steps between renewals."""
+
+
+def renew_target(module: Any, train: Renewal, step: int) -> None:
+    """Every `target_every` optimiser steps the target takes its share of the online weights.
+
+    Args:
+        module: A `Lagging` module.
+        train: How its target follows.
+        step: Optimiser steps done.
+    """
+    if step % train.target_every == 0:
+        follow(module, train.polyak)
+
+
+@torch.no_grad()
+def follow(module: Lagging, polyak: float) -> None:
+    """θ̄ ← polyak·θ + (1 − polyak)·θ̄ for every parameter of the target."""
+    targets: list[Tensor] = list(module.target.parameters())
+    sources: list[Tensor] = list(module.online.parameters())
+    torch._foreach_lerp_(targets, sources, polyak)
 
 
 class Frozen:

@@ -12,7 +12,7 @@ from torch import nn
 from ilql.batch import TokenSequence, collate
 from ilql.candidates import Candidates
 from ilql.decode import Speaker, Voice
-from ilql.method import Actor, Decoding, Judge, Manner, Proposals
+from ilql.method import Actor, Decoding, Manner, Proposals
 from ilql.networks import hidden_states, trunk_of
 from ilql.tokens import Tokenizer
 
@@ -21,15 +21,6 @@ VERSION = 1
 
 SLOTS = 64
 """Dialogues per forward pass. A constant: the shape of a matrix product can decide its last bit."""
-
-
-class _Reader:
-    """Stands for a judge that reads the language model's own hidden states, and judges nothing."""
-
-    trunk = None
-
-    def score(self, last: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -61,8 +52,7 @@ def draw_candidates(
         device: Where the language model runs.
         on_dialogue: Called now and then with the number of dialogues finished.
     """
-    reader: Judge = _Reader()
-    speaker = Speaker(Actor(language_model, judge=reader), tokenizer, slots=SLOTS, device=device)
+    speaker = Speaker(Actor(language_model), tokenizer, slots=SLOTS, device=device, keep_mean=True)
     decode, count = Decoding(greedy=False, max_new_tokens=proposals.max_new_tokens), proposals.count
     turns = [_turns(sequence) for sequence in sequences]
     first = np.concatenate([[0], np.cumsum([len(t) for t in turns])]).astype(np.int64)

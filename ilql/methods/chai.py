@@ -41,7 +41,7 @@ from ilql.method import (
     Training,
     require,
 )
-from ilql.networks import head
+from ilql.networks import head, renew_target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +91,6 @@ class FeatureHeads(nn.Module):
             self.online = nn.ModuleList([head(width, 1) for _ in range(2)])
         self.target = copy.deepcopy(self.online).requires_grad_(False)
         self.candidates = candidates
-
-    @torch.no_grad()
-    def update_target(self, polyak: float) -> None:
-        """θ̄ ← polyak·θ + (1 − polyak)·θ̄."""
-        targets: list[Tensor] = list(self.target.parameters())
-        sources: list[Tensor] = list(self.online.parameters())
-        torch._foreach_lerp_(targets, sources, polyak)
 
 
 def minimum(heads: nn.ModuleList, features: Tensor) -> Tensor:
@@ -151,13 +144,6 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     return Loss(total, {name: part.detach() for name, part in parts.items()})
 
 
-def after_step(module: nn.Module, train: Train, step: int) -> None:
-    """Every `target_every` optimiser steps the target takes its share of the online weights."""
-    assert isinstance(module, FeatureHeads)
-    if step % train.target_every == 0:
-        module.update_target(train.polyak)
-
-
 def actor(module: nn.Module, behaviour: nn.Module | None) -> Actor:
     """The behaviour policy proposes, the target heads judge what it made of it."""
     assert isinstance(module, FeatureHeads)
@@ -187,6 +173,6 @@ METHOD = Method(
     needs_behaviour=True,
     proposals=proposals,
     counts=known_utterances,
-    after_step=after_step,
+    after_step=renew_target,
     manner=manner,
 )

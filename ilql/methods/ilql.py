@@ -22,9 +22,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from ilql.batch import TokenBatch
+from ilql.batch import TokenBatch, last_actions
 from ilql.hyperparameters import (
     AT_LEAST_ONE,
     NOT_NEGATIVE,
@@ -46,7 +45,7 @@ from ilql.losses import (
     weighted_nll,
 )
 from ilql.method import Actor, Decoding, Loss, Manner, Method, Start, Training, require
-from ilql.networks import ValueNetworks, gather, hidden_states, trunk_of
+from ilql.networks import ValueNetworks, gather, hidden_states, renew_target, trunk_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +191,7 @@ def forward(
 
 def outcomes(module: ValueNetworks, batch: TokenBatch, train: ValueTraining) -> tuple[Tensor, Tensor]:
     """Rewards and terminal marks of every action, shape (B, K) each, as `train` takes them."""
-    last = batch.action_mask & ~functional.pad(batch.action_mask[:, 1:], (0, 1))
+    last = last_actions(batch.action_mask)
     rewards, terminal = batch.rewards, batch.terminal
     if train.rewards == "standardised":
         mean, deviation = module.returns
@@ -238,13 +237,6 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     return Loss(result.total, {**result.parts, **{name: part.detach() for name, part in watched.items()}})
 
 
-def after_step(module: nn.Module, train: ValueTraining, step: int) -> None:
-    """Every `target_every` optimiser steps the target takes its share of the online weights."""
-    assert isinstance(module, ValueNetworks)
-    if step % train.target_every == 0:
-        module.update_target(train.polyak)
-
-
 def actor(module: nn.Module, behaviour: nn.Module | None) -> Actor:
     """The behaviour policy, or the joint one, tilted by the target network's Q."""
     assert isinstance(module, ValueNetworks)
@@ -279,7 +271,7 @@ METHOD = Method(
     loss=loss,
     actor=actor,
     needs_behaviour=True,
-    after_step=after_step,
+    after_step=renew_target,
     manner=manner,
     advantages=advantages,
 )

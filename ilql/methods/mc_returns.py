@@ -14,9 +14,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from torch import Tensor, nn
-from torch.nn import functional
 
-from ilql.batch import TokenBatch
+from ilql.batch import TokenBatch, last_actions
 from ilql.hyperparameters import Range, hyper
 from ilql.losses import expectile_loss, masked_mean, monte_carlo_returns, td_loss, td_target
 from ilql.method import Loss
@@ -59,8 +58,7 @@ def returns(rewards: Tensor, after: Tensor, terminal: Tensor, mask: Tensor, *, g
         mask: True on real actions, shape (B, K).
         gamma: The discount per action token.
     """
-    last = mask & ~functional.pad(mask[:, 1:], (0, 1))
-    tail = gamma * after.detach() * (last & ~terminal)
+    tail = gamma * after.detach() * (last_actions(mask) & ~terminal)
     return monte_carlo_returns(rewards + tail, mask.float(), gamma=gamma)
 
 

@@ -33,7 +33,7 @@ from ilql.hyperparameters import (
 )
 from ilql.losses import bounded_backup, masked_mean, probability_q_loss
 from ilql.method import Actor, Decoding, Loss, Manner, Method, Start, Training, require
-from ilql.networks import Frozen, gather, hidden_states, trunk_of
+from ilql.networks import Frozen, gather, hidden_states, renew_target, trunk_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +107,6 @@ class FineTuned(nn.Module):
         self.target.eval()
         return self
 
-    @torch.no_grad()
-    def update_target(self, polyak: float) -> None:
-        """θ̄ ← polyak·θ + (1 − polyak)·θ̄."""
-        targets: list[Tensor] = list(self.target.parameters())
-        sources: list[Tensor] = list(self.online.parameters())
-        torch._foreach_lerp_(targets, sources, polyak)
-
 
 def build(start: Start, train: Train) -> nn.Module:
     """Model and target on copies of the language model that `train.start` names."""
@@ -154,13 +147,6 @@ def bellman_target(rewards: Tensor, best: Tensor, terminal: Tensor, *, gamma: fl
     return (1 + rewards / return_range + gamma * following).clamp(0, 1)
 
 
-def after_step(module: nn.Module, train: Train, step: int) -> None:
-    """Every `target_every` optimiser steps the target takes its share of the online weights."""
-    assert isinstance(module, FineTuned)
-    if step % train.target_every == 0:
-        module.update_target(train.polyak)
-
-
 def actor(module: nn.Module, behaviour: nn.Module | None) -> Actor:
     """The behaviour policy, tilted by the target's probabilities."""
     assert isinstance(module, FineTuned)
@@ -183,6 +169,6 @@ METHOD = Method(
     loss=loss,
     actor=actor,
     needs_behaviour=True,
-    after_step=after_step,
+    after_step=renew_target,
     manner=manner,
 )

@@ -32,7 +32,7 @@ from ilql.method import (
     every_utterance,
     require,
 )
-from ilql.networks import QNetwork, ValueNetworks, gather, hidden_states, trunk_of
+from ilql.networks import QNetwork, ValueNetworks, gather, hidden_states, renew_target, trunk_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,13 +141,6 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     return Loss(td + expectile, {name: part.detach() for name, part in parts.items()})
 
 
-def after_step(module: nn.Module, train: Train, step: int) -> None:
-    """Every `target_every` optimiser steps the target takes its share of the online weights."""
-    assert isinstance(module, ValueNetworks)
-    if step % train.target_every == 0:
-        module.update_target(train.polyak)
-
-
 def actor(module: nn.Module, behaviour: nn.Module | None) -> Actor:
     """The behaviour policy proposes, the target network judges."""
     assert isinstance(module, ValueNetworks)
@@ -171,6 +164,6 @@ METHOD = Method(
     actor=actor,
     needs_behaviour=True,
     counts=every_utterance,
-    after_step=after_step,
+    after_step=renew_target,
     manner=manner,
 )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ilql import networks
 from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.losses import masked_mean
@@ -119,31 +120,39 @@ class TestTarget:
         ids=lambda value: getattr(value, "name", ""),
     )
     def test_n_steps_with_renewal_every_k_give_n_over_k_renewals(
-        self, method: Method, settings: ilql.Train, start: Start, pulls: list[TokenSequence], tokenizer: Tokenizer
+        self,
+        method: Method,
+        settings: ilql.Train,
+        start: Start,
+        pulls: list[TokenSequence],
+        tokenizer: Tokenizer,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         settings = dataclasses.replace(settings, steps=8, batch_size=4, learning_rate=1e-3)
         module = method.build(start, settings)
         steps: list[int] = []
-        renew = module.update_target
+        renew = networks.follow
 
-        def counted(polyak: float) -> None:
+        def counted(module: networks.Lagging, polyak: float) -> None:
             assert polyak == 0.25
             steps.append(step)
-            renew(polyak)  # type: ignore[operator]
+            renew(module, polyak)
 
-        module.update_target = counted  # type: ignore[assignment]
+        monkeypatch.setattr(networks, "follow", counted)
         step = 1
         pad = tokenizer.structural("pad")
         for progress in train(method, module, pulls, settings, pad=pad, seed=0, loop=Loop(log_every=1)):
             step = progress.step + 1
         assert steps == [3, 6]
 
-    def test_micro_batches_are_no_steps(self, start: Start, pulls: list[TokenSequence], tokenizer: Tokenizer) -> None:
+    def test_micro_batches_are_no_steps(
+        self, start: Start, pulls: list[TokenSequence], tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         settings = ilql.Train(target_every=2, polyak=1.0, steps=4, batch_size=8, learning_rate=1e-3)
         module = ilql.build(start, settings)
         assert isinstance(module, ValueNetworks)
         calls: list[float] = []
-        module.update_target = calls.append  # type: ignore[assignment,method-assign]
+        monkeypatch.setattr(networks, "follow", lambda module, polyak: calls.append(polyak))
         loop = Loop(micro_batch=2)
         for _ in train(ilql.METHOD, module, pulls, settings, pad=tokenizer.structural("pad"), seed=0, loop=loop):
             pass
@@ -171,7 +180,7 @@ class TestTarget:
         same = loss_of(method, one, batch, shared).total.item()
         assert same == pytest.approx(loss_of(method, two, batch, own).total.item(), rel=1e-6)
         before = [p.clone() for p in one.online.trunk.parameters()]
-        one.update_target(0.5)
+        networks.follow(one, 0.5)
         assert all(map(torch.equal, before, one.online.trunk.parameters()))
         with torch.no_grad():
             for module in (one, two):

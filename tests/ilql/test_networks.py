@@ -29,6 +29,7 @@ from ilql.networks import (
     check_model_folder,
     context_length,
     find_model,
+    follow,
     gather,
     head,
     hidden_states,
@@ -251,7 +252,7 @@ class TestSharedTrunk:
         weight = module.online.q_heads[0].get_parameter("2.weight")
         before = weight.clone()
         weight += 1.0
-        module.update_target(0.25)
+        follow(module, 0.25)
         assert torch.allclose(module.target.q_heads[0].get_parameter("2.weight"), before + 0.25)
         assert all(torch.equal(value, trunk[name]) for name, value in module.online.trunk.state_dict().items())
 

@@ -18,13 +18,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ilql import networks
 from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, save_sequences
 from ilql.candidates import Candidates
 from ilql.checkpoint import load_weights
 from ilql.losses import masked_mean
 from ilql.method import Loss, Method, Start, Training, every_utterance
 from ilql.methods import bc, chai, decision_transformer, ilql, utterance_ilql
-from ilql.networks import ValueNetworks
 from ilql.train import Loop, Progress, mask_of, train
 
 TRAINEE = Path(__file__).with_name("trainee.py")
@@ -251,13 +251,13 @@ class TestBatches:
 def renewals(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Give a list in which every renewal of a target leaves its share."""
     seen: list[float] = []
-    real = ValueNetworks.update_target
+    real = networks.follow
 
-    def counting(self: ValueNetworks, polyak: float) -> None:
+    def counting(module: networks.Lagging, polyak: float) -> None:
         seen.append(polyak)
-        real(self, polyak)
+        real(module, polyak)
 
-    monkeypatch.setattr(ValueNetworks, "update_target", counting)
+    monkeypatch.setattr(networks, "follow", counting)
     return seen
 
 

@@ -15,7 +15,7 @@ from ilql.dialogue import Dialogue, Turn
 from ilql.losses import conservative_loss, expectile_loss, td_loss, td_target
 from ilql.method import Start
 from ilql.methods import filtered_bc, ilql, sarsa
-from ilql.networks import ValueNetworks, hidden_states
+from ilql.networks import ValueNetworks, follow, hidden_states, renew_target
 from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
 
@@ -145,7 +145,7 @@ class TestValueNetworks:
                 parameter.fill_(1.0)
             for parameter in module.target.parameters():
                 parameter.fill_(3.0)
-        ilql.after_step(module, ilql.Train(polyak=0.25), 1)
+        renew_target(module, ilql.Train(polyak=0.25), 1)
         assert all((p == 0.25 * 1.0 + 0.75 * 3.0).all() for p in module.target.parameters())
         assert all((p == 1.0).all() for p in module.online.parameters())
 
@@ -154,7 +154,7 @@ class TestValueNetworks:
         with torch.no_grad():
             for parameter in module.online.parameters():
                 parameter.add_(0.1)
-        module.update_target(1.0)
+        follow(module, 1.0)
         assert all(map(torch.equal, module.target.parameters(), module.online.parameters()))
 
     def test_the_target_never_drops_out(self, language_model: Callable[..., nn.Module], batch: TokenBatch) -> None:
