@@ -285,8 +285,9 @@ class ValueNetworks(nn.Module):
         out = outputs or vocabulary_size(trunk)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            heads = [head(width, out, multiple=head_multiple, constant=head_constant) for _ in range(count)]
+            # V first: it begins alike however many Q heads there are.
             self.v_head = head(width, 1, multiple=head_multiple, constant=head_constant)
+            heads = [head(width, out, multiple=head_multiple, constant=head_constant) for _ in range(count)]
         self._target_dropout = target_dropout
         self.returns = returns
         self.online = QNetwork(copy.deepcopy(trunk), heads)

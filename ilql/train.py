@@ -19,7 +19,7 @@ from ilql.batch import TokenBatch, TokenSequence, batch_order, collate, dialogue
 from ilql.checkpoint import resume, save_checkpoint
 from ilql.method import Method
 
-VERSION = 2
+VERSION = 3
 """Raised when the same settings would be trained otherwise; part of the key of all weights."""
 
 
@@ -45,7 +45,8 @@ class Loop:
         log_every: Steps between logged metrics; the first and the last are logged, too.
         checkpoint_every: Steps between checkpoints; the last step writes one, too.
         checkpoints: Folder of the checkpoints, found again on resumption; None writes none.
-        micro_batch: Dialogues per forward pass of a worker, for memory; 0 takes the batch whole.
+        micro_batch: Dialogues per forward pass of a worker, for memory, and for less padding: a micro-batch holds
+            dialogues alike in length. 0 takes the batch whole.
         rank: This worker's number.
         workers: Number of workers. Above one, `torch.distributed` must be initialised.
     """
@@ -105,10 +106,10 @@ def train(
     for step in range(done + 1, last + 1):
         module.train()  # at every step: whoever was given Progress may have evaluated
         torch.manual_seed(_step_seed(seed, step, loop.rank))
-        rows = next(batches)[loop.rank :: loop.workers]
-        batch = collate([sequences[i] for i in rows], pad=pad).to(loop.device) if len(rows) else None
+        own = [sequences[i] for i in next(batches)[loop.rank :: loop.workers]]
+        parts = [collate(part, pad=pad).to(loop.device) for part in micro_batches(own, loop.micro_batch)]
         logged = step == 1 or step % loop.log_every == 0 or step == last
-        metrics = _step(method, module, batch, settings, trained, optimiser, loop, logged=logged)
+        metrics = _step(method, module, parts, settings, trained, optimiser, loop, logged=logged)
         method.after_step(module, settings, step)
         due = loop.checkpoints is not None and (step % loop.checkpoint_every == 0 or step == last)
         if loop.checkpoints is not None and due and loop.rank == 0:
@@ -123,10 +124,23 @@ def mask_of(counted: Tensor, weighting: str) -> Tensor:
     return dialogue_weights(counted) if weighting == "dialogue" else counted.float()
 
 
+def micro_batches(sequences: Sequence[TokenSequence], size: int) -> list[list[TokenSequence]]:
+    """Cut a batch into micro-batches of at most `size`, the shortest dialogues first, so that there is little padding.
+
+    Args:
+        sequences: The dialogues of a batch, perhaps none.
+        size: Dialogues in a micro-batch; 0 leaves the batch whole, and in the same order: what a loss draws for each
+            dialogue is then the same however it is cut.
+    """
+    by_length = sorted(sequences, key=lambda sequence: len(sequence.tokens))
+    size = size or max(1, len(by_length))
+    return [by_length[first : first + size] for first in range(0, len(by_length), size)]
+
+
 def _step(
     method: Method,
     module: nn.Module,
-    batch: TokenBatch | None,
+    parts: Sequence[TokenBatch],
     settings: Any,
     trained: Sequence[nn.Parameter],
     optimiser: torch.optim.Optimizer,
@@ -134,31 +148,24 @@ def _step(
     *,
     logged: bool,
 ) -> dict[str, float]:
-    """One optimiser step on one worker's share of a batch; returns the whole batch's metrics if they are logged.
+    """One optimiser step on one worker's micro-batches, perhaps none; returns the whole batch's metrics if logged.
 
     The losses are means Σ m·x / Σ m. A share's mean counts with Σ m of the share over Σ m of the batch, so the sum over
     micro-batches and workers is the mean over the batch, however it was cut.
     """
     optimiser.zero_grad(set_to_none=True)
-    weights = (
-        mask_of(method.counts(batch), settings.weighting)
-        if batch is not None
-        else torch.zeros(0, 0, device=loop.device)
-    )
-    total_weight = weights.sum()
+    masks = [mask_of(method.counts(part), settings.weighting) for part in parts]
+    total_weight = torch.stack([torch.zeros((), device=loop.device), *(mask.sum() for mask in masks)]).sum()
     if loop.workers > 1:
         torch.distributed.all_reduce(total_weight)
     whole = total_weight.clamp(min=torch.finfo(torch.float32).tiny)
     sums: dict[str, Tensor] = {}
-    if batch is not None:
-        size = loop.micro_batch or len(batch.tokens)
-        for first in range(0, len(batch.tokens), size):
-            part, mask = batch.rows(slice(first, first + size)), weights[first : first + size]
-            loss = method.loss(module, part, mask, settings)
-            share = mask.sum() / whole
-            (loss.total * share).backward()  # type: ignore[no-untyped-call]
-            for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value * share
+    for part, mask in zip(parts, masks, strict=True):
+        loss = method.loss(module, part, mask, settings)
+        share = mask.sum() / whole
+        (loss.total * share).backward()  # type: ignore[no-untyped-call]
+        for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
+            sums[name] = sums.get(name, torch.zeros_like(value)) + value * share
     if loop.workers > 1:
         _sum_gradients(trained)
     optimiser.step()

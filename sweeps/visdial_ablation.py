@@ -3,7 +3,7 @@
 The ablation of the ILQL paper on visual dialogue: an agent sees a caption and asks up to ten questions; the fewer it
 needs before a guesser can tell the scene, the better, and a bare yes or no costs extra.
 
-    python sweeps/visdial_ablation.py                       a generated world, on a laptop
+    python sweeps/visdial_ablation.py                       the paper's eight rows on a generated world, on a laptop
     python sweeps/visdial_ablation.py --data DIR            recorded human dialogues
     python sweeps/visdial_ablation.py --methods all         every method there is, on the paper's whole grid
     ray job submit --working-dir . -- python sweeps/visdial_ablation.py --preset smoke
@@ -58,7 +58,7 @@ QUESTION = Question(
         Grid("mc_returns", {"decode.beta": BETAS}),
         Grid("qsft", {"train.return_range": (10.0, 30.0), "decode.beta": BETAS}),
     ),
-    main=("bc", "filtered_bc", "sarsa", "ilql"),
+    main=("bc", "filtered_bc", "sarsa", "ilql", "cql", "psi", "awr", "decision_transformer"),
     refine=("ilql",),
     against=(("ilql", "bc", {"train.tau": 0.8, "decode.beta": 8.0}),),
     world=world,

@@ -52,7 +52,7 @@ SMOKE = Preset(
 
 LAPTOP = Preset(
     name="laptop",
-    architecture=Architecture(layers=2, width=128, heads=4, context=256),
+    architecture=Architecture(layers=2, width=96, heads=4, context=256),
     vocabulary=512,
     behaviour=bc.Train(steps=500, batch_size=32, learning_rate=2e-3, max_tokens=256),
     base={
@@ -64,13 +64,16 @@ LAPTOP = Preset(
         "train.max_tokens": 256,
         "decode.max_new_tokens": 20,
     },
-    methods={"chai": {"train.proposal_tokens": 20, "train.steps": 4000}},
-    with_data={"vocabulary": 2048, "train.steps": 1000},
+    methods={
+        "chai": {"train.proposal_tokens": 20, "train.steps": 4000},
+        "psi": {"train.polyak": 0.005},  # at .3 its soft value runs away; see there
+    },
+    with_data={"vocabulary": 2048},
     tune_episodes=128,
     report_episodes=256,
     proposals=4,
     rung=0.5,
-    resources=Resources(checkpoint_every=100, log_every=10),
+    resources=Resources(micro_batch=4, checkpoint_every=100, log_every=10),
     paper=PAPER,
 )
 

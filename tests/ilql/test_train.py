@@ -25,7 +25,7 @@ from ilql.checkpoint import load_weights
 from ilql.losses import masked_mean
 from ilql.method import Loss, Method, Start, Training, every_utterance
 from ilql.methods import bc, chai, decision_transformer, ilql, utterance_ilql
-from ilql.train import Loop, Progress, mask_of, train
+from ilql.train import Loop, Progress, mask_of, micro_batches, train
 
 TRAINEE = Path(__file__).with_name("trainee.py")
 SCRIPT: dict[str, Any] = runpy.run_path(str(TRAINEE))
@@ -204,6 +204,12 @@ class TestBatches:
             run(module, steps=1, method=method, micro_batch=micro_batch)
             gradients.append(torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None]))
         assert torch.allclose(gradients[0], gradients[1], atol=1e-6)
+
+    def test_micro_batches_hold_dialogues_alike_in_length(self) -> None:
+        mixed = [SEQUENCES[i] for i in (7, 0, 4, 2, 9)]  # of 13, 6, 10, 8 and 15 tokens
+        assert [[len(s.tokens) for s in part] for part in micro_batches(mixed, 2)] == [[6, 8], [10, 13], [15]]
+        assert [[len(s.tokens) for s in part] for part in micro_batches(mixed, 0)] == [[6, 8, 10, 13, 15]]
+        assert micro_batches([], 2) == micro_batches([], 0) == []
 
     def test_metrics_are_means_over_the_batch(self) -> None:
         module, hyperparameters = fresh(dropout=0.0), dataclasses.replace(settings(steps=1), batch_size=11)
