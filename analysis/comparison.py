@@ -111,9 +111,18 @@ class Comparison:
         )
 
     @property
+    def pair(self) -> tuple[str, str]:
+        """The ids of the two cells."""
+        return self.first.cell_id, self.second.cell_id
+
+    @property
     def decimals(self) -> int:
         """How many decimals its scores are worth."""
         return decimals_for((self.score.over_scenes, self.score.with_seeds, self.first.score.standard_error))
+
+
+ON_TUNE, FIXED = "best on the tune scenes", "fixed beforehand"
+"""How a cell of a comparison was chosen, in words."""
 
 
 def finished_cells(cells: Sequence[Cell], method: str) -> tuple[Cell, ...]:
@@ -208,32 +217,51 @@ def compare(
     )
 
 
-def compare_methods(
-    cells: Sequence[Cell], method: str, baseline: str, *, fixed: Mapping[str, Value] | None = None
-) -> tuple[Comparison, ...]:
-    """`method` against `baseline`, each at the cell chosen on the tune scenes; then `method` at `fixed` as well.
-
-    There the baseline stands at `fixed`, too, if it has such a cell, and else at the one chosen on the tune scenes.
+def compare_chosen(cells: Sequence[Cell], method: str, baseline: str) -> Comparison:
+    """`method` against `baseline`, each at the cell chosen on the tune scenes.
 
     Args:
         cells: All cells of the table.
         method: The method that is hoped to be better.
         baseline: The method it is held against.
-        fixed: Hyperparameters of one more cell of `method`, such as `{"train.tau": .8, "decode.beta": 8.0}`.
 
     Raises:
-        ValueError: See `chosen_on_tune`, `cell_at` and `compare`.
+        ValueError: See `chosen_on_tune` and `compare`.
     """
-    second, on_tune = chosen_on_tune(cells, baseline), "best on the tune scenes"
-    found = [
-        compare(cells, chosen_on_tune(cells, method), second, first_chosen=on_tune, second_chosen=on_tune),
-    ]
-    if fixed is not None:
-        beforehand = "fixed beforehand"
-        at, same = cell_at(cells, method, fixed), cells_with(finished_cells(cells, baseline), fixed)
-        other, chosen = (same[0], beforehand) if len(same) == 1 else (second, on_tune)
-        found.append(compare(cells, at, other, first_chosen=beforehand, second_chosen=chosen))
-    return tuple(found)
+    first, second = chosen_on_tune(cells, method), chosen_on_tune(cells, baseline)
+    return compare(cells, first, second, first_chosen=ON_TUNE, second_chosen=ON_TUNE)
+
+
+def compare_fixed(
+    cells: Sequence[Cell],
+    method: str,
+    baseline: str,
+    fixed: Mapping[str, Value],
+    *,
+    baseline_fixed: Mapping[str, Value] | None = None,
+) -> Comparison:
+    """`method` against `baseline` at hyperparameters that were fixed beforehand.
+
+    A baseline without such a cell in its design (cloning has no β) stands at the one chosen on the tune scenes. One
+    whose cell there has failed is not replaced by another: what was fixed beforehand would be chosen afterwards.
+
+    Args:
+        cells: All cells of the table, failed ones, too.
+        method: The method that is hoped to be better.
+        baseline: The method it is held against.
+        fixed: Hyperparameters of one cell of `method`, such as `{"train.tau": .8, "decode.beta": 8.0}`.
+        baseline_fixed: The baseline's, where they are others.
+
+    Raises:
+        ValueError: A cell that is fixed has no finished run, or is not one; see `cell_at` and `compare`.
+    """
+    first, wanted = cell_at(cells, method, fixed), fixed if baseline_fixed is None else baseline_fixed
+    has = cells_with([cell for cell in cells if cell.method == baseline], wanted)
+    if has or baseline_fixed is not None:
+        second, chosen = cell_at(cells, baseline, wanted), FIXED
+    else:
+        second, chosen = chosen_on_tune(cells, baseline), ON_TUNE
+    return compare(cells, first, second, first_chosen=FIXED, second_chosen=chosen)
 
 
 def comparison_rows(comparison: Comparison) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:

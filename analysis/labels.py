@@ -72,7 +72,7 @@ _MEASURE_LABELS: Mapping[str, str] = {
     "measure.penalised_share": "penalised answers",
     "measure.final_rank": "final rank of the true scene",
     "measure.final_percentile": "final percentile of the true scene",
-    "measure.log_ratio": "log-ratio to the behaviour policy",
+    "measure.log_ratio": "log-ratio to its own language model",
 }
 
 

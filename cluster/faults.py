@@ -36,6 +36,9 @@ _MACHINE = (
     ray.exceptions.WorkerCrashedError,
 )
 
+# Told by name, as below: torch is not imported here. What fits no machine fails again, but tries are bounded.
+_MEMORY_TYPES = frozenset({"MemoryError", "OutOfMemoryError"})
+
 _MACHINE_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
 
 # A worker whose peer is gone fails inside its next collective. That error is an echo: the peer's own error, where there
@@ -91,7 +94,8 @@ def _fault(owner: Owner, error: BaseException) -> Fault:
 
 
 def _is_machine(error: BaseException) -> bool:
-    return isinstance(error, _MACHINE) or (isinstance(error, OSError) and error.errno in _MACHINE_ERRNO)
+    of_kind = isinstance(error, _MACHINE) or type(error).__name__ in _MEMORY_TYPES
+    return of_kind or (isinstance(error, OSError) and error.errno in _MACHINE_ERRNO)
 
 
 def _is_echo(error: BaseException) -> bool:

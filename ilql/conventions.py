@@ -1,6 +1,7 @@
 """Whose ILQL: the settings by which four public implementations differ, each as one named field.
 
-The default is the paper's own code without its dropout in the target network. `docs/conventions.md` has the table.
+The default is the paper's own code without its dropout in the target network, and with a value trunk that starts from
+the behaviour policy. `docs/conventions.md` has the table.
 Sources: Sea-Snell/Implicit-Language-Q-Learning (`reference`), CarperAI/trlx (`trlx`), abdulhaim/LMRL-Gym (`lmrl`).
 """
 
@@ -13,10 +14,12 @@ from ilql.hyperparameters import Value, unknown
 CONVENTIONS: Mapping[str, Mapping[str, Value]] = {
     "reference": {
         "train.target_dropout": True,
+        "train.start": "pretrained",
         "train.polyak": 0.005,
         "train.weighting": "dialogue",
     },
     "trlx": {
+        "train.start": "pretrained",
         "train.target_trunk": False,
         "train.separate_policy": False,
         "train.rewards": "standardised",

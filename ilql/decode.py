@@ -151,6 +151,7 @@ class Speaker:
     ) -> None:
         self._language_model = actor.language_model.to(device).eval()
         self._critic, self._judge, self._condition = actor.critic, actor.judge, actor.condition
+        self._relative = actor.relative
         for part in (actor.critic, actor.judge):
             if isinstance(part, nn.Module):
                 part.to(device).eval()
@@ -363,6 +364,8 @@ class Speaker:
     def _choose(self, knobs: Knobs, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = self._language_model.get_output_embeddings()(self._last[0]).float()  # type: ignore[operator]
         q = None if self._critic is None else self._critic.minimum(self._last[1]).float()
+        if q is not None and self._relative:
+            q = q + logits.log_softmax(dim=-1)
         return choose(logits, q, self._writable, knobs, uniform)
 
 

@@ -160,6 +160,7 @@ class Actor:
         critic: Tilts every token; None where there is no advantage to add.
         online: Tilts in the critic's place where a manner asks for the network that does not lag.
         judge: Ranks whole utterances; None where nothing is ranked.
+        relative: Whether the critic's values are what is added to the language model's log-probabilities.
         condition: The embeddings, shape (..., D), that stand for the returns, shape (...), a policy is asked for; None
             where it is asked for none.
     """
@@ -168,6 +169,7 @@ class Actor:
     critic: TokenCritic | None = None
     online: TokenCritic | None = None
     judge: Judge | None = None
+    relative: bool = False
     condition: Callable[[Tensor], Tensor] | None = None
 
 

@@ -262,7 +262,8 @@ class ValueNetworks(nn.Module):
         seed: Seed of the heads' initial weights.
 
     Attributes:
-        behaviour: The behaviour policy, for methods whose values are relative to it; set by those.
+        behaviour: The behaviour policy, for methods whose values are made with it; set by those.
+        relative: Whether log π_β is to be added to the heads' values; set by those.
     """
 
     def __init__(
@@ -296,6 +297,7 @@ class ValueNetworks(nn.Module):
         self.online.requires_grad_(True)
         self.policy_head = None if policy is None else _free_head(policy)
         self.behaviour: Frozen | None = None
+        self.relative = False
 
     def train(self, mode: bool = True) -> ValueNetworks:
         """Training mode for the online networks, and for the target only if it is to drop out."""

@@ -38,7 +38,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True)
 class Loop:
-    """How a training is run; none of it decides the weights beyond rounding.
+    """How a training is run; none of it decides the weights beyond rounding, unless the networks drop out.
 
     Attributes:
         device: Where the networks are.

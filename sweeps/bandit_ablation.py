@@ -20,6 +20,7 @@ from ilql.tasks.bandit import Settings
 from sweeps.cli import run_command
 from sweeps.presets import Preset
 from sweeps.question import Question
+from sweeps.reporting import Against
 from sweeps.space import Grid
 from sweeps.work import Resources
 
@@ -69,7 +70,7 @@ QUESTION = Question(
     ),
     refine=("ilql",),
     held=("train.gamma", "train.cql_weight"),
-    against=(("ilql", "bc", {"train.tau": 0.7, "decode.beta": 2.0}),),
+    against=(Against("ilql", "bc", {"train.tau": 0.7, "decode.beta": 2.0}),),
     world=world,
 )
 

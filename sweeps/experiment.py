@@ -16,7 +16,7 @@ from sweeps.options import Options
 from sweeps.plan import Plan, make_plan
 from sweeps.progress import Progress
 from sweeps.provenance import package_folders
-from sweeps.question import Question, Sweep, any_trial, chosen_preset, make_sweep
+from sweeps.question import Question, Sweep, any_trial, chosen_preset, make_sweep, unreached
 from sweeps.reporting import files_to_show, print_report, write_sweep_report
 from sweeps.reward_report import write_reward_report
 from sweeps.schedule import Schedule, no_room
@@ -26,6 +26,9 @@ from sweeps.store import Store
 from sweeps.study import Study
 from sweeps.tracking import Mirror
 from sweeps.work import Resources
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it."""
 
 
 def run_question(question: Question, options: Options, say: Callable[[str], None]) -> int:
@@ -44,6 +47,8 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         say(f"preset {preset.name}; against the paper it changes")
         for line in preset.differences():
             say(f"  {line}")
+    for line in unreached(question, preset, options):
+        say(line)
     rewards = tuple(dict.fromkeys(options.rewards or (question.reward,)))
     if options.evaluation_reward is not None and (len(rewards) > 1 or options.transfer):
         raise ValueError(
@@ -66,9 +71,10 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         info = stack.enter_context(connect(ConnectOptions(packages=package_folders())))
         signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal for itself, and answers it by aborting
         for sweep in sweeps.values():
-            status = max(status, _run_sweep(question, sweep, options, store, info, say))
-            if status:
-                return status
+            ended = _run_sweep(question, sweep, options, store, info, say)
+            if ended is None or ended == INTERRUPTED:
+                return ended or 1
+            status = max(status, ended)
     if len(sweeps) > 1 or options.transfer:
         names = {reward: sweep.name for reward, sweep in sweeps.items()}
         paths, lines = write_reward_report(store, names, transfer=options.transfer)
@@ -79,8 +85,12 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
 
 def _run_sweep(
     question: Question, sweep: Sweep, options: Options, store: Store, info: ClusterInfo, say: Callable[[str], None]
-) -> int:
-    """Do what is missing of one sweep and print its table; returns the exit status."""
+) -> int | None:
+    """Do what is missing of one sweep and print its table.
+
+    Returns:
+        The exit status: 0, 1 if nothing has finished, `INTERRUPTED`; None if it could not be brought to its end.
+    """
     resume = f"the same command goes on from here: {shlex.join([*options.command])}"
     concurrent = places(info, sweep.resources, options.concurrent)
     say(f"sweep {sweep.name} on {info}, {concurrent} jobs at a time")
@@ -119,15 +129,15 @@ def _run_sweep(
         )
     except KeyboardInterrupt:
         say(f"stopped; nothing that was finished is lost, and {resume}")
-        return 130
+        return INTERRUPTED
     except StuckError as stuck:
         say(f"{stuck}; {resume}")
-        return 1
+        return None
     if schedule.halted is not None:
         raise StoreError(f"{schedule.halted}; {resume}")
     if not schedule.is_over:
         say(f"the sweep ended before its plan was done; {resume}")
-        return 1
+        return None
     _drop_stale(store, sweep.name, schedule.members)
     report, comparisons = write_sweep_report(store, sweep.name, question.against)
     if mirror is not None:

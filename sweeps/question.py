@@ -43,8 +43,7 @@ class Question:
         main: The arms that are run unless others are named; all of them if empty.
         refine: The arms whose trainings proposals vary unless others are named.
         held: Columns that proposals leave as the preset has them.
-        against: Comparisons: an arm, its baseline, and a cell of the arm, fixed beforehand, to show beside the chosen
-            one.
+        against: Comparisons to be stated under the table.
         world: The task's settings. Takes the world's name or None, whether there is data, and the preset.
     """
 
@@ -67,12 +66,12 @@ class Question:
                     settings(grid.method, "train", {dimension.column: end})  # a wrong range dies here
         for name in self.main:
             self.grid(name)
-        for arm, baseline, fixed in self.against:
-            self.grid(baseline)
-            known = known_columns([self.grid(arm).method])
-            for column in fixed:
-                if column not in known:
-                    raise KeyError(unknown(column, f"column of an {arm!r} trial", known))
+        for asked in self.against:
+            for arm, fixed in ((asked.arm, asked.fixed), (asked.baseline, asked.baseline_fixed or {})):
+                known = known_columns([self.grid(arm).method])
+                for column in fixed:
+                    if column not in known:
+                        raise KeyError(unknown(column, f"column of an {arm!r} trial", known))
 
     @property
     def arms(self) -> list[str]:
@@ -148,9 +147,13 @@ def chosen_preset(question: Question, options: Options) -> Preset:
         preset = preset.for_data()
     proposals = preset.proposals if options.proposals is None else options.proposals
     chosen = question.chosen(options)
-    searched = (
-        {d.column for grid in question.refined(options) for d in grid.space(question.held)} if proposals else set()
-    )
+    refined = question.refined(options)
+    arms = ", ".join(grid.arm for grid in chosen)
+    if (options.proposals or options.refine) and not refined:
+        raise ValueError(f"proposals must have a method to search, got {arms}; --refine names one that has a space")
+    if options.convention is not None and not any(grid.method in CONVENTIONAL for grid in chosen):
+        raise ValueError(f"--convention is about {', '.join(CONVENTIONAL)}, got {arms}")
+    searched = {d.column for grid in refined for d in grid.space(question.held)} if proposals else set()
     known = known_columns([grid.method for grid in question.grids])
     known += [f"behaviour.{f.name}" for f in dataclasses.fields(preset.behaviour)]
     base: dict[str, Value] = dict(preset.base)
@@ -165,7 +168,6 @@ def chosen_preset(question: Question, options: Options) -> Preset:
         elif column in searched:
             raise ValueError(f"--set may not fix a column that proposals vary, got {column}; --trials 0 makes none")
         elif not any(_reaches(preset, grid, column) for grid in chosen):
-            arms = ", ".join(grid.arm for grid in chosen)
             raise ValueError(
                 f"--set must fix a column that a method which is run takes from the preset, got {column} with {arms}; "
                 "how cloning is trained is set with behaviour.*"
@@ -293,6 +295,18 @@ def _reaches(preset: Preset, grid: Grid, column: str) -> bool:
     """True if the grid's method has the column, and from the base: a cloning's settings are the behaviour policy's."""
     cloned = not method_named(grid.method).needs_behaviour and column in _cloning(preset)
     return column in known_columns([grid.method]) and not cloned
+
+
+def unreached(question: Question, preset: Preset, options: Options) -> list[str]:
+    """One line for each column of `--set` that some of the arms have and do not take from it."""
+    lines = []
+    for column in options.columns:
+        own = [grid for grid in question.chosen(options) if column in known_columns([grid.method])]
+        kept = [grid.arm for grid in own if not _reaches(preset, grid, column)]
+        if kept:
+            cloned = f"behaviour.{column.removeprefix('train.')}"
+            lines.append(f"{column} is the behaviour policy's for {', '.join(kept)}: --set {cloned} sets it there")
+    return lines
 
 
 def _check_distinct(setting: Setting, design: Sequence[Training]) -> None:

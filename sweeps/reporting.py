@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
 
 from analysis.ablation import Mode
-from analysis.cells import cells_of
-from analysis.comparison import Comparison, compare_methods, comparison_markdown
+from analysis.cells import Cell, cells_of
+from analysis.comparison import Comparison, cells_with, compare_chosen, compare_fixed, comparison_markdown
 from analysis.published import beside_published
 from analysis.render import to_markdown
 from analysis.report import Report, write_report
@@ -17,8 +17,22 @@ from analysis.runs import RunTable
 from ilql.hyperparameters import unknown
 from sweeps.store import Store
 
-Against: TypeAlias = tuple[str, str, Mapping[str, float]]
-"""An arm, the baseline it is held against, and a fixed cell of the arm: `("ilql", "bc", {"train.tau": .8})`."""
+
+@dataclass(frozen=True)
+class Against:
+    """A comparison that a question asks for.
+
+    Attributes:
+        arm: Who is hoped to be better.
+        baseline: Whom it is held against.
+        fixed: Columns of one cell of the arm, fixed beforehand, to show beside the cell chosen on the tune scenes.
+        baseline_fixed: The same of the baseline; None takes the arm's, as far as the baseline has such a cell.
+    """
+
+    arm: str
+    baseline: str
+    fixed: Mapping[str, str | int | float | bool]
+    baseline_fixed: Mapping[str, str | int | float | bool] | None = None
 
 
 def write_sweep_report(
@@ -46,9 +60,10 @@ def write_sweep_report(
     columns = ["episode_seed", "scene", "return", "turns"]
     by_arm = runs.with_columns(runs["arm"].alias("method"))
     table = RunTable(by_arm, store.episodes(finished, columns=columns if finished else None))
-    made = [_comparisons(table, *asked) for asked in against]
+    cells = cells_of(table)
+    made = [comparisons_of(cells, asked) for asked in against]
     comparisons = tuple(comparison for found, _ in made for comparison in found)
-    missing = [line for _, line in made if line is not None]
+    missing = [line for _, lines in made for line in lines]
     store.compact()
     folder = store.folder / "reports" / sweep
     report = write_report(table, folder, mode=mode, comparisons=comparisons)
@@ -56,20 +71,29 @@ def write_sweep_report(
     return report, comparisons
 
 
-def _comparisons(
-    table: RunTable, method: str, baseline: str, fixed: Mapping[str, float]
-) -> tuple[tuple[Comparison, ...], str | None]:
-    """The comparisons a question asks for, as far as their cells have finished runs; else a line saying why not."""
-    cells = [cell for cell in cells_of(table) if cell.seeds]
-    if not {method, baseline} <= {cell.method for cell in cells}:
-        return (), None
-    planned = any(
-        cell.method == method and all(cell.hyperparameters.get(c) == v for c, v in fixed.items()) for cell in cells
-    )
-    try:
-        return compare_methods(cells_of(table), method, baseline, fixed=fixed if planned else None), None
-    except ValueError as error:  # no cell has a tune score yet, or several are at the fixed point
-        return (), f"no comparison of {method} and {baseline}: {error}"
+def comparisons_of(cells: Sequence[Cell], asked: Against) -> tuple[list[Comparison], list[str]]:
+    """What is asked for, as far as its cells have finished runs, and a line for each part that cannot be said.
+
+    Nothing is said of arms that the sweep does not run, and no pair of cells twice.
+    """
+    arm, baseline = asked.arm, asked.baseline
+    if not {arm, baseline} <= {cell.method for cell in cells}:
+        return [], []
+    wanted: list[Callable[[], Comparison]] = [lambda: compare_chosen(cells, arm, baseline)]
+    if cells_with([cell for cell in cells if cell.method == arm], asked.fixed):
+        fixed = asked.baseline_fixed
+        wanted.append(lambda: compare_fixed(cells, arm, baseline, asked.fixed, baseline_fixed=fixed))
+    found: list[Comparison] = []
+    missing: list[str] = []
+    for make in wanted:
+        try:
+            comparison = make()
+        except ValueError as error:  # a run has failed, none has a tune score yet, or several are at the fixed point
+            missing.append(f"no comparison of {arm} and {baseline}: {error}")
+            continue
+        if comparison.pair not in [other.pair for other in found]:
+            found.append(comparison)
+    return found, list(dict.fromkeys(missing))
 
 
 def files_to_show(report: Report) -> list[Path]:

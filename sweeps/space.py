@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
 
 BAGS = ("train", "decode")
+
+Derived: TypeAlias = Callable[[Mapping[str, Value]], Value]
+"""Makes a column's value from those of the base settings."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,13 @@ class Grid:
         method: The method's name.
         columns: Values by column, such as `train.tau` or `decode.beta`.
         variant: The name of the arm, where it is not the method's plain one.
-        switch: The values that make a variant what it is; proposals leave them alone.
+        switch: The values that make a variant what it is, or what makes them; proposals leave them alone.
     """
 
     method: str
     columns: Mapping[str, Sequence[Value]]
     variant: str | None = None
-    switch: Mapping[str, Value] = field(default_factory=dict)
+    switch: Mapping[str, Value | Derived] = field(default_factory=dict)
 
     @property
     def arm(self) -> str:
@@ -101,7 +104,8 @@ class Grid:
         for bag, kind in (("train", method.train), ("decode", method.decode)):
             known = column_names(kind, bag)
             fixed = {name: value for name, value in base.items() if name in known}
-            every = {**self.columns, **{name: (value,) for name, value in self.switch.items()}}
+            switch = {name: value(base) if callable(value) else value for name, value in self.switch.items()}
+            every = {**self.columns, **{name: (value,) for name, value in switch.items()}}
             varied = {name: values for name, values in every.items() if name.startswith(f"{bag}.")}
             bags[bag] = [
                 fixed | dict(zip(varied, combination, strict=True))

@@ -23,6 +23,7 @@ from ilql.tasks.visdial.settings import Settings
 from sweeps.cli import run_command
 from sweeps.presets import Preset
 from sweeps.question import Question
+from sweeps.reporting import Against
 from sweeps.space import Grid
 from sweeps.visdial_presets import PRESETS
 
@@ -50,7 +51,7 @@ QUESTION = Question(
         Grid("ilql", {"train.tau": (0.7, 0.8, 0.9), "decode.beta": BETAS}),
         Grid("cql", {"train.cql_weight": (0.1, 1.0, 10.0), "decode.beta": WITHOUT_MODEL_TOO}),
         Grid("psi", {"train.reward_scale": (0.1, 1.0, 10.0), "decode.beta": WITHOUT_MODEL_TOO}),
-        Grid("awr", {"train.awr_beta": BETAS}),
+        Grid("awr", {"train.tau": (0.8,), "train.awr_beta": BETAS}),
         Grid("decision_transformer", {"decode.target_return": tuple(float(target) for target in range(-11, 1))}),
         Grid("utterance_ilql", {"train.tau": (0.5, 0.7, 0.8, 0.9), "decode.candidates": CANDIDATES}),
         Grid("ilql", {"train.tau": (0.7,), "decode.beta": (math.inf,)}, variant="ilql_without_lm"),
@@ -60,7 +61,7 @@ QUESTION = Question(
     ),
     main=("bc", "filtered_bc", "sarsa", "ilql", "cql", "psi", "awr", "decision_transformer"),
     refine=("ilql",),
-    against=(("ilql", "bc", {"train.tau": 0.8, "decode.beta": 8.0}),),
+    against=(Against("ilql", "bc", {"train.tau": 0.8, "decode.beta": 8.0}),),
     world=world,
 )
 

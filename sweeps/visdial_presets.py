@@ -64,10 +64,7 @@ LAPTOP = Preset(
         "train.max_tokens": 256,
         "decode.max_new_tokens": 20,
     },
-    methods={
-        "chai": {"train.proposal_tokens": 20, "train.steps": 4000},
-        "psi": {"train.polyak": 0.005},  # at .3 its soft value runs away; see there
-    },
+    methods={"chai": {"train.proposal_tokens": 20, "train.steps": 4000}},
     with_data={"vocabulary": 2048},
     tune_episodes=128,
     report_episodes=256,
@@ -91,6 +88,13 @@ PAPER_SIZE = Preset(
         "train.start": "pretrained",
         "train.max_tokens": 1024,
         "decode.max_new_tokens": 40,
+    },
+    methods={
+        "cql": {"train.learning_rate": 1e-4},
+        "utterance_ilql": {"train.learning_rate": 1e-4},
+        "chai": {"train.batch_size": 16, "train.steps": 114_688},
+        "decision_transformer": {"train.batch_size": 64},
+        "psi": {"decode.max_new_tokens": 10},
     },
     tune_episodes=1024,
     report_episodes=1024,

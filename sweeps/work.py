@@ -53,13 +53,16 @@ EPISODES_WITH_ADVANTAGES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a job may use. Not part of any key: it does not decide the numbers.
+    """What a job may use. Not part of any key: beyond rounding it decides no number, but for one exception.
+
+    Where networks drop out, what is dropped depends on how a batch is cut into workers and micro-batches, as it does on
+    a seed. A training's record says how it was cut.
 
     Attributes:
         workers: Processes that train together.
         gpus_per_worker: GPUs each of them is given.
         ray_train: Train in a Ray Train worker group even with one worker on a CPU.
-        micro_batch: Dialogues per forward pass, for memory; 0 takes a worker's share whole.
+        micro_batch: Dialogues per forward pass, for memory and less padding; 0 takes a worker's share whole.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between points of the curve.
     """
@@ -103,7 +106,7 @@ class Job:
 
 
 class MachineFault(RuntimeError):  # noqa: N818  a fault is whose it was, as in cluster.faults
-    """A machine failed under a worker group more often than it may."""
+    """A machine failed under work of ours that ran elsewhere."""
 
 
 Tell = Callable[[Mapping[str, float]], None]
@@ -118,7 +121,7 @@ def run_job(job: Job, tell: Tell) -> str:
     """
     try:
         return _run(job, tell)
-    except (MachineFault, MemoryError, torch.OutOfMemoryError):
+    except MachineFault:
         raise
     except Exception as error:
         fault = classify(error)
@@ -144,6 +147,8 @@ def _run(job: Job, tell: Tell) -> str:
         if job.resources.gpus_per_worker > 0:
             cells = (job.store, tuple(trial.to_json() for trial in block))
             done = call(evaluate_cells, cells, cpus=1.0, gpus=job.resources.gpus_per_worker)
+            if isinstance(done, Fault) and done.owner == "machine":
+                raise MachineFault(str(done))
             if isinstance(done, Fault):
                 _record_failures(store, block, str(done))
         else:
@@ -191,7 +196,8 @@ def _train(store: Store, spec: TrialSpec, job: Job, tell: Tell) -> bool:
         "train_seconds": time.monotonic() - clock,
         "metrics": dict(result.metrics),
     }
-    _record_training(store, spec, outcome, started)
+    cut = {"workers": job.resources.workers, "micro_batch": job.resources.micro_batch}
+    _record_training(store, spec, outcome | cut, started)
     shutil.rmtree(store.scratch("group", spec.weights_id), ignore_errors=True)
     if not finished:
         drop_trajectory(store, spec)  # what failed by its own fault would fail from there again

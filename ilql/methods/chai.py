@@ -3,16 +3,17 @@
 A feature φ(s, a) is the mean of the language model's last hidden states over the conversation up to the end of
 utterance a. With ã_j the n utterances drawn from the model in each state, once, before training:
     L_Q   = Σ_i mean (r + γ (1 − terminal) max_j min_i Q̄_i(s', ã_j) − Q_i(s, a))²
-    L_CQL = Σ_i mean (log[(1/2n) Σ_j exp(Q_i(s, x_j) − log p(x_j))] − Q_i(s, a))
-where the 2n points x_j are the n proposals, with the model's log-probabilities, and n features drawn uniformly from
-[−1, 1]^D, of log-density −D log 2. The policy says the proposal with the highest Q̄.
+    L_CQL = Σ_i mean (log[(1/n) Σ_j exp(Q_i(s, ã_j) − log p(ã_j))] − Q_i(s, a))
+with p the model's probability of an utterance. The policy says the proposal with the highest Q̄.
 Source: Verma et al. 2022 (arXiv 2204.08426); as the baseline "CHAI" of Snell et al. 2022 (arXiv 2206.11871), and its
 public implementation (Sea-Snell/Implicit-Language-Q-Learning, models/chai_model.py).
 
 Differences from the public implementation:
 1. While acting, features are means, as in training; there they are sums, a hundred times larger.
-2. The conservative term has the true uniform density, −D log 2 instead of −log 2D, and the mean over 2n points outside
-   the exponent instead of a division by 2n inside it. In a wide model the uniform points then carry almost all of it.
+2. The conservative term is over the proposals. There, n features drawn uniformly from [−1, 1]^D are added to them
+   (`uniform_points`), with a density over features beside probabilities of utterances, as −log 2D; and the division by
+   2n is inside the exponent. With the true density, −D log 2, they carry all of the term's gradient but 1e-16 at
+   D = 96, so that it would lower values of features that nobody says, and none that is ranked.
 3. Where a recording was cut off, its last utterance has no known next state and is left out; there it counts as an end.
 """
 
@@ -54,6 +55,9 @@ class Train(Training):
     )
     proposals: int = hyper(5, AT_LEAST_ONE, meaning="utterances drawn in every state of the data before training")
     proposal_tokens: int = hyper(40, AT_LEAST_ONE, meaning="longest utterance drawn, in tokens, its end token included")
+    uniform_points: bool = hyper(
+        False, meaning="whether the conservative term is also over as many features drawn uniformly"
+    )
     polyak: float = hyper(0.005, SHARE, meaning="share of the online weights that the target takes when it is renewed")
     target_every: int = hyper(1, AT_LEAST_ONE, meaning="optimiser steps between renewals of the target")
 
@@ -135,9 +139,11 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     parts = {"td": td, "q_mean": masked_mean(q[0], mask)}
     total = td
     if train.cql_weight > 0:
-        uniform = torch.rand(drawn.shape, device=device) * 2 - 1
-        log_uniform = torch.full_like(log_probability, -drawn.shape[-1] * math.log(2))
-        points, density = torch.cat([drawn, uniform], dim=1), torch.cat([log_probability, log_uniform], dim=1)
+        points, density = drawn, log_probability
+        if train.uniform_points:
+            uniform = torch.rand(drawn.shape, device=device) * 2 - 1
+            log_uniform = torch.full_like(log_probability, -drawn.shape[-1] * math.log(2))
+            points, density = torch.cat([drawn, uniform], dim=1), torch.cat([log_probability, log_uniform], dim=1)
         proposed = [head_(points).squeeze(-1) for head_ in module.online]
         parts["conservative"] = candidate_loss(q, proposed, density, mask)
         total = total + train.cql_weight * parts["conservative"]
@@ -163,7 +169,7 @@ def proposals(train: Train) -> Proposals:
 METHOD = Method(
     name="chai",
     title="CHAI",
-    version=1,
+    version=2,
     losses=("td", "candidates"),
     train=Train,
     decode=Decode,

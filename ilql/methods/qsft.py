@@ -9,7 +9,8 @@ sum to at least −R, so Q on [0, 1] is 1 + Q/R: the target above is that map ap
 The policy that acts is softmax(log π_β + β p̄).
 Source: Hong et al. 2024 (arXiv 2411.05193).
 
-What is ours, where the paper leaves it open: the map to [0, 1], the support of the maximum, the clip of the ratio at 1.
+What is ours, where the paper leaves it open: the map to [0, 1], the support of the maximum, the clip of the ratio at 1,
+and that the target p̄ tilts, as it does for the other methods here, where the paper writes p.
 """
 
 from __future__ import annotations

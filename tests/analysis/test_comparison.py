@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from analysis.cells import cells_of
-from analysis.comparison import cell_at, chosen_on_tune, compare, compare_methods, comparison_markdown
+from analysis.comparison import cell_at, chosen_on_tune, compare, compare_chosen, compare_fixed, comparison_markdown
 from analysis.runs import RunTable
 
 Make = Callable[..., Any]
@@ -127,9 +127,42 @@ def test_a_cell_is_not_compared_with_itself(run: Make, make_table: Make) -> None
 
 
 def test_methods_are_compared_at_the_chosen_and_at_the_fixed_cell(sweep: RunTable) -> None:
-    chosen, fixed = compare_methods(cells_of(sweep), "ilql", "bc", fixed={"train.tau": 0.7, "decode.beta": 4.0})
-    assert chosen.first.chosen == "best on the tune scenes"
+    cells = cells_of(sweep)
+    chosen = compare_chosen(cells, "ilql", "bc")
+    fixed = compare_fixed(cells, "ilql", "bc", {"train.tau": 0.7, "decode.beta": 4.0})
+    assert (chosen.first.chosen, chosen.second.chosen) == ("best on the tune scenes",) * 2
     assert (fixed.first.chosen, fixed.first.setting) == ("fixed beforehand", "τ 0.7, γ 0.99, β 4")
+    assert fixed.second.chosen == "best on the tune scenes"  # cloning has no τ that could be fixed
     assert chosen.ratio_with_seeds is not None
     assert chosen.ratio_with_seeds > 2
     assert len(chosen.first.seeds) == 3
+
+
+class TestFixedBaselines:
+    """ILQL is held against CQL, each of which has cells at β 4 and at β 8."""
+
+    @pytest.fixture
+    def runs(self, run: Make) -> dict[tuple[str, float], Any]:
+        scores = {("ilql", 4.0): 3.0, ("ilql", 8.0): 2.0, ("cql", 4.0): 1.0, ("cql", 8.0): 1.5}
+        return {
+            (method, beta): run(method, [score, score], {"decode.beta": beta})
+            for (method, beta), score in scores.items()
+        }
+
+    def test_both_stand_at_the_same_values(self, runs: dict[Any, Any], make_table: Make) -> None:
+        cells = cells_of(make_table(*runs.values()))
+        assert compare_fixed(cells, "ilql", "cql", {"decode.beta": 4.0}).score.value == pytest.approx(3.0 - 1.0)
+
+    def test_the_baseline_may_be_fixed_elsewhere(self, runs: dict[Any, Any], make_table: Make) -> None:
+        cells = cells_of(make_table(*runs.values()))
+        found = compare_fixed(cells, "ilql", "cql", {"decode.beta": 4.0}, baseline_fixed={"decode.beta": 8.0})
+        assert found.score.value == pytest.approx(3.0 - 1.5)
+        assert found.second.chosen == "fixed beforehand"
+
+    def test_a_baseline_that_failed_there_is_not_replaced(
+        self, runs: dict[Any, Any], run: Make, make_table: Make
+    ) -> None:
+        runs["cql", 4.0] = run("cql", setting={"decode.beta": 4.0}, status="failed")
+        cells = cells_of(make_table(*runs.values()))
+        with pytest.raises(ValueError, match="exactly one finished cell of 'cql' must have decode.beta = 4, got 0"):
+            compare_fixed(cells, "ilql", "cql", {"decode.beta": 4.0})

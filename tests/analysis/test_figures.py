@@ -14,7 +14,7 @@ import pytest
 from analysis import figures
 from analysis.ablation import ablation_table
 from analysis.cells import cells_of
-from analysis.comparison import compare_methods
+from analysis.comparison import compare_chosen
 from analysis.figure_data import LABEL_SHARE, beta_curves, has_grid, heat_map, score_by_cell
 from analysis.labels import METHOD_LABELS, in_order, setting_label, value_label
 from analysis.report import write_report
@@ -169,7 +169,7 @@ def test_the_points_drawn_are_the_scores_with_their_errors(grid: RunTable) -> No
 
 
 def test_a_report_page_needs_no_other_file(sweep: RunTable, tmp_path: Path) -> None:
-    comparisons = compare_methods(cells_of(sweep), "ilql", "bc")
+    comparisons = (compare_chosen(cells_of(sweep), "ilql", "bc"),)
     report = write_report(sweep, tmp_path, comparisons=comparisons, static_formats=())
     assert report.notes == ()
     assert [path.relative_to(tmp_path).as_posix() for path in report.paths] == [

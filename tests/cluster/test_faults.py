@@ -7,6 +7,7 @@ import errno
 import pytest
 import ray.exceptions
 import ray.train
+import torch
 
 from cluster.faults import REASON_LENGTH, Fault, classify
 
@@ -24,6 +25,8 @@ ECHO = RuntimeError("[gloo/transport/tcp/pair.cc:554] Connection closed by peer 
         ray.exceptions.OutOfMemoryError("killed by the memory monitor"),  # type: ignore[no-untyped-call]
         ray.exceptions.ObjectLostError("ab" * 28, None, ""),
         OSError(errno.ENOSPC, "No space left on device"),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
     ],
 )
 def test_what_was_lost_is_the_machines_fault(error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -60,6 +61,8 @@ def naive(
         tokens = torch.tensor([ids + said])
         base: Tensor = actor.language_model(tokens).logits[0, -1]
         q = actor.critic.minimum(actor.critic.trunk(tokens).last_hidden_state[0, -1])
+        if actor.relative:
+            q = q + base.log_softmax(-1)
         base = base.masked_fill(unwritable, -torch.inf).log_softmax(-1)
         score = q.masked_fill(unwritable, -torch.inf) if math.isinf(beta) else (base + beta * q).log_softmax(-1)
         token = int(score.argmax())
@@ -71,17 +74,19 @@ def naive(
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("beta", [0.0, 2.0, math.inf])
+@pytest.mark.parametrize("relative", [False, True])
 def test_greedy_speaking_is_that_of_an_uncached_model_over_several_turns(
-    actors: dict[str, Actor], tokenizer: Tokenizer, family: str, beta: float
+    actors: dict[str, Actor], tokenizer: Tokenizer, family: str, beta: float, relative: bool
 ) -> None:
-    speaker = Speaker(actors[family], tokenizer, slots=2, device=CPU)
+    actor = dataclasses.replace(actors[family], relative=relative)
+    speaker = Speaker(actor, tokenizer, slots=2, device=CPU)
     conversation: list[int] = []
     kinds = set()
     for turn in range(6):
         speaker.hear(1, heard(tokenizer, turn))
         conversation += heard(tokenizer, turn)
         utterance = speaker.speak([voice(1, beta=beta)])[0]
-        tokens, ratio = naive(actors[family], tokenizer, conversation, beta=beta, limit=GREEDY.max_new_tokens)
+        tokens, ratio = naive(actor, tokenizer, conversation, beta=beta, limit=GREEDY.max_new_tokens)
         assert utterance.tokens == tokens
         assert utterance.log_ratio == pytest.approx(ratio, abs=1e-3)
         conversation += [*tokens] if utterance.finished else [*tokens, tokenizer.structural("eoa")]

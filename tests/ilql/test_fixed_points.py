@@ -230,31 +230,54 @@ def test_cqls_term_lowers_what_was_not_said_below_what_was(bandit: World) -> Non
     assert bandit.q(module, first, "b") > bandit.q(module, first, "a") > 2 + bandit.q(module, first, "pull")
 
 
-def test_psis_value_is_the_soft_one(bandit: World) -> None:
-    settings = psi.Train(gamma=1.0, polyak=0.5)
-    module = bandit.values(psi.METHOD, settings, fill=-20.0)  # unheard tokens have no share in the soft value
+# With `begin="random"` the heads are Ψ, and tokens unheard keep a share in every soft value: -20 leaves them none.
+BEGINNINGS = pytest.mark.parametrize(("begin", "fill"), [("policy", 0.0), ("random", -20.0)])
+
+
+def psi_of(world: World, module: ValueNetworks, state: int, text: str) -> float:
+    """Give Ψ̄ of a letter: the heads' value, and log π_β if they add to that."""
+    with torch.no_grad():
+        log_pi = world.behaviour.rows(world.one_hot(state)).log_softmax(-1)[world.letter(text)].item()
+    return world.q(module, state, text) + (log_pi if module.relative else 0.0)
+
+
+@BEGINNINGS
+def test_psis_value_is_the_soft_one(bandit: World, begin: str, fill: float) -> None:
+    module = bandit.values(psi.METHOD, psi.Train(gamma=1.0, polyak=0.5, begin=begin), fill=fill)
     first = bandit.state()
     # The end has log π = 0, so Ψ(end | a) = 0 and Ψ(end | b) = 1, each its state's soft value. The letters have log ½:
     # Ψ(a) = log ½ and Ψ(b) = log ½ + 1, with the soft value log ½(1 + e).
-    assert bandit.q(module, first, "a") == pytest.approx(-math.log(2), abs=0.01)
-    assert bandit.q(module, first, "b") == pytest.approx(1 - math.log(2), abs=0.01)
+    assert psi_of(bandit, module, first, "a") == pytest.approx(-math.log(2), abs=0.01)
+    assert psi_of(bandit, module, first, "b") == pytest.approx(1 - math.log(2), abs=0.01)
     advantages = psi.advantages(module, collate(bandit.sequences, pad=bandit.pad))
     assert advantages[1, 0].item() == pytest.approx(-math.log(1 + math.exp(-1)), abs=0.01)  # log sigmoid(1)
 
 
-def test_psis_reward_scale_divides_the_reward(bandit: World) -> None:
-    module = bandit.values(psi.METHOD, psi.Train(gamma=1.0, polyak=0.5, reward_scale=4.0), fill=-20.0)
+@BEGINNINGS
+def test_psis_reward_scale_divides_the_reward(bandit: World, begin: str, fill: float) -> None:
+    settings = psi.Train(gamma=1.0, polyak=0.5, reward_scale=4.0, begin=begin)
+    module = bandit.values(psi.METHOD, settings, fill=fill)
     first = bandit.state()
     assert bandit.q(module, first, "b") - bandit.q(module, first, "a") == pytest.approx(0.25, abs=0.01)
 
 
-def test_psis_soft_values_go_two_steps_back(two_steps: World) -> None:
-    settings = psi.Train(gamma=0.5, polyak=0.5, reward_scale=4.0)
-    module = two_steps.values(psi.METHOD, settings, fill=-20.0)
+@BEGINNINGS
+def test_psis_soft_values_go_two_steps_back(two_steps: World, begin: str, fill: float) -> None:
+    settings = psi.Train(gamma=0.5, polyak=0.5, reward_scale=4.0, begin=begin)
+    module = two_steps.values(psi.METHOD, settings, fill=fill)
     # Rewards are 2/4 and 16/4. Second choice: Ψ(a) = log ½ + 0 and Ψ(b) = log ½ + ½ · 4; its soft value
     # log ½(1 + e²). First choice: Ψ(a) = log ½ + ½ · ½ · that, and Ψ(b) = log ½ + ½ · ½.
     soft = math.log((1 + math.exp(2)) / 2)
-    assert_first_choice(two_steps, module, a=soft / 4 - math.log(2), b=0.25 - math.log(2))
+    first = two_steps.state()
+    assert psi_of(two_steps, module, first, "a") == pytest.approx(soft / 4 - math.log(2), abs=0.02)
+    assert psi_of(two_steps, module, first, "b") == pytest.approx(0.25 - math.log(2), abs=0.02)
+
+
+def test_psi_that_begins_at_random_is_worth_the_log_of_the_vocabulary_too_much(bandit: World) -> None:
+    module = bandit.values(psi.METHOD, psi.Train(gamma=1.0, polyak=0.5, begin="random"), fill=0.0)
+    # Before the end the V - 1 tokens unheard stay at 0: the soft value is log(V - 1 + e^r), not r. At the choice V - 2
+    # tokens are unheard, and Ψ(a) = log ½ + log(V - 1 + 1).
+    assert bandit.q(module, bandit.state(), "a") == pytest.approx(math.log(bandit.tokenizer.size / 2), abs=0.01)
 
 
 @pytest.mark.parametrize(("clip", "odds"), [(100.0, math.exp(2.0)), (1.0, math.exp(2.0 * 0.7))])

@@ -50,6 +50,7 @@ class Seen:
         q: For every head and action, Q of every token.
         target: For every state, Q̄ of every token: the smaller of the target heads.
         log_pi: For every action, the behaviour policy's log π of the token taken.
+        log_pis: For every state, its log π of every token.
         taken: The tokens taken.
         rewards: Theirs.
         ended: Whether the world ended it.
@@ -60,6 +61,7 @@ class Seen:
     q: list[list[list[float]]]
     target: list[list[float]]
     log_pi: list[float]
+    log_pis: list[list[float]]
     taken: list[int]
     rewards: list[float]
     ended: bool
@@ -89,6 +91,7 @@ def see(module: ValueNetworks, behaviour: nn.Module, s: TokenSequence) -> Seen:
         [head(online[places]).tolist() for head in module.online.q_heads],
         torch.stack(heads).amin(0).tolist() if heads[0].shape[-1] > 1 else [],
         [float(log_pi[p, u]) for p, u in zip(s.action_positions, taken, strict=True)],
+        log_pi[states].tolist(),
         taken,
         s.rewards.tolist(),
         s.ended,
@@ -138,9 +141,12 @@ def plain_cql(d: Seen, k: int, hp: Any) -> float:
 
 
 def plain_psi(d: Seen, k: int, hp: Any) -> float:
-    soft = math.log(math.fsum(math.exp(x) for x in d.target[k + 1])) if d.goes_on(k) else 0.0
+    """Ψ is the heads' value, and log π is added to it unless they begin at random."""
+    added = hp.begin == "policy"
+    nexts = [x + added * log_p for x, log_p in zip(d.target[k + 1], d.log_pis[k + 1], strict=True)]
+    soft = math.log(math.fsum(math.exp(x) for x in nexts)) if d.goes_on(k) else 0.0
     goal = hp.gamma * soft + d.rewards[k] / hp.reward_scale + d.log_pi[k]
-    errors = [abs(goal - head[k][d.taken[k]]) for head in d.q]
+    errors = [abs(goal - head[k][d.taken[k]] - added * d.log_pi[k]) for head in d.q]
     return math.fsum(0.5 * e**2 if e <= 1 else e - 0.5 for e in errors)
 
 
@@ -210,6 +216,7 @@ SETTINGS: dict[str, tuple[Method, Any]] = {
     "mc_returns": (mc_returns.METHOD, mc_returns.Train(tau=0.7, gamma=0.9, cql_weight=0.1)),
     "cql": (cql.METHOD, cql.Train(gamma=0.9, cql_weight=0.5)),
     "psi": (psi.METHOD, psi.Train(gamma=0.9, reward_scale=0.5)),
+    "psi with heads at random": (psi.METHOD, psi.Train(gamma=0.9, reward_scale=0.5, begin="random")),
 }
 
 

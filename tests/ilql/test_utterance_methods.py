@@ -155,13 +155,34 @@ class TestChai:
     def test_its_conservative_draws_follow_torchs_generator(
         self, sequences: list[TokenSequence], batch: TokenBatch, language_model: Callable[..., nn.Module]
     ) -> None:
-        hp = chai.Train(cql_weight=1.0)
+        hp = chai.Train(cql_weight=1.0, uniform_points=True)
         module, losses = heads_on(drawn_for(sequences), hp, language_model()), []
         for seed in (1, 1, 2):
             torch.manual_seed(seed)
             losses.append(chai.loss(module, batch, dialogue_weights(chai.METHOD.counts(batch)), hp).total.item())
         assert losses[0] == losses[1]
         assert losses[0] != losses[2]
+
+    def test_its_conservative_term_lowers_what_was_drawn(
+        self, sequences: list[TokenSequence], batch: TokenBatch, language_model: Callable[..., nn.Module]
+    ) -> None:
+        hp = chai.Train(cql_weight=1000.0)
+        module = heads_on(drawn_for(sequences), hp, language_model())
+        assert isinstance(module, chai.FeatureHeads)
+        drawn = torch.as_tensor(module.candidates.drawn[:], dtype=torch.float32).flatten(0, 1)
+        taken = torch.as_tensor(module.candidates.taken[:], dtype=torch.float32)
+
+        def gap() -> float:
+            values = [head(drawn).mean() - head(taken).mean() for head in module.online]
+            return float(torch.stack(values).mean())
+
+        before = gap()
+        chai.loss(module, batch, dialogue_weights(chai.METHOD.counts(batch)), hp).total.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for parameter in module.online.parameters():
+                assert parameter.grad is not None
+                parameter.sub_(1e-6 * parameter.grad)
+        assert gap() < before
 
     def test_its_judge_reads_the_mean_feature_with_the_target_heads(
         self, sequences: list[TokenSequence], language_model: Callable[..., nn.Module]

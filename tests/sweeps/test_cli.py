@@ -148,6 +148,17 @@ def test_show_prints_the_preset_as_it_would_be_used(capsys: pytest.CaptureFixtur
     assert not (tmp_path / "no").exists()
 
 
+def test_who_does_not_take_a_column_that_is_set_is_said(
+    copied: BanditSweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--plan", "--methods", "bc,ilql", "--set", "train.weight_decay=0.5", "--set", "train.polyak=0.5")
+    assert ask("--store", str(copied.store.folder), *asked) == 0
+    said = capsys.readouterr().out.splitlines()
+    line = "train.weight_decay is the behaviour policy's for bc: --set behaviour.weight_decay sets it there"
+    assert said.count(line) == 1
+    assert not any("polyak is" in each for each in said)  # cloning has none
+
+
 def test_recorded_dialogues_have_sizes_of_their_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     shown = {}
     for name, more in (
@@ -158,7 +169,7 @@ def test_recorded_dialogues_have_sizes_of_their_own(capsys: pytest.CaptureFixtur
         assert cli.main(["run", "visdial", "--preset", "laptop", "--show", "--store", str(tmp_path / "no"), *more]) == 0
         preset = json.loads(capsys.readouterr().out)
         shown[name] = preset["vocabulary"], preset["base"]["train.steps"]
-    assert shown == {"without": (512, 500), "with": (2048, 1000), "set": (2048, 7)}
+    assert shown == {"without": (512, 500), "with": (2048, 500), "set": (2048, 7)}
 
 
 def test_every_ablation_of_the_folder_is_a_question() -> None:
@@ -176,6 +187,15 @@ def test_every_ablation_of_the_folder_is_a_question() -> None:
         (("--refine", "iqll"), "error: 'iqll' is no method of a bandit sweep; known: ilql, "),
         (("--refine", "sarsa", "--methods", "ilql"), "error: --refine must name arms that are run, got 'sarsa'; "),
         (("--refine", "bc"), "error: a method that is refined must declare where to search, 'bc' declares nothing"),
+        (
+            ("--trials", "4", "--methods", "bc"),
+            "error: proposals must have a method to search, got bc; --refine names ",
+        ),
+        (("--refine", "all", "--methods", "bc"), "error: proposals must have a method to search, got bc; --refine na"),
+        (
+            ("--convention", "trlx", "--methods", "bc"),
+            "error: --convention is about ilql, sarsa, mc_returns, cql, got bc",
+        ),
         (("--convention", "trxl"), "error: 'trxl' is no convention; known: trlx, "),
         (("--rewards", "standard,yn"), "error: 'yn' is no reward of bandit; known: standard"),
         (("--reward", "stndard"), "error: 'stndard' is no reward of bandit; known: standard"),
