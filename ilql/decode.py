@@ -38,6 +38,9 @@ VERSION = 2
 CHUNK = 16
 """New tokens per hearing pass."""
 
+BLOCK = 32
+"""Cache columns are read in blocks of so many, up to the last that a pass needs. A column that is masked adds an exact
+zero, and whole blocks of them leave the order of every sum as it is: no bit moves with the length of other slots."""
 
 LANGUAGE_MODEL, READER = slice(0, 1), slice(-1, None)
 """Of a speaker's transformers the first speaks; the last reads what a judge judges by. They may be one."""
@@ -52,11 +55,12 @@ class SlotCache(Cache):
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self.positions = torch.zeros(slots, 1, dtype=torch.long)
+        self.used = columns
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write (S, H, C, D) states at `positions` (S, C); give all columns."""
+        """Write (S, H, C, D) states at `positions` (S, C); give the first `used` columns."""
         slots, columns = self._shape
         if layer_idx == len(self._keys):
             shape = (slots, key_states.shape[1], columns, key_states.shape[3])
@@ -65,7 +69,7 @@ class SlotCache(Cache):
         index = self.positions[:, None, :, None].expand_as(key_states)
         self._keys[layer_idx].scatter_(2, index, key_states)
         self._values[layer_idx].scatter_(2, index, value_states)
-        return self._keys[layer_idx], self._values[layer_idx]
+        return self._keys[layer_idx][:, :, : self.used], self._values[layer_idx][:, :, : self.used]
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Not meaningful: every slot has a length of its own, and positions are always given."""
@@ -330,14 +334,16 @@ class Speaker:
         ids, counts = ids.to(self._device), counts.to(self._device)
         start = self._lengths.clamp(max=self._capacity)
         columns = start[:, None] + self._columns[:width]
-        mask = (self._columns <= columns[..., None])[:, None]
+        longest = int(start[list(new)].max()) + width
+        used = min(-(-longest // BLOCK) * BLOCK, len(self._columns))
+        mask = (self._columns[:used] <= columns[..., None])[:, None]
         last = (counts - 1).clamp(min=0)[:, None, None]
         fed = (counts > 0)[:, None]
         places = range(len(self._trunks))
         self._last = self._last or [torch.zeros(0)] * len(places)
         for number in places[transformers]:
             trunk, cache = self._trunks[number]
-            cache.positions = columns
+            cache.positions, cache.used = columns, used
             hidden = trunk(
                 **({"input_ids": ids} if number or self._condition is None else self._embedded(trunk, ids, asked)),
                 attention_mask=mask,

@@ -212,7 +212,8 @@ class Method:
     Attributes:
         name: Its name in tables, rows and on the command line.
         title: Its name in a paper's table.
-        version: Raised when its training means something else; part of every key of its weights.
+        version: Raised when its training means something else; part of every key of its weights. Several where it is
+            made of parts that have versions of their own.
         losses: The names in `ilql.losses.VERSIONS` it is made of; their versions are part of the key, too.
         train: Dataclass of what shapes the weights; extends `Training`.
         decode: Dataclass of what only shapes the acting; extends `Decoding`.
@@ -236,7 +237,7 @@ class Method:
 
     name: str
     title: str
-    version: int
+    version: int | tuple[int, ...]
     losses: tuple[str, ...]
     train: type[Any]
     decode: type[Any]

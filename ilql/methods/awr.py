@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ilql import token_values
 from ilql.batch import TokenBatch
 from ilql.hyperparameters import NOT_NEGATIVE, POSITIVE, Range, Search, hyper
 from ilql.losses import advantage_weights, masked_mean, weighted_nll
@@ -82,7 +83,7 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     assert isinstance(module, Extraction)
     policy = module.policy
     with torch.no_grad():
-        advantage = ilql.advantages(module.critic[0].to(batch.tokens.device), batch)
+        advantage = token_values.advantages(module.critic[0].to(batch.tokens.device), batch)
         factors = advantage_weights(
             advantage, torch.zeros_like(advantage), awr_beta=train.awr_beta, clip=train.awr_clip
         )

@@ -14,37 +14,36 @@ at its final state, where the public implementation takes 0.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from ilql import token_values
 from ilql.batch import TokenBatch
 from ilql.losses import expectile_loss, masked_mean, max_backup, td_loss, td_target
 from ilql.method import Loss
-from ilql.methods import ilql
 from ilql.networks import ValueNetworks, gather
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(ilql.ValueTraining):
+class Train(token_values.ValueTraining):
     """Value training with a max backup."""
 
 
 def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) -> Loss:
     """L_Q + L_V + cql_weight · L_CQL of a batch; `weights` of shape (B, K) are the mask of every mean."""
     assert isinstance(module, ValueNetworks)
-    run = ilql.forward(module, batch, weights, train)
+    run = token_values.forward(module, batch, weights, train)
     now = run.values[:, :-1]
     with torch.no_grad():
         target_q = module.target.minimum(gather(run.frozen, batch.state_positions))  # (B, K + 1, V)
         best = max_backup(target_q[:, 1:])
         taken = target_q[:, :-1].gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
-    rewards, terminal = ilql.outcomes(module, batch, train)
+    rewards, terminal = token_values.outcomes(module, batch, train)
     goal = td_target(rewards, best, terminal, gamma=train.gamma)
     parts = {"td": td_loss(goal, run.q_taken, weights), "expectile": expectile_loss(taken, now, weights, tau=0.5)}
-    result = ilql.finish(parts, run, batch, weights, train)
+    result = token_values.finish(parts, run, batch, weights, train)
     watched = {
         "v_mean": masked_mean(now, weights).detach(),
         "best_mean": masked_mean(best, weights),
@@ -53,12 +52,4 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     return Loss(result.total, {**result.parts, **watched})
 
 
-METHOD = dataclasses.replace(
-    ilql.METHOD,
-    name="cql",
-    title="CQL",
-    version=1,
-    losses=("max_backup", "expectile", "td", "conservative", "margin", "nll"),
-    train=Train,
-    loss=loss,
-)
+METHOD = token_values.method("cql", "CQL", version=1, losses=("max_backup", "expectile", "td"), train=Train, loss=loss)

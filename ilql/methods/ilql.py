@@ -17,96 +17,21 @@ Differences from the public implementation:
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ilql.batch import TokenBatch, last_actions
-from ilql.hyperparameters import (
-    AT_LEAST_ONE,
-    NOT_NEGATIVE,
-    NOT_NEGATIVE_OR_INFINITE,
-    POSITIVE,
-    SHARE,
-    UNIT,
-    Range,
-    Search,
-    hyper,
-)
-from ilql.losses import (
-    conservative_loss,
-    expectile_loss,
-    margin_loss,
-    masked_mean,
-    td_loss,
-    td_target,
-    weighted_nll,
-)
-from ilql.method import Actor, Decoding, Loss, Manner, Method, Start, Training, require
-from ilql.networks import ValueNetworks, gather, hidden_states, renew_target, trunk_of
+from ilql import token_values
+from ilql.batch import TokenBatch
+from ilql.hyperparameters import Range, Search, hyper
+from ilql.losses import expectile_loss, masked_mean, td_loss, td_target
+from ilql.method import Loss
+from ilql.networks import ValueNetworks, gather
 
 
 @dataclass(frozen=True, kw_only=True)
-class ValueTraining(Training):
-    """What every training of token-level value networks has, whatever its target.
-
-    Several fields take a component out, so that what it is worth can be measured: `cql_weight=0`, `double_q=False`,
-    `polyak=1` (a copy every `target_every` steps; with `target_every=1` there is no lagging target at all),
-    `target_trunk=False`, `separate_policy=False`, `q_into_trunk=False`, `v_into_trunk=False`, and the clip.
-    """
-
-    gamma: float = hyper(0.99, UNIT, meaning="discount per action token", search=Search(0.9, 1.0))
-    cql_weight: float = hyper(
-        1.0, NOT_NEGATIVE, meaning="weight of the conservative term", search=Search(0.01, 10.0, log=True)
-    )
-    cql_temperature: float = hyper(1.0, POSITIVE, meaning="softmax temperature inside the conservative term")
-    margin_weight: float = hyper(0.0, NOT_NEGATIVE, meaning="weight of the margin term")
-    margin: float = hyper(
-        0.0, NOT_NEGATIVE, meaning="by how much the margin term keeps other tokens' Q below the taken one's"
-    )
-    polyak: float = hyper(0.005, SHARE, meaning="share of the online weights that the target takes when it is renewed")
-    target_every: int = hyper(1, AT_LEAST_ONE, meaning="optimiser steps between renewals of the target")
-    target_trunk: bool = hyper(
-        True, meaning="whether the target has a trunk of its own; else its heads read the online one"
-    )
-    double_q: bool = hyper(True, meaning="two Q heads, of which the smaller counts")
-    separate_policy: bool = hyper(
-        True, meaning="whether the frozen behaviour policy acts; else a policy is cloned on the value trunk, jointly"
-    )
-    q_into_trunk: bool = hyper(True, meaning="whether the Q heads' gradients reach the trunk")
-    v_into_trunk: bool = hyper(True, meaning="whether the V head's gradients reach the trunk")
-    value_low: float = hyper(-math.inf, Range(), meaning="the target's Q is clipped from below at this")
-    value_high: float = hyper(math.inf, Range(), meaning="the target's Q is clipped from above at this")
-    td_scale: float = hyper(1.0, POSITIVE, meaning="factor on the TD and the V term, beside the conservative one")
-    head_multiple: int = hyper(2, AT_LEAST_ONE, meaning="width of the heads' hidden layer, in widths of the trunk")
-    head_constant: float | None = hyper(None, meaning="value that all heads begin with; none lets them begin at random")
-    target_dropout: bool = hyper(False, meaning="whether the target network drops out while the online one learns")
-    truncation: str = hyper(
-        "bootstrap",
-        Range(choices=("bootstrap", "end")),
-        meaning="whether a recording that was cut off bootstraps from its final state, or counts as ended there",
-    )
-    rewards: str = hyper(
-        "recorded",
-        Range(choices=("recorded", "standardised")),
-        meaning="whether rewards are as recorded, or the dialogue's standardised return, all at its last action",
-    )
-    start: str = hyper(
-        "behaviour",
-        Range(choices=("behaviour", "pretrained")),
-        meaning="whether the value trunk starts from the behaviour policy's weights or from the pretrained model's",
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.value_low >= self.value_high:
-            raise ValueError(f"value_low must be below value_high ({self.value_high}), got {self.value_low}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Train(ValueTraining):
+class Train(token_values.ValueTraining):
     """Value training with a free expectile."""
 
     tau: float = hyper(
@@ -117,161 +42,22 @@ class Train(ValueTraining):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Decode(Decoding):
-    """Decoding with the tilt."""
-
-    beta: float = hyper(
-        8.0,
-        NOT_NEGATIVE_OR_INFINITE,
-        meaning="strength of the advantage at decoding; infinity leaves the language model out",
-    )
-    filter_after: bool = hyper(
-        False, meaning="whether temperature, top-k and top-p act on the tilted scores, and not on the language model"
-    )
-    online_critic: bool = hyper(False, meaning="whether the online network's Q tilts; else its lagging target's")
-
-
-def build(start: Start, train: ValueTraining) -> nn.Module:
-    """Online and target networks on a copy of the trunk that `train.start` names."""
-    source = start.pretrained if train.start == "pretrained" else require(start.behaviour, "behaviour policy")
-    return ValueNetworks(
-        trunk_of(source),
-        double_q=train.double_q,
-        target_trunk=train.target_trunk,
-        value_range=(train.value_low, train.value_high),
-        policy=None if train.separate_policy else source,
-        head_multiple=train.head_multiple,
-        head_constant=train.head_constant,
-        target_dropout=train.target_dropout,
-        returns=start.returns,
-        seed=start.seed,
-    )
-
-
-@dataclass(frozen=True)
-class Forward:
-    """What a value loss is made of.
-
-    Attributes:
-        values: V of every state, the final one last, shape (B, K + 1); constant behind `v_into_trunk=False`'s trunk.
-        q_all: Q of every head at every action position, each of shape (B, K, V).
-        q_taken: The same at the actions taken, each of shape (B, K).
-        frozen: The target trunk's hidden states, shape (B, T, D); constants. The online one's where they are the same,
-            or where no target was asked for.
-        cloning: The joint policy's cloning loss, a scalar; None where the frozen behaviour policy acts.
-    """
-
-    values: Tensor
-    q_all: list[Tensor]
-    q_taken: list[Tensor]
-    frozen: Tensor
-    cloning: Tensor | None
-
-
-def forward(
-    module: ValueNetworks, batch: TokenBatch, weights: Tensor, train: ValueTraining, *, target: bool = True
-) -> Forward:
-    """Run the trunks once each, the target's unless it is not needed, and the heads where they count."""
-    states = hidden_states(module.online.trunk, batch.tokens, batch.attention_mask)
-    with torch.no_grad():
-        frozen = states
-        if target and train.target_trunk:
-            frozen = hidden_states(module.target.trunk, batch.tokens, batch.attention_mask)
-    at_actions = gather(states, batch.action_positions)
-    q_all = module.online.heads_at(at_actions if train.q_into_trunk else at_actions.detach())
-    q_taken = [q.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1) for q in q_all]
-    at_states = gather(states, batch.state_positions)
-    values = module.v_head(at_states if train.v_into_trunk else at_states.detach()).squeeze(-1)
-    cloning = None
-    if not train.separate_policy:
-        cloning = weighted_nll(module.policy_logits(at_actions), batch.actions, torch.ones_like(weights), weights)
-    return Forward(values, q_all, q_taken, frozen.detach(), cloning)
-
-
-def outcomes(module: ValueNetworks, batch: TokenBatch, train: ValueTraining) -> tuple[Tensor, Tensor]:
-    """Rewards and terminal marks of every action, shape (B, K) each, as `train` takes them."""
-    last = last_actions(batch.action_mask)
-    rewards, terminal = batch.rewards, batch.terminal
-    if train.rewards == "standardised":
-        mean, deviation = module.returns
-        whole = (rewards * batch.action_mask).sum(dim=1, keepdim=True)
-        rewards = torch.where(last, (whole - mean) / (deviation + 1e-8), torch.zeros_like(rewards))
-    return rewards, terminal | last if train.truncation == "end" else terminal
-
-
-def finish(parts: dict[str, Tensor], run: Forward, batch: TokenBatch, weights: Tensor, train: ValueTraining) -> Loss:
-    """Scale the terms of values, and add those that do not depend on how values are bootstrapped.
-
-    Those are the conservative one, the margin's and the joint policy's.
-    """
-    total = train.td_scale * torch.stack(list(parts.values())).sum()
-    if train.cql_weight > 0:
-        parts["conservative"] = conservative_loss(run.q_all, batch.actions, weights, temperature=train.cql_temperature)
-        total = total + train.cql_weight * parts["conservative"]
-    if train.margin_weight > 0:
-        parts["margin"] = margin_loss(run.q_all, batch.actions, weights, margin=train.margin)
-        total = total + train.margin_weight * parts["margin"]
-    if run.cloning is not None:
-        parts["cloning"] = run.cloning
-        total = total + run.cloning
-    parts["q_mean"] = masked_mean(run.q_taken[0], weights)
-    return Loss(total, {name: part.detach() for name, part in parts.items()})
-
-
 def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) -> Loss:
     """L_Q + L_V + cql_weight · L_CQL of a batch; `weights` of shape (B, K) are the mask of every mean."""
     assert isinstance(module, ValueNetworks)
-    run = forward(module, batch, weights, train)
+    run = token_values.forward(module, batch, weights, train)
     now, after = run.values[:, :-1], run.values[:, 1:]
     with torch.no_grad():
         target_q = module.target.minimum_of(gather(run.frozen, batch.action_positions), batch.actions)
-    rewards, terminal = outcomes(module, batch, train)
+    rewards, terminal = token_values.outcomes(module, batch, train)
     goal = td_target(rewards, after, terminal, gamma=train.gamma)
     parts = {
         "td": td_loss(goal, run.q_taken, weights),
         "expectile": expectile_loss(target_q, now, weights, tau=train.tau),
     }
-    result = finish(parts, run, batch, weights, train)
+    result = token_values.finish(parts, run, batch, weights, train)
     watched = {"v_mean": masked_mean(now, weights), "advantage_mean": masked_mean(target_q - now, weights)}
     return Loss(result.total, {**result.parts, **{name: part.detach() for name, part in watched.items()}})
 
 
-def actor(module: nn.Module, behaviour: nn.Module | None) -> Actor:
-    """The behaviour policy, or the joint one, tilted by the target network's Q."""
-    assert isinstance(module, ValueNetworks)
-    acting = require(behaviour, "behaviour policy")
-    policy = acting if module.policy_head is None else module.joint_policy(acting)
-    return Actor(policy, module.target, online=module.online)
-
-
-def manner(train: ValueTraining, decode: Decode) -> Manner:
-    """Every token is tilted by exp(β Q)."""
-    return Manner(beta=decode.beta, filter_after=decode.filter_after, online_critic=decode.online_critic)
-
-
-@torch.no_grad()
-def advantages(module: nn.Module, batch: TokenBatch) -> Tensor:
-    """Q̄(a) − V at every action, shape (B, K): Q̄ of the target network, V of the online one."""
-    assert isinstance(module, ValueNetworks)
-    online = gather(hidden_states(module.online.trunk, batch.tokens, batch.attention_mask), batch.action_positions)
-    frozen = gather(hidden_states(module.target.trunk, batch.tokens, batch.attention_mask), batch.action_positions)
-    values: Tensor = module.v_head(online).squeeze(-1)
-    return module.target.minimum_of(frozen, batch.actions) - values
-
-
-METHOD = Method(
-    name="ilql",
-    title="ILQL",
-    version=2,
-    losses=("expectile", "td", "conservative", "margin", "nll"),
-    train=Train,
-    decode=Decode,
-    build=build,
-    loss=loss,
-    actor=actor,
-    needs_behaviour=True,
-    after_step=renew_target,
-    manner=manner,
-    advantages=advantages,
-)
+METHOD = token_values.method("ilql", "ILQL", version=2, losses=("expectile", "td"), train=Train, loss=loss)

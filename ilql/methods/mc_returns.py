@@ -10,21 +10,20 @@ final state, where the public implementation takes 0.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ilql import token_values
 from ilql.batch import TokenBatch, last_actions
 from ilql.hyperparameters import Range, hyper
 from ilql.losses import expectile_loss, masked_mean, monte_carlo_returns, td_loss, td_target
 from ilql.method import Loss
-from ilql.methods import ilql
 from ilql.networks import ValueNetworks
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(ilql.ValueTraining):
+class Train(token_values.ValueTraining):
     """Value training on returns."""
 
     tau: float = hyper(
@@ -35,16 +34,16 @@ class Train(ilql.ValueTraining):
 def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) -> Loss:
     """L_Q + L_V + cql_weight · L_CQL of a batch, V on returns; `weights` of shape (B, K)."""
     assert isinstance(module, ValueNetworks)
-    run = ilql.forward(module, batch, weights, train, target=False)
+    run = token_values.forward(module, batch, weights, train, target=False)
     now, after = run.values[:, :-1], run.values[:, 1:]
-    rewards, terminal = ilql.outcomes(module, batch, train)
+    rewards, terminal = token_values.outcomes(module, batch, train)
     goal = td_target(rewards, after, terminal, gamma=train.gamma)
     followed = returns(rewards, after, terminal, batch.action_mask, gamma=train.gamma)
     parts = {
         "td": td_loss(goal, run.q_taken, weights),
         "expectile": expectile_loss(followed, now, weights, tau=train.tau),
     }
-    result = ilql.finish(parts, run, batch, weights, train)
+    result = token_values.finish(parts, run, batch, weights, train)
     return Loss(result.total, {**result.parts, "v_mean": masked_mean(now, weights).detach()})
 
 
@@ -62,12 +61,6 @@ def returns(rewards: Tensor, after: Tensor, terminal: Tensor, mask: Tensor, *, g
     return monte_carlo_returns(rewards + tail, mask.float(), gamma=gamma)
 
 
-METHOD = dataclasses.replace(
-    ilql.METHOD,
-    name="mc_returns",
-    title="MC returns",
-    version=1,
-    losses=("monte_carlo", "expectile", "td", "conservative", "margin", "nll"),
-    train=Train,
-    loss=loss,
+METHOD = token_values.method(
+    "mc_returns", "MC returns", version=1, losses=("monte_carlo", "expectile", "td"), train=Train, loss=loss
 )

@@ -29,16 +29,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ilql import token_values
 from ilql.batch import TokenBatch
 from ilql.hyperparameters import NOT_NEGATIVE, POSITIVE, Range, Search, hyper
 from ilql.losses import masked_mean, psi_loss, soft_backup, td_target
 from ilql.method import Actor, Loss, Start, require
-from ilql.methods import ilql
 from ilql.networks import Frozen, ValueNetworks, gather, hidden_states
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(ilql.ValueTraining):
+class Train(token_values.ValueTraining):
     """Value training with a soft backup."""
 
     reward_scale: float = hyper(
@@ -59,7 +59,7 @@ class Train(ilql.ValueTraining):
 
 def build(start: Start, train: Train) -> nn.Module:
     """ILQL's networks without a V that is trained, reading the behaviour policy."""
-    networks = ilql.build(start, train)
+    networks = token_values.build(start, train)
     assert isinstance(networks, ValueNetworks)
     networks.v_head.requires_grad_(False)
     networks.behaviour = Frozen(require(start.behaviour, "behaviour policy"))
@@ -71,23 +71,23 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     """The Huber loss of a batch; `weights` of shape (B, K) are the mask of its mean."""
     assert isinstance(module, ValueNetworks)
     assert module.behaviour is not None
-    run = ilql.forward(module, batch, weights, train)
+    run = token_values.forward(module, batch, weights, train)
     with torch.no_grad():
         log_pi = module.behaviour.log_probabilities(batch.tokens, batch.attention_mask, batch.state_positions)
         target_psi = module.target.minimum(gather(run.frozen, batch.state_positions))  # (B, K + 1, V)
         soft = soft_backup(target_psi + log_pi if module.relative else target_psi)
         log_pi_taken = taken(log_pi[:, :-1], batch.actions)
-    rewards, terminal = ilql.outcomes(module, batch, train)
+    rewards, terminal = token_values.outcomes(module, batch, train)
     goal = td_target(rewards / train.reward_scale + log_pi_taken, soft[:, 1:], terminal, gamma=train.gamma)
     psi = [q + log_pi_taken for q in run.q_taken] if module.relative else run.q_taken
-    result = ilql.finish({"psi": psi_loss(goal, psi, weights)}, run, batch, weights, train)
+    result = token_values.finish({"psi": psi_loss(goal, psi, weights)}, run, batch, weights, train)
     return Loss(result.total, {**result.parts, "soft_value_mean": masked_mean(soft[:, :-1], weights)})
 
 
 def actor(module: nn.Module, behaviour: nn.Module | None) -> Actor:
     """The behaviour policy, tilted by the target's Ψ."""
     assert isinstance(module, ValueNetworks)
-    return dataclasses.replace(ilql.actor(module, behaviour), relative=module.relative)
+    return dataclasses.replace(token_values.actor(module, behaviour), relative=module.relative)
 
 
 @torch.no_grad()
@@ -107,15 +107,14 @@ def taken(values: Tensor, actions: Tensor) -> Tensor:
     return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
-METHOD = dataclasses.replace(
-    ilql.METHOD,
-    name="psi",
-    title="ψ",
+METHOD = token_values.method(
+    "psi",
+    "ψ",
     version=2,
-    losses=("soft_backup", "psi", "td", "conservative", "margin"),
+    losses=("soft_backup", "psi", "td"),
     train=Train,
-    build=build,
     loss=loss,
+    build=build,
     actor=actor,
     advantages=advantages,
 )

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ilql import token_values
 from ilql.batch import TokenBatch
 from ilql.method import Loss, Start
 from ilql.methods import ilql
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train(ilql.ValueTraining):
+class Train(token_values.ValueTraining):
     """Value training at the expectile ½."""
 
 
@@ -28,7 +29,7 @@ def as_ilql(train: Train) -> ilql.Train:
 
 def build(start: Start, train: Train) -> nn.Module:
     """ILQL's networks."""
-    return ilql.build(start, as_ilql(train))
+    return token_values.build(start, as_ilql(train))
 
 
 def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) -> Loss:

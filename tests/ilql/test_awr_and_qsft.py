@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from ilql import token_values
 from ilql.batch import TokenBatch, collate, dialogue_weights, tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.method import Method, Start
@@ -29,7 +30,7 @@ def batch(tokenizer: Tokenizer) -> TokenBatch:
 
 
 def extraction(start: Start, train: awr.Train) -> awr.Extraction:
-    critic = ilql.build(start, awr.critic(train)[1]).train()
+    critic = token_values.build(start, awr.critic(train)[1]).train()
     module = awr.build(dataclasses.replace(start, critic=critic), train)
     assert isinstance(module, awr.Extraction)
     return module
@@ -60,7 +61,7 @@ class TestAwr:
         dropping = language_model(dropout=0.5)
         module = extraction(Start(dropping, dropping, seed=0), awr.Train()).train()
         assert {name.split(".")[0] for name in module.state_dict()} == {"policy"}
-        one, two = (ilql.advantages(module.critic[0], batch) for _ in range(2))
+        one, two = (token_values.advantages(module.critic[0], batch) for _ in range(2))
         assert torch.equal(one, two)
 
     def test_it_acts_alone(self, start: Start) -> None:

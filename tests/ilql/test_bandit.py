@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from ilql import token_values
 from ilql.batch import TokenSequence, collate, tokenize
 from ilql.choose import Knobs, choose
 from ilql.method import Actor, Method, Start, Training
@@ -43,7 +44,7 @@ def trained(
     request: pytest.FixtureRequest, behaviour: nn.Module, pulls: list[TokenSequence], tokenizer: Tokenizer
 ) -> tuple[float, ValueNetworks]:
     exact = ilql.Train(tau=request.param, gamma=1.0, cql_weight=0.0, polyak=0.1, batch_size=2)
-    module = ilql.build(Start(behaviour, behaviour, seed=0), exact)
+    module = token_values.build(Start(behaviour, behaviour, seed=0), exact)
     for steps, rate in ((150, 1e-2), (100, 3e-3), (100, 3e-4)):  # Adam settles only at a small rate
         settings = dataclasses.replace(exact, steps=steps, learning_rate=rate)
         run(ilql.METHOD, module, pulls[:2], settings, tokenizer.structural("pad"))
@@ -70,7 +71,7 @@ def test_the_good_arm_is_taken_with_probability_sigmoid_of_beta(
     tokenizer: Tokenizer,
     beta: float,
 ) -> None:
-    actor: Actor = ilql.actor(trained[1], behaviour)
+    actor: Actor = token_values.actor(trained[1], behaviour)
     assert isinstance(actor.critic, QNetwork)
     state = torch.from_numpy(pulls[0].tokens[: pulls[0].action_positions[0] + 1])[None]
     logits = actor.language_model(state).logits[:, -1]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ilql import networks
+from ilql import networks, token_values
 from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.losses import masked_mean
@@ -40,7 +40,7 @@ def method(request: pytest.FixtureRequest) -> Method:
     return TOKEN_METHODS[request.param]
 
 
-def built(method: Method, start: Start, settings: ilql.ValueTraining) -> ValueNetworks:
+def built(method: Method, start: Start, settings: token_values.ValueTraining) -> ValueNetworks:
     """Give the method's networks, their target moved away from the online ones."""
     module = method.build(start, settings)
     assert isinstance(module, ValueNetworks)
@@ -51,7 +51,7 @@ def built(method: Method, start: Start, settings: ilql.ValueTraining) -> ValueNe
     return module
 
 
-def loss_of(method: Method, module: nn.Module, batch: TokenBatch, settings: ilql.ValueTraining) -> Loss:
+def loss_of(method: Method, module: nn.Module, batch: TokenBatch, settings: token_values.ValueTraining) -> Loss:
     return method.loss(module, batch, dialogue_weights(batch.action_mask), settings)
 
 
@@ -94,7 +94,7 @@ class TestGradientsIntoTheTrunk:
         module, plain = built(ilql.METHOD, start, settings), ilql.Train(cql_weight=0.0)
         weights = dialogue_weights(batch.action_mask)
         found = gradients(module, loss_of(ilql.METHOD, module, batch, settings).total)
-        run = ilql.forward(module, batch, weights, plain)
+        run = token_values.forward(module, batch, weights, plain)
         with torch.no_grad():
             target_q = module.target.minimum_of(gather(run.frozen, batch.action_positions), batch.actions)
         if cut == "q":
@@ -149,7 +149,7 @@ class TestTarget:
         self, start: Start, pulls: list[TokenSequence], tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         settings = ilql.Train(target_every=2, polyak=1.0, steps=4, batch_size=8, learning_rate=1e-3)
-        module = ilql.build(start, settings)
+        module = token_values.build(start, settings)
         assert isinstance(module, ValueNetworks)
         calls: list[float] = []
         monkeypatch.setattr(networks, "follow", lambda module, polyak: calls.append(polyak))
@@ -162,7 +162,7 @@ class TestTarget:
         self, start: Start, pulls: list[TokenSequence], tokenizer: Tokenizer
     ) -> None:
         settings = ilql.Train(polyak=1.0, steps=3, batch_size=8, learning_rate=1e-3)
-        module = ilql.build(start, settings)
+        module = token_values.build(start, settings)
         assert isinstance(module, ValueNetworks)
         for _ in train(ilql.METHOD, module, pulls, settings, pad=tokenizer.structural("pad"), seed=0, loop=Loop()):
             pass
@@ -187,9 +187,9 @@ class TestTarget:
                 module.online.trunk.get_input_embeddings().weight.add_(0.5 * torch.randn(62, 16))  # type: ignore[operator]
         if method.name != "mc_returns":  # it reads no target
             moved = hidden_states(two.target.trunk, batch.tokens, batch.attention_mask)
-            frozen = ilql.forward(two, batch, dialogue_weights(batch.action_mask), own).frozen
+            frozen = token_values.forward(two, batch, dialogue_weights(batch.action_mask), own).frozen
             assert torch.equal(frozen, moved)
-        frozen = ilql.forward(one, batch, dialogue_weights(batch.action_mask), shared).frozen
+        frozen = token_values.forward(one, batch, dialogue_weights(batch.action_mask), shared).frozen
         assert torch.equal(frozen, hidden_states(one.online.trunk, batch.tokens, batch.attention_mask))
         assert not frozen.requires_grad
 
@@ -269,7 +269,7 @@ class TestJointPolicy:
         assert module.policy_head is not None
         module.policy_head.weight.mul_(1.5)
         assert start.behaviour is not None
-        actor = ilql.actor(module, start.behaviour)
+        actor = token_values.actor(module, start.behaviour)
         hidden = hidden_states(module.online.trunk, batch.tokens, batch.attention_mask)
         spoken = hidden_states(trunk_of(actor.language_model), batch.tokens, batch.attention_mask)
         assert torch.allclose(hidden, spoken, atol=1e-6)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ilql import token_values
 from ilql.decode import Speaker, Utterance, Voice
 from ilql.method import Actor, Decoding, Manner, Start
 from ilql.methods import ilql
@@ -30,7 +31,7 @@ def actors(language_model: Callable[..., nn.Module]) -> dict[str, Actor]:
     made = {}
     for family in FAMILIES:
         policy, critic = (language_model(family, seed=seed, spread=12.0, context=256) for seed in (0, 1))
-        module = ilql.build(Start(policy, critic, seed=2), ilql.Train())
+        module = token_values.build(Start(policy, critic, seed=2), ilql.Train())
         target = module.target
         assert isinstance(target, QNetwork)
         with torch.no_grad():
@@ -126,6 +127,22 @@ class TestCompany:
         alone = talk(actors[family], tokenizer, slot=2, decode=decode)
         for others in ({0: 1.5}, {1: 0.0, 3: 4.0, 7: math.inf}, dict.fromkeys([0, 1, 3, 4, 5, 6, 7], 9.0)):
             assert talk(actors[family], tokenizer, slot=2, decode=decode, others=others) == alone
+
+    @pytest.mark.parametrize("longer", [1, 3])
+    def test_a_longer_conversation_beside_it_changes_no_bit(
+        self, actors: dict[str, Actor], tokenizer: Tokenizer, family: str, decode: Decoding, longer: int
+    ) -> None:
+        alone = talk(actors[family], tokenizer, slot=2, decode=decode)
+        speaker = Speaker(actors[family], tokenizer, slots=8, device=CPU)
+        mine, other = voice(2, decode=decode, beta=1.5, seed=7), voice(5, decode=decode, beta=1.5)
+        speaker.hear(5, heard(tokenizer, 3) * longer)
+        speaker.speak([other])
+        said = []
+        for turn in range(3):
+            for each in (mine, other):
+                speaker.hear(each.slot, heard(tokenizer, turn))
+            said.append(speaker.speak([mine, other])[0])
+        assert said == alone
 
     @pytest.mark.parametrize("slots", [8, 64])
     def test_the_slot_it_is_in_changes_no_bit(

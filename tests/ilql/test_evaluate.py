@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from ilql import token_values
 from ilql.decode import Utterance, Voice
 from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Episode, Player, play, reply_to
@@ -80,8 +81,8 @@ class Chats:
 @pytest.fixture(scope="module")
 def actor(language_model: Callable[..., nn.Module]) -> Actor:
     policy, critic = (language_model(seed=seed, spread=12.0, context=128) for seed in (0, 1))
-    module = ilql.build(Start(policy, critic, seed=2), ilql.Train())
-    return ilql.actor(module, policy)
+    module = token_values.build(Start(policy, critic, seed=2), ilql.Train())
+    return token_values.actor(module, policy)
 
 
 def played(actor: Actor, tokenizer: Tokenizer, players: Sequence[Player], *, slots: int = 8) -> list[list[Episode]]:

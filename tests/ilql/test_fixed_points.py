@@ -316,7 +316,7 @@ def test_qsfts_value_goes_two_steps_back_over_the_best_token(tokenizer: Tokenize
     settings = qsft.Train(gamma=1.0, return_range=8.0, polyak=0.5)
     module = qsft.build(world.start(), settings)
     assert isinstance(module, qsft.FineTuned)
-    world.learn(qsft.METHOD, module, settings, 0.3, 0.1, 0.03, steps=300)
+    world.learn(qsft.METHOD, module, settings, 0.3, 0.1, 0.03, 0.003, steps=300)
     p = module.target.minimum(world.one_hot(world.state()))
     # Returns -4 after b and at best -2 after a are ½ and ¾ on the scale; π is ½ each. What the letters lack, ½ · ½ and
     # ½ · ¼, is spread over the others; and a gain at one step adds less than 1/V to a ratio at the step before.

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from ilql import token_values
 from ilql.checkpoint import WEIGHTS, load_weights, own_tensors, save_weights
 from ilql.decode import Speaker, Voice
 from ilql.method import Actor, Decoding, Manner, Start
@@ -183,7 +184,7 @@ class TestClip:
 
     def test_only_the_targets_values_are_clipped(self, language_model: Callable[..., nn.Module]) -> None:
         model = language_model()
-        module = ilql.build(Start(model, model, seed=0), ilql.Train(value_low=0.0, value_high=1e-3))
+        module = token_values.build(Start(model, model, seed=0), ilql.Train(value_low=0.0, value_high=1e-3))
         assert isinstance(module, ValueNetworks)
         hidden = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))
         assert module.target.minimum(hidden).min() >= 0
@@ -193,7 +194,7 @@ class TestClip:
 
 
 def value_networks(model: nn.Module, **settings: Any) -> ValueNetworks:
-    module = ilql.build(Start(model, model, seed=0), ilql.Train(**settings))
+    module = token_values.build(Start(model, model, seed=0), ilql.Train(**settings))
     assert isinstance(module, ValueNetworks)
     return module
 
@@ -282,7 +283,7 @@ class TestJointPolicy:
             assert part is not None
             for parameter in part.parameters():
                 parameter.add_(torch.randn(parameter.shape, generator=generator))  # as if it had been trained
-        actor = ilql.actor(module, behaviour)
+        actor = token_values.actor(module, behaviour)
         tokens = torch.tensor([[5, 6, 7, 8]])
         spoken = actor.language_model(tokens).logits
         states = hidden_states(module.online.trunk, tokens, torch.ones(1, 4, dtype=torch.bool))
@@ -314,7 +315,7 @@ class TestJointPolicy:
         behaviour = language_model(family)
         module = value_networks(behaviour, separate_policy=False)
         kept = copy.deepcopy([behaviour.state_dict(), module.state_dict()])
-        acting = ilql.actor(module, behaviour).language_model
+        acting = token_values.actor(module, behaviour).language_model
         for parameter in acting.parameters():
             parameter.zero_()
         for old, part in zip(kept, (behaviour, module), strict=True):

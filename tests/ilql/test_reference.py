@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ilql import token_values
 from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.losses import expectile_loss, monte_carlo_returns, td_loss, td_target
@@ -294,7 +295,7 @@ def test_utterance_ilqls_loss_is_that_of_the_formulas(tokenizer: Tokenizer, beha
 def test_awrs_loss_is_that_of_the_formulas(tokenizer: Tokenizer, behaviour: nn.Module) -> None:
     hp = awr.Train(tau=0.8, awr_beta=1.5, awr_clip=1.2)
     start = Start(behaviour, behaviour, seed=3)
-    critic = in_general(ilql.build(start, awr.critic(hp)[1]))
+    critic = in_general(token_values.build(start, awr.critic(hp)[1]))
     assert isinstance(critic, ValueNetworks)
     module = awr.build(Start(behaviour, behaviour, seed=3, critic=critic), hp)
     assert isinstance(module, awr.Extraction)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ilql import token_values
 from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.losses import conservative_loss, expectile_loss, td_loss, td_target
@@ -33,7 +34,7 @@ def batch(tokenizer: Tokenizer) -> TokenBatch:
 
 
 def networks(start: Start, settings: ilql.Train) -> ValueNetworks:
-    module = ilql.build(start, settings)
+    module = token_values.build(start, settings)
     assert isinstance(module, ValueNetworks)
     return module
 
@@ -119,7 +120,7 @@ class TestIlqlLoss:
 
     def test_it_acts_with_the_behaviour_policy_and_the_target(self, start: Start) -> None:
         module = networks(start, ilql.Train())
-        actor = ilql.actor(module, start.behaviour)
+        actor = token_values.actor(module, start.behaviour)
         assert actor.language_model is start.behaviour
         assert actor.critic is module.target
 

@@ -17,6 +17,7 @@ import torch
 import torch.distributed
 from torch import nn
 
+from ilql import token_values
 from ilql.batch import load_sequences
 from ilql.checkpoint import save_weights
 from ilql.method import Start
@@ -44,7 +45,7 @@ def main(folder: Path, rank: int, workers: int, kill_at: int) -> None:
             "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=workers
         )
     model = language_model(dropout=0.2 if workers == 1 else 0.0)
-    module = ilql.build(Start(model, model, seed=0), settings())
+    module = token_values.build(Start(model, model, seed=0), settings())
     checkpoints = folder / "checkpoints" if workers == 1 else None
     loop = Loop(log_every=1, checkpoint_every=2, checkpoints=checkpoints, rank=rank, workers=workers)
     sequences = load_sequences(folder / "train.npz")
