@@ -1,9 +1,9 @@
 """What a sweep does next: pure bookkeeping between a plan, the store and the study, with no cluster in it.
 
-A sweep is first its design, then the refinement, in rounds. The first training seed of everything comes first: its
-scores on the tune scenes are what the study is told. Further seeds are replicates, done whenever a worker is free. A
-proposal is asked for when all earlier rounds have ended, so it depends on the store's scores alone and not on who
-finished first.
+A sweep is first its design, then the refinement, each arm's in rounds of its own. The first training seed of everything
+comes first: its scores on the tune scenes are what the study is told. Further seeds are replicates, done whenever a
+worker is free. A proposal is asked for when the design and all earlier rounds of its arm have ended, so it depends on
+the store's scores alone and not on who finished first.
 
 With rungs, the proposals of a round are first trained to the rung; the better half of them, by their score on the tune
 scenes, is trained on from there, and the others are stopped: an early stop is a training that is not continued, never
@@ -105,6 +105,19 @@ class _Step:
         self.spec = self.trials[0]
 
 
+@dataclass
+class _Round:
+    """The proposals of one arm that have not come to their end.
+
+    Attributes:
+        open: The numbers of those that are being trained.
+        at_rung: Those that go to the rung, until all of them are there and the better half goes on.
+    """
+
+    open: set[int] = field(default_factory=set)
+    at_rung: list[tuple[int, Training]] = field(default_factory=list)
+
+
 class Schedule:
     """The jobs of one sweep, in order.
 
@@ -143,17 +156,18 @@ class Schedule:
         self._refinement, self._seeds, self._study, self._resources = refinement, seeds, study, resources
         self._queue: list[_Step] = []
         self._running: dict[str, _Step] = {}
-        self._open: set[int] = set()
+        self._design: set[int] = set()
         self._required_once: set[str] = set()
-        self._round: list[tuple[int, Training]] = []
-        self._proposed = {base.arm: 0 for base in refinement.bases} if refinement is not None else {}
+        arms = [base.arm for base in refinement.bases] if refinement is not None else []
+        self._rounds = {arm: _Round() for arm in arms}
+        self._proposed = dict.fromkeys(arms, 0)
         self.members: set[str] = set()
         self.halted: str | None = None
         self.finished_jobs = 0
         self.cached_jobs = 0
         for training in sorted(design, key=_depth):
             number = study.enqueue(training)
-            self._open.add(number)
+            self._design.add(number)
             self._want(training, number)
         self._add_required()
 
@@ -176,7 +190,7 @@ class Schedule:
         """The next job and its name, or None if none can start now; `is_over` tells whether one ever will."""
         self.halted = self.halted or no_room(self._store.folder)
         while self.halted is None:
-            self._open_round()
+            self._open_rounds()
             ready = next((step for step in self._queue if self._is_ready(step)), None)
             if ready is None:
                 return None
@@ -205,7 +219,8 @@ class Schedule:
     @property
     def is_over(self) -> bool:
         """True if nothing runs, nothing waits, and nothing is left to propose."""
-        return not (self._running or self._queue or self._round or self._left_to_propose)
+        at_rung = any(each.at_rung for each in self._rounds.values())
+        return not (self._running or self._queue or at_rung or self._left_to_propose)
 
     def job_ended(self, name: str, error: str | None) -> None:
         """A job came to its end; `error` is what its machine failed of, if it did."""
@@ -284,12 +299,13 @@ class Schedule:
     def _ended(self, step: _Step) -> None:
         if step.trial_number is None:
             return
+        proposals = self._rounds.get(step.training.arm, _Round())
+        for numbers in (self._design, proposals.open):
+            numbers.discard(step.trial_number)
         if step.at_rung:
-            if all(s.trial_number != step.trial_number for s in [*self._queue, *self._running.values()]):
-                self._open.discard(step.trial_number)
-                self._close_rung()
+            if not proposals.open:
+                self._close_rung(proposals)
             return
-        self._open.discard(step.trial_number)
         scores = self._tune_scores(step.trials)
         if scores:
             self._study.tell(step.trial_number, scores)
@@ -311,24 +327,28 @@ class Schedule:
         records += [self._store.get("evaluation", trial.trial_id) for trial in step.trials]
         return next((str(r["reason"]) for r in records if r is not None and r.get("reason")), "no reason recorded")
 
-    def _open_round(self) -> None:
-        """Ask for a round of proposals if every earlier trial has ended."""
-        plan = self._refinement
-        if plan is None or self._open or self._round or not self._left_to_propose:
+    def _open_rounds(self) -> None:
+        """Ask for a round of proposals for each arm whose earlier ones have ended, once the design has."""
+        if self._refinement is None or self._design:
             return
-        base = min(plan.bases, key=lambda base: self._proposed[base.arm])  # in turns: the first with the fewest
+        for base in self._refinement.bases:
+            proposals = self._rounds[base.arm]
+            if not proposals.open and self._proposed[base.arm] < self._refinement.proposals:
+                self._open_round(base, proposals, self._refinement)
+
+    def _open_round(self, base: Training, proposals: _Round, plan: Refinement) -> None:
         for _ in range(min(plan.round_size, plan.proposals - self._proposed[base.arm])):
             number, columns = self._study.propose(base.method, base.arm)
             values = {f"train.{name}": v for name, v in dataclasses.asdict(base.train).items()} | columns
             train = settings(base.method, "train", values)
             training = dataclasses.replace(base, train=train, origin="refinement")
             self._proposed[base.arm] += 1
-            self._open.add(number)
+            proposals.open.add(number)
             if plan.rung < 1:
-                self._round.append((number, training))
+                proposals.at_rung.append((number, training))
             else:
                 self._want(training, number)
-        for number, training in self._round:
+        for number, training in proposals.at_rung:
             short = self._to_rung(training)
             trials = self._setting.trials(short, 0, split="tune")
             whole = self._setting.trials(training, 0, split="tune")[0]
@@ -341,13 +361,10 @@ class Schedule:
         steps = max(1, round(training.train.steps * self._refinement.rung))
         return dataclasses.replace(training, train=dataclasses.replace(training.train, steps=steps))
 
-    def _close_rung(self) -> None:
-        """Once all proposals of the round stand at the rung, go on with the better half of them."""
-        if any(number in self._open for number, _ in self._round):
-            return
-        round_, self._round = self._round, []
+    def _close_rung(self, proposals: _Round) -> None:
+        """All proposals of a round stand at the rung: go on with the better half of them."""
         ranked: list[tuple[float, int, Training]] = []
-        for number, training in round_:
+        for number, training in proposals.at_rung:
             short = self._to_rung(training)
             scores = self._tune_scores(self._setting.trials(short, 0, split="tune"))
             if scores:
@@ -357,11 +374,12 @@ class Schedule:
                 self._put_members(training, "failed", self._reason(step))
                 self._study.fail(number, self._reason(step))
                 drop_trajectory(self._store, step.spec)
+        proposals.at_rung = []
         ranked.sort(key=lambda item: (-item[0], item[1]))
         going = (len(ranked) + 1) // 2
         for place, (score, number, training) in enumerate(ranked):
             if place < going:
-                self._open.add(number)
+                proposals.open.add(number)
                 self._want(training, number, front=True)
                 continue
             steps = self._to_rung(training).train.steps

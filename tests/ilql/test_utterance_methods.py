@@ -94,6 +94,7 @@ def heads_on(candidates: Candidates, train: chai.Train, model: nn.Module) -> cha
 
 
 class TestChai:
+    @pytest.mark.parametrize("uniform_points", [False, True])
     @pytest.mark.parametrize("cql_weight", [0.0, 0.5])
     def test_its_loss_is_that_of_the_formulas_one_utterance_at_a_time(
         self,
@@ -102,9 +103,11 @@ class TestChai:
         language_model: Callable[..., nn.Module],
         monkeypatch: pytest.MonkeyPatch,
         cql_weight: float,
+        uniform_points: bool,
     ) -> None:
         monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.full(tuple(shape[0]), 0.75))  # features of ½
-        hp, stored = chai.Train(gamma=0.9, cql_weight=cql_weight), drawn_for(sequences)
+        hp = chai.Train(gamma=0.9, cql_weight=cql_weight, uniform_points=uniform_points)
+        stored = drawn_for(sequences)
         module = heads_on(stored, hp, language_model())
 
         def q(heads: nn.ModuleList, feature: Tensor) -> list[float]:
@@ -125,7 +128,7 @@ class TestChai:
                     loss += (rewards[u] + after - own) ** 2
                     drawn, log_p = torch.from_numpy(stored.drawn[n]), stored.log_probability[n].tolist()
                     points = [(drawn[j], log_p[j]) for j in range(DRAWS)]
-                    points += [(torch.full((WIDTH,), 0.5), -WIDTH * math.log(2))] * DRAWS
+                    points += [(torch.full((WIDTH,), 0.5), -WIDTH * math.log(2))] * (DRAWS * uniform_points)
                     soft = [math.exp(module.online[i](f).item() - lp) for f, lp in points]
                     loss += cql_weight * (math.log(math.fsum(soft) / len(soft)) - own)
                 terms[row].append(loss)
@@ -173,7 +176,7 @@ class TestChai:
         taken = torch.as_tensor(module.candidates.taken[:], dtype=torch.float32)
 
         def gap() -> float:
-            values = [head(drawn).mean() - head(taken).mean() for head in module.online]
+            values = [(head(drawn).mean() - head(taken).mean()).detach() for head in module.online]
             return float(torch.stack(values).mean())
 
         before = gap()
