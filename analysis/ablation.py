@@ -237,6 +237,12 @@ def _score_notes(table: RunTable, finished: Sequence[Cell], rows: Sequence[Ablat
         "σ: population standard deviation of the mean returns of a method's design cells. Refinement cells are left "
         "out, since a search crowds near its optimum; a dash stands for fewer than two cells."
     )
+    unheard = sum(cell.tune_score is None for cell in finished)
+    if 0 < unheard < len(finished):
+        notes.append(
+            f"Without a score on the tune scenes, where an evaluation failed or is missing: "
+            f"{count(unheard, 'finished cell')}. What is chosen on those scenes is chosen among the others."
+        )
     return notes + seed_notes([len(cell.seeds) for cell in finished])
 
 

@@ -63,7 +63,8 @@ def rows(
 
     The evaluation's status counts first, then the member's own, then the training's; of the latter two only `failed`
     and `stopped` make a row, since a member whose training finished is still to be evaluated. Scores stand only in
-    finished rows. `tune_score` is the score of the finished evaluation that the member names in `tune_trial_id`.
+    finished rows. What a stopped training took stands in its member. `tune_score` is the score of the finished
+    evaluation that the member names in `tune_trial_id`.
     """
     for member in members:
         evaluation = evaluations.get(member["trial_id"])
@@ -74,7 +75,7 @@ def rows(
         row = {name: member[name] for name in _IDENTITY if name != "arm"} | {"arm": member.get("arm", member["method"])}
         row |= {"status": outcome["status"], "reason": outcome.get("reason")}
         row |= member["columns"]
-        row["train_seconds"] = training.get("train_seconds")
+        row["train_seconds"] = training.get("train_seconds", member.get("train_seconds"))
         row |= {name: outcome.get(name) for name in ("code_digest", "started_at", "finished_at")}
         if evaluation is not None:
             row["evaluate_seconds"] = evaluation.get("evaluate_seconds")

@@ -93,9 +93,14 @@ def make_plan(
 
 
 def _estimate(store: Store, to_train: Sequence[TrialSpec], to_play: Sequence[TrialSpec]) -> float | None:
-    """Seconds by the mean cost of a step and of an episode in this store; None if there is no such record."""
-    trainings = [r for r in store.all("training").values() if r.get("status") == "finished" and r.get("train_seconds")]
-    plays = [r for r in store.all("evaluation").values() if r.get("status") == "finished"]
+    """Seconds by the mean cost of a step and of an episode with the same model; None if none is recorded."""
+    models = {spec.backbone_key for spec in (*to_train, *to_play)}
+
+    def finished(kind: str) -> list[Record]:
+        return [r for r in store.all(kind).values() if r.get("status") == "finished" and r.get("backbone") in models]
+
+    trainings = [record for record in finished("training") if record.get("train_seconds")]
+    plays = finished("evaluation")
     step, episode = _rate(trainings, "train_seconds", "steps"), _rate(plays, "evaluate_seconds", "episodes")
     if (to_train and step is None) or (to_play and episode is None):
         return None

@@ -371,7 +371,7 @@ class Schedule:
                 ranked.append((max(scores.values()), number, training))
             else:
                 step = _Step(short, 0, self._setting.trials(short, 0, split="tune"))
-                self._put_members(training, "failed", self._reason(step))
+                self._put_members(training, "failed", self._reason(step), step.spec)
                 self._study.fail(number, self._reason(step))
                 drop_trajectory(self._store, step.spec)
         proposals.at_rung = []
@@ -384,19 +384,22 @@ class Schedule:
                 continue
             steps = self._to_rung(training).train.steps
             reason = f"stopped at step {steps}: {score:.2f} on the tune scenes, place {place + 1} of {len(ranked)}"
-            self._put_members(training, "stopped", reason)
+            self._put_members(
+                training, "stopped", reason, self._setting.trials(self._to_rung(training), 0, split="tune")[0]
+            )
             self._study.stop(number, step=steps, score=score)
             drop_trajectory(self._store, self._setting.trials(training, 0, split="tune")[0])
         self._add_required()
 
-    def _put_members(self, training: Training, status: str, reason: str) -> None:
-        """Rows, at the first seed, for cells that will have no evaluation."""
+    def _put_members(self, training: Training, status: str, reason: str, short: TrialSpec) -> None:
+        """Rows, at the first seed, for cells that will have no evaluation; `short` is as far as they were trained."""
+        record = self._store.get("training", short.weights_id) or {}
         tune = self._setting.trials(training, 0, split="tune")
         report = self._setting.trials(training, 0, split="report")
         self._put(
             {
                 f"{self._sweep}/{trial.trial_id}": _member(self._sweep, trial, chosen_on, training)
-                | {"status": status, "reason": reason}
+                | {"status": status, "reason": reason, "train_seconds": record.get("train_seconds")}
                 for trial, chosen_on in zip(report, tune, strict=True)
             }
         )

@@ -47,6 +47,9 @@ from sweeps.stages import (
 )
 from sweeps.store import CURVE_FILE, Store
 
+SECONDS_FILE = "seconds.txt"
+"""In a trajectory's folder: what its training has taken so far, over all attempts that came to an end."""
+
 ADVANTAGES_FILE = "advantages.jsonl"
 EPISODES_WITH_ADVANTAGES = 4
 
@@ -166,7 +169,7 @@ def is_evaluated(store: Store, trial: TrialSpec) -> bool:
 
 def _train(store: Store, spec: TrialSpec, job: Job, tell: Tell) -> bool:
     """Train, record how it ended; True if the weights are there now."""
-    started, clock = utc(), time.monotonic()
+    started, clock, before = utc(), time.monotonic(), _seconds_before(store, spec)
 
     def on_report(report: Report) -> None:
         tell(dict(report.metrics))
@@ -186,6 +189,8 @@ def _train(store: Store, spec: TrialSpec, job: Job, tell: Tell) -> bool:
         result = run_here(
             train_loop, job, storage=store.scratch("group", spec.weights_id), name=spec.weights_id, on_report=on_report
         )
+    seconds = before + time.monotonic() - clock
+    (store.scratch("trajectory", spec.trajectory_id) / SECONDS_FILE).write_text(repr(seconds), encoding="utf-8")
     finished = store.stage("weights", spec.weights_id) is not None
     reason = None if finished else str(result.fault)
     if not finished and result.fault is not None and result.fault.owner == "machine":
@@ -193,7 +198,7 @@ def _train(store: Store, spec: TrialSpec, job: Job, tell: Tell) -> bool:
     outcome: Record = {
         "status": "finished" if finished else "failed",
         "reason": reason,
-        "train_seconds": time.monotonic() - clock,
+        "train_seconds": seconds,
         "metrics": dict(result.metrics),
     }
     cut = {"workers": job.resources.workers, "micro_batch": job.resources.micro_batch}
@@ -204,8 +209,14 @@ def _train(store: Store, spec: TrialSpec, job: Job, tell: Tell) -> bool:
     return finished
 
 
+def _seconds_before(store: Store, spec: TrialSpec) -> float:
+    """What earlier attempts at the weights took, and the training to a rung that goes on here."""
+    file = store.scratch("trajectory", spec.trajectory_id) / SECONDS_FILE
+    return float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
+
+
 def _record_training(store: Store, spec: TrialSpec, outcome: Record, started: str) -> None:
-    about = {"method": spec.method, "seed": spec.seed, "steps": spec.train.steps}
+    about = {"method": spec.method, "seed": spec.seed, "steps": spec.train.steps, "backbone": spec.backbone_key}
     store.put("training", spec.weights_id, outcome | about | _provenance(started))
 
 
@@ -303,7 +314,7 @@ def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None)
             "evaluation",
             spec.trial_id,
             {"status": "finished", "reason": None, **summary(episodes, spec.evaluation)}
-            | {"evaluate_seconds": seconds, **_provenance(started)},
+            | {"evaluate_seconds": seconds, "backbone": spec.backbone_key, **_provenance(started)},
         )
 
 

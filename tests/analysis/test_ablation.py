@@ -115,6 +115,14 @@ def test_a_method_with_failures_only_keeps_its_row(run: Make, make_table: MakeTa
     assert json.loads(to_json(table))["rows"][0]["best"] is None
 
 
+def test_cells_that_cannot_be_chosen_are_counted(run: Make, make_table: MakeTable) -> None:
+    runs = [run("ilql", [1.0], {"decode.beta": b}, tune_score=t) for b, t in ((4.0, None), (8.0, 2.0), (16.0, 3.0))]
+    said = [note for note in ablation_table(make_table(*runs)).footnotes if "tune scenes" in note]
+    assert len(said) == 1
+    assert ": 1 finished cell." in said[0]
+    assert not any("tune scenes" in note for note in ablation_table(make_table(*runs[1:])).footnotes)
+
+
 def test_footnotes_tell_what_a_reader_must_know(run: Make, make_table: MakeTable) -> None:
     table = make_table(
         run("ilql", [1.0, 2.0], {"train.tau": 0.7}, scenes=["a", "a"]),

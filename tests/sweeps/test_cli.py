@@ -169,7 +169,7 @@ def test_recorded_dialogues_have_sizes_of_their_own(capsys: pytest.CaptureFixtur
         assert cli.main(["run", "visdial", "--preset", "laptop", "--show", "--store", str(tmp_path / "no"), *more]) == 0
         preset = json.loads(capsys.readouterr().out)
         shown[name] = preset["vocabulary"], preset["base"]["train.steps"]
-    assert shown == {"without": (512, 500), "with": (2048, 500), "set": (2048, 7)}
+    assert shown == {"without": (512, 400), "with": (2048, 400), "set": (2048, 7)}
 
 
 def test_every_ablation_of_the_folder_is_a_question() -> None:

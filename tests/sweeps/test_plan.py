@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +38,12 @@ def design(make_trainings: MakeTrainings) -> list[Training]:
 def train(store: Store, trial: TrialSpec, *, seconds: float = 2.0) -> None:
     store.build("weights", trial.weights_id, lambda folder: None, {})
     record: dict[str, Any] = {"status": "finished", "steps": trial.train.steps, "train_seconds": seconds}
-    store.put("training", trial.weights_id, record)
+    store.put("training", trial.weights_id, record | {"backbone": trial.backbone_key})
 
 
 def play(store: Store, trial: TrialSpec, *, status: str = "finished", seconds: float = 4.0) -> None:
     record: dict[str, Any] = {"status": status, "episodes": trial.evaluation.episodes, "evaluate_seconds": seconds}
-    store.put("evaluation", trial.trial_id, record)
+    store.put("evaluation", trial.trial_id, record | {"backbone": trial.backbone_key})
 
 
 def test_an_empty_store_has_everything_to_be_done(store: Store, setting: Setting, design: list[Training]) -> None:
@@ -103,6 +104,15 @@ def test_without_anything_comparable_there_is_no_estimate(
     plan = make_plan(store, setting, design, seeds=1, refinement=None)
     assert plan.seconds is None
     assert plan.lines(concurrent=1)[-1].startswith("no estimate")
+
+
+def test_what_another_model_cost_is_no_estimate(store: Store, setting: Setting, design: list[Training]) -> None:
+    other = dataclasses.replace(setting, backbone=dataclasses.replace(setting.backbone, seed=1))
+    (tune,) = other.trials(design[0], 0, split="tune")
+    train(store, tune)
+    play(store, tune)
+    assert make_plan(store, other, design, seeds=1, refinement=None).seconds is not None
+    assert make_plan(store, setting, design, seeds=1, refinement=None).seconds is None
 
 
 def test_a_plan_that_is_done_costs_nothing(store: Store, setting: Setting, make_trainings: MakeTrainings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -14,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
+from cluster.faults import Fault
 from ilql.task import Environment, Reply, TaskFault
 from ilql.tasks.bandit import Bandit
+from sweeps import work
 from sweeps.exact_json import Record
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_module
 from sweeps.store import Store
-from sweeps.work import Job, Resources, is_evaluated, run_job
+from sweeps.work import SECONDS_FILE, Job, MachineFault, Resources, is_evaluated, run_job
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -316,6 +319,36 @@ def test_whatever_a_world_raises_is_a_reason_of_one_line(
     assert record["status"] == "failed"
     assert record["reason"].startswith(f"{type(fault).__name__}: ")
     assert "\n" not in record["reason"]
+
+
+def test_what_a_training_took_is_summed_over_its_attempts(bench: Bench) -> None:
+    trial = bench.trial()
+    short = dataclasses.replace(trial, train=dataclasses.replace(trial.train, steps=5))
+    assert short.trajectory_id == trial.trajectory_id
+    run_job(bench.job(short, keep_trajectory=True), silently)
+    file = bench.store.scratch("trajectory", trial.trajectory_id) / SECONDS_FILE
+    took = training_of(bench.store, short)["train_seconds"]
+    assert float(file.read_text()) == took
+    file.write_text("1000.0")  # as if it had taken as long
+    run_job(bench.job(trial), silently)
+    assert 1000 < training_of(bench.store, trial)["train_seconds"] < 1000 + 60
+
+
+def test_a_machine_that_is_lost_under_an_evaluation_elsewhere_is_no_row(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = bench.trial()
+    run_job(bench.job(trial), silently)
+    lost = Fault("machine", "NodeDiedError", "the node is gone")
+    monkeypatch.setattr(work, "call", lambda *_, **__: lost)
+    job = dataclasses.replace(bench.job(trial, trial), resources=Resources(gpus_per_worker=1.0))
+    with pytest.raises(MachineFault, match="the node is gone"):
+        run_job(job, silently)
+    assert bench.store.get("evaluation", trial.trial_id) is None
+    broken = Fault("program", "ValueError", "no such reply")
+    monkeypatch.setattr(work, "call", lambda *_, **__: broken)
+    assert run_job(job, silently) == "finished"
+    assert evaluation_of(bench.store, trial)["reason"] == "program: ValueError: no such reply"
 
 
 def test_a_machine_without_memory_is_no_row(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
