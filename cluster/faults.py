@@ -36,9 +36,6 @@ _MACHINE = (
     ray.exceptions.WorkerCrashedError,
 )
 
-# Told by name, as below: torch is not imported here. What fits no machine fails again, but tries are bounded.
-_MEMORY_TYPES = frozenset({"MemoryError", "OutOfMemoryError"})
-
 _MACHINE_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
 
 # A worker whose peer is gone fails inside its next collective. That error is an echo: the peer's own error, where there
@@ -94,8 +91,11 @@ def _fault(owner: Owner, error: BaseException) -> Fault:
 
 
 def _is_machine(error: BaseException) -> bool:
-    of_kind = isinstance(error, _MACHINE) or type(error).__name__ in _MEMORY_TYPES
-    return of_kind or (isinstance(error, OSError) and error.errno in _MACHINE_ERRNO)
+    # Torch's own is told by name, as it is not imported here. What fits no machine fails again, but tries are bounded.
+    out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return (
+        out_of_memory or isinstance(error, _MACHINE) or (isinstance(error, OSError) and error.errno in _MACHINE_ERRNO)
+    )
 
 
 def _is_echo(error: BaseException) -> bool:

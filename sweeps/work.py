@@ -212,7 +212,10 @@ def _train(store: Store, spec: TrialSpec, job: Job, tell: Tell) -> bool:
 def _seconds_before(store: Store, spec: TrialSpec) -> float:
     """What earlier attempts at the weights took, and the training to a rung that goes on here."""
     file = store.scratch("trajectory", spec.trajectory_id) / SECONDS_FILE
-    return float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0
+    try:
+        return float(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # the first attempt, or its writer was killed in it
+        return 0.0
 
 
 def _record_training(store: Store, spec: TrialSpec, outcome: Record, started: str) -> None:

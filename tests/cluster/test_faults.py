@@ -26,6 +26,7 @@ ECHO = RuntimeError("[gloo/transport/tcp/pair.cc:554] Connection closed by peer 
         ray.exceptions.ObjectLostError("ab" * 28, None, ""),
         OSError(errno.ENOSPC, "No space left on device"),
         MemoryError(),
+        type("_ArrayMemoryError", (MemoryError,), {})("Unable to allocate 8 TiB"),  # numpy's
         torch.OutOfMemoryError("CUDA out of memory"),
     ],
 )
