@@ -185,6 +185,11 @@ def gather(states: Tensor, positions: Tensor) -> Tensor:
     return states.gather(1, positions.unsqueeze(-1).expand(-1, -1, states.shape[-1]))
 
 
+def taken(values: Tensor, actions: Tensor) -> Tensor:
+    """values[b, k, actions[b, k]], shape (B, K) from (B, K, V)."""
+    return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
 def head(width: int, out: int, *, multiple: int = 2, constant: float | None = None) -> nn.Sequential:
     """Linear(D, mD), ReLU, Linear(mD, out), PyTorch's initialisation: with m = 2 the paper's plain head.
 

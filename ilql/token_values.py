@@ -29,7 +29,7 @@ from ilql.hyperparameters import (
 )
 from ilql.losses import conservative_loss, margin_loss, masked_mean, weighted_nll
 from ilql.method import Actor, Decoding, Loss, Manner, Method, Start, Training, require
-from ilql.networks import ValueNetworks, gather, hidden_states, renew_target, trunk_of
+from ilql.networks import ValueNetworks, gather, hidden_states, renew_target, taken, trunk_of
 
 VERSION = 1
 """Raised when what is here trains or acts otherwise; part of the key of all weights of these methods."""
@@ -155,7 +155,7 @@ def forward(
             frozen = hidden_states(module.target.trunk, batch.tokens, batch.attention_mask)
     at_actions = gather(states, batch.action_positions)
     q_all = module.online.heads_at(at_actions if train.q_into_trunk else at_actions.detach())
-    q_taken = [q.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1) for q in q_all]
+    q_taken = [taken(q, batch.actions) for q in q_all]
     at_states = gather(states, batch.state_positions)
     values = module.v_head(at_states if train.v_into_trunk else at_states.detach()).squeeze(-1)
     cloning = None

@@ -23,7 +23,7 @@ from ilql import token_values
 from ilql.batch import TokenBatch
 from ilql.losses import expectile_loss, masked_mean, max_backup, td_loss, td_target
 from ilql.method import Loss
-from ilql.networks import ValueNetworks, gather
+from ilql.networks import ValueNetworks, gather, taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +39,15 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     with torch.no_grad():
         target_q = module.target.minimum(gather(run.frozen, batch.state_positions))  # (B, K + 1, V)
         best = max_backup(target_q[:, 1:])
-        taken = target_q[:, :-1].gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
+        q_taken = taken(target_q[:, :-1], batch.actions)
     rewards, terminal = token_values.outcomes(module, batch, train)
     goal = td_target(rewards, best, terminal, gamma=train.gamma)
-    parts = {"td": td_loss(goal, run.q_taken, weights), "expectile": expectile_loss(taken, now, weights, tau=0.5)}
+    parts = {"td": td_loss(goal, run.q_taken, weights), "expectile": expectile_loss(q_taken, now, weights, tau=0.5)}
     result = token_values.finish(parts, run, batch, weights, train)
     watched = {
         "v_mean": masked_mean(now, weights).detach(),
         "best_mean": masked_mean(best, weights),
-        "advantage_mean": masked_mean(taken - now, weights).detach(),
+        "advantage_mean": masked_mean(q_taken - now, weights).detach(),
     }
     return Loss(result.total, {**result.parts, **watched})
 

@@ -34,7 +34,7 @@ from ilql.batch import TokenBatch
 from ilql.hyperparameters import NOT_NEGATIVE, POSITIVE, Range, Search, hyper
 from ilql.losses import masked_mean, psi_loss, soft_backup, td_target
 from ilql.method import Actor, Loss, Start, require
-from ilql.networks import Frozen, ValueNetworks, gather, hidden_states
+from ilql.networks import Frozen, ValueNetworks, gather, hidden_states, taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,11 +100,6 @@ def advantages(module: nn.Module, batch: TokenBatch) -> Tensor:
     if module.relative:
         psi = psi + module.behaviour.log_probabilities(batch.tokens, batch.attention_mask, batch.action_positions)
     return taken(psi, batch.actions) - soft_backup(psi)
-
-
-def taken(values: Tensor, actions: Tensor) -> Tensor:
-    """The entry of each action, shape (B, K) from (B, K, V)."""
-    return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
 METHOD = token_values.method(
