@@ -11,7 +11,8 @@ At most two transformers run: the language model, and the critic's or the judge'
 of all tokens alike.
 
 A judge ranks whole utterances: candidates are drawn one after the other in the same slot, each heard to its end and
-judged there, and the slot goes back to where it was.
+judged there, and the slot goes back to where it was. A slot whose candidate has ended begins its next one at once: its
+passes add up to its own candidates' lengths, and not to the longest of every slot's.
 """
 
 from __future__ import annotations
@@ -19,20 +20,19 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache
 
 from ilql.choose import Knobs, choose
 from ilql.method import Actor, Decoding, Manner
 from ilql.networks import context_length, trunk_of
+from ilql.slot_cache import SlotCache
 from ilql.tokens import Tokenizer
 
-VERSION = 2
+VERSION = 3
 """Raised when the same settings would say something else; part of every evaluation's key."""
 
 CHUNK = 16
@@ -44,36 +44,6 @@ zero, and whole blocks of them leave the order of every sum as it is: no bit mov
 
 LANGUAGE_MODEL, READER = slice(0, 1), slice(-1, None)
 """Of a speaker's transformers the first speaks; the last reads what a judge judges by. They may be one."""
-
-
-class SlotCache(Cache):
-    """Keys and values of S conversations, row s holding its own from column 0 on, with a cursor per slot."""
-
-    def __init__(self, slots: int, columns: int) -> None:
-        super().__init__(layers=[])
-        self._shape = (slots, columns)
-        self._keys: list[Tensor] = []
-        self._values: list[Tensor] = []
-        self.positions = torch.zeros(slots, 1, dtype=torch.long)
-        self.used = columns
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Write (S, H, C, D) states at `positions` (S, C); give the first `used` columns."""
-        slots, columns = self._shape
-        if layer_idx == len(self._keys):
-            shape = (slots, key_states.shape[1], columns, key_states.shape[3])
-            self._keys.append(key_states.new_zeros(shape))
-            self._values.append(value_states.new_zeros(shape))
-        index = self.positions[:, None, :, None].expand_as(key_states)
-        self._keys[layer_idx].scatter_(2, index, key_states)
-        self._values[layer_idx].scatter_(2, index, value_states)
-        return self._keys[layer_idx][:, :, : self.used], self._values[layer_idx][:, :, : self.used]
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Not meaningful: every slot has a length of its own, and positions are always given."""
-        return 0
 
 
 @dataclass(frozen=True)
@@ -132,6 +102,32 @@ class Draft:
     mean: Tensor
 
 
+@dataclass
+class _Drawing:
+    """A draft in the making: what was chosen so far, whether that is all, and what of it is still to be fed."""
+
+    voice: Voice
+    limit: int
+    whole: bool
+    unfed: list[int]
+    said: list[int] = field(default_factory=list)
+    log_ratio: float = 0.0
+    log_probability: float = 0.0
+
+    def draft(self, *, ended: bool) -> Draft:
+        nothing = torch.zeros(0)
+        return Draft(tuple(self.said), ended, self.log_ratio, self.log_probability, nothing, nothing)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the conversations of all slots are: lengths, every transformer's last states, sums of the reader's."""
+
+    lengths: Tensor
+    last: list[Tensor]
+    sum: Tensor
+
+
 @dataclass(frozen=True)
 class Asked:
     """Stands, among the ids a slot hears, for the return it is asked for."""
@@ -171,9 +167,10 @@ class Speaker:
         self._columns = torch.arange(columns, device=device)
         self._lengths = torch.zeros(slots, dtype=torch.long, device=device)
         self._pending: list[list[int | Asked]] = [[] for _ in range(slots)]
-        self._last: list[Tensor] = []
+        embeddings = [trunk.get_input_embeddings().weight for trunk, _ in self._trunks]  # type: ignore[operator]
+        self._last: list[Tensor] = [weight.new_zeros(slots, weight.shape[1]) for weight in embeddings]
         self._keeps_mean = keep_mean or self._judge is not None
-        self._sum = torch.zeros(0)
+        self._sum = torch.zeros_like(self._last[-1])
         self._writable = torch.from_numpy(tokenizer.writable()).to(device)
 
     @torch.inference_mode()  # as whatever made the tensors it writes into
@@ -181,8 +178,7 @@ class Speaker:
         """Forget the slot's conversation."""
         self._lengths[slot] = 0
         self._pending[slot] = []
-        if len(self._sum):
-            self._sum[slot] = 0
+        self._sum[slot] = 0
 
     def ask(self, slot: int, target_return: float) -> None:
         """Ask the slot for a return, at this place of its conversation."""
@@ -201,14 +197,15 @@ class Speaker:
         """
         room = self._hear_pending(voices)
         if self._judge is None:
-            drafts = self._draw(voices, room, [v.manner.beta for v in voices])
+            drawn = self._draw(voices, room, [v.manner.beta for v in voices], [1] * len(voices))
+            drafts = [drawn[v.slot][0] for v in voices]
             for v, draft in zip(voices, drafts, strict=True):
                 # The last token is not fed yet: it goes with the world's answer, in one pass.
-                self._pending[v.slot] = [*draft.tokens[-1:], *self._missing_end(draft)]
+                self._pending[v.slot] = [*draft.tokens[-1:], *self._missing_end(draft.tokens)]
         else:
             drafts = self._draw_best(voices, room)
             for v, draft in zip(voices, drafts, strict=True):
-                self._pending[v.slot] = [*draft.tokens, *self._missing_end(draft)]
+                self._pending[v.slot] = [*draft.tokens, *self._missing_end(draft.tokens)]
         return [Utterance(self._tokenizer.decode(d.tokens), d.tokens, d.finished, d.log_ratio) for d in drafts]
 
     @torch.inference_mode()
@@ -217,86 +214,136 @@ class Speaker:
 
         The slots stay where they are: they can speak, hear what somebody else says, or propose again.
         """
-        room = self._hear_pending(voices)
-        return [list(drafts) for drafts in zip(*(self._propose(voices, room) for _ in range(count)), strict=True)]
+        return self._propose(voices, self._hear_pending(voices), [count] * len(voices))
 
-    def _propose(self, voices: Sequence[Voice], room: Mapping[int, int]) -> list[Draft]:
-        """One proposal of each slot, heard to its end by its reader, and every slot back where it was."""
-        lengths, last, sums = self._lengths.clone(), list(self._last), self._sum.clone()
-        drafts = self._draw(voices, room, [0.0] * len(voices), transformers=LANGUAGE_MODEL)
-        heard_already = -1  # the language model was fed all but the last token of what it drew
-        if len(self._trunks) > 1:  # a reader of its own has heard nothing of it yet
-            self._lengths, heard_already = lengths.clone(), 0
-        rest = {
-            v.slot: [*(d.tokens[heard_already:] if d.tokens else ()), *self._missing_end(d)]
-            for v, d in zip(voices, drafts, strict=True)
-        }
+    def _propose(self, voices: Sequence[Voice], room: Mapping[int, int], counts: Sequence[int]) -> list[list[Draft]]:
+        """So many proposals of each slot, each heard to its end by its reader, and every slot back where it was."""
+        home, reads_itself = self._place(), len(self._trunks) == 1
+        drafts = self._draw(
+            voices, room, [0.0] * len(voices), counts, transformers=LANGUAGE_MODEL, to_the_end=reads_itself
+        )
+        self._go_back(home, [v.slot for v in voices])
+        if not reads_itself:
+            for number in range(max(counts)):
+                self._read({slot: proposed[number] for slot, proposed in drafts.items() if number < len(proposed)})
+                for slot, proposed in drafts.items():
+                    proposed[number : number + 1] = [self._with_states(d, slot) for d in proposed[number : number + 1]]
+                self._go_back(home, list(drafts))
+        return [drafts[v.slot] for v in voices]
+
+    def _read(self, drafts: Mapping[int, Draft]) -> None:
+        """Let the reader hear some slots' drafts to their ends."""
+        rest = {slot: [*draft.tokens, *self._missing_end(draft.tokens)] for slot, draft in drafts.items()}
         while waiting := {slot: tokens[:CHUNK] for slot, tokens in rest.items() if tokens}:
             self._forward(waiting, width=CHUNK, transformers=READER)
             rest = {slot: tokens[CHUNK:] for slot, tokens in rest.items()}
-        mean = self._sum / self._lengths.clamp(min=1)[:, None]
-        heard = [
-            dataclasses.replace(d, last=self._last[-1][v.slot].clone(), mean=mean[v.slot].clone())
-            for v, d in zip(voices, drafts, strict=True)
-        ]
-        self._lengths, self._last, self._sum = lengths, last, sums
-        return heard
+
+    def _with_states(self, draft: Draft, slot: int) -> Draft:
+        """The draft with what its reader, who has just heard it in this slot, makes of it."""
+        mean = self._sum[slot] / self._lengths[slot].clamp(min=1)
+        return dataclasses.replace(draft, last=self._last[-1][slot].clone(), mean=mean)
+
+    def _place(self) -> _Place:
+        return _Place(self._lengths.clone(), list(self._last), self._sum.clone())
+
+    def _go_back(self, place: _Place, slots: Sequence[int]) -> None:
+        """Take some slots back to where they were; what stands in the caches behind that is written over."""
+        rows = torch.tensor(slots, dtype=torch.long, device=self._device)
+        self._lengths[rows] = place.lengths[rows]
+        self._sum[rows] = place.sum[rows]
+        for now, before in zip(self._last, place.last, strict=True):
+            now[rows] = before[rows]
 
     def _draw_best(self, voices: Sequence[Voice], room: Mapping[int, int]) -> list[Draft]:
         """Of each slot's proposals the one the judge likes best, the first of several."""
         assert self._judge is not None
         best: dict[int, tuple[float, Draft]] = {}
+        proposed = self._propose(voices, room, [v.manner.candidates for v in voices])
         for number in range(max(v.manner.candidates for v in voices)):
-            proposing = [v for v in voices if number < v.manner.candidates]
-            drafts = self._propose(proposing, room)
-            rows = [drafts[0]] * self._slots  # every slot's row, since the shape of a matrix product can move a bit
-            for v, draft in zip(proposing, drafts, strict=True):
-                rows[v.slot] = draft
+            drafts = {v.slot: own[number] for v, own in zip(voices, proposed, strict=True) if number < len(own)}
+            # Every slot's row, since the shape of a matrix product can move a bit.
+            filling = next(iter(drafts.values()))
+            rows = [drafts.get(slot, filling) for slot in range(self._slots)]
             last, mean = (torch.stack(states) for states in zip(*((d.last, d.mean) for d in rows), strict=True))
             judged = self._judge.score(last, mean).tolist()
-            for v, draft in zip(proposing, drafts, strict=True):
+            for v in voices:
+                if v.slot not in drafts:
+                    continue
+                draft = drafts[v.slot]
                 score = judged[v.slot] + v.manner.log_prob_weight * draft.log_probability
                 if v.slot not in best or score > best[v.slot][0]:
                     n = 1 if v.decode.greedy else v.manner.candidates  # greedy ones are all the same
                     best[v.slot] = score, dataclasses.replace(draft, log_ratio=_best_of(n) + draft.log_ratio)
         return [best[v.slot][1] for v in voices]
 
-    def _missing_end(self, draft: Draft) -> list[int]:
-        return [] if draft.finished else [self._tokenizer.structural("eoa")]
+    def _missing_end(self, tokens: Sequence[int]) -> list[int]:
+        end = self._tokenizer.structural("eoa")
+        return [] if [*tokens[-1:]] == [end] else [end]
 
     def _draw(
         self,
         voices: Sequence[Voice],
         room: Mapping[int, int],
         betas: Sequence[float],
+        counts: Sequence[int],
+        *,
         transformers: slice = slice(None),
-    ) -> list[Draft]:
-        """Choose tokens until every slot has ended or come to its limit; the last token of each is not fed."""
-        knobs = _knobs(voices, betas, self._slots, self._device)
-        limits = {v.slot: min(v.decode.max_new_tokens, room[v.slot]) for v in voices}
-        end = self._tokenizer.structural("eoa")
-        said: dict[int, list[int]] = {v.slot: [] for v in voices}
-        ratios, log_probabilities = dict.fromkeys(said, 0.0), dict.fromkeys(said, 0.0)
-        speaking = [v for v in voices if limits[v.slot] > 0]
-        while speaking:
-            uniform = torch.zeros(self._slots, dtype=torch.float64)
-            for v in speaking:
-                if not v.decode.greedy:
-                    uniform[v.slot] = v.generator.random()
-            tokens, log_ratio, log_base = self._choose(knobs, uniform.to(self._device))
-            chosen, ratio, base = tokens.tolist(), log_ratio.tolist(), log_base.tolist()
-            for v in speaking:
-                said[v.slot].append(chosen[v.slot])
-                ratios[v.slot] += ratio[v.slot]
-                log_probabilities[v.slot] += base[v.slot]
-            speaking = [v for v in speaking if chosen[v.slot] != end and len(said[v.slot]) < limits[v.slot]]
-            if speaking:
-                self._forward({v.slot: [chosen[v.slot]] for v in speaking}, width=1, transformers=transformers)
-        nothing = torch.zeros(0)
-        return [
-            Draft(tuple(ids), ids[-1:] == [end], ratios[slot], log_probabilities[slot], nothing, nothing)
-            for slot, ids in said.items()
-        ]
+        to_the_end: bool = False,
+    ) -> dict[int, list[Draft]]:
+        """So many drafts of each slot, drawn one after the other from where it is; no slot waits for another's.
+
+        A slot is left behind its last draft, whose last token is not fed. With `to_the_end` every draft is fed whole,
+        its end with it where it has none, and what the last transformer makes of it is kept.
+        """
+        knobs, home = _knobs(voices, betas, self._slots, self._device), self._place()
+        wanted = {v.slot: count for v, count in zip(voices, counts, strict=True)}
+        drafts: dict[int, list[Draft]] = {v.slot: [] for v in voices}
+
+        def begin(voice: Voice) -> _Drawing:
+            limit = min(voice.decode.max_new_tokens, room[voice.slot])
+            rest = self._missing_end(()) if to_the_end and limit == 0 else []
+            return _Drawing(voice, limit, whole=limit == 0, unfed=rest)
+
+        drawing = {v.slot: begin(v) for v in voices if wanted[v.slot]}
+        while drawing:
+            self._choose_for([d for d in drawing.values() if not d.whole], knobs, to_the_end=to_the_end)
+            feeding = {slot: [d.unfed.pop(0)] for slot, d in drawing.items() if d.unfed}
+            if feeding:
+                self._forward(feeding, width=1, transformers=transformers)
+            again = []
+            for slot, d in [*drawing.items()]:
+                if d.whole and not d.unfed:
+                    draft = d.draft(ended=not self._missing_end(d.said))
+                    drafts[slot].append(self._with_states(draft, slot) if to_the_end else draft)
+                    del drawing[slot]
+                    if len(drafts[slot]) < wanted[slot]:
+                        again.append(d.voice)
+            if again:
+                self._go_back(home, [v.slot for v in again])
+                drawing |= {v.slot: begin(v) for v in again}
+        return drafts
+
+    def _choose_for(self, drawing: Sequence[_Drawing], knobs: Knobs, *, to_the_end: bool) -> None:
+        """One token more for each of these drafts."""
+        if not drawing:
+            return
+        uniform = torch.zeros(self._slots, dtype=torch.float64)
+        for d in drawing:
+            if not d.voice.decode.greedy:
+                uniform[d.voice.slot] = d.voice.generator.random()
+        tokens, log_ratio, log_base = self._choose(knobs, uniform.to(self._device))
+        chosen, ratio, base = tokens.tolist(), log_ratio.tolist(), log_base.tolist()
+        for d in drawing:
+            token = chosen[d.voice.slot]
+            d.said.append(token)
+            d.log_ratio += ratio[d.voice.slot]
+            d.log_probability += base[d.voice.slot]
+            missing = self._missing_end(d.said)
+            d.whole = not missing or len(d.said) == d.limit
+            if not d.whole:
+                d.unfed = [token]
+            elif to_the_end:
+                d.unfed = [token, *missing]
 
     def _hear_pending(self, voices: Sequence[Voice]) -> dict[int, int]:
         """Feed what the speaking slots have heard; returns how many tokens each may still say.
@@ -340,7 +387,6 @@ class Speaker:
         last = (counts - 1).clamp(min=0)[:, None, None]
         fed = (counts > 0)[:, None]
         places = range(len(self._trunks))
-        self._last = self._last or [torch.zeros(0)] * len(places)
         for number in places[transformers]:
             trunk, cache = self._trunks[number]
             cache.positions, cache.used = columns, used
@@ -351,12 +397,11 @@ class Speaker:
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state
-            state, before = hidden.gather(1, last.expand(-1, -1, hidden.shape[-1])).squeeze(1), self._last[number]
-            self._last[number] = torch.where(fed, state, before) if len(before) else state
+            state = hidden.gather(1, last.expand(-1, -1, hidden.shape[-1])).squeeze(1)
+            self._last[number] = torch.where(fed, state, self._last[number])
             if self._keeps_mean and number == places[-1]:
                 real = torch.arange(width, device=self._device) < counts[:, None]
-                added = (hidden * real[..., None]).sum(1)
-                self._sum = added + self._sum if len(self._sum) else added
+                self._sum = self._sum + (hidden * real[..., None]).sum(1)
         self._lengths += counts
 
     def _embedded(self, trunk: nn.Module, ids: Tensor, asked: Tensor) -> dict[str, Tensor]:

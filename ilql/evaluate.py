@@ -159,7 +159,9 @@ def play(
             played |= dict(zip(chosen, episodes, strict=True))
         return [played[number] for number in range(len(players))]
     speaker = Speaker(_acting(actor, players), tokenizer, slots=slots, device=device)
-    jobs = [(p, s) for s in range(len(seeds)) for p in range(len(players))]
+    # Players of as many candidates stand beside each other: a slot with few waits for those with many.
+    ranked = sorted(range(len(players)), key=lambda p: -players[p].manner.candidates)
+    jobs = [(p, s) for p in ranked for s in range(len(seeds))]
     done: dict[tuple[int, int], Episode] = {}
     running: dict[int, tuple[tuple[int, int], _Running]] = {}
     upcoming = iter(jobs)

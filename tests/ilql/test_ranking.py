@@ -351,6 +351,33 @@ class TestCompany:
         assert judge.asked == [((5, 16), (5, 16))] * 3  # one shape, since it can decide the last bit
 
 
+class TestWaiting:
+    def test_no_slot_waits_for_anothers_draft(
+        self, language_model: Callable[..., nn.Module], tokenizer: Tokenizer
+    ) -> None:
+        policy, widths = language_model(seed=0, spread=6.0, context=256), list[int]()
+        trunk_of(policy).register_forward_pre_hook(
+            lambda module, args, given: widths.append(given["input_ids"].shape[1]), with_kwargs=True
+        )
+        speaker = Speaker(Actor(policy, judge=Taste(None, by="last")), tokenizer, slots=4, device=CPU)
+        for slot in range(4):
+            speaker.hear(slot, heard(tokenizer, 0))
+        endless = Decoding(greedy=False, max_new_tokens=100)
+        drafts = speaker.propose([voice(slot, seed=slot, decode=endless) for slot in range(4)], 4)
+        lengths = [[len(whole(tokenizer, draft)) for draft in row] for row in drafts]
+        longest = max(sum(row) for row in lengths)
+        assert widths.count(1) == longest
+        assert longest < sum(max(places) for places in zip(*lengths, strict=True))  # what waiting would have taken
+
+    def test_players_of_as_many_candidates_stand_beside_each_other(
+        self, models: dict[str, tuple[nn.Module, nn.Module]], tokenizer: Tokenizer, bandit: Bandit
+    ) -> None:
+        judge = Taste(None, by="mean")
+        players = [Player(SAMPLING, Manner(candidates=n)) for n in (1, 4)]
+        play(bandit, "tune", Actor(models["gpt2"][0], judge=judge), tokenizer, players, range(4), device=CPU, slots=2)
+        assert len(judge.asked) == 4 + 4 + 1 + 1  # two rounds of two with four candidates, two with one
+
+
 def test_more_episodes_than_slots_are_played(
     models: dict[str, tuple[nn.Module, nn.Module]], tokenizer: Tokenizer, bandit: Bandit
 ) -> None:

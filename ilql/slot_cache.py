@@ -1,0 +1,39 @@
+"""Keys and values of conversations that stand at different places, each in a row of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache
+
+
+class SlotCache(Cache):
+    """Keys and values of S conversations, row s holding its own from column 0 on, with a cursor per slot."""
+
+    def __init__(self, slots: int, columns: int) -> None:
+        super().__init__(layers=[])
+        self._shape = (slots, columns)
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
+        self.positions = torch.zeros(slots, 1, dtype=torch.long)
+        self.used = columns
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write (S, H, C, D) states at `positions` (S, C); give the first `used` columns."""
+        slots, columns = self._shape
+        if layer_idx == len(self._keys):
+            shape = (slots, key_states.shape[1], columns, key_states.shape[3])
+            self._keys.append(key_states.new_zeros(shape))
+            self._values.append(value_states.new_zeros(shape))
+        index = self.positions[:, None, :, None].expand_as(key_states)
+        self._keys[layer_idx].scatter_(2, index, key_states)
+        self._values[layer_idx].scatter_(2, index, value_states)
+        return self._keys[layer_idx][:, :, : self.used], self._values[layer_idx][:, :, : self.used]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Not meaningful: every slot has a length of its own, and positions are always given."""
+        return 0
