@@ -173,6 +173,24 @@ class Actor:
     condition: Callable[[Tensor], Tensor] | None = None
 
 
+@dataclass(frozen=True)
+class ActionValues:
+    """What a method thinks of the actions of a batch.
+
+    Attributes:
+        q: Of the action that was taken, by the network that acts, shape (B, K).
+        v: Of the state it was taken in, shape (B, K).
+    """
+
+    q: Tensor
+    v: Tensor
+
+    @property
+    def advantage(self) -> Tensor:
+        """Q − V, shape (B, K)."""
+        return self.q - self.v
+
+
 def keep_all(returns: npt.NDArray[np.float64], train: Training) -> npt.NDArray[np.int64]:
     """Every dialogue, in order."""
     return np.arange(len(returns), dtype=np.int64)
@@ -229,8 +247,8 @@ class Method:
             the number of steps done.
         actor: The networks that act. Takes the module and the behaviour policy.
         manner: How they act. Takes `train` and `decode`.
-        advantages: Q̄(a) − V of every action of a batch, shape (B, K), for looking at; None where there is no such
-            thing.
+        values: Q and V of every action of a batch, for looking at; None where tokens have no values. Takes the module
+            and the batch.
         canonical: The method and settings whose weights these really are, for a name of a special case of another.
             Takes `train`.
     """
@@ -252,7 +270,7 @@ class Method:
     counts: Callable[[TokenBatch], Tensor] = every_action
     after_step: Callable[[nn.Module, Any, int], None] = nothing_after_step
     manner: Callable[[Any, Any], Manner] = plainly
-    advantages: Callable[[nn.Module, TokenBatch], Tensor] | None = None
+    values: Callable[[nn.Module, TokenBatch], ActionValues] | None = None
     canonical: Callable[[Any], tuple[str, Any]] | None = None
 
     def trained_as(self, train: Any) -> tuple[str, Any]:

@@ -1,7 +1,7 @@
 """The world a policy speaks with: what a task must offer, and the faults it may report.
 
-A task is built once from its settings and its source (files, a seed, servers) into a folder, and loaded from that
-folder by every process that needs it. Building may be slow and may need the source; loading must be quick and needs
+A task is built once from its settings and its sources (files, a seed, servers) into a folder, and loaded from that
+folder by every process that needs it. Building may be slow and may need the sources; loading must be quick and needs
 only the folder. So a worker on another machine never asks for the user's path, and the folder can be a
 content-addressed stage.
 """
@@ -9,7 +9,7 @@ content-addressed stage.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -120,19 +120,25 @@ class TaskKind:
     Attributes:
         name: The task's name.
         version: Raised when the meaning of building, rewards or replies changes; part of every key that depends on it.
-        settings: A frozen dataclass of JSON values: what decides the world besides its source. No paths, no addresses.
-        source_digest: A digest of the source the settings are applied to (`""` where there is none). Takes the settings
-            and the source as the user named it; raises ValueError in one line if it cannot be read.
-        build: Writes the task's folder. Takes settings, source and an existing empty folder. Raises ValueError in one
+        settings: A frozen dataclass of JSON values: what decides the world besides its sources. No paths, no addresses.
+        source_digest: A digest of the sources the settings are applied to (`""` where there are none). Takes the
+            settings and the sources as the user named them, by input: `data` is what `--data` names. Raises ValueError
+            in one line if one cannot be read, or is none that this world knows.
+        build: Writes the task's folder. Takes settings, sources and an existing empty folder. Raises ValueError in one
             line on bad input. Returns notes for the user: what was skipped and why, how it is calibrated.
         load: The task from its folder.
         example: Settings of the smallest instance that needs no source, for tests.
+        inputs: Its sources besides `data`, by name, each with a line that says what it is; `words` is given as
+            `--words`.
+        symbols: Where the task's text has an alphabet of its own, all of it: each symbol is then one token.
     """
 
     name: str
     version: int
     settings: type[Any]
-    source_digest: Callable[[Any, str | None], str]
-    build: Callable[[Any, str | None, Path], list[str]]
+    source_digest: Callable[[Any, Mapping[str, str]], str]
+    build: Callable[[Any, Mapping[str, str], Path], list[str]]
     load: Callable[[Path], Task]
     example: Any
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    symbols: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ from ilql.hyperparameters import (
     hyper,
 )
 from ilql.losses import conservative_loss, margin_loss, masked_mean, weighted_nll
-from ilql.method import Actor, Decoding, Loss, Manner, Method, Start, Training, require
+from ilql.method import ActionValues, Actor, Decoding, Loss, Manner, Method, Start, Training, require
 from ilql.networks import ValueNetworks, gather, hidden_states, renew_target, taken, trunk_of
 
 VERSION = 1
@@ -208,13 +208,12 @@ def manner(train: ValueTraining, decode: Decode) -> Manner:
 
 
 @torch.no_grad()
-def advantages(module: nn.Module, batch: TokenBatch) -> Tensor:
-    """Q̄(a) − V at every action, shape (B, K): Q̄ of the target network, V of the online one."""
+def action_values(module: nn.Module, batch: TokenBatch) -> ActionValues:
+    """Q̄(a) of the target network and V of the online one at every action."""
     assert isinstance(module, ValueNetworks)
     online = gather(hidden_states(module.online.trunk, batch.tokens, batch.attention_mask), batch.action_positions)
     frozen = gather(hidden_states(module.target.trunk, batch.tokens, batch.attention_mask), batch.action_positions)
-    values: Tensor = module.v_head(online).squeeze(-1)
-    return module.target.minimum_of(frozen, batch.actions) - values
+    return ActionValues(module.target.minimum_of(frozen, batch.actions), module.v_head(online).squeeze(-1))
 
 
 def method(
@@ -245,7 +244,7 @@ def method(
         "needs_behaviour": True,
         "after_step": renew_target,
         "manner": manner,
-        "advantages": advantages,
+        "values": action_values,
     }
     return Method(
         name=name,

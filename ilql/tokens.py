@@ -9,6 +9,7 @@ its utterance.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as TextTokenizer
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 VERSION = 1
 """Raised when the same texts would give another tokeniser; part of its key and of all that depends on it."""
@@ -124,6 +125,27 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
         vocab_size=vocabulary - len(STRUCTURE), special_tokens=[UNKNOWN], show_progress=False, min_frequency=2
     )
     tokenizer.train_from_iterator(texts, trainer=trainer)
+    return Tokenizer(tokenizer)
+
+
+def symbol_tokenizer(symbols: Sequence[str]) -> Tokenizer:
+    """A tokeniser with one id for each of some symbols, such as letters, for a text that is written in nothing else.
+
+    Where two symbols begin alike the longer is read. Whatever is no symbol becomes one unknown id a character, which no
+    policy may write.
+
+    Raises:
+        ValueError: A symbol is empty or stands twice.
+    """
+    if not all(symbols) or len(set(symbols)) != len(symbols):
+        raise ValueError(f"symbols must be different and not empty, got {list(symbols)}")
+    numbers = {symbol: number for number, symbol in enumerate([UNKNOWN, *symbols])}
+    tokenizer = TextTokenizer(models.WordLevel(numbers, unk_token=UNKNOWN))
+    tokenizer.add_special_tokens([UNKNOWN])
+    longest_first = sorted(symbols, key=lambda symbol: (-len(symbol), symbol))
+    pattern = "|".join([*(re.escape(symbol) for symbol in longest_first), r"[\s\S]"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
     return Tokenizer(tokenizer)
 
 

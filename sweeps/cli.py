@@ -40,7 +40,7 @@ def run_command(question: Question, program: str, arguments: Sequence[str]) -> i
         from sweeps.experiment import run_question  # noqa: PLC0415
         from sweeps.question import chosen_preset  # noqa: PLC0415
 
-        options = parse(program, question.name + " ablation", list(question.presets), arguments)
+        options = parse(program, question.name + " ablation", list(question.presets), arguments, question.inputs)
         if options.show:
             print(json.dumps(chosen_preset(question, options).shown(), indent=2, default=str))
             return 0

@@ -8,7 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,6 +27,7 @@ class Options:
         name: The sweep's name, or None for one made of what was asked.
         world: Which world, or None for the preset's, or the recorded one if there is data.
         data: Directory or file of recorded dialogues, or None.
+        inputs: The question's other sources that were given, by name.
         rewards: Training rewards, one sweep each, or None for the question's own.
         evaluation_reward: Evaluation reward, or None for the training reward.
         transfer: True to score what was trained on each reward under all of them.
@@ -53,6 +54,7 @@ class Options:
     name: str | None = None
     world: str | None = None
     data: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
     rewards: tuple[str, ...] | None = None
     evaluation_reward: str | None = None
     transfer: bool = False
@@ -72,11 +74,16 @@ class Options:
     plan_only: bool = False
     show: bool = False
 
+    @property
+    def sources(self) -> dict[str, str]:
+        """All sources that were given, by name."""
+        return {**({} if self.data is None else {"data": self.data}), **self.inputs}
+
     def distinction(self, reward: str) -> list[str]:
         """What tells the name of a reward's sweep from the preset's plain one: empty if nothing does."""
         special = {
             "columns": dict(self.columns), "methods": self.methods, "refine": self.refine, "model": self.model,
-            "data": self.data, "convention": self.convention,
+            "data": self.data, "inputs": dict(self.inputs), "convention": self.convention,
             "reward": reward if self.evaluation_reward else None, "search_seed": self.search_seed,
         }  # fmt: skip
         if not any(special.values()):
@@ -84,14 +91,30 @@ class Options:
         return [hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:6]]
 
 
-def parse(program: str, description: str, presets: Sequence[str], arguments: Sequence[str]) -> Options:
-    """Options from a command line; leaves with one line and status 2 if it is wrong."""
+def parse(
+    program: str,
+    description: str,
+    presets: Sequence[str],
+    arguments: Sequence[str],
+    inputs: Mapping[str, str] | None = None,
+) -> Options:
+    """Options from a command line; leaves with one line and status 2 if it is wrong.
+
+    Args:
+        program: What was called.
+        description: What it answers.
+        presets: The names of its presets.
+        arguments: What was written behind the program's name.
+        inputs: Its sources besides `--data`, by name, each with a line that says what it is.
+    """
     parser = OneLineParser(prog=program, description=description)
     add = parser.add_argument
     add("--preset", default="laptop", help=f"how big: {', '.join(presets)} (default: %(default)s)")
     add("--show", action="store_true", help="print the preset and stop")
     add("--plan", action="store_true", help="prepare the world, print what would be trained and evaluated, and stop")
     add("--data", metavar="DIR", help="recorded dialogues: a directory or file; without it a world is generated")
+    for name, meaning in (inputs or {}).items():
+        add(f"--{name}", metavar="FILE", help=meaning)
     add("--world", help="which world, if not the one that follows from --data")
     add("--rewards", "--reward", type=_words, help="training rewards, and evaluation rewards unless one is given")
     add("--evaluation-reward", help="evaluation reward; another one than in training needs no new training")
@@ -132,6 +155,7 @@ def parse(program: str, description: str, presets: Sequence[str], arguments: Seq
         name=given.name,
         world=given.world,
         data=given.data,
+        inputs={name: value for name in inputs or {} if (value := getattr(given, name.replace("-", "_"))) is not None},
         rewards=given.rewards,
         evaluation_reward=given.evaluation_reward,
         transfer=given.transfer,

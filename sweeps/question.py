@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ilql.conventions import METHODS as CONVENTIONAL
@@ -13,6 +13,7 @@ from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
 from ilql.networks import find_model
 from ilql.tasks import known_tasks
+from ilql.tokens import symbol_tokenizer
 from sweeps.options import Options
 from sweeps.presets import Preset
 from sweeps.reporting import Against
@@ -25,6 +26,9 @@ from sweeps.work import Resources
 
 ALL = "all"
 """Names every arm of a question."""
+
+WORLD = "world."
+"""Begins the columns of `--set` that are settings of the task."""
 
 FIRST_SEED = 0
 """Episode seeds count from here on the tune and on the report scenes: the scenes differ."""
@@ -45,6 +49,7 @@ class Question:
         held: Columns that proposals leave as the preset has them.
         against: Comparisons to be stated under the table.
         world: The task's settings. Takes the world's name or None, whether there is data, and the preset.
+        inputs: Its sources besides `--data`, by name, each with a line that says what it is.
     """
 
     name: str
@@ -57,6 +62,7 @@ class Question:
     held: tuple[str, ...] = ()
     against: tuple[Against, ...]
     world: Callable[[str | None, bool, Preset], Any]
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for arm in self.refine:
@@ -159,6 +165,8 @@ def chosen_preset(question: Question, options: Options) -> Preset:
     base: dict[str, Value] = dict(preset.base)
     behaviour: dict[str, Any] = {}
     for column, value in options.columns.items():
+        if column.startswith(WORLD):
+            continue  # the world's own, checked where its settings are made
         if column not in known:
             raise KeyError(unknown(column, f"column of a {question.name} sweep", known))
         if column.startswith("behaviour."):
@@ -224,8 +232,8 @@ def make_sweep(
     grids = question.chosen(options)
     design = tuple(training for grid in grids for training in grid.trainings(_for_grid(preset, grid)))
     kind = known_tasks()[question.task]
-    world_settings = question.world(options.world, options.data is not None, preset)
-    world = ensure_world(store, kind, world_settings, options.data)
+    world_settings = _world_settings(question, preset, options)
+    world = ensure_world(store, kind, world_settings, options.sources)
     for note in world.notes:
         say(note)
     task = load_task(store, kind.name, world.key)
@@ -238,7 +246,7 @@ def make_sweep(
     backbone = Backbone(
         architecture=preset.architecture,
         pretrained="" if model is None else pretrained_digest(model),
-        vocabulary=preset.vocabulary,
+        vocabulary=preset.vocabulary if model or not kind.symbols else symbol_tokenizer(kind.symbols).size,
         behaviour=preset.behaviour,
     )
     evaluation = {"world": world.key, "reward": judged}
@@ -260,7 +268,7 @@ def make_sweep(
             rung=preset.rung,
         )
     several = len(set(options.rewards or ())) > 1
-    kept = [options.world or ("recorded" if options.data else "generated"), judged, *options.distinction(reward)]
+    kept = [getattr(world_settings, "world", "generated"), judged, *options.distinction(reward)]
     plain = "-".join([question.name, preset.name, *kept])
     name = plain if options.name is None else f"{options.name}-{reward}" if several else options.name
     return Sweep(
@@ -271,6 +279,20 @@ def make_sweep(
         seeds=preset.seeds,
         resources=preset.resources,
     )
+
+
+def _world_settings(question: Question, preset: Preset, options: Options) -> Any:
+    """The task's settings, with what `--set world.…` says of them.
+
+    Raises:
+        KeyError: There is no such setting.
+        TypeError, ValueError: A value is none that it may have.
+    """
+    settings_ = question.world(options.world, options.data is not None, preset)
+    said = {name.removeprefix(WORLD): value for name, value in options.columns.items() if name.startswith(WORLD)}
+    if not said:
+        return settings_
+    return make(type(settings_), dataclasses.asdict(settings_) | said, owner=f"a {question.task} world", prefix="world")
 
 
 def _for_grid(preset: Preset, grid: Grid) -> dict[str, Value]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +34,7 @@ from ilql.networks import (
 from ilql.propose import draw_candidates
 from ilql.task import Task, TaskKind
 from ilql.tasks import known_tasks
-from ilql.tokens import Tokenizer, load_tokenizer, train_tokenizer
+from ilql.tokens import Tokenizer, load_tokenizer, symbol_tokenizer, train_tokenizer
 from sweeps.exact_json import Record
 from sweeps.spec import TrialSpec, world_key
 from sweeps.store import Store
@@ -55,17 +55,17 @@ class World:
     notes: tuple[str, ...]
 
 
-def ensure_world(store: Store, kind: TaskKind, settings: Any, source: str | None) -> World:
-    """The world of some settings and a source, built unless it is there.
+def ensure_world(store: Store, kind: TaskKind, settings: Any, sources: Mapping[str, str]) -> World:
+    """The world of some settings and sources, built unless it is there.
 
     Raises:
-        ValueError: The source cannot be read; one line.
+        ValueError: A source cannot be read; one line.
     """
-    digest = kind.source_digest(settings, source)
+    digest = kind.source_digest(settings, sources)
     values: Record = dataclasses.asdict(settings)
     key = world_key(kind.name, kind.version, values, digest)
     about: Record = {"task": kind.name, "version": kind.version, "settings": values, "source": digest}
-    store.build("world", key, lambda folder: {"notes": list(kind.build(settings, source, folder))}, about)
+    store.build("world", key, lambda folder: {"notes": list(kind.build(settings, sources, folder))}, about)
     notes = ((store.about("world", key) or {}).get("notes") or {}).get("notes", ())
     return World(key, tuple(notes))
 
@@ -84,7 +84,10 @@ def ensure_start(store: Store, spec: TrialSpec, model: Path | None) -> None:
     backbone = spec.backbone
 
     def make_tokenizer(folder: Path) -> None:
-        if backbone.vocabulary:
+        symbols = known_tasks()[spec.data.task].symbols
+        if backbone.vocabulary and symbols:
+            symbol_tokenizer(symbols).save(folder)
+        elif backbone.vocabulary:
             task = load_task(store, spec.data.task, spec.data.world)
             dialogues = task.dialogues("train", task.rewards[0])
             texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)

@@ -308,7 +308,7 @@ def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None)
 
         def make(target: Path, spec: TrialSpec = spec, episodes: list[Episode] = episodes) -> None:
             episodes_table(episodes, spec.evaluation).write_parquet(target / EPISODES_FILE)
-            if spec.kind.advantages is not None:
+            if spec.kind.values is not None:
                 lines = _advantages(spec, module, episodes[:EPISODES_WITH_ADVANTAGES], tokenizer, device)
                 (target / ADVANTAGES_FILE).write_text("".join(lines), encoding="utf-8")
 
@@ -366,13 +366,13 @@ def _advantages(
     spec: TrialSpec, module: torch.nn.Module, episodes: Sequence[Episode], tokenizer: Tokenizer, device: torch.device
 ) -> list[str]:
     """One JSON line per episode: the agent's tokens and their advantages Q̄ − V."""
-    assert spec.kind.advantages is not None
+    assert spec.kind.values is not None
     lines = []
     module.to(device)
     for episode in episodes:
         sequence = tokenize(Dialogue(episode.transcript.turns, ended=True), tokenizer, max_tokens=spec.train.max_tokens)
         batch = collate([sequence], pad=tokenizer.structural("pad")).to(device)
-        values = spec.kind.advantages(module, batch)[0].tolist()
+        values = spec.kind.values(module, batch).advantage[0].tolist()
         words = [tokenizer.piece(i) for i in batch.actions[0].tolist()]
         lines.append(json.dumps({"episode_seed": episode.seed, "tokens": words, "advantages": values}) + "\n")
     return lines

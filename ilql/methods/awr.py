@@ -83,7 +83,7 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     assert isinstance(module, Extraction)
     policy = module.policy
     with torch.no_grad():
-        advantage = token_values.advantages(module.critic[0].to(batch.tokens.device), batch)
+        advantage = token_values.action_values(module.critic[0].to(batch.tokens.device), batch).advantage
         factors = advantage_weights(
             advantage, torch.zeros_like(advantage), awr_beta=train.awr_beta, clip=train.awr_clip
         )

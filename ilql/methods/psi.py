@@ -33,7 +33,7 @@ from ilql import token_values
 from ilql.batch import TokenBatch
 from ilql.hyperparameters import NOT_NEGATIVE, POSITIVE, Range, Search, hyper
 from ilql.losses import masked_mean, psi_loss, soft_backup, td_target
-from ilql.method import Actor, Loss, Start, require
+from ilql.method import ActionValues, Actor, Loss, Start, require
 from ilql.networks import Frozen, ValueNetworks, gather, hidden_states, taken
 
 
@@ -91,15 +91,15 @@ def actor(module: nn.Module, behaviour: nn.Module | None) -> Actor:
 
 
 @torch.no_grad()
-def advantages(module: nn.Module, batch: TokenBatch) -> Tensor:
-    """Ψ̄(a) − log Σ_v exp Ψ̄(v) at every action, shape (B, K): its log-probability under the improved policy."""
+def action_values(module: nn.Module, batch: TokenBatch) -> ActionValues:
+    """Ψ̄(a) and log Σ_v exp Ψ̄(v) at every action: their difference is its log-probability under the improved policy."""
     assert isinstance(module, ValueNetworks)
     assert module.behaviour is not None
     frozen = hidden_states(module.target.trunk, batch.tokens, batch.attention_mask)
     psi = module.target.minimum(gather(frozen, batch.action_positions))
     if module.relative:
         psi = psi + module.behaviour.log_probabilities(batch.tokens, batch.attention_mask, batch.action_positions)
-    return taken(psi, batch.actions) - soft_backup(psi)
+    return ActionValues(taken(psi, batch.actions), soft_backup(psi))
 
 
 METHOD = token_values.method(
@@ -111,5 +111,5 @@ METHOD = token_values.method(
     loss=loss,
     build=build,
     actor=actor,
-    advantages=advantages,
+    values=action_values,
 )

@@ -89,10 +89,20 @@ class Bandit:
         ]
 
 
-def build(settings: Settings, source: str | None, folder: Path) -> list[str]:
+def source_digest(settings: Settings, sources: Mapping[str, str]) -> str:
+    """Empty: the settings decide everything.
+
+    Raises:
+        ValueError: A source was named.
+    """
+    if sources:
+        raise ValueError(f"a bandit reads no data, got {', '.join(sources.values())}")
+    return ""
+
+
+def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[str]:
     """Write the settings; there is nothing else."""
-    if source is not None:
-        raise ValueError(f"a bandit reads no data, got {source}")
+    source_digest(settings, sources)
     (folder / "settings.json").write_text(json.dumps(dataclasses.asdict(settings)), encoding="utf-8")
     return []
 
@@ -106,7 +116,7 @@ KIND = TaskKind(
     name="bandit",
     version=1,
     settings=Settings,
-    source_digest=lambda settings, source: "",
+    source_digest=source_digest,
     build=build,
     load=load,
     example=Settings(dialogues=16),

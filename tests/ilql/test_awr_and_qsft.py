@@ -61,7 +61,7 @@ class TestAwr:
         dropping = language_model(dropout=0.5)
         module = extraction(Start(dropping, dropping, seed=0), awr.Train()).train()
         assert {name.split(".")[0] for name in module.state_dict()} == {"policy"}
-        one, two = (token_values.advantages(module.critic[0], batch) for _ in range(2))
+        one, two = (token_values.action_values(module.critic[0], batch).advantage for _ in range(2))
         assert torch.equal(one, two)
 
     def test_it_acts_alone(self, start: Start) -> None:

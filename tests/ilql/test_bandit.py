@@ -109,7 +109,7 @@ class TestWorld:
 
     def test_it_reads_no_data(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="a bandit reads no data, got somewhere"):
-            KIND.build(Settings(), "somewhere", tmp_path)
+            KIND.build(Settings(), {"data": "somewhere"}, tmp_path)
 
     def test_its_settings_are_checked(self) -> None:
         with pytest.raises(ValueError, match="dialogues must be at least 1, got 0"):

@@ -249,7 +249,7 @@ def test_psis_value_is_the_soft_one(bandit: World, begin: str, fill: float) -> N
     # Ψ(a) = log ½ and Ψ(b) = log ½ + 1, with the soft value log ½(1 + e).
     assert psi_of(bandit, module, first, "a") == pytest.approx(-math.log(2), abs=0.01)
     assert psi_of(bandit, module, first, "b") == pytest.approx(1 - math.log(2), abs=0.01)
-    advantages = psi.advantages(module, collate(bandit.sequences, pad=bandit.pad))
+    advantages = psi.action_values(module, collate(bandit.sequences, pad=bandit.pad)).advantage
     assert advantages[1, 0].item() == pytest.approx(-math.log(1 + math.exp(-1)), abs=0.01)  # log sigmoid(1)
 
 

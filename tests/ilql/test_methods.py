@@ -376,13 +376,15 @@ class TestActing:
         assert spoken[0] == alone
         assert spoken[1] != alone
 
-    @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].advantages], indirect=True)
-    def test_its_advantages_belong_to_the_actions(self, method: Method, start: Start, batch: TokenBatch) -> None:
-        assert method.advantages is not None
-        advantages = method.advantages(method.build(start, method.train()), batch)
-        assert advantages.shape == batch.actions.shape
-        assert advantages[batch.action_mask].isfinite().all()
-        assert not advantages.requires_grad
+    @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].values], indirect=True)
+    def test_its_values_belong_to_the_actions(self, method: Method, start: Start, batch: TokenBatch) -> None:
+        assert method.values is not None
+        values = method.values(method.build(start, method.train()), batch)
+        for part in (values.q, values.v, values.advantage):
+            assert part.shape == batch.actions.shape
+            assert part[batch.action_mask].isfinite().all()
+            assert not part.requires_grad
+        assert torch.equal(values.advantage, values.q - values.v)
 
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:

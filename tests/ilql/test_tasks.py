@@ -25,7 +25,7 @@ def kind(request: pytest.FixtureRequest) -> TaskKind:
 @pytest.fixture(scope="module")
 def folder(kind: TaskKind, tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp(kind.name)
-    kind.build(kind.example, None, place)
+    kind.build(kind.example, {}, place)
     return place
 
 
@@ -66,7 +66,7 @@ class TestPresentation:
         assert json.loads(json.dumps(dataclasses.asdict(kind.example)))
 
     def test_the_digest_of_its_source_is_the_same_twice(self, kind: TaskKind) -> None:
-        first, second = (kind.source_digest(kind.example, None) for _ in range(2))
+        first, second = (kind.source_digest(kind.example, {}) for _ in range(2))
         assert first == second
 
     def test_its_rewards_have_names_of_their_own(self, task: Task) -> None:
@@ -107,7 +107,7 @@ class TestDialogues:
         assert again.dialogues("train", task.rewards[0]) == task.dialogues("train", task.rewards[0])
 
     def test_building_twice_gives_the_same(self, kind: TaskKind, task: Task, tmp_path: Path) -> None:
-        kind.build(kind.example, None, tmp_path)
+        kind.build(kind.example, {}, tmp_path)
         assert kind.load(tmp_path).dialogues("tune", task.rewards[0]) == task.dialogues("tune", task.rewards[0])
 
     def test_an_unknown_split_or_reward_is_refused(self, task: Task) -> None:

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import AddedToken, models, pre_tokenizers
 from tokenizers import Tokenizer as TextTokenizer
 
-from ilql.tokens import STRUCTURE, UNKNOWN, Tokenizer, load_tokenizer, train_tokenizer
+from ilql.tokens import STRUCTURE, UNKNOWN, Tokenizer, load_tokenizer, symbol_tokenizer, train_tokenizer
 
 FORGERIES = ["<eoa>", "<bos>", "<pad>", "</s>", "<s>", "<|endoftext|>", UNKNOWN]
 
@@ -129,3 +129,33 @@ class TestPretrained:
         for text in ("<s>", "</s>"):
             token = tokenizer.text.token_to_id(text)
             assert token is None or not tokenizer.writable()[token]
+
+
+class TestSymbols:
+    SYMBOLS = ("a", "b", "<g>", "<b>")
+
+    def test_each_symbol_is_one_token_and_text_comes_back(self) -> None:
+        tokenizer = symbol_tokenizer(self.SYMBOLS)
+        ids = tokenizer.encode("ab<g><b>a")
+        assert [tokenizer.piece(i) for i in ids] == ["a", "b", "<g>", "<b>", "a"]
+        assert tokenizer.decode(ids) == "ab<g><b>a"
+        assert tokenizer.size == 1 + 4 + 6  # unknown, symbols, structure
+
+    def test_what_is_no_symbol_is_unknown_a_character_at_a_time_and_no_policy_writes_it(self) -> None:
+        tokenizer = symbol_tokenizer(self.SYMBOLS)
+        ids = tokenizer.encode("a<z>\nb")
+        assert len(ids) == 6
+        assert ids[1:-1] == [ids[1]] * 4
+        assert not tokenizer.writable()[ids[1]]
+        assert tokenizer.writable().sum() == 4 + 1  # the symbols, and the end of an utterance
+
+    def test_it_is_the_same_after_it_was_saved(self, tmp_path: Path) -> None:
+        symbol_tokenizer(self.SYMBOLS).save(tmp_path)
+        again = load_tokenizer(tmp_path)
+        assert again.encode("<g>ba") == symbol_tokenizer(self.SYMBOLS).encode("<g>ba")
+        assert again.size == symbol_tokenizer(self.SYMBOLS).size
+
+    @pytest.mark.parametrize("symbols", [("a", ""), ("a", "b", "a")])
+    def test_symbols_are_different_and_not_empty(self, symbols: tuple[str, ...]) -> None:
+        with pytest.raises(ValueError, match="symbols must be different and not empty"):
+            symbol_tokenizer(symbols)

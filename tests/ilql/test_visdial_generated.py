@@ -27,7 +27,7 @@ SMALL = Settings(train_scenes=400, tune_scenes=40, report_scenes=40)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("generated")
-    KIND.build(SMALL, None, place)
+    KIND.build(SMALL, {}, place)
     return place
 
 
@@ -204,7 +204,7 @@ def test_equal_settings_build_equal_files_and_another_seed_others(tmp_path: Path
     contents = []
     for name, settings in (("a", tiny), ("b", tiny), ("c", replace(tiny, seed=1))):
         (tmp_path / name).mkdir()
-        KIND.build(settings, None, tmp_path / name)
+        KIND.build(settings, {}, tmp_path / name)
         contents.append((tmp_path / name / "train_dialogues.jsonl").read_bytes())
     assert contents[0] == contents[1] != contents[2]
 
@@ -213,15 +213,15 @@ def test_the_size_of_one_split_does_not_change_another(tmp_path: Path) -> None:
     contents = []
     for name, size in (("a", 12), ("b", 30)):
         (tmp_path / name).mkdir()
-        KIND.build(Settings(train_scenes=size, tune_scenes=5, report_scenes=5), None, tmp_path / name)
+        KIND.build(Settings(train_scenes=size, tune_scenes=5, report_scenes=5), {}, tmp_path / name)
         contents.append((tmp_path / name / "report_dialogues.jsonl").read_bytes())
     assert contents[0] == contents[1]
 
 
 def test_a_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="takes no source, got 'somewhere'"):
-        KIND.build(SMALL, "somewhere", tmp_path)
-    assert KIND.source_digest(SMALL, None) == ""
+        KIND.build(SMALL, {"data": "somewhere"}, tmp_path)
+    assert KIND.source_digest(SMALL, {}) == ""
 
 
 def test_the_recorded_percentiles_are_what_the_loaded_guesser_says(world: VisdialWorld) -> None:

@@ -275,7 +275,7 @@ def test_what_is_remembered_is_bounded_and_asked_again(monkeypatch: pytest.Monke
 
 def test_episodes_run_end_to_end(tmp_path: Path) -> None:
     with server(well) as (address, _):
-        notes = KIND.build(SETTINGS, source_file(tmp_path, [address]), tmp_path)
+        notes = KIND.build(SETTINGS, {"data": source_file(tmp_path, [address])}, tmp_path)
         task = load(tmp_path)
         assert notes == ["10 dialogues; the servers were asked for the percentiles of 10 of them"]
         # 10 scenes: 2 to tune, 2 to report, the rest to learn on. Two recorded answers, not enough to end: -1 each.
@@ -301,7 +301,7 @@ def test_a_fault_changes_no_episode(tmp_path: Path) -> None:
         return (200, "rubbish") if broken.is_set() else well(path, form)
 
     with server(reply) as (address, _):
-        KIND.build(SETTINGS, source_file(tmp_path, [address]), tmp_path)
+        KIND.build(SETTINGS, {"data": source_file(tmp_path, [address])}, tmp_path)
         task = load(tmp_path)
         environment = task.environment(0, "tune")
         task.step([environment], ["is it x ?"])
@@ -316,7 +316,7 @@ def test_a_fault_changes_no_episode(tmp_path: Path) -> None:
 def test_recorded_percentiles_are_kept_as_they_are(tmp_path: Path) -> None:
     with server(well) as (address, heard):
         path = source_file(tmp_path, [address], percentiles=[0.5, 0.6, 0.8])
-        KIND.build(SETTINGS, path, tmp_path)
+        KIND.build(SETTINGS, {"data": path}, tmp_path)
         assert len(heard.requests) == 1  # the health check
         # (.8 - .5) / .5 = .6: over with the second answer, which is free.
         assert load(tmp_path).dialogues("train", "yn")[0].total_reward == -1.0
@@ -325,13 +325,13 @@ def test_recorded_percentiles_are_kept_as_they_are(tmp_path: Path) -> None:
 def test_the_addresses_are_no_part_of_the_digest_but_the_words_are(tmp_path: Path) -> None:
     digests = []
     for servers, number in ((["http://a:1"], 5), (["http://b:2"], 5), (["http://a:1"], 6)):
-        digests.append(KIND.source_digest(SETTINGS, source_file(tmp_path, servers, number)))
+        digests.append(KIND.source_digest(SETTINGS, {"data": source_file(tmp_path, servers, number)}))
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_a_variable_moves_a_built_world_to_other_servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with server(well) as (address, _):
-        KIND.build(SETTINGS, source_file(tmp_path, [address]), tmp_path)
+        KIND.build(SETTINGS, {"data": source_file(tmp_path, [address])}, tmp_path)
     with server(well) as (moved, heard):
         monkeypatch.setenv(SERVERS_VARIABLE, f" {moved} ,")
         task = load(tmp_path)
@@ -365,20 +365,20 @@ def test_a_source_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path, con
     path = tmp_path / "source.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=problem) as caught:
-        KIND.build(SETTINGS, str(path), tmp_path)
+        KIND.build(SETTINGS, {"data": str(path)}, tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_a_source_that_is_missing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must have a source file with servers and dialogues, got none"):
-        KIND.build(SETTINGS, None, tmp_path)
+        KIND.build(SETTINGS, {}, tmp_path)
     with pytest.raises(ValueError, match="must be a readable JSON file"):
-        KIND.source_digest(SETTINGS, str(tmp_path / "nowhere.json"))
+        KIND.source_digest(SETTINGS, {"data": str(tmp_path / "nowhere.json")})
 
 
 def test_an_unreachable_server_ends_a_build_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no visdial server is well: http://127") as caught:
-        KIND.build(SETTINGS, source_file(tmp_path, [dead_address()]), tmp_path)
+        KIND.build(SETTINGS, {"data": source_file(tmp_path, [dead_address()])}, tmp_path)
     assert "\n" not in str(caught.value)
 
 

@@ -125,7 +125,7 @@ class Bench:
 def bench_template(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """The store that every `bench` is a copy of: made once."""
     store = Store(tmp_path_factory.mktemp("bench") / "store", durable=False)
-    world = ensure_world(store, bandit.KIND, bandit.Settings(dialogues=16), None)
+    world = ensure_world(store, bandit.KIND, bandit.Settings(dialogues=16), {})
     bench = Bench(store, world.key)
     behaviour = bench.trial("bc")
     ensure_start(store, behaviour, None)

@@ -172,6 +172,17 @@ def test_recorded_dialogues_have_sizes_of_their_own(capsys: pytest.CaptureFixtur
     assert shown == {"without": (512, 400), "with": (2048, 400), "set": (2048, 7)}
 
 
+def test_settings_of_the_world_are_columns_too(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    sizes = []
+    for number, said in enumerate(([], ["--set", "world.dialogues=8"])):
+        store = tmp_path / str(number)
+        assert ask("--plan", "--store", str(store), *said) == 0
+        (about,) = store.glob("stages/world/*/*/about.json")
+        sizes.append(json.loads(about.read_text(encoding="utf-8"))["about"]["settings"]["dialogues"])
+    capsys.readouterr()
+    assert sizes == [64, 8]
+
+
 def test_every_ablation_of_the_folder_is_a_question() -> None:
     files = {path.name.removesuffix("_ablation.py") for path in (ROOT / "sweeps").glob("*_ablation.py")}
     assert set(cli.question_names()) == files >= {"bandit", "visdial", "component"}
@@ -200,6 +211,11 @@ def test_every_ablation_of_the_folder_is_a_question() -> None:
         (("--rewards", "standard,yn"), "error: 'yn' is no reward of bandit; known: standard"),
         (("--reward", "stndard"), "error: 'stndard' is no reward of bandit; known: standard"),
         (("--evaluation-reward", "yn"), "error: 'yn' is no reward of bandit; known: standard"),
+        (
+            ("--set", "world.dialogue=8"),
+            "error: 'world.dialogue' is no column of a bandit world; known: world.dialogues",
+        ),
+        (("--set", "world.dialogues=0"), "error: world.dialogues must be at least 1, got 0"),
         (("--set", "train.tua=0.5"), "error: 'train.tua' is no column of a bandit sweep; known: train.tau, "),
         (("--set", "evaluation.split=tune"), "error: 'evaluation.split' is no column of a bandit sweep; known: "),
         (("--set", "train.tau=0.5"), "error: --set may not fix a column that the design varies, got train.tau"),

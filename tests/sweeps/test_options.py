@@ -44,6 +44,21 @@ def test_every_option_arrives() -> None:
     assert (options.mirror, options.plan_only, options.show) == (False, True, False)
 
 
+def test_a_questions_other_sources_have_options_of_their_own() -> None:
+    inputs = {"words": "a file of words", "left-out": "another"}
+    options = parse("p", "d", ["laptop"], ["--data", "d", "--words", "w.txt"], inputs)
+    assert options.inputs == {"words": "w.txt"}
+    assert options.sources == {"data": "d", "words": "w.txt"}
+    assert parsed("--data", "d").sources == {"data": "d"}
+    assert parsed().sources == {}
+
+
+def test_another_source_makes_another_sweep() -> None:
+    one, other = (parse("p", "d", ["laptop"], ["--words", file], {"words": "words"}) for file in ("a", "b"))
+    assert one.distinction("standard") != other.distinction("standard")
+    assert parse("p", "d", ["laptop"], [], {"words": "words"}).distinction("standard") == []
+
+
 def test_one_reward_is_named_as_several_are() -> None:
     assert parsed("--reward", "yn").rewards == parsed("--rewards", "yn").rewards == ("yn",)
 

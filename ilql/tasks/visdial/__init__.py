@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from ilql.task import TaskKind
@@ -18,12 +19,13 @@ from ilql.tasks.visdial.settings import Settings
 SETTINGS_FILE = "settings.json"
 
 
-def source_digest(settings: Settings, source: str | None) -> str:
-    """A digest of what the source holds; empty for the generated world, which has none.
+def source_digest(settings: Settings, sources: Mapping[str, str]) -> str:
+    """A digest of what the source, `data`, holds; empty for the generated world, which has none.
 
     Raises:
         ValueError: The source is missing, or there is one too many.
     """
+    source = sources.get("data")
     if settings.world == "generated":
         return generated.source_digest(settings, source)
     if settings.world == "recorded":
@@ -31,12 +33,13 @@ def source_digest(settings: Settings, source: str | None) -> str:
     return remote.source_digest(settings, source)
 
 
-def build(settings: Settings, source: str | None, folder: Path) -> list[str]:
+def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[str]:
     """Write the world and its settings into `folder`; the notes say what is in it.
 
     Raises:
         ValueError: The source cannot be read, or is none that this world can use.
     """
+    source = sources.get("data")
     if settings.world == "generated":
         notes = generated.build(settings, source, folder)
     elif settings.world == "recorded":
