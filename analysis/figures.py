@@ -46,6 +46,7 @@ METHOD_COLOURS: Mapping[str, str] = {
 _INK, _GREY, _FAINT = "#1f2328", "#6b7280", "#e5e7eb"
 _TAU_BLUES = ((0x7F, 0xBA, 0xE6), (0x08, 0x26, 0x4A))  # from the lowest to the highest tau of ILQL
 _TAU_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
+_DIVERGING = ((0.0, "#d6604d"), (0.5, "#f7f7f7"), (1.0, "#4393c3"))  # red below its state's value, blue above
 _LEVEL_DASHES = ("dash", "dot", "dashdot", "longdash")
 
 
@@ -223,6 +224,38 @@ def plotly_script() -> str:
     return str(get_plotlyjs())
 
 
+def draw_advantages(utterances: Sequence[tuple[Sequence[str], Sequence[float]]]) -> go.Figure:
+    """Utterances from top to bottom, their tokens side by side, each in the colour of its advantage with its number.
+
+    Args:
+        utterances: Pieces and their advantages, one pair per utterance.
+    """
+    width = max((len(pieces) for pieces, _ in utterances), default=0)
+    size = max((abs(value) for _, values in utterances for value in values), default=0.0) or 1.0
+    figure = go.Figure(
+        go.Heatmap(
+            z=[[*values, *[None] * (width - len(values))] for _, values in utterances],
+            text=[
+                [f"{_visible(piece)}<br>{number(value)}" for piece, value in zip(pieces, values, strict=True)]
+                + [""] * (width - len(pieces))
+                for pieces, values in utterances
+            ],
+            texttemplate="%{text}",
+            textfont={"size": 11},
+            colorscale=_DIVERGING,
+            zmin=-size,
+            zmax=size,
+            xgap=2,
+            ygap=5,
+            colorbar={"title": {"text": "Q − V", "side": "right"}, "thickness": 14, "outlinewidth": 0},
+            hoverinfo="skip",
+        )
+    )
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False, autorange="reversed")
+    return _finish(figure, axis_lines=False)
+
+
 def figure_html(figure: go.Figure, name: str) -> str:
     """The figure as a piece of HTML for a page that holds `plotly_script()`; `name` becomes its id."""
     return str(
@@ -258,6 +291,11 @@ def write_static(figures: Mapping[str, go.Figure], folder: Path, formats: Sequen
             height=HEIGHT,
         )
     return paths
+
+
+def _visible(piece: str) -> str:
+    """A token's text as HTML shows it; a leading space is not to be seen, and the end of an utterance is a sign."""
+    return "⏎" if piece == "<eoa>" else piece.strip().replace("&", "&amp;").replace("<", "&lt;") or "␣"
 
 
 def _slot_label(slot: MethodSlot, *, narrow: bool) -> str:

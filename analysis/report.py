@@ -16,6 +16,7 @@ from analysis.labels import method_label
 from analysis.page import PageFigure, figure_section, html_table, links_html, notes_html, page
 from analysis.render import HEADER, NUMERIC, cells_of_text, to_csv, to_json, to_latex, to_markdown
 from analysis.runs import RunTable
+from analysis.section import Section, section_markdown
 from analysis.text import count
 
 
@@ -41,14 +42,15 @@ def write_report(
     methods: Sequence[str] | None = None,
     mode: Mode = "default",
     comparisons: Sequence[Comparison] = (),
+    sections: Sequence[Section] = (),
     static_formats: Sequence[str] = figures.STATIC_FORMATS,
 ) -> Report:
     """Write the report of all runs in `table` to `folder`, and say which files it consists of.
 
     `report.html` holds everything and needs no other file; `table.md`, `.tex`, `.csv` and `.json` hold the table,
-    `comparisons.md` the comparisons if there are any, `figures/NAME.html` one interactive figure each,
-    `figures/NAME.svg` (and png, pdf) static ones where a browser is found, and `figures/captions.md` what they show.
-    Files of an earlier report are overwritten.
+    `comparisons.md` the comparisons and `SECTION.md` each section if there are any, `figures/NAME.html` one interactive
+    figure each, `figures/NAME.svg` (and png, pdf) static ones where a browser is found, and `figures/captions.md` what
+    they show. Files of an earlier report are overwritten.
 
     Args:
         table: Runs that share task, rewards, split and episodes.
@@ -56,6 +58,7 @@ def write_report(
         methods: The methods to have a row in the table; those in `table` if not given.
         mode: Whether SARSA's cells count as ILQL's too; see `analysis.ablation.Mode`.
         comparisons: Paired statements to put on the page.
+        sections: What else it is to say and show, behind the comparisons.
         static_formats: Some of svg, png, pdf; none for no static figures and no browser.
 
     Raises:
@@ -67,7 +70,10 @@ def write_report(
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
     paths = _write_tables(ablation, comparisons, folder)
+    paths += [_written(folder / f"{each.name}.md", section_markdown(each)) for each in sections]
     drawn, notes = _drawn(ablation, cells)
+    for each in sections:
+        drawn |= each.figures
     static, note = _static({name: figure for name, (figure, _) in drawn.items()}, folder / "figures", static_formats)
     notes += [note] if note else []
 
@@ -89,7 +95,7 @@ def write_report(
     if placed:
         captions = "\n\n".join(f"**{figure.name}** {figure.caption}" for figure in placed)
         paths.append(_written(folder / "figures" / "captions.md", captions + "\n"))
-    body = _body(table, ablation, comparisons, placed, notes)
+    body = _body(table, ablation, comparisons, sections, placed, notes)
     whole = _written(folder / "report.html", page(_title(ablation), body, script=script))
     return Report(ablation, (whole, *paths, *static), tuple(notes))
 
@@ -146,6 +152,7 @@ def _body(
     table: RunTable,
     ablation: AblationTable,
     comparisons: Sequence[Comparison],
+    sections: Sequence[Section],
     placed: Sequence[PageFigure],
     notes: Sequence[str],
 ) -> str:
@@ -163,8 +170,18 @@ def _body(
             header, rows = comparison_rows(comparison)
             table_html = html_table(header, rows, (False, True, True, True))
             parts += [f"<p>{escape(comparison.sentence)}</p>", table_html]
-    if placed:
-        parts += ["<h2>Figures</h2>", *map(figure_section, placed)]
+    of_sections = {name for section in sections for name in section.figures}
+    own = [figure for figure in placed if figure.name not in of_sections]
+    if own:
+        parts += ["<h2>Figures</h2>", *map(figure_section, own)]
+    for section in sections:
+        parts.append(f"<h2>{escape(section.title)}</h2>")
+        shown = [figure for figure in placed if figure.name in section.figures]
+        captions = {figure.caption for figure in shown}
+        parts += [f"<p>{escape(text)}</p>" for text in section.text if text not in captions]
+        parts += map(figure_section, shown)
+        for each in section.tables:
+            parts += [f"<p>{escape(each.title)}:</p>", html_table(each.header, each.rows, each.numeric)]
     failures = table.failures()
     if failures:
         failed = [(method_label(method), reason, str(runs)) for method, reason, runs in failures]

@@ -2,7 +2,8 @@
 
     sweeps run QUESTION [OPTIONS]    sweeps list          sweeps report SWEEP
     sweeps plan QUESTION [OPTIONS]   sweeps status SWEEP  sweeps remove SWEEP
-    sweeps reply TRIAL TEXT ...      sweeps doctor
+    sweeps reply TRIAL TEXT ...      sweeps doctor        sweeps advantages TRIAL
+    sweeps play TASK [--trial TRIAL] [--seed N] [OPTIONS]
 
 QUESTION is a file of this folder whose name ends in `_ablation`, without that ending. Heavy libraries are imported by
 the commands that need them.
@@ -22,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ilql.task import SPLITS
 from sweeps.journal import StoreError
 from sweeps.options import OneLineParser, parse
 from sweeps.store import Store, store_folder
@@ -56,12 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, text in (("run", "answer a question, resuming what is there"), ("plan", "print what it would cost")):
         command = commands.add_parser(name, help=text, add_help=False)
         command.add_argument("question", help=f"one of: {', '.join(question_names())}")
+    command = commands.add_parser(
+        "play", help="play an episode, or watch a trial play it", add_help=False, allow_abbrev=False
+    )
+    command.add_argument("task", help="a task that a question asks about")
+    command.add_argument("--trial", help="watch this row's policy; without it you play")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--split", default="report", choices=SPLITS)
     for name, text in (
         ("list", "the sweeps of the store"),
         ("status", "what a sweep has done"),
         ("report", "write a sweep's table and figures anew"),
         ("remove", "forget a sweep; results that others share stay"),
         ("reply", "let a trained policy speak"),
+        ("advantages", "recorded dialogues as a trial's values see them, token by token"),
         ("doctor", "what is wrong with the store"),
     ):
         command = commands.add_parser(name, help=text)
@@ -72,8 +82,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument(
                 "--paper", action="store_true", help="count SARSA's cells in ILQL's row, as the paper does"
             )
-        if name == "reply":
+        if name in ("reply", "advantages"):
             command.add_argument("trial", help="a row's trial_id, or its beginning")
+        if name == "advantages":
+            command.add_argument("--split", default="report", choices=SPLITS, help="which dialogues (default: report)")
+            command.add_argument("--dialogues", type=int, default=200, help="how many (default: %(default)s)")
+        if name == "reply":
             command.add_argument(
                 "text", nargs="+", help="what was said so far, the world's and the agent's turns in turn"
             )
@@ -81,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command in ("run", "plan"):
         extra = ["--plan"] if given.command == "plan" else []
         return _guarded(lambda: run_command(_question(given.question), f"sweeps run {given.question}", rest + extra))
+    if given.command == "play":
+        return _guarded(lambda: _play(given, rest))
     if rest:
         parser.error(f"unrecognised: {' '.join(rest)}")
     return _guarded(lambda: _COMMANDS[given.command](Store(store_folder(given.store)), given))
@@ -99,6 +115,33 @@ def _question(name: str) -> Question:
         raise KeyError(unknown(name, "question", question_names()))
     found: Question = importlib.import_module(f"sweeps.{name}{QUESTION_ENDING}").QUESTION
     return found
+
+
+def _play(given: argparse.Namespace, rest: Sequence[str]) -> int:
+    from sweeps.play import check_trial, play_by_hand, task_to_play, watch  # noqa: PLC0415
+
+    questions = {question.task: question for question in map(_question, reversed(question_names()))}
+    if given.task not in questions:
+        from ilql.hyperparameters import unknown  # noqa: PLC0415
+
+        raise KeyError(unknown(given.task, "task", questions))
+    question = questions[given.task]
+    options = parse(f"sweeps play {given.task}", "play", list(question.presets), rest, question.inputs)
+    store = Store(options.store)
+    if given.trial is not None:
+        check_trial(store, given.trial, given.task)
+        watch(store, given.trial, given.split, given.seed, print)
+    else:
+        play_by_hand(task_to_play(question, options, store, print), given.split, given.seed, _typed, print)
+    return 0
+
+
+def _typed(prompt: str) -> str | None:
+    """A line from the terminal; None at its end."""
+    try:
+        return input(prompt)
+    except EOFError:
+        return None
 
 
 def _list(store: Store, given: argparse.Namespace) -> int:
@@ -149,6 +192,14 @@ def _reply(store: Store, given: argparse.Namespace) -> int:
     return 0
 
 
+def _advantages(store: Store, given: argparse.Namespace) -> int:
+    from sweeps.advantages import show_advantages  # noqa: PLC0415
+    from sweeps.policy import find_trial  # noqa: PLC0415
+
+    print(show_advantages(store, find_trial(given.trial, store), split=given.split, dialogues=given.dialogues))
+    return 0
+
+
 def _doctor(store: Store, given: argparse.Namespace) -> int:
     problems = store.problems()
     print(f"store {store.folder}: {len(problems)} problems")
@@ -163,6 +214,7 @@ _COMMANDS: dict[str, Callable[[Store, Any], int]] = {
     "report": _report,
     "remove": _remove,
     "reply": _reply,
+    "advantages": _advantages,
     "doctor": _doctor,
 }
 

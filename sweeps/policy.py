@@ -59,6 +59,22 @@ def load_policy(trial_id: str, store: Store | None = None) -> Policy:
         ValueError: No trial, or several, begin so; or its weights are not there.
     """
     where = store or Store(store_folder(None))
+    spec = find_trial(trial_id, where)
+    module = load_module(where, spec)
+    behaviour = load_behaviour(where, spec) if spec.kind.needs_behaviour else None
+    return Policy(spec, spec.kind.actor(module, behaviour), load_tokenizer_stage(where, spec))
+
+
+def find_trial(trial_id: str, where: Store) -> TrialSpec:
+    """The trained trial of a row.
+
+    Args:
+        trial_id: As in the table's rows, or the beginning of it.
+        where: The store.
+
+    Raises:
+        ValueError: No trial, or several, begin so; or its weights are not there.
+    """
     members = {member["trial_id"]: member for member in where.members() if member["trial_id"].startswith(trial_id)}
     if len(members) != 1:
         known = sorted(member["trial_id"] for member in where.members())
@@ -69,7 +85,5 @@ def load_policy(trial_id: str, store: Store | None = None) -> Policy:
         raise ValueError(unknown(trial_id, f"trial of the store {where.folder}", known[:10]))
     spec = TrialSpec.from_json(str(next(iter(members.values()))["spec"]))
     if where.stage("weights", spec.weights_id) is None:
-        raise ValueError(f"the trial {spec.trial_id} must have been trained to speak, its weights are not in the store")
-    module = load_module(where, spec)
-    behaviour = load_behaviour(where, spec) if spec.kind.needs_behaviour else None
-    return Policy(spec, spec.kind.actor(module, behaviour), load_tokenizer_stage(where, spec))
+        raise ValueError(f"the trial {spec.trial_id} must have been trained, its weights are not in the store")
+    return spec

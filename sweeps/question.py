@@ -206,6 +206,20 @@ def chosen_preset(question: Question, options: Options) -> Preset:
     return dataclasses.replace(preset, **changes)
 
 
+def world_settings(question: Question, preset: Preset, options: Options) -> Any:
+    """The task's settings, with what `--set world.…` says of them.
+
+    Raises:
+        KeyError: There is no such setting.
+        TypeError, ValueError: A value is none that it may have.
+    """
+    settings_ = question.world(options.world, options.data is not None, preset)
+    said = {name.removeprefix(WORLD): value for name, value in options.columns.items() if name.startswith(WORLD)}
+    if not said:
+        return settings_
+    return make(type(settings_), dataclasses.asdict(settings_) | said, owner=f"a {question.task} world", prefix="world")
+
+
 def make_sweep(
     question: Question,
     preset: Preset,
@@ -232,8 +246,8 @@ def make_sweep(
     grids = question.chosen(options)
     design = tuple(training for grid in grids for training in grid.trainings(_for_grid(preset, grid)))
     kind = known_tasks()[question.task]
-    world_settings = _world_settings(question, preset, options)
-    world = ensure_world(store, kind, world_settings, options.sources)
+    chosen = world_settings(question, preset, options)
+    world = ensure_world(store, kind, chosen, options.sources)
     for note in world.notes:
         say(note)
     task = load_task(store, kind.name, world.key)
@@ -268,7 +282,7 @@ def make_sweep(
             rung=preset.rung,
         )
     several = len(set(options.rewards or ())) > 1
-    kept = [getattr(world_settings, "world", "generated"), judged, *options.distinction(reward)]
+    kept = [getattr(chosen, "world", "generated"), judged, *options.distinction(reward)]
     plain = "-".join([question.name, preset.name, *kept])
     name = plain if options.name is None else f"{options.name}-{reward}" if several else options.name
     return Sweep(
@@ -279,20 +293,6 @@ def make_sweep(
         seeds=preset.seeds,
         resources=preset.resources,
     )
-
-
-def _world_settings(question: Question, preset: Preset, options: Options) -> Any:
-    """The task's settings, with what `--set world.…` says of them.
-
-    Raises:
-        KeyError: There is no such setting.
-        TypeError, ValueError: A value is none that it may have.
-    """
-    settings_ = question.world(options.world, options.data is not None, preset)
-    said = {name.removeprefix(WORLD): value for name, value in options.columns.items() if name.startswith(WORLD)}
-    if not said:
-        return settings_
-    return make(type(settings_), dataclasses.asdict(settings_) | said, owner=f"a {question.task} world", prefix="world")
 
 
 def _for_grid(preset: Preset, grid: Grid) -> dict[str, Value]:

@@ -15,6 +15,7 @@ from analysis.render import to_markdown
 from analysis.report import Report, write_report
 from analysis.runs import RunTable
 from ilql.hyperparameters import unknown
+from sweeps.advantages import report_section
 from sweeps.store import Store
 
 
@@ -66,7 +67,9 @@ def write_sweep_report(
     missing = [line for _, lines in made for line in lines]
     store.compact()
     folder = store.folder / "reports" / sweep
-    report = write_report(table, folder, mode=mode, comparisons=comparisons)
+    section = report_section(store, by_arm, cells)
+    sections = [] if section is None else [section]
+    report = write_report(table, folder, mode=mode, comparisons=comparisons, sections=sections)
     report = dataclasses.replace(report, notes=(*report.notes, *missing))
     return report, comparisons
 

@@ -23,12 +23,10 @@ from cluster.call import call
 from cluster.faults import Fault, classify
 from cluster.group import Group, Report, run_here
 from cluster.workers import run_group
-from ilql.batch import collate, tokenize
 from ilql.checkpoint import save_weights
-from ilql.dialogue import Dialogue
 from ilql.evaluate import Episode, Player, play
-from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
+from sweeps import advantages
 from sweeps.exact_json import Record
 from sweeps.frames import EPISODES_FILE
 from sweeps.journal import utc
@@ -49,9 +47,6 @@ from sweeps.store import CURVE_FILE, Store
 
 SECONDS_FILE = "seconds.txt"
 """In a trajectory's folder: what its training has taken so far, over all attempts that came to an end."""
-
-ADVANTAGES_FILE = "advantages.jsonl"
-EPISODES_WITH_ADVANTAGES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,8 +304,9 @@ def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None)
         def make(target: Path, spec: TrialSpec = spec, episodes: list[Episode] = episodes) -> None:
             episodes_table(episodes, spec.evaluation).write_parquet(target / EPISODES_FILE)
             if spec.kind.values is not None:
-                lines = _advantages(spec, module, episodes[:EPISODES_WITH_ADVANTAGES], tokenizer, device)
-                (target / ADVANTAGES_FILE).write_text("".join(lines), encoding="utf-8")
+                few = episodes[: advantages.EPISODES]
+                spoken = advantages.advantages_of(spec, module, [e.transcript for e in few], tokenizer, device)
+                advantages.write_advantages(spoken, [e.seed for e in few], target)
 
         store.build("evaluation", spec.trial_id, make, {"spec": json.loads(spec.to_json())})
         store.put(
@@ -360,22 +356,6 @@ def episodes_table(episodes: Sequence[Episode], evaluation: Evaluation) -> pl.Da
     columns = {f"return.{name}": [e.returns[name] for e in episodes] for name in episodes[0].returns}
     columns |= {f"measure.{name}": [e.measures[name] for e in episodes] for name in episodes[0].measures}
     return pl.DataFrame(table | columns)
-
-
-def _advantages(
-    spec: TrialSpec, module: torch.nn.Module, episodes: Sequence[Episode], tokenizer: Tokenizer, device: torch.device
-) -> list[str]:
-    """One JSON line per episode: the agent's tokens and their advantages Q̄ − V."""
-    assert spec.kind.values is not None
-    lines = []
-    module.to(device)
-    for episode in episodes:
-        sequence = tokenize(Dialogue(episode.transcript.turns, ended=True), tokenizer, max_tokens=spec.train.max_tokens)
-        batch = collate([sequence], pad=tokenizer.structural("pad")).to(device)
-        values = spec.kind.values(module, batch).advantage[0].tolist()
-        words = [tokenizer.piece(i) for i in batch.actions[0].tolist()]
-        lines.append(json.dumps({"episode_seed": episode.seed, "tokens": words, "advantages": values}) + "\n")
-    return lines
 
 
 def _record_failures(store: Store, trials: Sequence[TrialSpec], reason: str) -> None:

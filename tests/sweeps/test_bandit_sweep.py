@@ -290,7 +290,7 @@ def test_a_policy_that_is_none_or_several_is_refused(bandit_sweep: BanditSweep) 
 
 def test_a_policy_that_was_stopped_cannot_speak(bandit_sweep: BanditSweep) -> None:
     stopped = next(row for row in bandit_sweep.store.rows(bandit_sweep.name) if row["status"] == "stopped")
-    with pytest.raises(ValueError, match="must have been trained to speak"):
+    with pytest.raises(ValueError, match="must have been trained, its weights"):
         load_policy(stopped["trial_id"], bandit_sweep.store)
 
 

@@ -118,6 +118,58 @@ def test_reply_lets_a_policy_speak(bandit_sweep: BanditSweep, capsys: pytest.Cap
     assert capsys.readouterr().out == "b\n"
 
 
+def test_advantages_show_recorded_dialogues_as_a_trials_values_see_them(
+    bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = bandit_sweep.store.rows(bandit_sweep.name)
+    trial = next(row["trial_id"] for row in rows if row["method"] == "sarsa" and row["status"] == "finished")
+    assert cli.main(["advantages", trial[:12], "--dialogues", "8", "--store", str(bandit_sweep.store.folder)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("a ")
+    good, bad = (next(line for line in said.splitlines() if line.startswith(f"| {arm} ")) for arm in "ba")
+    assert float(good.split("|")[2].replace("−", "-")) > 0 > float(bad.split("|")[2].replace("−", "-"))
+    assert good.split("|")[3].strip() == "4"
+
+
+def test_a_method_without_values_has_no_advantages(
+    bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trial = next(row["trial_id"] for row in bandit_sweep.store.rows(bandit_sweep.name) if row["method"] == "bc")
+    assert cli.main(["advantages", trial, "--store", str(bandit_sweep.store.folder)]) == 2
+    assert one_line(capsys).startswith("error: advantages need a method with values for tokens (")
+
+
+def test_a_person_plays_an_episode(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda prompt: "b")
+    assert cli.main(["play", "bandit", "--seed", "3", "--split", "tune", "--store", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "bandit, tune scenes, episode 3 (pull-3); at most 1 turns", "world> pull", "  standard +1", "over: standard +1"
+    ]  # fmt: skip
+
+
+def test_a_person_may_leave(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def gone(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", gone)
+    assert cli.main(["play", "bandit", "--store", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "left: standard +0 so far"
+
+
+def test_a_policy_is_watched(bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = bandit_sweep.store.rows(bandit_sweep.name)
+    trial = next(row["trial_id"] for row in rows if row["method"] == "filtered_bc")
+    assert cli.main(["play", "bandit", "--trial", trial, "--store", str(bandit_sweep.store.folder)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"filtered_bc {trial[:8]} on bandit, report scenes, episode 0 (pull-0)"
+    assert said[1:] == ["world> pull", "agent> b", "over: standard +1"]
+
+
 def test_doctor_finds_nothing_in_a_sound_store(bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--store", str(bandit_sweep.store.folder)]) == 0
     assert capsys.readouterr().out.rstrip().endswith("0 problems")
@@ -245,6 +297,8 @@ def test_a_wrong_question_is_one_line_and_touches_nothing(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("play", "bandti"), "error: 'bandti' is no task; known: bandit, "),
+        (("play", "visdial", "--trial", "0"), "error: '0' is no trial of the store "),
         (("run", "bandti"), "error: 'bandti' is no question; known: bandit, "),
         (("plan", "nosuch"), "error: 'nosuch' is no question; known: "),
         (("status", "nosuch"), "error: 'nosuch' is no sweep of this store; known: bandit-smoke"),

@@ -18,7 +18,7 @@ import pytest
 from cluster.faults import Fault
 from ilql.task import Environment, Reply, TaskFault
 from ilql.tasks.bandit import Bandit
-from sweeps import work
+from sweeps import advantages, work
 from sweeps.exact_json import Record
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_module
@@ -117,7 +117,8 @@ def test_a_transcript_is_what_was_said(bench: Bench) -> None:
     assert row["return"] == (1.0 if pull["text"] == "b" else 0.0)
 
 
-def test_token_advantages_are_kept_for_a_few_episodes(bench: Bench) -> None:
+def test_token_advantages_are_kept_for_a_few_episodes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advantages, "EPISODES", 4)
     trial = bench.trial()
     run_job(bench.job(trial, trial), silently)
     folder = bench.store.stage("evaluation", trial.trial_id)

@@ -1,0 +1,107 @@
+"""Sit down with a task in the terminal: play an episode yourself, or watch a trained policy play it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from ilql.dialogue import Turn
+from ilql.evaluate import Player, play
+from ilql.task import Reply, Task
+from ilql.tasks import known_tasks
+from sweeps.options import Options
+from sweeps.policy import find_trial, load_policy
+from sweeps.question import Question, chosen_preset, world_settings
+from sweeps.stages import ensure_world, load_task
+from sweeps.store import Store
+
+WORLD, AGENT = "world", "agent"
+
+
+def play_by_hand(
+    task: Task, split: str, seed: int, ask: Callable[[str], str | None], say: Callable[[str], None]
+) -> dict[str, float]:
+    """Play one episode with what `ask` gives; returns what it paid so far, under every reward.
+
+    Args:
+        task: The world.
+        split: Which scenes.
+        seed: Which episode.
+        ask: Given a prompt, gives an utterance, or None where there will be no more.
+        say: Told what the world says and pays.
+    """
+    environment, totals = task.environment(seed, split), dict.fromkeys(task.rewards, 0.0)
+    say(f"{task.name}, {split} scenes, episode {seed} ({environment.scene}); at most {task.max_turns} turns")
+    if environment.opening is not None:
+        say(f"{WORLD}> {environment.opening}")
+    while (text := ask(f"{AGENT}> ")) is not None:
+        reply = task.step([environment], [text])[0]
+        for name, reward in reply.rewards.items():
+            totals[name] += reward
+        for line in _said(reply):
+            say(line)
+        if reply.ended:
+            say(f"over: {_paid(totals)}")
+            return totals
+    say(f"left: {_paid(totals)} so far")
+    return totals
+
+
+def watch(store: Store, trial_id: str, split: str, seed: int, say: Callable[[str], None]) -> dict[str, float]:
+    """Let a trained policy play one episode of its world; returns what it was paid, under every reward.
+
+    Raises:
+        ValueError: There is no such trial, or its weights are not there.
+    """
+    policy = load_policy(trial_id, store)
+    spec = policy.spec
+    task = load_task(store, spec.data.task, spec.evaluation.world)
+    player = Player(spec.decode, spec.kind.manner(spec.train, spec.decode), spec.data.reward)
+    device = torch.device("cpu")
+    ((episode,),) = play(task, split, policy.actor, policy.tokenizer, [player], [seed], device=device)
+    say(f"{spec.method} {spec.trial_id[:8]} on {task.name}, {split} scenes, episode {seed} ({episode.scene})")
+    for turn in episode.transcript.turns:
+        say(_line(turn))
+    say(f"over: {_paid(episode.returns)}")
+    return dict(episode.returns)
+
+
+def task_to_play(question: Question, options: Options, store: Store, say: Callable[[str], None]) -> Task:
+    """The task of a question's world, built unless it is there.
+
+    Raises:
+        ValueError: A setting or a source cannot be used; one line.
+    """
+    kind = known_tasks()[question.task]
+    world = ensure_world(
+        store, kind, world_settings(question, chosen_preset(question, options), options), options.sources
+    )
+    for note in world.notes:
+        say(note)
+    return load_task(store, kind.name, world.key)
+
+
+def check_trial(store: Store, trial_id: str, task: str) -> None:
+    """Refuse a trial of another task.
+
+    Raises:
+        ValueError: It is one.
+    """
+    spec = find_trial(trial_id, store)
+    if spec.data.task != task:
+        raise ValueError(f"the trial must be one of {task}, got {spec.trial_id} of {spec.data.task}")
+
+
+def _line(turn: Turn) -> str:
+    return f"{AGENT if turn.by_agent else WORLD}> {turn.text}"
+
+
+def _said(reply: Reply) -> list[str]:
+    answer = [] if reply.text is None else [f"{WORLD}> {reply.text}"]
+    lost = [] if reply.understood else ["  (not understood)"]
+    return [*answer, *lost, f"  {_paid(reply.rewards)}"]
+
+
+def _paid(rewards: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:+g}" for name, value in rewards.items())
