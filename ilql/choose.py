@@ -46,6 +46,31 @@ def choose(
     Returns:
         Tokens, log-ratios and log-probabilities, shape (S,) each.
     """
+    base, score = scores(logits, q, writable, knobs)
+    without_model = torch.isinf(knobs.beta)
+    log_policy = score.log_softmax(dim=-1)
+    greedy = score.argmax(dim=-1)
+    cumulative = log_policy.double().exp().cumsum(dim=-1)
+    drawn = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(dim=-1).clamp(max=score.shape[-1] - 1)
+    tokens = torch.where(knobs.greedy | without_model, greedy, drawn)
+    picked = tokens[:, None]
+    log_pi = torch.where(without_model, 0.0, log_policy.gather(1, picked).squeeze(1))
+    log_base = base.gather(1, picked).squeeze(1)
+    return tokens, log_pi - log_base, log_base
+
+
+def probabilities(logits: Tensor, q: Tensor | None, writable: Tensor, knobs: Knobs) -> Tensor:
+    """How likely `choose` takes each token, shape (S, V): one token for certain where it is greedy, or β = ∞."""
+    _, score = scores(logits, q, writable, knobs)
+    certain = torch.zeros_like(score).scatter_(1, score.argmax(dim=-1, keepdim=True), 1.0)
+    return torch.where((knobs.greedy | torch.isinf(knobs.beta))[:, None], certain, score.softmax(dim=-1))
+
+
+def scores(logits: Tensor, q: Tensor | None, writable: Tensor, knobs: Knobs) -> tuple[Tensor, Tensor]:
+    """Log π_β, and the scores that are sampled from by their softmax or by their maximum, shape (S, V) each.
+
+    What is said in `choose` of the tilt, the filters and β = ∞ is done here.
+    """
     base = torch.where(writable, logits, -torch.inf).log_softmax(dim=-1)
     score = filtered(base / knobs.temperature[:, None], top_k=knobs.top_k, top_p=knobs.top_p)
     without_model = torch.isinf(knobs.beta)
@@ -58,15 +83,7 @@ def choose(
             score = torch.where(knobs.after[:, None], late, score)
         score = torch.where(without_model[:, None], q, score)
         score = torch.where(writable, score, -torch.inf)
-    log_policy = score.log_softmax(dim=-1)
-    greedy = score.argmax(dim=-1)
-    cumulative = log_policy.double().exp().cumsum(dim=-1)
-    drawn = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(dim=-1).clamp(max=score.shape[-1] - 1)
-    tokens = torch.where(knobs.greedy | without_model, greedy, drawn)
-    picked = tokens[:, None]
-    log_pi = torch.where(without_model, 0.0, log_policy.gather(1, picked).squeeze(1))
-    log_base = base.gather(1, picked).squeeze(1)
-    return tokens, log_pi - log_base, log_base
+    return base, score
 
 
 def filtered(logits: Tensor, *, top_k: Tensor, top_p: Tensor) -> Tensor:
