@@ -7,14 +7,14 @@ them stands in the footnotes, which are part of the table in every format.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
 import numpy as np
 
 from analysis.cells import Cell, best_cell, cells_of, varying
-from analysis.estimators import population_sigma
+from analysis.estimators import mean_over_episodes, population_sigma
 from analysis.labels import Value, in_order, method_label
 from analysis.runs import STATUSES, RunTable
 from analysis.text import count
@@ -127,6 +127,7 @@ def ablation_table(
     methods: Sequence[str] | None = None,
     mode: Mode = "default",
     cells: Sequence[Cell] | None = None,
+    references: Mapping[str, Sequence[float]] | None = None,
 ) -> AblationTable:
     """The ablation table of all runs in `table`.
 
@@ -135,6 +136,8 @@ def ablation_table(
         methods: The methods to have a row; those in `table` if not given. One without runs gets dashes.
         mode: See `Mode`.
         cells: `cells_of(table)` where it is at hand already.
+        references: Returns of others that learn nothing here, such as a scripted player's, by name: a row each, behind
+            the methods'.
 
     Raises:
         ValueError: The runs differ in what they were trained or judged on.
@@ -146,12 +149,13 @@ def ablation_table(
         _row(method, [cell for cell in known if cell.method in _pooled(method, mode)], shown)
         for method in in_order(methods if methods is not None else table.methods)
     )
+    others = tuple(_reference(name, returns) for name, returns in (references or {}).items())
     counts = table.counts()
     finished = table.finished()
     digests = sorted(set(finished.runs["code_digest"].drop_nulls().to_list()))
     episodes = {cell.returns.shape[1] for cell in known if cell.seeds}
     return AblationTable(
-        rows=rows,
+        rows=(*rows, *others),
         mode=mode,
         task=cast("str | None", block["task"]),
         train_reward=cast("str | None", block["data.reward"]),
@@ -160,7 +164,7 @@ def ablation_table(
         episodes=max(episodes) if episodes else None,
         **{status: counts[status] for status in STATUSES},
         code_digests=tuple(digests),
-        footnotes=_footnotes(table, known, rows, mode, digests),
+        footnotes=(*_footnotes(table, known, rows, mode, digests), *_reference_notes(references or {})),
     )
 
 
@@ -187,6 +191,18 @@ def _row(method: str, cells: Sequence[Cell], shown: Sequence[str]) -> AblationRo
         seeds=(min((len(c.seeds) for c in finished), default=0), max((len(c.seeds) for c in finished), default=0)),
         best=described(best, shown) if best else None,
     )
+
+
+def _reference(name: str, returns: Sequence[float]) -> AblationRow:
+    score = mean_over_episodes(np.asarray([returns], dtype=np.float64))
+    return AblationRow(name, score.value, score.standard_error, None, 0, 0, 0, 0, 0, (0, 0), None)
+
+
+def _reference_notes(references: Mapping[str, Sequence[float]]) -> list[str]:
+    return [
+        f"{method_label(name)} is no run of this sweep: for comparison, the mean over {count(len(returns), 'episode')}."
+        for name, returns in references.items()
+    ]
 
 
 def described(cell: Cell, shown: Sequence[str]) -> BestCell:

@@ -124,11 +124,12 @@ def advantage_section(dialogues: Sequence[Spoken], *, whose: str, what: str, sho
     said = [utterance for spoken in dialogues for utterance in utterances_of(spoken)]
     if not said:
         return None
+    different = list({utterance.pieces: utterance for utterance in reversed(said)}.values())[::-1][: 2 * shown]
     caption = (
         f"Advantage Q − V of every token, by {whose}, on {count(len(dialogues), 'dialogue')} ({what}); here the first "
-        f"{count(min(len(said), 2 * shown), 'utterance')}. Blue promises more than its state did, red less."
+        f"{count(len(different), 'different utterance')}. Blue promises more than its state did, red less."
     )
-    figure = draw_advantages([(u.pieces, u.advantages) for u in said[: 2 * shown]])
+    figure = draw_advantages([(each.pieces, each.advantages) for each in different])
     least = 1 if len(said) < 50 else 3
     tables = [
         *(_table(f"{name} of {whose}", phrases(dialogues, n, least=least), shown, least)

@@ -143,6 +143,49 @@ class HeatMap:
     caption: str
 
 
+@dataclass(frozen=True)
+class Line:
+    """A method's line over some categories.
+
+    Attributes:
+        method: The method.
+        label: Its name in print.
+        positions: Indices into the categories, ascending.
+        values: The value at each.
+        errors: Its standard error.
+    """
+
+    method: str
+    label: str
+    positions: tuple[int, ...]
+    values: tuple[float, ...]
+    errors: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RankCurve:
+    """The share of pairs that a method at one expectile ranks rightly, at each token.
+
+    Attributes:
+        method: The method.
+        label: `ILQL, τ 0.8`.
+        place: Where the pairs are.
+        shares: Of the pairs that differ by this token, the share ranked rightly, seeds averaged; None where none does.
+        low, high: Wilson's 95 % interval over those pairs.
+        pairs: How many pairs differ by this token.
+        seeds: Training seeds.
+    """
+
+    method: str
+    label: str
+    place: str
+    shares: tuple[float | None, ...]
+    low: tuple[float | None, ...]
+    high: tuple[float | None, ...]
+    pairs: tuple[int, ...]
+    seeds: int
+
+
 def score_by_cell(cells: Sequence[Cell], *, gap: float = 2.0) -> ScoreByCell:
     """Every cell at its own place: methods in their order, cells one apart, `gap` more between methods.
 

@@ -15,7 +15,7 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
-from analysis.figure_data import BetaCurves, CellPoint, HeatMap, MethodSlot, ScoreByCell
+from analysis.figure_data import BetaCurves, CellPoint, HeatMap, Line, MethodSlot, RankCurve, ScoreByCell
 from analysis.labels import method_label, value_label
 from analysis.text import count, number, with_error
 
@@ -254,6 +254,71 @@ def draw_advantages(utterances: Sequence[tuple[Sequence[str], Sequence[float]]])
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False, autorange="reversed")
     return _finish(figure, axis_lines=False)
+
+
+def draw_q_rank(curves: Sequence[RankCurve], positions: Sequence[str]) -> go.Figure:
+    """The share of rightly ranked pairs at each token, a line per method and expectile, with its interval as a band.
+
+    Args:
+        curves: Of one place.
+        positions: What the tokens are.
+    """
+    figure = go.Figure()
+    taus = [curve.label for curve in curves if curve.method == "ilql"]
+    for index, curve in enumerate(curves):
+        own = curve.method == "ilql"
+        colour = _blue(taus.index(curve.label), len(taus)) if own else _colour(curve.method)
+        at = [place for place, share in enumerate(curve.shares) if share is not None]
+        ends = [(curve.low[place] or 0.0, curve.high[place] or 0.0) for place in at]
+        shares = [curve.shares[place] or 0.0 for place in at]
+        figure.add_trace(
+            go.Scatter(
+                x=[*at, *reversed(at)],
+                y=[*(low for low, _ in ends), *(high for _, high in reversed(ends))],
+                fill="toself",
+                fillcolor=colour,
+                opacity=0.15,
+                line={"width": 0},
+                mode="lines",
+                showlegend=False,
+                hoverinfo="skip",
+            )
+        )
+        figure.add_trace(
+            go.Scatter(
+                x=at,
+                y=shares,
+                mode="lines+markers",
+                line={"color": colour, "width": 2},
+                marker={"size": 9, "symbol": _TAU_SYMBOLS[index % len(_TAU_SYMBOLS)], "color": colour},
+                name=curve.label,
+                hovertemplate=f"{curve.label}<br>%{{y:.2f}}<extra></extra>",
+            )
+        )
+    figure.add_hline(y=0.5, line={"color": _GREY, "width": 1, "dash": "dot"}, layer="below")
+    figure.update_xaxes(tickvals=list(range(len(positions))), ticktext=list(positions), showgrid=False)
+    figure.update_yaxes(title_text="share of pairs ranked rightly", range=[-0.03, 1.03])
+    return _finish(figure)
+
+
+def draw_lines(lines: Sequence[Line], *, x_title: str, ticks: Sequence[str], y_title: str) -> go.Figure:
+    """A line per method over categories, with error bars."""
+    figure = go.Figure()
+    for index, line in enumerate(lines):
+        figure.add_trace(
+            go.Scatter(
+                x=list(line.positions),
+                y=list(line.values),
+                error_y=_error_bars(line.errors, _colour(line.method)),
+                mode="lines+markers",
+                line={"color": _colour(line.method), "width": 2},
+                marker={"size": 9, "symbol": _TAU_SYMBOLS[index % len(_TAU_SYMBOLS)]},
+                name=line.label,
+            )
+        )
+    figure.update_xaxes(title_text=x_title, tickvals=list(range(len(ticks))), ticktext=list(ticks), showgrid=False)
+    figure.update_yaxes(title_text=y_title)
+    return _finish(figure)
 
 
 def figure_html(figure: go.Figure, name: str) -> str:

@@ -40,7 +40,10 @@ _COMPONENT_LABELS: Mapping[str, str] = {
     "ilql_without_v_gradient": "ILQL without V gradient",
     "ilql_value_clip": "ILQL, value clip",
 }
-_LABELS: Mapping[str, str] = {**METHOD_LABELS, **_COMPONENT_LABELS}
+_REFERENCE_LABELS: Mapping[str, str] = {"optimal": "Optimal (scripted)", "recorded": "Recorded"}
+"""Those a table shows for comparison; no figure draws them."""
+
+_LABELS: Mapping[str, str] = {**METHOD_LABELS, **_COMPONENT_LABELS, **_REFERENCE_LABELS}
 
 _HYPERPARAMETER_LABELS: Mapping[str, str] = {
     "train.tau": "τ",

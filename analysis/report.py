@@ -28,11 +28,13 @@ class Report:
         table: The ablation table in it.
         paths: Every file, the page with everything first.
         notes: What a reader should be told: a figure that could not be drawn and why, how to get static figures.
+        sections: What it has beside table and comparisons.
     """
 
     table: AblationTable
     paths: tuple[Path, ...]
     notes: tuple[str, ...]
+    sections: tuple[Section, ...] = ()
 
 
 def write_report(
@@ -43,6 +45,7 @@ def write_report(
     mode: Mode = "default",
     comparisons: Sequence[Comparison] = (),
     sections: Sequence[Section] = (),
+    references: Mapping[str, Sequence[float]] | None = None,
     static_formats: Sequence[str] = figures.STATIC_FORMATS,
 ) -> Report:
     """Write the report of all runs in `table` to `folder`, and say which files it consists of.
@@ -59,6 +62,7 @@ def write_report(
         mode: Whether SARSA's cells count as ILQL's too; see `analysis.ablation.Mode`.
         comparisons: Paired statements to put on the page.
         sections: What else it is to say and show, behind the comparisons.
+        references: See `ablation_table`.
         static_formats: Some of svg, png, pdf; none for no static figures and no browser.
 
     Raises:
@@ -66,7 +70,7 @@ def write_report(
         OSError: The folder cannot be written.
     """
     cells = cells_of(table)
-    ablation = ablation_table(table, methods=methods, mode=mode, cells=cells)
+    ablation = ablation_table(table, methods=methods, mode=mode, cells=cells, references=references)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
     paths = _write_tables(ablation, comparisons, folder)
@@ -97,7 +101,7 @@ def write_report(
         paths.append(_written(folder / "figures" / "captions.md", captions + "\n"))
     body = _body(table, ablation, comparisons, sections, placed, notes)
     whole = _written(folder / "report.html", page(_title(ablation), body, script=script))
-    return Report(ablation, (whole, *paths, *static), tuple(notes))
+    return Report(ablation, (whole, *paths, *static), tuple(notes), tuple(sections))
 
 
 def _write_tables(ablation: AblationTable, comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
@@ -175,13 +179,7 @@ def _body(
     if own:
         parts += ["<h2>Figures</h2>", *map(figure_section, own)]
     for section in sections:
-        parts.append(f"<h2>{escape(section.title)}</h2>")
-        shown = [figure for figure in placed if figure.name in section.figures]
-        captions = {figure.caption for figure in shown}
-        parts += [f"<p>{escape(text)}</p>" for text in section.text if text not in captions]
-        parts += map(figure_section, shown)
-        for each in section.tables:
-            parts += [f"<p>{escape(each.title)}:</p>", html_table(each.header, each.rows, each.numeric)]
+        parts += _section_body(section, [figure for figure in placed if figure.name in section.figures])
     failures = table.failures()
     if failures:
         failed = [(method_label(method), reason, str(runs)) for method, reason, runs in failures]
@@ -190,6 +188,29 @@ def _body(
         f"<footer>{escape(_footer(table, ablation))}{''.join(f'<br>{escape(note)}' for note in notes)}</footer>"
     )
     return "\n".join(parts)
+
+
+def _section_body(section: Section, placed: Sequence[PageFigure]) -> list[str]:
+    captions = {figure.caption for figure in placed}
+    parts = [f"<h2>{escape(section.title)}</h2>"]
+    parts += [f"<p>{escape(text)}</p>" for text in section.text if text not in captions]
+    parts += map(figure_section, placed)
+    for each in section.tables:
+        parts += [f"<p>{escape(each.title)}:</p>", html_table(each.header, each.rows, each.numeric)]
+    return parts
+
+
+def write_section(section: Section, folder: Path) -> tuple[Path, ...]:
+    """Write a section as a page of its own, `NAME.html`, and as `NAME.md`; returns the paths, the page first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    placed = [
+        PageFigure(name, figures.figure_html(figure, name), caption)
+        for name, (figure, caption) in section.figures.items()
+    ]
+    script = figures.plotly_script() if placed else ""
+    body = "\n".join(_section_body(section, placed))
+    whole = _written(folder / f"{section.name}.html", page(section.title, body, script=script))
+    return whole, _written(folder / f"{section.name}.md", section_markdown(section))
 
 
 def _footer(table: RunTable, ablation: AblationTable) -> str:

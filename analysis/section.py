@@ -36,6 +36,7 @@ class Section:
         text: What it says, a paragraph each.
         tables: Its tables.
         figures: Its figures with their captions, by the stems of their files.
+        printed: Whether it belongs under the table in a terminal, too.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Section:
     text: tuple[str, ...] = ()
     tables: tuple[TextTable, ...] = ()
     figures: Mapping[str, tuple[Figure, str]] = field(default_factory=dict)
+    printed: bool = False
 
 
 def section_markdown(section: Section) -> str:

@@ -227,7 +227,24 @@ def _taken(head_: nn.Module, hidden: Tensor, actions: Tensor) -> Tensor:
     return q.gather(1, actions[:, None]).squeeze(1)
 
 
-def rewards_to_go(sequence: TokenSequence) -> npt.NDArray[np.float32]:
-    """The undiscounted sum of rewards from each action of a dialogue on, shape (K,)."""
-    sums: npt.NDArray[np.float32] = np.cumsum(sequence.rewards[::-1])[::-1].astype(np.float32)
-    return sums
+def rewards_to_go(sequence: TokenSequence, *, gamma: float = 1.0) -> npt.NDArray[np.float64]:
+    """Σ_k γ^k r of the rewards from each action of a dialogue on, shape (K,)."""
+    sums = np.zeros(len(sequence.rewards) + 1)
+    for place in range(len(sequence.rewards) - 1, -1, -1):
+        sums[place] = sequence.rewards[place] + gamma * sums[place + 1]
+    return sums[:-1]
+
+
+@torch.no_grad()
+def negative_log_likelihood(acting: Acting, sequences: Sequence[TokenSequence], device: torch.device) -> float:
+    """Mean −log π of the tokens that the agent chose in some dialogues; infinite where π leaves one of them out."""
+    total, tokens = 0.0, 0
+    for begin in range(0, len(sequences), READ_TOGETHER):
+        block = sequences[begin : begin + READ_TOGETHER]
+        batch = collate(block, pad=acting.tokenizer.structural("pad")).to(device)
+        mask = batch.action_mask
+        language, critic = _seen(acting, batch, batch.action_positions)
+        pi = acting.probabilities(States(language[mask], None if critic is None else critic[mask]))
+        total -= float(pi.gather(1, batch.actions[mask][:, None]).log().double().sum())
+        tokens += int(mask.sum())
+    return total / tokens

@@ -69,6 +69,8 @@ class Task(Protocol):
         name: The task's name in `ilql.tasks`.
         rewards: The names of its reward functions, the default first.
         max_turns: The largest number of utterances the agent can make in one episode.
+        playable: False where nobody is there to answer: an episode is then the beginning of a recorded dialogue and one
+            utterance, whose reward is no score, and policies are judged by estimates.
     """
 
     @property
@@ -83,6 +85,11 @@ class Task(Protocol):
 
     @property
     def max_turns(self) -> int:
+        """See above."""
+        ...
+
+    @property
+    def playable(self) -> bool:
         """See above."""
         ...
 
@@ -101,6 +108,13 @@ class Task(Protocol):
         """A fresh episode of `split`. The seed decides the scene and every random choice of the world.
 
         Consecutive seeds go through different scenes as long as there are any, so a block of episodes repeats none.
+        """
+        ...
+
+    def references(self, split: str, reward: str, seeds: Sequence[int]) -> Mapping[str, Sequence[float]]:
+        """Returns of others in the episodes of these seeds, for comparison: a scripted player's, people's; often none.
+
+        Names are words that a table can print, such as `optimal`.
         """
         ...
 

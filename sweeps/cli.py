@@ -4,6 +4,8 @@
     sweeps plan QUESTION [OPTIONS]   sweeps status SWEEP  sweeps remove SWEEP
     sweeps reply TRIAL TEXT ...      sweeps doctor        sweeps advantages TRIAL
     sweeps play TASK [--trial TRIAL] [--seed N] [OPTIONS]
+    sweeps validate FILE [--set world.FIELD=VALUE]
+    sweeps rescore SWEEP --rewards NAME [OPTIONS]
 
 QUESTION is a file of this folder whose name ends in `_ablation`, without that ending. Heavy libraries are imported by
 the commands that need them.
@@ -19,16 +21,17 @@ import os
 import pkgutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ilql.task import SPLITS
 from sweeps.journal import StoreError
-from sweeps.options import OneLineParser, parse
+from sweeps.options import OneLineParser, assignment, parse
 from sweeps.store import Store, store_folder
 
 if TYPE_CHECKING:
+    from analysis.ablation import Mode
     from sweeps.question import Question
 
 QUESTION_ENDING = "_ablation"
@@ -65,6 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--trial", help="watch this row's policy; without it you play")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--split", default="report", choices=SPLITS)
+    command = commands.add_parser(
+        "rescore", help="a sweep's table under another reward, from its transcripts", add_help=False
+    )
+    command.add_argument("sweep")
+    command = commands.add_parser("validate", help="what is wrong with a file of dialogues, and what is in it")
+    command.add_argument("file", help="dialogues, one JSON object a line: docs/your_dialogues.md")
+    command.add_argument("--set", metavar="world.FIELD=VALUE", action="append", default=[], type=assignment)
     for name, text in (
         ("list", "the sweeps of the store"),
         ("status", "what a sweep has done"),
@@ -97,8 +107,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _guarded(lambda: run_command(_question(given.question), f"sweeps run {given.question}", rest + extra))
     if given.command == "play":
         return _guarded(lambda: _play(given, rest))
+    if given.command == "rescore":
+        return _guarded(lambda: _rescore(given.sweep, rest))
     if rest:
         parser.error(f"unrecognised: {' '.join(rest)}")
+    if given.command == "validate":
+        return _guarded(lambda: _validate(given.file, dict(given.set)))
     return _guarded(lambda: _COMMANDS[given.command](Store(store_folder(given.store)), given))
 
 
@@ -136,6 +150,34 @@ def _play(given: argparse.Namespace, rest: Sequence[str]) -> int:
     return 0
 
 
+def _rescore(sweep: str, rest: Sequence[str]) -> int:
+    from sweeps.reporting import print_report  # noqa: PLC0415
+    from sweeps.rescore import rescore  # noqa: PLC0415
+
+    place = OneLineParser(add_help=False, allow_abbrev=False)
+    place.add_argument("--store")
+    store = Store(store_folder(place.parse_known_args(rest)[0].store))
+    record = store.get("sweep", sweep)
+    if record is None:
+        raise ValueError(_no_sweep(store, sweep))
+    question = _question(str(record["question"]))
+    options = parse(f"sweeps rescore {sweep}", "rescore", list(question.presets), rest, question.inputs)
+    say = lambda line: print(line, flush=True)  # noqa: E731
+    print_report(rescore(store, sweep, question, options, say), (), say)
+    return 0
+
+
+def _validate(file: str, said: Mapping[str, object]) -> int:
+    from ilql.hyperparameters import make  # noqa: PLC0415
+    from ilql.tasks.dialogues import Settings, validate  # noqa: PLC0415
+    from ilql.tasks.dialogues.validate import report  # noqa: PLC0415
+
+    fields = {column.removeprefix("world."): value for column, value in said.items()}
+    problems, summary = validate(file, make(Settings, fields, owner="a dialogues world", prefix="world"))
+    print(report(problems, summary))
+    return WRONG_INPUT if problems else 0
+
+
 def _typed(prompt: str) -> str | None:
     """A line from the terminal; None at its end."""
     try:
@@ -169,8 +211,12 @@ def _report(store: Store, given: argparse.Namespace) -> int:
     from sweeps.reporting import print_report, write_sweep_report  # noqa: PLC0415
 
     asked = (store.get("sweep", given.sweep) or {}).get("question")
-    against = _question(asked).against if asked in question_names() else ()
-    report = write_sweep_report(store, given.sweep, against, mode="paper" if given.paper else "default")
+    mode: Mode = "paper" if given.paper else "default"
+    if asked in question_names():
+        question = _question(asked)
+        report = write_sweep_report(store, given.sweep, question.against, sections=question.sections, mode=mode)
+    else:
+        report = write_sweep_report(store, given.sweep, (), mode=mode)
     print_report(*report, lambda line: print(line, flush=True))
     return 0
 

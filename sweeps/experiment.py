@@ -12,13 +12,13 @@ from typing import Any
 from cluster.connect import ClusterInfo, ConnectOptions, connect
 from cluster.watchdog import StuckError
 from sweeps.journal import StoreError, utc
-from sweeps.options import Options
+from sweeps.options import Options, Plain
 from sweeps.plan import Plan, make_plan
 from sweeps.progress import Progress
 from sweeps.provenance import package_folders
 from sweeps.question import Question, Sweep, any_trial, chosen_preset, make_sweep, unreached
 from sweeps.reporting import files_to_show, print_report, write_sweep_report
-from sweeps.reward_report import write_reward_report
+from sweeps.reward_report import write_reward_report, write_varied_report
 from sweeps.schedule import Schedule, no_room
 from sweeps.search import run_schedule
 from sweeps.shares import shares_line
@@ -49,16 +49,25 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
             say(f"  {line}")
     for line in unreached(question, preset, options):
         say(line)
-    rewards = tuple(dict.fromkeys(options.rewards or (question.reward,)))
+    rewards = question.rewards(options)
     if options.evaluation_reward is not None and (len(rewards) > 1 or options.transfer):
         raise ValueError(
             "--evaluation-reward is for one training reward; with several, or --transfer, each is judged by its own, "
             f"got {options.evaluation_reward!r}"
         )
-    sweeps: dict[str, Sweep] = {}
-    for reward in rewards:
-        tell = say if not sweeps else _keep_quiet  # the world is the same for all, and has said what it had to say
-        sweeps[reward] = make_sweep(question, preset, options, store, tell, reward=reward)
+    if options.vary is not None and (len(rewards) > 1 or options.transfer):
+        raise ValueError(f"--vary is for one training reward and no --transfer, got {', '.join(rewards)}")
+    sweeps: dict[Plain, Sweep] = {}
+    if options.vary is not None:
+        column, values = options.vary
+        for value in values:
+            varied = dataclasses.replace(options, columns={**options.columns, column: value})
+            size = chosen_preset(question, varied)
+            sweeps[value] = make_sweep(question, size, varied, store, say, reward=rewards[0])
+    else:
+        for reward in rewards:
+            tell = say if not sweeps else _keep_quiet  # the world is the same for all, and has said what it had to say
+            sweeps[reward] = make_sweep(question, preset, options, store, tell, reward=reward)
     if options.plan_only:
         for sweep in sweeps.values():
             say(f"sweep {sweep.name}")
@@ -76,8 +85,12 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
                 return ended or 1
             status = max(status, ended)
     if len(sweeps) > 1 or options.transfer:
-        names = {reward: sweep.name for reward, sweep in sweeps.items()}
-        paths, lines = write_reward_report(store, names, transfer=options.transfer)
+        names = {asked: sweep.name for asked, sweep in sweeps.items()}
+        if options.vary is not None:
+            paths, lines = write_varied_report(store, options.vary[0], names)
+        else:
+            by_reward = {str(reward): name for reward, name in names.items()}
+            paths, lines = write_reward_report(store, by_reward, transfer=options.transfer)
         for line in [*lines, *(f"        {path}" for path in paths)]:
             say(line)
     return status
@@ -139,7 +152,7 @@ def _run_sweep(
         say(f"the sweep ended before its plan was done; {resume}")
         return None
     _drop_stale(store, sweep.name, schedule.members)
-    report, comparisons = write_sweep_report(store, sweep.name, question.against)
+    report, comparisons = write_sweep_report(store, sweep.name, question.against, sections=question.sections)
     if mirror is not None:
         mirror.finish(files_to_show(report))
     print_report(report, comparisons, say)

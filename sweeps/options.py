@@ -10,10 +10,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 from ilql.hyperparameters import Value
 from sweeps.store import store_folder
+
+Plain: TypeAlias = str | int | float | bool
+"""What a value on the command line can be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,7 @@ class Options:
         refine: Arms whose trainings proposals vary, or None for the question's own.
         convention: Whose conventions the value methods follow, or None for ours.
         columns: Hyperparameters fixed with `--set`.
+        vary: A column and the values at each of which everything is done, one sweep each, or None.
         seeds: Training seeds of every cell, or None for the preset's.
         episodes: Episodes on the report scenes, or None for the preset's.
         proposals: Proposals of the refinement, or None for the preset's.
@@ -63,6 +67,7 @@ class Options:
     refine: tuple[str, ...] | None = None
     convention: str | None = None
     columns: Mapping[str, Value]
+    vary: tuple[str, tuple[Plain, ...]] | None = None
     seeds: int | None = None
     episodes: int | None = None
     proposals: int | None = None
@@ -116,14 +121,21 @@ def parse(
     for name, meaning in (inputs or {}).items():
         add(f"--{name}", metavar="FILE", help=meaning)
     add("--world", help="which world, if not the one that follows from --data")
-    add("--rewards", "--reward", type=_words, help="training rewards, and evaluation rewards unless one is given")
+    # A question that reads a reward function has it as --reward.
+    add(
+        "--rewards",
+        *(() if "reward" in (inputs or {}) else ("--reward",)),
+        type=_words,
+        help="training rewards, and evaluation rewards unless one is given",
+    )
     add("--evaluation-reward", help="evaluation reward; another one than in training needs no new training")
     add("--transfer", action="store_true", help="also score what was trained on each reward under all of them")
     add("--model", metavar="DIR", help="a pretrained causal language model: a folder, or a name on the hub")
     add("--methods", type=_words, help="these methods, separated by commas; all for every one there is")
     add("--refine", type=_words, help="the methods whose hyperparameters are searched after the design")
     add("--convention", help="compute ILQL as another implementation does: reference, trlx or lmrl")
-    add("--set", metavar="COLUMN=VALUE", action="append", default=[], type=_assignment, help="fix a hyperparameter")
+    add("--set", metavar="COLUMN=VALUE", action="append", default=[], type=assignment, help="fix a hyperparameter")
+    add("--vary", metavar="COLUMN=VALUES", type=_variation, help="do it all at each of these values, such as 0,0.5,1")
     add("--seeds", type=_count(1), help="training seeds of every cell; more can be added later")
     add("--episodes", type=_count(1), help="episodes on the report scenes; more can be added later")
     add("--trials", type=_count(0), help="proposals after the design, for each method that is refined")
@@ -164,6 +176,7 @@ def parse(
         refine=given.refine,
         convention=given.convention,
         columns=dict(given.set),
+        vary=given.vary,
         seeds=given.seeds,
         episodes=given.episodes,
         proposals=given.trials,
@@ -192,14 +205,23 @@ def _words(text: str) -> tuple[str, ...]:
     return words
 
 
-def _assignment(text: str) -> tuple[str, Value]:
+def assignment(text: str) -> tuple[str, Plain]:
+    """COLUMN=VALUE of a `--set`, the value as a number or truth where it reads as one."""
     column, equals, value = text.partition("=")
     if not equals or not column or not value:
         raise argparse.ArgumentTypeError(f"must be COLUMN=VALUE, such as train.steps=500, got {text!r}")
     return column.strip(), _value(value.strip())
 
 
-def _value(text: str) -> Value:
+def _variation(text: str) -> tuple[str, tuple[Plain, ...]]:
+    column, equals, values = text.partition("=")
+    several = tuple(dict.fromkeys(_value(value.strip()) for value in values.split(",") if value.strip()))
+    if not equals or not column.strip() or not several:
+        raise argparse.ArgumentTypeError(f"must be COLUMN=VALUES, such as world.noise=0,0.5, got {text!r}")
+    return column.strip(), several
+
+
+def _value(text: str) -> Plain:
     """A number, true, false, inf, or the text itself."""
     if text in ("inf", "infinity"):
         return float("inf")

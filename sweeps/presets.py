@@ -71,7 +71,11 @@ class Preset:
     def differences(self) -> list[str]:
         """What this preset changes against the paper, one line each."""
         own = self._columns()
-        return [f"{name}: {_text(own.get(name))} (paper: {_text(value)})" for name, value in self.paper.items()]
+        return [
+            f"{name}: {_text(own.get(name))} (paper: {_text(value)})"
+            for name, value in self.paper.items()
+            if own.get(name) != value
+        ]
 
     def _columns(self) -> dict[str, Any]:
         model = self.model or "none"

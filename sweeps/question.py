@@ -12,15 +12,17 @@ from ilql.conventions import convention
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
 from ilql.networks import find_model
+from ilql.task import Task
 from ilql.tasks import known_tasks
 from ilql.tokens import symbol_tokenizer
+from sweeps.offline import distinct_episodes
 from sweeps.options import Options
 from sweeps.presets import Preset
-from sweeps.reporting import Against
+from sweeps.reporting import Against, MakeSection
 from sweeps.schedule import Refinement, Setting
 from sweeps.space import Grid, Training, known_columns, settings
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
-from sweeps.stages import ensure_start, ensure_world, load_task, pretrained_digest
+from sweeps.stages import cut_note, ensure_start, ensure_world, load_task, pretrained_digest
 from sweeps.store import Store
 from sweeps.work import Resources
 
@@ -48,8 +50,10 @@ class Question:
         refine: The arms whose trainings proposals vary unless others are named.
         held: Columns that proposals leave as the preset has them.
         against: Comparisons to be stated under the table.
+        sections: What else its report has.
         world: The task's settings. Takes the world's name or None, whether there is data, and the preset.
         inputs: Its sources besides `--data`, by name, each with a line that says what it is.
+        rewards_of_inputs: The reward that is asked about instead where a source is given and no reward is named.
     """
 
     name: str
@@ -62,7 +66,9 @@ class Question:
     held: tuple[str, ...] = ()
     against: tuple[Against, ...]
     world: Callable[[str | None, bool, Preset], Any]
+    sections: tuple[MakeSection, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=dict)
+    rewards_of_inputs: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for arm in self.refine:
@@ -94,6 +100,11 @@ class Question:
             if grid.arm == arm:
                 return grid
         raise KeyError(unknown(arm, f"method of a {self.name} sweep", [*self.arms, ALL]))
+
+    def rewards(self, options: Options) -> tuple[str, ...]:
+        """The training rewards that the options ask about, each once."""
+        own = next((reward for name, reward in self.rewards_of_inputs.items() if name in options.inputs), self.reward)
+        return tuple(dict.fromkeys(options.rewards or (own,)))
 
     def chosen(self, options: Options) -> list[Grid]:
         """The arms that the options name, in the design's order.
@@ -263,15 +274,17 @@ def make_sweep(
         vocabulary=preset.vocabulary if model or not kind.symbols else symbol_tokenizer(kind.symbols).size,
         behaviour=preset.behaviour,
     )
-    evaluation = {"world": world.key, "reward": judged}
+    evaluation: dict[str, Any] = {"world": world.key, "reward": judged, "first_seed": FIRST_SEED}
     setting = Setting(
         data=Data(task=kind.name, world=world.key, reward=reward),
         backbone=backbone,
-        tune=Evaluation(**evaluation, split="tune", first_seed=FIRST_SEED, episodes=preset.tune_episodes),
-        report=Evaluation(**evaluation, split="report", first_seed=FIRST_SEED, episodes=preset.report_episodes),
+        tune=Evaluation(**evaluation, split="tune", episodes=_episodes(task, "tune", preset.tune_episodes)),
+        report=Evaluation(**evaluation, split="report", episodes=_episodes(task, "report", preset.report_episodes)),
     )
     _check_distinct(setting, design)
     ensure_start(store, any_trial(setting, design), model)
+    if (cut := cut_note(store, any_trial(setting, design))) is not None:
+        say(cut)
     refinement = None
     refined = question.refined(options)
     if preset.proposals and refined:
@@ -282,7 +295,7 @@ def make_sweep(
             rung=preset.rung,
         )
     several = len(set(options.rewards or ())) > 1
-    kept = [getattr(chosen, "world", "generated"), judged, *options.distinction(reward)]
+    kept = [getattr(chosen, "world", "recorded" if options.data else "generated"), judged, *options.distinction(reward)]
     plain = "-".join([question.name, preset.name, *kept])
     name = plain if options.name is None else f"{options.name}-{reward}" if several else options.name
     return Sweep(
@@ -293,6 +306,11 @@ def make_sweep(
         seeds=preset.seeds,
         resources=preset.resources,
     )
+
+
+def _episodes(task: Task, split: str, wanted: int) -> int:
+    """How many episodes a policy is judged on: where it is not played, a scene that comes again says nothing new."""
+    return wanted if task.playable else distinct_episodes(task, split, wanted)
 
 
 def _for_grid(preset: Preset, grid: Grid) -> dict[str, Value]:

@@ -14,9 +14,14 @@ from analysis.published import beside_published
 from analysis.render import to_markdown
 from analysis.report import Report, write_report
 from analysis.runs import RunTable
+from analysis.section import Section, section_markdown
 from ilql.hyperparameters import unknown
 from sweeps.advantages import report_section
+from sweeps.references import references_of
 from sweeps.store import Store
+
+MakeSection = Callable[[Store, str], Section | None]
+"""Makes a section of a sweep's report, or none where there is nothing to say yet. Takes the store, the sweep's name."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ def write_sweep_report(
     sweep: str,
     against: Sequence[Against],
     *,
+    sections: Sequence[MakeSection] = (),
     mode: Mode = "default",
 ) -> tuple[Report, tuple[Comparison, ...]]:
     """Table, comparisons and figures of a sweep, from the store alone, under `<store>/reports/<sweep>/`.
@@ -49,6 +55,7 @@ def write_sweep_report(
         store: Where the rows are.
         sweep: The sweep's name.
         against: The comparisons that are asked for.
+        sections: What else the report is to have: sections made from the store.
         mode: `paper` counts SARSA's cells in ILQL's row as well.
 
     Raises:
@@ -67,9 +74,15 @@ def write_sweep_report(
     missing = [line for _, lines in made for line in lines]
     store.compact()
     folder = store.folder / "reports" / sweep
-    section = report_section(store, by_arm, cells)
-    sections = [] if section is None else [section]
-    report = write_report(table, folder, mode=mode, comparisons=comparisons, sections=sections)
+    parts = [report_section(store, by_arm, cells), *(make(store, sweep) for make in sections)]
+    report = write_report(
+        table,
+        folder,
+        mode=mode,
+        comparisons=comparisons,
+        sections=[section for section in parts if section is not None],
+        references=references_of(store, sweep),
+    )
     report = dataclasses.replace(report, notes=(*report.notes, *missing))
     return report, comparisons
 
@@ -112,6 +125,9 @@ def print_report(report: Report, comparisons: Sequence[Comparison], say: Callabl
         say(beside)
     for comparison in comparisons:
         say(comparison_markdown(comparison))
+    for section in report.sections:
+        if section.printed:
+            say(section_markdown(section))
     for note in report.notes:
         say(note)
     say(f"report  {report.paths[0]}")

@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from analysis.ablation import ablation_table
+from analysis.labels import Value
+from analysis.report import write_section
 from analysis.reward_render import rewards_csv, rewards_json, rewards_latex, rewards_markdown
 from analysis.reward_tables import RewardTables, method_by_reward
 from analysis.runs import RunTable
+from analysis.section import section_markdown
 from analysis.transfer import RETURN_PREFIX, transfer_tables
+from analysis.varied import Varied, varied_section
 from ilql.hyperparameters import unknown
 from sweeps.store import Store
 
@@ -41,6 +45,20 @@ def write_reward_report(store: Store, sweeps: Mapping[str, str], *, transfer: bo
     paths = [path for name, each in made.items() for path in _write(folder, name, each)]
     lines = ["", *(rewards_markdown(RewardTables(each.tables[:1], each.footnotes)) for each in made.values())]
     return paths, lines
+
+
+def write_varied_report(store: Store, column: str, sweeps: Mapping[Value, str]) -> tuple[list[Path], list[str]]:
+    """The files that show how methods do as one setting varies, under `<store>/reports/`, and lines to print.
+
+    Args:
+        store: Where the rows are.
+        column: What varies.
+        sweeps: By its value, the sweep.
+    """
+    tables = [Varied(value, ablation_table(_run_table(store, sweep))) for value, sweep in sweeps.items()]
+    section = varied_section(column, tables)
+    paths = write_section(section, store.folder / "reports" / joined_name(list(sweeps.values())))
+    return list(paths), ["", section_markdown(section)]
 
 
 def joined_name(sweeps: Sequence[str]) -> str:

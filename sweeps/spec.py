@@ -309,6 +309,16 @@ class TrialSpec:
         }
 
 
+def reference_key(evaluation: Evaluation) -> str:
+    """Key of the stage of returns that others get in an evaluation's episodes."""
+    return _hash({"stage": "reference", **dataclasses.asdict(evaluation)})
+
+
+def probe_key(what: str, version: int, weights: str, asked: Mapping[str, Any]) -> str:
+    """Key of a stage that looks into trained weights."""
+    return _hash({"stage": what, "version": version, "weights": weights, **asked})
+
+
 def world_key(task: str, version: int, settings: Mapping[str, Any], source_digest: str) -> str:
     """Key of a built world's stage."""
     return _hash({"stage": "world", "task": task, "version": version, "settings": settings, "source": source_digest})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -39,7 +40,7 @@ from sweeps.exact_json import Record
 from sweeps.spec import TrialSpec, world_key
 from sweeps.store import Store
 
-RETURNS_FILE = "returns.npy"
+RETURNS_FILE, CUT_FILE = "returns.npy", "cut.json"
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,39 @@ def _ensure_tokens(store: Store, spec: TrialSpec) -> Path:
     def make(folder: Path) -> None:
         tokenizer = load_tokenizer_stage(store, spec)
         dialogues = task.dialogues("train", spec.data.reward if method.uses_rewards else task.rewards[0])
-        sequences = [tokenize(d, tokenizer, max_tokens=spec.train.max_tokens) for d in dialogues]
+        whole = [tokenize(dialogue, tokenizer) for dialogue in dialogues]
+        longest = spec.train.max_tokens
+        sequences = [
+            each if len(each.tokens) <= longest else tokenize(dialogue, tokenizer, max_tokens=longest)
+            for each, dialogue in zip(whole, dialogues, strict=True)
+        ]
+        lengths = np.asarray([len(each.tokens) for each in whole])
+        cut = {
+            "dialogues": len(lengths),
+            "cut": int((lengths > longest).sum()),
+            "tokens": int(lengths.sum()),
+            "dropped": int(np.maximum(lengths - longest, 0).sum()),
+        }
+        (folder / CUT_FILE).write_text(json.dumps(cut), encoding="utf-8")
         save_sequences(sequences, folder / "train.npz")
         np.save(folder / RETURNS_FILE, np.asarray([d.total_reward for d in dialogues]), allow_pickle=False)
 
     return store.build("tokens", spec.tokens_key, make, {"reward": spec.data.reward, "split": "train"})
+
+
+def cut_note(store: Store, spec: TrialSpec) -> str | None:
+    """One line on the dialogues that are longer than a spec's training reads; None where all are read whole."""
+    file = _ensure_tokens(store, spec) / CUT_FILE
+    if not file.is_file():  # tokens of an earlier version
+        return None
+    cut = json.loads(file.read_text(encoding="utf-8"))
+    if not cut["cut"]:
+        return None
+    return (
+        f"{cut['cut']:,} of {cut['dialogues']:,} training dialogues are longer than train.max_tokens="
+        f"{spec.train.max_tokens} and end there, without their last rewards ({cut['dropped'] / cut['tokens']:.1%} of "
+        "all tokens are left out)"
+    )
 
 
 def ensure_candidates(

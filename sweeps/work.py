@@ -30,6 +30,7 @@ from sweeps import advantages
 from sweeps.exact_json import Record
 from sweeps.frames import EPISODES_FILE
 from sweeps.journal import utc
+from sweeps.offline import estimated
 from sweeps.provenance import code_digest, host, library_versions
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.stages import (
@@ -299,7 +300,15 @@ def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None)
         _record_failures(store, specs, f"{type(error).__name__}: {classify(error).reason}")
         return
     seconds = (time.monotonic() - clock) / len(specs)
-    for spec, episodes in zip(specs, played, strict=True):
+    for spec, samples in zip(specs, played, strict=True):
+        episodes = samples
+        if not task.playable:
+            try:
+                actor = spec.kind.actor(module, behaviour)
+                episodes = estimated(store, spec, task, actor, module, tokenizer, samples, device)
+            except (ValueError, FloatingPointError) as error:  # a policy that cannot be judged so, or a fit that fails
+                _record_failures(store, [spec], str(error))
+                continue
 
         def make(target: Path, spec: TrialSpec = spec, episodes: list[Episode] = episodes) -> None:
             episodes_table(episodes, spec.evaluation).write_parquet(target / EPISODES_FILE)

@@ -60,6 +60,7 @@ class Bandit:
     name: str = "bandit"
     rewards: tuple[str, ...] = (REWARD,)
     max_turns: int = 1
+    playable: bool = True
 
     def score_range(self, reward: str) -> tuple[float, float]:
         """From the bad arm to the good one."""
@@ -79,6 +80,10 @@ class Bandit:
         if split not in SPLITS:
             raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
         return Pull(seed)
+
+    def references(self, split: str, reward: str, seeds: Sequence[int]) -> Mapping[str, Sequence[float]]:
+        """None: what every player gets is arithmetic."""
+        return {}
 
     def step(self, environments: Sequence[Environment], utterances: Sequence[str]) -> list[Reply]:
         """Pay the arm; anything that is no arm pays what the bad one does."""

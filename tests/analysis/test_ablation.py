@@ -189,3 +189,13 @@ def test_json_writes_infinity_as_a_string(run: Make, make_table: MakeTable) -> N
 def test_the_order_of_rows_in_the_store_does_not_matter(sweep: RunTable) -> None:
     shuffled = RunTable(sweep.runs.sample(fraction=1.0, shuffle=True, seed=1), sweep.episodes.reverse())
     assert to_json(ablation_table(shuffled)) == to_json(ablation_table(sweep))
+
+
+def test_others_stand_behind_the_methods_and_count_as_no_run(small: RunTable) -> None:
+    table = ablation_table(small, references={"optimal": [-1.0, -3.0]})
+    last = table.rows[-1]
+    assert (last.method, last.score, last.standard_error) == ("optimal", -2.0, 1.0)  # sd √2, over √2
+    assert (last.sigma, last.best, last.design_cells) == (None, None, 0)
+    assert table.finished == ablation_table(small).finished
+    assert "Optimal (scripted) is no run of this sweep: for comparison, the mean over 2 episodes." in table.footnotes
+    assert "| Optimal (scripted) | −2.00 ± 1.00 |" in to_markdown(table)

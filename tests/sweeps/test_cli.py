@@ -170,6 +170,17 @@ def test_a_policy_is_watched(bandit_sweep: BanditSweep, capsys: pytest.CaptureFi
     assert said[1:] == ["world> pull", "agent> b", "over: standard +1"]
 
 
+def test_a_file_of_dialogues_is_validated(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    line = {"turns": [{"role": "buyer", "text": "hello"}, {"role": "agent", "text": "hello", "reward": 1}]}
+    file.write_text(json.dumps(line) + "\n", encoding="utf-8")
+    assert cli.main(["validate", str(file)]) == 2
+    assert "line 1" in capsys.readouterr().out
+    assert cli.main(["validate", str(file), "--set", "world.world_roles=buyer"]) == 0
+    assert cli.main(["validate", str(file), "--set", "world.world_rules=buyer"]) == 2
+    assert one_line(capsys).startswith("error: 'world.world_rules' is no column of a dialogues world; known: world.")
+
+
 def test_doctor_finds_nothing_in_a_sound_store(bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor", "--store", str(bandit_sweep.store.folder)]) == 0
     assert capsys.readouterr().out.rstrip().endswith("0 problems")
@@ -237,7 +248,7 @@ def test_settings_of_the_world_are_columns_too(capsys: pytest.CaptureFixture[str
 
 def test_every_ablation_of_the_folder_is_a_question() -> None:
     files = {path.name.removesuffix("_ablation.py") for path in (ROOT / "sweeps").glob("*_ablation.py")}
-    assert set(cli.question_names()) == files >= {"bandit", "visdial", "component"}
+    assert set(cli.question_names()) == files >= {"bandit", "visdial", "component", "wordle", "reddit", "dialogue"}
 
 
 # Bad input

@@ -53,6 +53,16 @@ def test_a_questions_other_sources_have_options_of_their_own() -> None:
     assert parsed().sources == {}
 
 
+def test_a_setting_may_be_varied() -> None:
+    assert parsed("--vary", "world.noise=0, 0.5,1").vary == ("world.noise", (0, 0.5, 1))
+    assert parsed().vary is None
+
+
+def test_a_question_with_a_reward_function_takes_it_as_reward() -> None:
+    options = parse("p", "d", ["laptop"], ["--reward", "f.py:g", "--rewards", "custom"], {"reward": "a function"})
+    assert (options.inputs, options.rewards) == ({"reward": "f.py:g"}, ("custom",))
+
+
 def test_another_source_makes_another_sweep() -> None:
     one, other = (parse("p", "d", ["laptop"], ["--words", file], {"words": "words"}) for file in ("a", "b"))
     assert one.distinction("standard") != other.distinction("standard")
@@ -99,6 +109,7 @@ def test_several_columns_are_fixed_and_the_last_word_counts() -> None:
         (("--gpus-per-worker", "-1"), "must be a number of at least 0, got '-1'"),
         (("--gpus-per-worker", "nan"), "must be a number of at least 0, got 'nan'"),
         (("--gpus-per-worker", "inf"), "must be a number of at least 0, got 'inf'"),
+        (("--vary", "world.noise"), "must be COLUMN=VALUES, such as world.noise=0,0.5, got 'world.noise'"),
         (("--set", "train.tau"), "must be COLUMN=VALUE, such as train.steps=500, got 'train.tau'"),
         (("--set", "=3"), "must be COLUMN=VALUE, such as train.steps=500, got '=3'"),
         (("--set", "train.tau="), "must be COLUMN=VALUE, such as train.steps=500, got 'train.tau='"),

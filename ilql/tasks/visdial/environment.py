@@ -77,6 +77,7 @@ class VisdialTask:
     name = "visdial"
     rewards = REWARDS
     max_turns = MAX_QUESTIONS
+    playable = True
 
     def __init__(self, world: VisdialWorld, settings: Settings) -> None:
         self._world = world
@@ -128,6 +129,10 @@ class VisdialTask:
         part = self._part(split)
         order = self._orders[split]
         return VisdialEnvironment(part.scenes[int(order[seed % len(order)])], part, split)
+
+    def references(self, split: str, reward: str, seeds: Sequence[int]) -> Mapping[str, Sequence[float]]:
+        """None."""
+        return {}
 
     def step(self, environments: Sequence[Environment], utterances: Sequence[str]) -> list[Reply]:
         """Ask one question in each environment. They are grouped by split; one never depends on the others.

@@ -1,0 +1,133 @@
+"""What building has to say to the user, a line each: nothing is skipped, ignored or cut in silence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ilql.task import SPLITS
+from ilql.tasks.dialogues.read import Recordings
+from ilql.tasks.dialogues.schema import CUSTOM, RecordedDialogue
+from ilql.tasks.dialogues.settings import LARGEST_REWARD, Settings
+from ilql.tasks.dialogues.splits import words_of
+from ilql.tasks.dialogues.windows import Window
+
+OFFLINE = (
+    "no environment: the policies cannot be played, and samples of what they would say are no score; "
+    "what offline numbers tell stands in docs/your_dialogues.md"
+)
+
+
+def sizes(
+    data: str | None,
+    dialogues: Sequence[RecordedDialogue],
+    splits: Sequence[str],
+    whole: Sequence[Window],
+    rewards: Sequence[str],
+) -> str:
+    """How many dialogues there are, in which split, and what they got."""
+    counts = Counter(splits)
+    shares = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
+    means = ", ".join(
+        f"{name} {np.mean([window.total(place) for window in whole]):.2f}" for place, name in enumerate(rewards)
+    )
+    turns = np.mean([sum(turn.by_agent for turn in dialogue.turns) for dialogue in dialogues])
+    source = "made-up calls of a booking desk" if data is None else f"dialogues of {data}"
+    return f"{len(dialogues)} {source}: {shares}; {turns:.1f} turns of the agent each; mean return {means}"
+
+
+def oddities(recordings: Recordings) -> list[str]:
+    """Lines that were skipped, what was read though it was odd, and keys that mean nothing."""
+    said = []
+    if recordings.problems:
+        said.append(
+            f"skipped {recordings.bad_lines} of {recordings.lines} lines for {len(recordings.problems)} problems, "
+            f"the first: {recordings.problems[0]}"
+        )
+    said += recordings.remarks
+    ignored = ignored_keys(recordings.dialogues)
+    if ignored:
+        said.append(f"ignored keys that mean nothing here: {ignored}")
+    return said
+
+
+def ignored_keys(dialogues: Sequence[RecordedDialogue]) -> str:
+    """Unknown keys, each with the number of times it stands there, or nothing."""
+    counts = Counter(key for dialogue in dialogues for key in dialogue.ignored)
+    return ", ".join(f"{key} ({count} times)" for key, count in sorted(counts.items()))
+
+
+def missing_rewards(
+    dialogues: Sequence[RecordedDialogue], rewards: Sequence[str], whole: Sequence[Window]
+) -> list[str]:
+    """How many of the agent's turns have no number under a reward, and rewards that tell no dialogues apart."""
+    said = []
+    turns = [turn for dialogue in dialogues for turn in dialogue.turns if turn.by_agent]
+    for place, name in enumerate(rewards):
+        without = 0 if name == CUSTOM else sum(name not in turn.rewards for turn in turns)
+        if without:
+            said.append(f"{name}: {without} of {len(turns)} turns of the agent have no number, and count as 0")
+        if not any(any(turn.rewards[place] for turn in window.turns) for window in whole):
+            said.append(f"{name}: no turn has a reward other than 0, so there is nothing to learn from but the words")
+    return said
+
+
+def cut_windows(whole: Sequence[Window], windows: Mapping[str, Sequence[Window]], settings: Settings) -> list[str]:
+    """How many dialogues became how many windows, and which of those are too long still."""
+    if not settings.window_words:
+        return []
+    long = {window.scene for window in whole if window.words > settings.window_words}
+    pieces = Counter(window.scene for some in windows.values() for window in some)
+    cut = {scene: pieces[scene] for scene in long if pieces[scene] > 1}
+    over = sum(window.words > settings.window_words for some in windows.values() for window in some)
+    said = [
+        f"{len(cut)} of {len(whole)} dialogues, longer than {settings.window_words} words, "
+        f"were cut into {sum(cut.values())} windows"
+    ]
+    if over:
+        said.append(f"{over} windows are longer all the same: what is said between two turns of the world is not cut")
+    return said
+
+
+def leaks(dialogues: Sequence[RecordedDialogue], splits: Sequence[str]) -> list[str]:
+    """How many dialogues that are not learnt from stand word for word among those that are."""
+    learnt = {words_of(dialogue) for dialogue, split in zip(dialogues, splits, strict=True) if split == "train"}
+    said = []
+    for wanted in SPLITS[1:]:
+        held = [words_of(dialogue) for dialogue, split in zip(dialogues, splits, strict=True) if split == wanted]
+        again = sum(words in learnt for words in held)
+        if again:
+            said.append(f"{again} of {len(held)} dialogues of {wanted} stand word for word in train, too")
+    return said
+
+
+def imports_beside(what: str, names: Sequence[str]) -> list[str]:
+    """Names that the file of a function imports from beside it."""
+    if not names:
+        return []
+    return [
+        f"the file of --{what} imports {', '.join(names)}, which may lie beside it: only the file itself is copied, "
+        "so whatever it imports must be installed on every machine"
+    ]
+
+
+def environment(
+    settings: Settings, bounds: Mapping[str, tuple[float, float]], *, same: bool, made_up: bool
+) -> list[str]:
+    """What was seen of an environment: whether seeds decide it, and whether its rewards have a range."""
+    said = []
+    if not same:
+        said.append(
+            "the environment answered differently to the same seed and utterances: policies are then compared on "
+            "episodes that are not the same"
+        )
+    wide = [name for name, (low, high) in bounds.items() if LARGEST_REWARD in (-low, high)]
+    if wide and not made_up:
+        said.append(
+            f"nobody has said what a turn can be paid under {', '.join(wide)}, so the range of scores is taken to be "
+            "very wide; --set world.lowest_reward and world.highest_reward state it"
+        )
+    said.append(f"episodes end after {settings.max_turns} turns of the agent at the latest")
+    return said

@@ -1,0 +1,205 @@
+"""What is wrong with a file of dialogues, and what is in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ilql.tasks.dialogues import notes, read
+from ilql.tasks.dialogues.schema import RECORDED, Problem, RecordedDialogue, shorten
+from ilql.tasks.dialogues.settings import Settings
+from ilql.tasks.dialogues.splits import words_of
+
+PRINTED_PROBLEMS = 20
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Some numbers at a glance.
+
+    Attributes:
+        count: How many.
+        mean: Their mean.
+        quantiles: Least, lower quartile, median, upper quartile, largest; between two numbers linear.
+    """
+
+    count: int
+    mean: float
+    quantiles: tuple[float, float, float, float, float]
+
+    def __str__(self) -> str:
+        """One line."""
+        least, lower, median, upper, largest = (f"{value:.6g}" for value in self.quantiles)
+        return f"{least} · {lower} · {median} · {upper} · {largest} (mean {self.mean:.4g})"
+
+
+@dataclass(frozen=True)
+class RewardSummary:
+    """One reward in the data.
+
+    Attributes:
+        values: The numbers that turns have, or None where none has any.
+        share_without: Share of the agent's turns that have none; they count as 0.
+        returns: The dialogues' sums.
+    """
+
+    values: Spread | None
+    share_without: float
+    returns: Spread
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the good lines of a file hold.
+
+    Attributes:
+        lines: Lines with something on them, good or bad.
+        bad_lines: Those with a problem, which count in nothing below.
+        dialogues: Number of dialogues.
+        turns: Number of turns.
+        agent_turns: Number of the agent's.
+        empty_turns: Number of the agent's turns without a word.
+        turns_each: Turns of a dialogue; None where there is no dialogue, as in all that follow.
+        words_each: Words of a dialogue, between white space.
+        characters_each: Characters of a dialogue.
+        words_said: Words of a turn of the agent.
+        rewards: By the reward's name, `recorded` first.
+        roles: Number of turns by role, the agent's marked.
+        share_ended: Share of the dialogues that ended, the others being cut off.
+        longest: Name and words of the longest dialogue.
+        duplicates: Dialogues that stand word for word on an earlier line.
+        named: Dialogues with an id.
+        splits: Dialogues by the split they ask for.
+        ignored: Keys that mean nothing here, with their counts.
+        remarks: What was odd, and read all the same.
+    """
+
+    lines: int
+    bad_lines: int
+    dialogues: int
+    turns: int
+    agent_turns: int
+    empty_turns: int
+    turns_each: Spread | None
+    words_each: Spread | None
+    characters_each: Spread | None
+    words_said: Spread | None
+    rewards: dict[str, RewardSummary]
+    roles: dict[str, int]
+    share_ended: float
+    longest: tuple[str, int] | None
+    duplicates: int
+    named: int
+    splits: dict[str, int]
+    ignored: str
+    remarks: tuple[str, ...]
+
+    def text(self) -> str:
+        """Everything above for a reader, in lines."""
+        bad = f", and {self.bad_lines} lines with problems that are not counted" if self.bad_lines else ""
+        rows = [f"{self.dialogues} dialogues on {self.lines} lines{bad}; {self.named} with an id"]
+        if self.dialogues:
+            assert self.longest is not None
+            silent = f", {self.empty_turns} of them without a word" if self.empty_turns else ""
+            rows += [
+                f"{self.turns} turns, {self.agent_turns} of the agent{silent}",
+                "least · lower quartile · median · upper quartile · largest of",
+                f"  turns of a dialogue: {self.turns_each}",
+                f"  words of a dialogue: {self.words_each}",
+                f"  characters of a dialogue: {self.characters_each}",
+                f"  words of a turn of the agent: {self.words_said}",
+            ]
+            for name, reward in self.rewards.items():
+                rows.append(f"  return of a dialogue under {name}: {reward.returns}")
+                values = "none has a number" if reward.values is None else str(reward.values)
+                rows.append(f"  reward of a turn under {name}: {values}; {reward.share_without:.0%} have none")
+            rows += [
+                "roles: " + ", ".join(f"{role} {count}" for role, count in self.roles.items()),
+                f"{self.share_ended:.0%} of the dialogues ended; the others were cut off",
+                f"the longest is {shorten(self.longest[0])!r} with {self.longest[1]} words",
+                f"{self.duplicates} stand word for word on an earlier line",
+            ]
+        if self.splits:
+            rows.append("asked for: " + ", ".join(f"{split} {count}" for split, count in self.splits.items()))
+        if self.ignored:
+            rows.append(f"ignored keys that mean nothing here: {self.ignored}")
+        return "\n".join([*rows, *self.remarks])
+
+
+def validate(path: str, settings: Settings) -> tuple[tuple[Problem, ...], Summary]:
+    """All problems of a file, and what its good lines hold; raises nothing, whatever is in the file.
+
+    Args:
+        path: A .jsonl or .jsonl.gz file.
+        settings: Say whose roles are whose.
+    """
+    recordings = read.read_file(path, settings)
+    return recordings.problems, summarise(recordings)
+
+
+def report(problems: Sequence[Problem], summary: Summary) -> str:
+    """The first problems and the number of the others, then the summary."""
+    rows = [str(problem) for problem in problems[:PRINTED_PROBLEMS]]
+    if len(problems) > PRINTED_PROBLEMS:
+        rows.append(f"and {len(problems) - PRINTED_PROBLEMS} more problems")
+    refused = any(not problem.line for problem in problems)
+    return "\n".join([*rows, *([] if refused else [summary.text()])])
+
+
+def summarise(recordings: read.Recordings) -> Summary:
+    """What the good lines hold."""
+    dialogues = recordings.dialogues
+    turns = [turn for dialogue in dialogues for turn in dialogue.turns]
+    said = [turn for turn in turns if turn.by_agent]
+    words = [_words(dialogue) for dialogue in dialogues]
+    names = dict.fromkeys(name for turn in said for name in turn.rewards)
+    seen = Counter(words_of(dialogue) for dialogue in dialogues)
+    roles = Counter(f"{turn.role} (agent)" if turn.by_agent else turn.role for turn in turns)
+    longest = max(range(len(dialogues)), key=lambda place: words[place], default=None)
+    splits = Counter(dialogue.split for dialogue in dialogues if dialogue.split is not None)
+    return Summary(
+        lines=recordings.lines,
+        bad_lines=recordings.bad_lines,
+        dialogues=len(dialogues),
+        turns=len(turns),
+        agent_turns=len(said),
+        empty_turns=sum(not turn.text.strip() for turn in said),
+        turns_each=_spread([len(dialogue.turns) for dialogue in dialogues]),
+        words_each=_spread(words),
+        characters_each=_spread([sum(len(turn.text) for turn in dialogue.turns) for dialogue in dialogues]),
+        words_said=_spread([len(turn.text.split()) for turn in said]),
+        rewards={
+            name: _reward(name, dialogues) for name in (RECORDED, *sorted(n for n in names if n != RECORDED)) if said
+        },
+        roles=dict(roles.most_common()),
+        share_ended=float(np.mean([dialogue.ended for dialogue in dialogues])) if dialogues else 0.0,
+        longest=None if longest is None else (dialogues[longest].name, words[longest]),
+        duplicates=sum(count - 1 for count in seen.values()),
+        named=sum(dialogue.id is not None for dialogue in dialogues),
+        splits=dict(sorted(splits.items())),
+        ignored=notes.ignored_keys(dialogues),
+        remarks=recordings.remarks,
+    )
+
+
+def _reward(name: str, dialogues: Sequence[RecordedDialogue]) -> RewardSummary:
+    said = [turn for dialogue in dialogues for turn in dialogue.turns if turn.by_agent]
+    values = [turn.rewards[name] for turn in said if name in turn.rewards]
+    returns = _spread([sum(turn.rewards.get(name, 0.0) for turn in dialogue.turns) for dialogue in dialogues])
+    assert returns is not None
+    return RewardSummary(_spread(values), 1.0 - len(values) / len(said), returns)
+
+
+def _words(dialogue: RecordedDialogue) -> int:
+    return sum(len(turn.text.split()) for turn in dialogue.turns)
+
+
+def _spread(numbers: Sequence[float]) -> Spread | None:
+    if not numbers:
+        return None
+    least, lower, median, upper, largest = (float(value) for value in np.quantile(numbers, QUANTILES))
+    return Spread(len(numbers), float(np.mean(numbers)), (least, lower, median, upper, largest))

@@ -1,0 +1,77 @@
+"""Who says how likely a comment is toxic or voted up: trained here, brought along, or a lexicon; on disk and back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from ilql.tasks.reddit.classifier import LinearClassifier, load_classifier
+from ilql.tasks.reddit.generated import lexicon_probability
+from ilql.tasks.reddit.transformer import TransformerClassifier, load_transformer
+
+_KIND_FILE = "judge.json"
+
+
+class Judge(Protocol):
+    """A function of texts."""
+
+    def probabilities(self, texts: Sequence[str]) -> list[float]:
+        """Of each text, in [0, 1]; what stands beside a text moves nothing."""
+        ...
+
+
+class LexiconJudge:
+    """The generated world's own words."""
+
+    def probabilities(self, texts: Sequence[str]) -> list[float]:
+        """See `generated.lexicon_probability`."""
+        return [lexicon_probability(text) for text in texts]
+
+
+class Remembered:
+    """A judge that is asked once about each text, whoever asks."""
+
+    def __init__(self, judge: Judge) -> None:
+        self._judge = judge
+        self._known: dict[bytes, float] = {}
+
+    def probabilities(self, texts: Sequence[str]) -> list[float]:
+        """As the judge says."""
+        names = [text_name(text) for text in texts]
+        new = {name: text for name, text in zip(names, texts, strict=True) if name not in self._known}
+        if new:
+            self._known.update(zip(new, self._judge.probabilities(list(new.values())), strict=True))
+        return [self._known[name] for name in names]
+
+
+def text_name(text: str) -> bytes:
+    """What a text is remembered by: 16 bytes of its SHA-256."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+def save_judge(judge: LinearClassifier | TransformerClassifier | LexiconJudge, folder: Path) -> None:
+    """Write a judge into a folder that is made."""
+    folder.mkdir()
+    if not isinstance(judge, LexiconJudge):
+        judge.save(folder)
+    kind = {LinearClassifier: "linear", TransformerClassifier: "transformer", LexiconJudge: "lexicon"}[type(judge)]
+    (folder / _KIND_FILE).write_text(json.dumps(kind), encoding="utf-8")
+
+
+def _the_lexicon(folder: Path) -> LexiconJudge:
+    del folder  # its words stand in the code
+    return LexiconJudge()
+
+
+def load_judge(folder: Path) -> Remembered:
+    """The judge that `save_judge` wrote."""
+    kind = json.loads((folder / _KIND_FILE).read_text(encoding="utf-8"))
+    loaders: dict[str, Callable[[Path], Judge]] = {
+        "linear": load_classifier,
+        "transformer": load_transformer,
+        "lexicon": _the_lexicon,
+    }
+    return Remembered(loaders[kind](folder))

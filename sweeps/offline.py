@@ -1,0 +1,164 @@
+"""Scores where nothing can be played: a policy's value by fitted-Q evaluation, and what held-out dialogues say.
+
+What was drawn from the policy stays as samples to read; the world's own 0 for it is no score and is dropped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from ilql import decode, fitted_q
+from ilql.batch import TokenSequence, collate, tokenize
+from ilql.checkpoint import load_weights, save_weights
+from ilql.dialogue import Dialogue
+from ilql.evaluate import Episode
+from ilql.fitted_q import Acting, Fit, FittedQ
+from ilql.method import ActionValues, Actor
+from ilql.networks import trunk_of
+from ilql.task import Task
+from ilql.tokens import Tokenizer
+from sweeps.spec import TrialSpec, probe_key
+from sweeps.store import Store
+
+HELD_OUT = 500
+"""Held-out dialogues that losses and calibration are taken on, at most."""
+
+
+def distinct_episodes(task: Task, split: str, most: int) -> int:
+    """How many of the first `most` episodes of a split are about different scenes, before one comes again."""
+    seen: set[str] = set()
+    for seed in range(most):
+        scene = task.environment(seed, split).scene
+        if scene in seen:
+            break
+        seen.add(scene)
+    return len(seen)
+
+
+def estimated(
+    store: Store,
+    spec: TrialSpec,
+    task: Task,
+    actor: Actor,
+    module: nn.Module,
+    tokenizer: Tokenizer,
+    episodes: Sequence[Episode],
+    device: torch.device,
+) -> list[Episode]:
+    """The samples of a policy with estimates in place of returns, and what held-out dialogues say of it as measures.
+
+    Args:
+        store: Where the fit is kept: the tune and the report scenes share it.
+        spec: The trial.
+        task: A world that cannot be played.
+        actor: The networks that act.
+        module: The trained module.
+        tokenizer: Theirs.
+        episodes: What the policy said at the beginnings of held-out dialogues.
+        device: Where the networks run.
+
+    Raises:
+        ValueError: The policy's tokens have no probabilities, so nothing can be estimated.
+    """
+    acting = Acting(actor, spec.decode, spec.kind.manner(spec.train, spec.decode), tokenizer)
+    fitted = _fitted(store, spec, task, acting, device)
+    openings = [_opening(episode, tokenizer, spec.train.max_tokens) for episode in episodes]
+    values = fitted.values(acting, openings, device).double().cpu().numpy()
+    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
+    measures = held_out_measures(spec, task, acting, module, device)
+    return [
+        dataclasses.replace(
+            episode,
+            returns={spec.evaluation.reward: float(value)},
+            measures={**episode.measures, "member_sd": float(sd), **measures},
+        )
+        for episode, value, sd in zip(episodes, values.mean(axis=0), spread, strict=True)
+    ]
+
+
+def held_out_measures(
+    spec: TrialSpec, task: Task, acting: Acting, module: nn.Module, device: torch.device
+) -> dict[str, float]:
+    """Losses and calibration on recorded dialogues of the evaluation's split that nothing was learnt from.
+
+    `held_out_nll`: −log π of the recorded tokens, the policy sampling at its own temperature; absent where that is
+    infinite. For methods with token values, Q of the recorded tokens against the discounted rewards that followed them:
+    `q_bias`, the mean of Q less what followed, and `q_correlation`. Q is of the improved policy, and what followed is
+    of the recorded one, so a good policy's bias is above 0.
+    """
+    recorded = task.dialogues(spec.evaluation.split, spec.evaluation.reward)[:HELD_OUT]
+    tokenised = (tokenize(dialogue, acting.tokenizer, max_tokens=spec.train.max_tokens) for dialogue in recorded)
+    sequences = [sequence for sequence in tokenised if len(sequence.action_positions)]
+    if not sequences:
+        return {}
+    found: dict[str, float] = {}
+    if not math.isinf(acting.manner.beta):
+        sampling = dataclasses.replace(acting, decode=dataclasses.replace(acting.decode, greedy=False))
+        loss = fitted_q.negative_log_likelihood(sampling, sequences, device)
+        found |= {"held_out_nll": loss} if math.isfinite(loss) else {}
+    if spec.kind.values is not None:
+        q, followed = [], []
+        module.to(device)
+        for begin in range(0, len(sequences), fitted_q.READ_TOGETHER):
+            block = sequences[begin : begin + fitted_q.READ_TOGETHER]
+            batch = collate(block, pad=acting.tokenizer.structural("pad")).to(device)
+            values: ActionValues = spec.kind.values(module, batch)
+            q.append(values.q[batch.action_mask].cpu().double().numpy())
+            followed += [fitted_q.rewards_to_go(s, gamma=getattr(spec.train, "gamma", 1.0)) for s in block]
+        found |= calibration(np.concatenate(q), np.concatenate(followed))
+    return found
+
+
+def calibration(q: npt.NDArray[np.float64], followed: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Mean of Q less what followed, and their correlation, which is absent where one of them never varies."""
+    found = {"q_bias": float((q - followed).mean())}
+    if q.std() > 0 and followed.std() > 0:
+        found["q_correlation"] = float(np.corrcoef(q, followed)[0, 1])
+    return found
+
+
+def fit_of(spec: TrialSpec) -> Fit:
+    """How every cell of a sweep is evaluated: at the length and rate at which its behaviour policy was trained."""
+    cloning = spec.backbone.behaviour
+    return Fit(steps=cloning.steps, batch_size=cloning.batch_size, learning_rate=cloning.learning_rate)
+
+
+def _fitted(store: Store, spec: TrialSpec, task: Task, acting: Acting, device: torch.device) -> FittedQ:
+    """The fit of a policy, made unless it is there."""
+    settings, reward = fit_of(spec), spec.evaluation.reward
+    asked = {
+        "acts_with": spec.behaviour.weights_id if spec.kind.needs_behaviour else None,
+        "decode": dataclasses.asdict(spec.decode),
+        "world": spec.evaluation.world,
+        "reward": reward,
+        "max_tokens": spec.train.max_tokens,
+        "fit": dataclasses.asdict(settings),
+        "decoding": decode.VERSION,
+    }
+
+    def make(folder: Path) -> None:
+        recorded = task.dialogues("train", reward)[: settings.dialogues]
+        sequences = [tokenize(each, acting.tokenizer, max_tokens=spec.train.max_tokens) for each in recorded]
+        save_weights(fitted_q.fit(acting, sequences, settings, device), folder)
+
+    key = probe_key("fitted_q", fitted_q.VERSION, spec.weights_id, asked)
+    folder = store.build("fitted_q", key, make, {"weights": spec.weights_id})
+    trunk = trunk_of(acting.actor.language_model)
+    fitted = FittedQ(trunk, acting.tokenizer.size, members=settings.members, start=0.0, seed=settings.seed)
+    load_weights(fitted, folder)
+    return fitted.requires_grad_(False).to(device).eval()
+
+
+def _opening(episode: Episode, tokenizer: Tokenizer, max_tokens: int) -> TokenSequence:
+    """What was said before the agent's first turn."""
+    turns = episode.transcript.turns
+    first = next((place for place, turn in enumerate(turns) if turn.by_agent), len(turns))
+    return tokenize(Dialogue(turns[:first], ended=False), tokenizer, max_tokens=max_tokens)

@@ -1,0 +1,32 @@
+"""What others get in the episodes of a sweep: played once, as a stage, and shown in its table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sweeps.spec import TrialSpec, reference_key
+from sweeps.stages import load_task
+from sweeps.store import Store
+
+REFERENCES_FILE = "returns.json"
+
+
+def references_of(store: Store, sweep: str) -> Mapping[str, Sequence[float]]:
+    """Returns by name, in the episodes that the sweep's table scores; nothing where its task has nobody to show."""
+    member = next(iter(store.members(sweep)), None)
+    if member is None:
+        return {}
+    spec = TrialSpec.from_json(str(member["spec"]))
+    evaluation = spec.evaluation
+
+    def make(folder: Path) -> None:
+        task = load_task(store, spec.data.task, evaluation.world)
+        played = task.references(evaluation.split, evaluation.reward, evaluation.seeds)
+        text = json.dumps({name: [float(value) for value in returns] for name, returns in played.items()})
+        (folder / REFERENCES_FILE).write_text(text, encoding="utf-8")
+
+    folder = store.build("reference", reference_key(evaluation), make, {"evaluation": evaluation.world})
+    found: dict[str, list[float]] = json.loads((folder / REFERENCES_FILE).read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,107 @@
+"""Score stored transcripts under another reward: no policy runs, and nothing is trained.
+
+Where an episode is one utterance, what it would have been paid under a reward of another world (a new pattern, a new
+classifier, a function of one's own) follows from the stored text. What an evaluation is paid so is kept as a stage, by
+the evaluation and the reward, so that it is computed once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import polars as pl
+
+from analysis.report import Report, write_report
+from analysis.runs import RunTable
+from ilql.hyperparameters import unknown
+from ilql.tasks import known_tasks
+from sweeps.options import Options
+from sweeps.question import Question, chosen_preset, world_settings
+from sweeps.spec import probe_key
+from sweeps.stages import ensure_world, load_task
+from sweeps.store import Store
+
+VERSION = 1
+"""Raised when a stored transcript would be read otherwise; part of the key of every score."""
+
+RETURNS_FILE = "returns.npy"
+
+
+@runtime_checkable
+class Scoring(Protocol):
+    """A task whose episodes are one utterance, that can be scored without being played."""
+
+    def score(self, texts: Sequence[str], parents: Sequence[str | None], reward: str) -> list[float]:
+        """What each text would earn after its parent, or as an opening."""
+
+
+def rescore(store: Store, sweep: str, question: Question, options: Options, say: Callable[[str], None]) -> Report:
+    """The report of a sweep under the options' reward and world, under `<store>/reports/<sweep>-as-<reward>/`.
+
+    Args:
+        store: Where the transcripts are.
+        sweep: The sweep's name.
+        question: Of which it is a sweep.
+        options: One reward, and the world in which it is defined.
+        say: Told what building the world had to say.
+
+    Raises:
+        ValueError: There is no such sweep, nothing of it has finished, not one reward is named, or the task's episodes
+            are more than one utterance.
+        KeyError: The world has no such reward.
+    """
+    if options.rewards is None or len(options.rewards) != 1:
+        raise ValueError("rescore takes one reward, --rewards NAME, got none or several")
+    (reward,) = options.rewards
+    kind = known_tasks()[question.task]
+    settings = world_settings(question, chosen_preset(question, options), options)
+    world = ensure_world(store, kind, settings, options.sources)
+    for note in world.notes:
+        say(note)
+    task = load_task(store, kind.name, world.key)
+    if not isinstance(task, Scoring):
+        raise ValueError(f"stored transcripts can be scored anew where an episode is one utterance, got {task.name}")
+    if reward not in task.rewards:
+        raise KeyError(unknown(reward, f"reward of {task.name}", task.rewards))
+    runs = store.runs(sweep)
+    finished = runs.filter(pl.col("status") == "finished")["trial_id"].unique(maintain_order=True).to_list()
+    if not finished:
+        raise ValueError(f"a sweep must have finished runs to be scored anew, got {sweep!r} without any")
+    parts = []
+    for trial in finished:
+        returns = np.load(_scored(store, task, trial, world.key, reward) / RETURNS_FILE, allow_pickle=False)
+        episodes = store.episodes([trial], columns=["episode_seed", "scene", "turns"])
+        parts.append(episodes.with_columns(pl.Series("return", returns)))
+    episodes = pl.concat(parts)
+    scores = episodes.group_by("trial_id").agg(pl.col("return").mean().alias("score"))
+    anew = (
+        runs.drop("score", "tune_score")
+        .join(scores, on="trial_id", how="left", maintain_order="left")
+        .with_columns(
+            pl.lit(reward).alias("evaluation.reward"),
+            pl.lit(None, dtype=pl.Float64).alias("tune_score"),
+            pl.col("arm").alias("method"),
+        )
+    )
+    return write_report(RunTable(anew, episodes), store.folder / "reports" / f"{sweep}-as-{reward}")
+
+
+def _scored(store: Store, task: Scoring, trial: str, world: str, reward: str) -> Path:
+    """The stage of an evaluation's returns under the reward, in the order of its episodes."""
+
+    def make(folder: Path) -> None:
+        texts, parents = [], []
+        for transcript in store.episodes([trial], columns=["transcript"])["transcript"]:
+            turns = json.loads(transcript)
+            own = [turn["text"] for turn in turns if turn["by_agent"]]
+            heard = [turn["text"] for turn in turns if not turn["by_agent"]]
+            texts.append(own[0] if own else "")
+            parents.append(heard[0] if heard else None)
+        np.save(folder / RETURNS_FILE, np.asarray(task.score(texts, parents, reward)), allow_pickle=False)
+
+    key = probe_key("rescored", VERSION, trial, {"world": world, "reward": reward})
+    return store.build("rescored", key, make, {"evaluation": trial, "reward": reward})

@@ -1,0 +1,122 @@
+"""What policies said, to be read, and what is known of them where they could not be played: sections of a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import polars as pl
+
+from analysis.labels import in_order, measure_label, method_label
+from analysis.section import Section, TextTable
+from analysis.text import number, with_error
+from ilql.tasks.reddit.texts import distinct_n
+from sweeps.spec import TrialSpec
+from sweeps.stages import load_task
+from sweeps.store import Store
+
+EPISODES, UTTERANCES = 4, 2
+"""Episodes that are shown, and how many of the agent's utterances of each."""
+
+LONGEST = 240
+"""Characters of a text that is shown."""
+
+_ALWAYS = {"measure.turns", "measure.empty_share", "measure.repeated_share", "measure.broken_share"}
+
+CAVEAT = (
+    "Nobody was there to answer, so nothing here was earned. The scores are fitted-Q estimates of what each policy "
+    "would be paid, learnt from recorded dialogues alone. They rank policies that stay near the recorded one; of a "
+    "policy that says what the data does not hold they know nothing, and tend to think too well of it.",
+    "Estimate: mean over the beginnings of held-out dialogues, ± one standard error over them. Between members: how "
+    "far heads that were fitted on other draws of the same dialogues disagree. NLL: −log π of the recorded tokens, in "
+    "nats a token; an agent that is better than the recorded one need not say what it said. Q − followed, correlation: "
+    "the method's own values against what followed in held-out dialogues; without a correlation, values know nothing. "
+    "Log-ratio: how far the policy goes from its language model; the further, the less an estimate can be trusted.",
+)
+
+
+def samples_section(store: Store, sweep: str) -> Section | None:
+    """What the best cell of every arm said in the first episodes; None where nothing has finished."""
+    best = _best_rows(store, sweep)
+    if not best:
+        return None
+    said: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for arm, row in best.items():
+        episodes = store.episodes([row["trial_id"]], columns=["episode_seed", "transcript"]).sort("episode_seed")
+        shown = episodes.head(EPISODES).iter_rows(named=True)
+        said[arm] = {each["episode_seed"]: json.loads(each["transcript"]) for each in shown}
+    tables = []
+    for seed in sorted({seed for episodes in said.values() for seed in episodes}):
+        first = next(turns[seed] for turns in said.values() if seed in turns)
+        opening = [turn["text"] for turn in first[:1] if not turn["by_agent"]]
+        rows = [("heard", _short(text)) for text in opening]
+        rows += [(method_label(arm), _utterances(episodes[seed])) for arm, episodes in said.items() if seed in episodes]
+        tables.append(TextTable(f"Episode {seed}", ("Who", "What"), tuple(rows), (False, False)))
+    text = f"The best cell of each method, in the first {EPISODES} of the report's episodes, its first utterances."
+    measured = _measured(store, best)
+    return Section(name="samples", title="What they say", text=(text,), tables=(measured, *tables), printed=True)
+
+
+def _measured(store: Store, best: Mapping[str, dict[str, Any]]) -> TextTable:
+    """Of every arm's best cell its score, its measures, and how varied its utterances are."""
+    measures = sorted({name for row in best.values() for name in row if name.startswith("measure.")} - _ALWAYS)
+    rows = []
+    for arm, row in best.items():
+        transcripts = store.episodes([row["trial_id"]], columns=["transcript"])["transcript"]
+        texts = [turn["text"] for each in transcripts for turn in json.loads(each) if turn["by_agent"]]
+        error = None if row["score_sd"] is None else row["score_sd"] / row["episodes"] ** 0.5
+        varied = distinct_n(texts, 2)
+        numbers = [number(row.get(name)) for name in measures]
+        rows.append((method_label(arm), with_error(row["score"], error), number(varied), *numbers))
+    header = ("Method", "Score", "Distinct-2", *(measure_label(name) for name in measures))
+    title = (
+        "The best cell of each method in numbers; distinct-2: different pairs of words in all it said, by their number"
+    )
+    return TextTable(title, header, tuple(rows), (False, *([True] * (len(header) - 1))))
+
+
+def offline_section(store: Store, sweep: str) -> Section | None:
+    """What stands behind the scores of a task that cannot be played; None for one that can, or before any score."""
+    best = _best_rows(store, sweep)
+    if not best:
+        return None
+    members = {member["trial_id"]: member for member in store.members(sweep)}
+    spec = TrialSpec.from_json(str(members[next(iter(best.values()))["trial_id"]]["spec"]))
+    if load_task(store, spec.data.task, spec.evaluation.world).playable:
+        return None
+    header = ("Method", "Estimate", "Between members", "NLL", "Q − followed", "Correlation", "Log-ratio")
+    rows = []
+    for arm, row in best.items():
+        sd, episodes = row["score_sd"], row["episodes"]
+        error = None if sd is None else sd / episodes**0.5
+        measures = ("member_sd", "held_out_nll", "q_bias", "q_correlation", "log_ratio")
+        rows.append(
+            (
+                method_label(arm),
+                with_error(row["score"], error),
+                *(number(row.get(f"measure.{name}")) for name in measures),
+            )
+        )
+    table = TextTable("The best cell of each method", header, tuple(rows), (False, *([True] * (len(header) - 1))))
+    return Section(name="offline", title="What the scores are", text=CAVEAT, tables=(table,), printed=True)
+
+
+def _best_rows(store: Store, sweep: str) -> dict[str, dict[str, Any]]:
+    """The finished row with the highest score of every arm, in the order of tables."""
+    runs = store.runs(sweep)
+    finished = runs.filter(pl.col("status") == "finished").sort("score", "trial_id", descending=[True, False])
+    first = finished.unique("arm", keep="first", maintain_order=True)
+    rows = {row["arm"]: row for row in first.iter_rows(named=True)}
+    return {arm: rows[arm] for arm in in_order(rows)}
+
+
+def _utterances(turns: list[dict[str, Any]]) -> str:
+    own = [turn["text"] for turn in turns if turn["by_agent"]]
+    shown = " · ".join(_short(text) or "(nothing)" for text in own[:UTTERANCES])
+    return f"{shown} · …" if len(own) > UTTERANCES else shown
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"

@@ -1,0 +1,101 @@
+"""The presets of the Wordle ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ilql.hyperparameters import Value
+from ilql.methods import bc
+from ilql.networks import Architecture
+from sweeps.presets import Preset
+from sweeps.work import Resources
+
+PAPER: Mapping[str, Value] = {
+    "model": "gpt2 (12 layers of 768), from scratch",
+    "episodes": 1024,
+    "behaviour.batch_size": 64,
+    "behaviour.learning_rate": 1e-4,
+    "behaviour.weight_decay": 0.01,
+    "train.batch_size": 1024,
+    "train.learning_rate": 1e-5,
+    "train.polyak": 0.005,
+    "train.cql_weight": 1e-4,
+    "train.start": "pretrained",
+}
+"""What the paper's Wordle runs used, by the configurations of its public implementation (config/wordle)."""
+
+WORD = 6
+"""Tokens of a guess: five letters and its end."""
+
+CONTEXT = 80
+"""A game of six guesses is 6 · 12 tokens, a beginning and an end."""
+
+SMOKE = Preset(
+    name="smoke",
+    world={"train_games": 40, "tune_games": 10, "report_games": 10},
+    architecture=Architecture(layers=1, width=48, heads=2, context=CONTEXT),
+    vocabulary=0,
+    behaviour=bc.Train(steps=60, batch_size=16, learning_rate=5e-3, max_tokens=CONTEXT),
+    base={
+        "train.steps": 40,
+        "train.batch_size": 16,
+        "train.learning_rate": 3e-3,
+        "train.polyak": 0.1,
+        "train.cql_weight": 1e-4,
+        "train.start": "behaviour",
+        "train.max_tokens": CONTEXT,
+        "decode.max_new_tokens": WORD,
+    },
+    tune_episodes=16,
+    report_episodes=24,
+    proposals=0,
+    resources=Resources(checkpoint_every=20, log_every=10),
+    paper=PAPER,
+)
+
+LAPTOP = Preset(
+    name="laptop",
+    architecture=Architecture(layers=2, width=96, heads=4, context=CONTEXT),
+    vocabulary=0,
+    behaviour=bc.Train(steps=1000, batch_size=64, learning_rate=2e-3, max_tokens=CONTEXT),
+    base={
+        "train.steps": 1000,
+        "train.batch_size": 64,
+        "train.learning_rate": 1e-3,
+        "train.polyak": 0.1,
+        "train.cql_weight": 1e-4,
+        "train.start": "behaviour",
+        "train.max_tokens": CONTEXT,
+        "decode.max_new_tokens": WORD,
+    },
+    tune_episodes=256,
+    report_episodes=1024,
+    proposals=0,
+    resources=Resources(checkpoint_every=200, log_every=20),
+    paper=PAPER,
+)
+
+PAPER_SIZE = Preset(
+    name="paper",
+    architecture=Architecture(layers=12, width=768, heads=12, context=CONTEXT, dropout=0.1),
+    vocabulary=0,
+    behaviour=bc.Train(steps=16_384, batch_size=64, learning_rate=1e-4, weight_decay=0.01, max_tokens=CONTEXT),
+    base={
+        "train.steps": 16_384,
+        "train.batch_size": 1024,
+        "train.learning_rate": 1e-5,
+        "train.polyak": 0.005,
+        "train.cql_weight": 1e-4,
+        "train.start": "pretrained",
+        "train.max_tokens": CONTEXT,
+        "decode.max_new_tokens": WORD,
+    },
+    tune_episodes=1024,
+    report_episodes=1024,
+    proposals=16,
+    round_size=4,
+    rung=0.5,
+    resources=Resources(gpus_per_worker=1.0, micro_batch=64, checkpoint_every=256, log_every=16),
+)
+
+PRESETS = {preset.name: preset for preset in (SMOKE, LAPTOP, PAPER_SIZE)}

@@ -1,0 +1,94 @@
+"""Where nothing can be played a row's score is an estimate, its measures are of held-out dialogues, and it says so."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ilql.task import Task
+from sweeps import work
+from sweeps.offline import calibration, distinct_episodes, fit_of
+from sweeps.stages import load_task
+from sweeps.work import run_job
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+
+def silently(numbers: Mapping[str, float]) -> None:
+    """Hear nothing."""
+
+
+@pytest.fixture
+def unplayable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """The bandit, as if nobody paid: what was recorded is all there is."""
+
+    def load(*args: object) -> Task:
+        task = load_task(*args)  # type: ignore[arg-type]
+        return dataclasses.replace(task, playable=False)  # type: ignore[type-var]
+
+    monkeypatch.setattr(work, "load_task", load)
+    return bench
+
+
+def test_a_score_is_the_mean_of_estimates_and_the_worlds_own_pay_is_none(unplayable: Bench) -> None:
+    trial = unplayable.trial()
+    assert run_job(unplayable.job(trial, trial), silently) == "finished"
+    record = unplayable.store.get("evaluation", trial.trial_id)
+    folder = unplayable.store.stage("evaluation", trial.trial_id)
+    assert record is not None
+    assert folder is not None
+    episodes = pl.read_parquet(folder / "episodes.parquet")
+    assert record["score"] == pytest.approx(episodes["return"].mean())
+    assert len(set(episodes["return"].to_list())) == 1  # every pull begins alike: paid, they would be 0 and 1
+    assert episodes["return"][0] not in (0.0, 1.0)
+    assert 0 < record["measures"]["held_out_nll"] < 5
+    assert {"q_bias", "member_sd"} <= set(record["measures"])
+
+
+def test_tune_and_report_scenes_share_one_fit(unplayable: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = unplayable.trial()
+    tune = dataclasses.replace(trial, evaluation=dataclasses.replace(trial.evaluation, split="tune"))
+    assert run_job(unplayable.job(trial, trial, tune), silently) == "finished"
+    assert len(list(unplayable.store.folder.glob("stages/fitted_q/*/*"))) == 1
+
+
+def test_what_ranks_whole_utterances_is_a_failed_row_that_says_why(unplayable: Bench) -> None:
+    trial = unplayable.trial("utterance_ilql")
+    run_job(unplayable.job(trial, trial), silently)
+    record = unplayable.store.get("evaluation", trial.trial_id)
+    assert record is not None
+    assert record["status"] == "failed"
+    assert record["reason"].startswith(
+        "fitted-Q evaluation needs a policy whose tokens have probabilities, got one that"
+    )
+
+
+def test_every_cell_is_fitted_as_its_behaviour_policy_was_trained(bench: Bench) -> None:
+    one, other = bench.trial(), bench.trial(train={"steps": 7})
+    assert fit_of(one) == fit_of(other)
+    assert fit_of(one).steps == one.backbone.behaviour.steps
+
+
+def test_calibration_by_hand() -> None:
+    # Q 1, 2, 3 where 0, 2, 1 followed: bias (1 + 0 + 2)/3, correlation Σ(−1·−1, 0·1, 1·0)/√(2·2) = 1/2
+    assert calibration(np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.0, 1.0])) == {
+        "q_bias": pytest.approx(1.0), "q_correlation": pytest.approx(0.5)
+    }  # fmt: skip
+    assert calibration(np.array([1.0, 1.0]), np.array([0.0, 2.0])) == {"q_bias": 0.0}  # no line through one value
+
+
+def test_episodes_end_where_a_scene_comes_again(bench: Bench) -> None:
+    task = load_task(bench.store, "bandit", bench.world)
+    assert distinct_episodes(task, "tune", 5) == 5
+
+    class Two:
+        def environment(self, seed: int, split: str) -> object:
+            return type("E", (), {"scene": str(seed % 2)})()
+
+    assert distinct_episodes(Two(), "tune", 5) == 2  # type: ignore[arg-type]

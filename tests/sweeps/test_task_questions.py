@@ -1,0 +1,183 @@
+"""Wordle, comments and one's own dialogues, asked as a user asks: a small sweep of each, run for real."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sweeps import cli
+from sweeps.store import Store
+
+if TYPE_CHECKING:
+    from conftest import Commands
+
+pytestmark = pytest.mark.timeout(1200)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sweep that was run to its end. Tests read its store and change no row of it."""
+
+    store: Store
+    name: str
+    out: str
+
+    def file(self, name: str) -> str:
+        """A file of its report."""
+        return (self.store.folder / "reports" / self.name / name).read_text(encoding="utf-8")
+
+
+def ask(commands: Commands, folder: Path, question: str, *options: str) -> Asked:
+    """Run a question at its smallest, without the mirror."""
+    small = ("--preset", "smoke", "--trials", "0", "--no-mlflow", "--store", str(folder))
+    done = commands.run(ROOT / "sweeps" / f"{question}_ablation.py", *small, *options)
+    assert done.status == 0, done.out + done.err
+    store = Store(folder)
+    (info,) = store.sweeps()
+    return Asked(store, info.name, done.out)
+
+
+@pytest.fixture(scope="module")
+def wordle(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    return ask(commands, tmp_path_factory.mktemp("wordle") / "store", "wordle", "--methods", "bc,sarsa")
+
+
+@pytest.fixture(scope="module")
+def reddit(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    return ask(commands, tmp_path_factory.mktemp("reddit") / "store", "reddit", "--methods", "bc,sarsa")
+
+
+@pytest.fixture(scope="module")
+def offline(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    """Fifty dialogues in a file, and nobody to answer."""
+    folder = tmp_path_factory.mktemp("dialogue")
+    lines = [_dialogue(number) for number in range(50)]
+    file = folder / "mine.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    options = ("--data", str(file), "--methods", "bc,sarsa", "--set", "world.train_share=0.6",
+               "--set", "world.tune_share=0.2")  # fmt: skip
+    return ask(commands, folder / "store", "dialogue", *options)
+
+
+def _dialogue(number: int) -> dict[str, object]:
+    """A short order: a polite agent is paid for it."""
+    thing, polite = ("tea", "soup", "bread")[number % 3], number % 2 == 0
+    said = f"one {thing} , please" if polite else f"one {thing}"
+    return {
+        "id": f"order-{number}",
+        "turns": [
+            {"role": "user", "text": f"do you want {thing} ?"},
+            {"role": "agent", "text": said, "reward": 1.0 if polite else -1.0},
+            {"role": "user", "text": "here you are"},
+        ],
+    }
+
+
+def finished(asked: Asked) -> Sequence[dict[str, object]]:
+    return [row for row in asked.store.rows(asked.name) if row["status"] == "finished"]
+
+
+class TestWordle:
+    def test_its_table_has_the_scripted_player_beside_the_methods(self, wordle: Asked) -> None:
+        table = wordle.file("table.md")
+        assert wordle.out.count("| Optimal (scripted) |") == table.count("| Optimal (scripted) |") == 1
+        assert "no run of this sweep: for comparison, the mean over 24 episodes" in table
+        assert len(finished(wordle)) == 4
+
+    def test_the_scripted_player_is_played_once(self, wordle: Asked) -> None:
+        assert len(list(wordle.store.folder.glob("stages/reference/*/*"))) == 1
+
+    def test_every_critic_is_asked_which_guess_it_values_more(self, wordle: Asked) -> None:
+        section = wordle.file("q_rank.md")
+        assert section.count("| SARSA ") == 2  # at the start and at the branch
+        assert section in wordle.out
+        assert {path.name for path in (wordle.store.folder / "reports" / wordle.name / "figures").glob("q_rank*")} >= {
+            "q_rank_start.html", "q_rank_branch.html"
+        }  # fmt: skip
+
+    def test_letters_are_tokens(self, wordle: Asked) -> None:
+        (folder,) = wordle.store.folder.glob("stages/tokenizer/*/*")
+        vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+        assert {"a", "z", "<g>", "<y>", "<b>"} < set(vocabulary)
+        assert len(vocabulary) == 1 + 26 + 3
+
+
+class TestReddit:
+    def test_what_is_said_is_in_the_report(self, reddit: Asked) -> None:
+        assert "| SARSA " in reddit.file("samples.md")
+        assert "Recorded" in reddit.file("table.md")
+
+    def test_stored_comments_are_scored_under_another_reward(
+        self, reddit: Asked, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        trainings = len(reddit.store.all("training"))
+        options = ["--preset", "smoke", "--store", str(reddit.store.folder), "--rewards", "regex",
+                   "--set", "world.regex=.", "--set", "world.regex_reward=-3"]  # fmt: skip
+        assert cli.main(["rescore", reddit.name, *options]) == 0
+        said = capsys.readouterr().out
+        assert "scored by reward regex" in said
+        bc = next(line for line in said.splitlines() if line.startswith("| BC "))
+        score = float(bc.split("|")[2].split("±")[0].replace("−", "-"))
+        assert -3.0 <= score < -2.0  # every comment with a character matches
+        assert len(reddit.store.all("training")) == trainings
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--rewards", "regx"], "error: 'regx' is no reward of reddit; known: "),
+            ([], "error: rescore takes one reward, --rewards NAME, got none or several"),
+        ],
+    )
+    def test_a_wrong_reward_is_one_line(
+        self, reddit: Asked, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    ) -> None:
+        assert (
+            cli.main(["rescore", reddit.name, "--preset", "smoke", "--store", str(reddit.store.folder), *arguments])
+            == 2
+        )
+        assert capsys.readouterr().err.startswith(message)
+
+
+class TestOwnDialogues:
+    def test_a_row_is_an_estimate_and_the_report_says_what_that_is(self, offline: Asked) -> None:
+        assert "Nobody was there to answer, so nothing here was earned." in offline.out
+        section = offline.file("offline.md")
+        assert "| SARSA " in section
+        assert "–" in next(line for line in section.splitlines() if line.startswith("| BC "))  # it has no values
+        scores = [row["score"] for row in finished(offline)]
+        assert all(isinstance(score, float) and -3 < score < 3 for score in scores)
+
+    def test_no_scene_is_judged_twice(self, offline: Asked) -> None:
+        rows = finished(offline)
+        episodes = offline.store.episodes([str(rows[0]["trial_id"])], columns=["scene"])
+        assert episodes["scene"].n_unique() == episodes.height < 24  # fewer than the preset asks for
+
+    def test_what_was_recorded_stands_beside_it(self, offline: Asked) -> None:
+        assert "| Recorded" in offline.file("table.md")
+
+    def test_a_trained_policy_is_watched(self, offline: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+        trial = str(finished(offline)[0]["trial_id"])
+        assert cli.main(["play", "dialogues", "--trial", trial, "--store", str(offline.store.folder)]) == 0
+        said = capsys.readouterr().out.splitlines()
+        assert said[1].startswith("world> do you want ")
+        assert said[2].startswith("agent> ")
+
+
+def test_noise_in_the_rewards_is_varied(commands: Commands, tmp_path: Path) -> None:
+    small = ("--preset", "smoke", "--trials", "0", "--no-mlflow", "--episodes", "8", "--set", "behaviour.steps=10")
+    options = (*small, "--store", str(tmp_path), "--methods", "filtered_bc", "--vary", "world.noise=0,1")
+    done = commands.run(ROOT / "sweeps" / "reddit_ablation.py", *options)
+    assert done.status == 0, done.out + done.err
+    assert len(Store(tmp_path).sweeps()) == 2
+    table = done.out[done.out.index("### Over noise") :]
+    assert "| Method |" in table
+    assert "| %BC " in table
+    (page,) = tmp_path.glob("reports/*/over_world_noise.html")
+    assert page.stat().st_size > 10_000
