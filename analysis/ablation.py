@@ -128,6 +128,7 @@ def ablation_table(
     mode: Mode = "default",
     cells: Sequence[Cell] | None = None,
     references: Mapping[str, Sequence[float]] | None = None,
+    notes: Sequence[str] = (),
 ) -> AblationTable:
     """The ablation table of all runs in `table`.
 
@@ -138,6 +139,7 @@ def ablation_table(
         cells: `cells_of(table)` where it is at hand already.
         references: Returns of others that learn nothing here, such as a scripted player's, by name: a row each, behind
             the methods'.
+        notes: What else a reader has to know: further footnotes.
 
     Raises:
         ValueError: The runs differ in what they were trained or judged on.
@@ -164,7 +166,7 @@ def ablation_table(
         episodes=max(episodes) if episodes else None,
         **{status: counts[status] for status in STATUSES},
         code_digests=tuple(digests),
-        footnotes=(*_footnotes(table, known, rows, mode, digests), *_reference_notes(references or {})),
+        footnotes=(*_footnotes(table, known, rows, mode, digests), *_reference_notes(references or {}), *notes),
     )
 
 

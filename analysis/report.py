@@ -46,6 +46,7 @@ def write_report(
     comparisons: Sequence[Comparison] = (),
     sections: Sequence[Section] = (),
     references: Mapping[str, Sequence[float]] | None = None,
+    notes: Sequence[str] = (),
     static_formats: Sequence[str] = figures.STATIC_FORMATS,
 ) -> Report:
     """Write the report of all runs in `table` to `folder`, and say which files it consists of.
@@ -63,6 +64,7 @@ def write_report(
         comparisons: Paired statements to put on the page.
         sections: What else it is to say and show, behind the comparisons.
         references: See `ablation_table`.
+        notes: See `ablation_table`.
         static_formats: Some of svg, png, pdf; none for no static figures and no browser.
 
     Raises:
@@ -70,16 +72,16 @@ def write_report(
         OSError: The folder cannot be written.
     """
     cells = cells_of(table)
-    ablation = ablation_table(table, methods=methods, mode=mode, cells=cells, references=references)
+    ablation = ablation_table(table, methods=methods, mode=mode, cells=cells, references=references, notes=notes)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
     paths = _write_tables(ablation, comparisons, folder)
     paths += [_written(folder / f"{each.name}.md", section_markdown(each)) for each in sections]
-    drawn, notes = _drawn(ablation, cells)
+    drawn, told = _drawn(ablation, cells)
     for each in sections:
         drawn |= each.figures
     static, note = _static({name: figure for name, (figure, _) in drawn.items()}, folder / "figures", static_formats)
-    notes += [note] if note else []
+    told += [note] if note else []
 
     placed = [
         PageFigure(
@@ -99,9 +101,9 @@ def write_report(
     if placed:
         captions = "\n\n".join(f"**{figure.name}** {figure.caption}" for figure in placed)
         paths.append(_written(folder / "figures" / "captions.md", captions + "\n"))
-    body = _body(table, ablation, comparisons, sections, placed, notes)
+    body = _body(table, ablation, comparisons, sections, placed, told)
     whole = _written(folder / "report.html", page(_title(ablation), body, script=script))
-    return Report(ablation, (whole, *paths, *static), tuple(notes), tuple(sections))
+    return Report(ablation, (whole, *paths, *static), tuple(told), tuple(sections))
 
 
 def _write_tables(ablation: AblationTable, comparisons: Sequence[Comparison], folder: Path) -> list[Path]:

@@ -5,10 +5,13 @@ Axes: *S* slots, *V* vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from ilql.method import TokenCritic
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,30 @@ def choose(
     log_pi = torch.where(without_model, 0.0, log_policy.gather(1, picked).squeeze(1))
     log_base = base.gather(1, picked).squeeze(1)
     return tokens, log_pi - log_base, log_base
+
+
+def policy_inputs(
+    head: Callable[[Tensor], Tensor],
+    critic: TokenCritic | None,
+    states: Tensor,
+    critic_states: Tensor | None,
+    *,
+    relative: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """A policy's logits and the Q that tilts them, or None, shape (S, V) each, from its networks' hidden states.
+
+    Args:
+        head: The language model's.
+        critic: What tilts.
+        states: The language model's, shape (S, D).
+        critic_states: The critic's, shape (S, D').
+        relative: Whether the critic's values are what is added to the language model's log-probabilities.
+    """
+    logits = head(states).float()
+    if critic is None or critic_states is None:
+        return logits, None
+    q = critic.minimum(critic_states).float()
+    return logits, q + logits.log_softmax(dim=-1) if relative else q
 
 
 def probabilities(logits: Tensor, q: Tensor | None, writable: Tensor, knobs: Knobs) -> Tensor:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ilql.choose import Knobs, choose
+from ilql.choose import Knobs, choose, policy_inputs
 from ilql.method import Actor, Decoding, Manner
 from ilql.networks import context_length, trunk_of
 from ilql.slot_cache import SlotCache
@@ -413,10 +413,9 @@ class Speaker:
         return {"inputs_embeds": torch.where(asked.isnan()[..., None], embeddings, returns)}
 
     def _choose(self, knobs: Knobs, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits = self._language_model.get_output_embeddings()(self._last[0]).float()  # type: ignore[operator]
-        q = None if self._critic is None else self._critic.minimum(self._last[1]).float()
-        if q is not None and self._relative:
-            q = q + logits.log_softmax(dim=-1)
+        head = self._language_model.get_output_embeddings()  # type: ignore[operator]
+        read = None if self._critic is None else self._last[1]
+        logits, q = policy_inputs(head, self._critic, self._last[0], read, relative=self._relative)
         return choose(logits, q, self._writable, knobs, uniform)
 
 

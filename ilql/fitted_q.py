@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from ilql.batch import TokenBatch, TokenSequence, batch_order, collate
-from ilql.choose import Knobs, probabilities
+from ilql.choose import Knobs, policy_inputs, probabilities
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, check, hyper
 from ilql.method import Actor, Decoding, Manner, TokenCritic
 from ilql.networks import gather, head, hidden_states, hidden_width, trunk_of
@@ -40,6 +40,10 @@ VERSION = 1
 
 READ_TOGETHER = 16
 """Dialogues per forward pass. A constant: the shape of a matrix product can decide its last bit."""
+
+
+LEARN_TOGETHER = 4
+"""Dialogues per pass that learns, for memory: a batch's gradient is the sum over such parts of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +101,8 @@ class Acting:
 
     def probabilities(self, states: States) -> Tensor:
         """How likely each token is in each state, shape (M, V)."""
-        model, critic = self.actor.language_model, self.critic
-        logits: Tensor = model.get_output_embeddings()(states.language).float()  # type: ignore[operator]
-        q = None if critic is None or states.critic is None else critic.minimum(states.critic).float()
-        if q is not None and self.actor.relative:
-            q = q + logits.log_softmax(dim=-1)
+        head_ = self.actor.language_model.get_output_embeddings()  # type: ignore[operator]
+        logits, q = policy_inputs(head_, self.critic, states.language, states.critic, relative=self.actor.relative)
         writable = torch.from_numpy(self.tokenizer.writable()).to(logits.device)
         return probabilities(logits, q, writable, self._knobs(len(logits), logits.device))
 
@@ -181,22 +182,30 @@ def fit(acting: Acting, sequences: Sequence[TokenSequence], settings: Fit, devic
     pad = acting.tokenizer.structural("pad")
     batches = batch_order(len(kept), batch_size=settings.batch_size, seed=settings.seed)
     for chosen in itertools.islice(batches, settings.steps):
-        batch = collate([kept[number] for number in chosen], pad=pad).to(device)
-        goal = _goal(acting, target, batch)  # (E, actions)
-        hidden = hidden_states(made.trunk, batch.tokens, batch.attention_mask)
-        now, action = gather(hidden, batch.action_positions)[batch.action_mask], batch.actions[batch.action_mask]
-        q = torch.stack([_taken(head_, now, action) for head_ in made.heads])
-        row = batch.action_mask.nonzero()[:, 0].cpu().numpy()
-        weight = torch.from_numpy(luck[:, chosen[row]]).to(device, torch.float32)
-        loss = (weight * (goal - q).square()).mean(dim=1).sum()
+        total = sum(len(kept[number].action_positions) for number in chosen)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        for begin in range(0, len(chosen), LEARN_TOGETHER):
+            part = chosen[begin : begin + LEARN_TOGETHER]
+            batch = collate([kept[number] for number in part], pad=pad).to(device)
+            weight = torch.from_numpy(luck[:, part]).to(device, torch.float32)
+            loss = _squared_errors(acting, made, target, batch, weight) / total
+            loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         with torch.no_grad():
             torch._foreach_lerp_(list(target.parameters()), list(made.parameters()), settings.polyak)
     if not all(bool(parameter.isfinite().all()) for parameter in made.parameters()):
         raise FloatingPointError("fitted-Q evaluation has diverged: its weights are not finite")
     return made.requires_grad_(False).eval()
+
+
+def _squared_errors(acting: Acting, made: FittedQ, target: FittedQ, batch: TokenBatch, luck: Tensor) -> Tensor:
+    """The sum of weighted squared errors over a batch's actions and the members; `luck` has shape (E, B)."""
+    goal, mask = _goal(acting, target, batch), batch.action_mask
+    hidden = hidden_states(made.trunk, batch.tokens, batch.attention_mask)
+    now, action = gather(hidden, batch.action_positions)[mask], batch.actions[mask]
+    q = torch.stack([_taken(head_, now, action) for head_ in made.heads])
+    weight = luck[:, mask.nonzero()[:, 0]]
+    return (weight * (goal - q).square()).sum()
 
 
 @torch.no_grad()

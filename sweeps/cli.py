@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ilql.task import SPLITS
+from ilql.task import SPLITS, TaskFault
 from sweeps.journal import StoreError
 from sweeps.options import OneLineParser, assignment, parse
 from sweeps.store import Store, store_folder
@@ -284,7 +284,7 @@ def _guarded(run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    except (ValueError, KeyError, TypeError, ConnectionError, StoreError) as error:
+    except (ValueError, KeyError, TypeError, ConnectionError, StoreError, TaskFault) as error:
         if os.environ.get("SWEEPS_TRACEBACK"):
             raise
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)

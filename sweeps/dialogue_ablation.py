@@ -1,8 +1,8 @@
 """Which method learns most from your own dialogues? docs/your_dialogues.md begins at an empty file.
 
 With an environment the table holds what policies earn when they are played. Without one nobody answers them, and it
-holds estimates: fitted-Q evaluation from held-out dialogues, which the row `Recorded` is what the recorded agent earned
-in. The report says what such numbers can and cannot tell.
+holds estimates, by fitted-Q evaluation from the training dialogues at the beginnings of held-out ones; the row
+`Recorded` is what the recorded agent earned in those. The report says what such numbers can and cannot tell.
 
     python sweeps/dialogue_ablation.py                                  made-up calls of a booking desk
     python sweeps/dialogue_ablation.py --data FILE.jsonl                your dialogues, judged offline

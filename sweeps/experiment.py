@@ -61,7 +61,8 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
     if options.vary is not None:
         column, values = options.vary
         for value in values:
-            varied = dataclasses.replace(options, columns={**options.columns, column: value})
+            name = None if options.name is None else f"{options.name}-{value}"
+            varied = dataclasses.replace(options, columns={**options.columns, column: value}, name=name)
             size = chosen_preset(question, varied)
             sweeps[value] = make_sweep(question, size, varied, store, say, reward=rewards[0])
     else:

@@ -20,7 +20,7 @@ from ilql.batch import TokenSequence, collate, tokenize
 from ilql.checkpoint import load_weights, save_weights
 from ilql.dialogue import Dialogue
 from ilql.evaluate import Episode
-from ilql.fitted_q import Acting, Fit, FittedQ
+from ilql.fitted_q import Acting, FittedQ
 from ilql.method import ActionValues, Actor
 from ilql.networks import trunk_of
 from ilql.task import Task
@@ -90,11 +90,12 @@ def held_out_measures(
     """Losses and calibration on recorded dialogues of the evaluation's split that nothing was learnt from.
 
     `held_out_nll`: −log π of the recorded tokens, the policy sampling at its own temperature; absent where that is
-    infinite. For methods with token values, Q of the recorded tokens against the discounted rewards that followed them:
-    `q_bias`, the mean of Q less what followed, and `q_correlation`. Q is of the improved policy, and what followed is
-    of the recorded one, so a good policy's bias is above 0.
+    infinite. For methods with token values, Q of the recorded tokens against the discounted rewards that followed them,
+    those it was trained on, in dialogues that were recorded to their ends: `q_bias`, the mean of Q less what followed,
+    and `q_correlation`. Q is of the improved policy, and what followed is of the recorded one, so a good policy's bias
+    is above 0.
     """
-    recorded = task.dialogues(spec.evaluation.split, spec.evaluation.reward)[:HELD_OUT]
+    recorded = task.dialogues(spec.evaluation.split, spec.data.reward)[:HELD_OUT]
     tokenised = (tokenize(dialogue, acting.tokenizer, max_tokens=spec.train.max_tokens) for dialogue in recorded)
     sequences = [sequence for sequence in tokenised if len(sequence.action_positions)]
     if not sequences:
@@ -104,15 +105,16 @@ def held_out_measures(
         sampling = dataclasses.replace(acting, decode=dataclasses.replace(acting.decode, greedy=False))
         loss = fitted_q.negative_log_likelihood(sampling, sequences, device)
         found |= {"held_out_nll": loss} if math.isfinite(loss) else {}
-    if spec.kind.values is not None:
+    whole = [sequence for sequence in sequences if sequence.ended]  # of the others nobody knows what followed
+    if spec.kind.values is not None and whole:
         q, followed = [], []
         module.to(device)
-        for begin in range(0, len(sequences), fitted_q.READ_TOGETHER):
-            block = sequences[begin : begin + fitted_q.READ_TOGETHER]
+        for begin in range(0, len(whole), fitted_q.READ_TOGETHER):
+            block = whole[begin : begin + fitted_q.READ_TOGETHER]
             batch = collate(block, pad=acting.tokenizer.structural("pad")).to(device)
             values: ActionValues = spec.kind.values(module, batch)
             q.append(values.q[batch.action_mask].cpu().double().numpy())
-            followed += [fitted_q.rewards_to_go(s, gamma=getattr(spec.train, "gamma", 1.0)) for s in block]
+            followed += [fitted_q.rewards_to_go(sequence, gamma=spec.train.gamma) for sequence in block]
         found |= calibration(np.concatenate(q), np.concatenate(followed))
     return found
 
@@ -125,15 +127,9 @@ def calibration(q: npt.NDArray[np.float64], followed: npt.NDArray[np.float64]) -
     return found
 
 
-def fit_of(spec: TrialSpec) -> Fit:
-    """How every cell of a sweep is evaluated: at the length and rate at which its behaviour policy was trained."""
-    cloning = spec.backbone.behaviour
-    return Fit(steps=cloning.steps, batch_size=cloning.batch_size, learning_rate=cloning.learning_rate)
-
-
 def _fitted(store: Store, spec: TrialSpec, task: Task, acting: Acting, device: torch.device) -> FittedQ:
     """The fit of a policy, made unless it is there."""
-    settings, reward = fit_of(spec), spec.evaluation.reward
+    settings, reward = spec.fit, spec.evaluation.reward
     asked = {
         "acts_with": spec.behaviour.weights_id if spec.kind.needs_behaviour else None,
         "decode": dataclasses.asdict(spec.decode),

@@ -119,7 +119,7 @@ def parse(
     add("--plan", action="store_true", help="prepare the world, print what would be trained and evaluated, and stop")
     add("--data", metavar="DIR", help="recorded dialogues: a directory or file; without it a world is generated")
     for name, meaning in (inputs or {}).items():
-        add(f"--{name}", metavar="FILE", help=meaning)
+        add(f"--{name.replace('_', '-')}", dest=name, metavar="FILE", help=meaning)
     add("--world", help="which world, if not the one that follows from --data")
     # A question that reads a reward function has it as --reward.
     add(
@@ -167,7 +167,7 @@ def parse(
         name=given.name,
         world=given.world,
         data=given.data,
-        inputs={name: value for name in inputs or {} if (value := getattr(given, name.replace("-", "_"))) is not None},
+        inputs={name: value for name in inputs or {} if (value := getattr(given, name)) is not None},
         rewards=given.rewards,
         evaluation_reward=given.evaluation_reward,
         transfer=given.transfer,
@@ -208,7 +208,7 @@ def _words(text: str) -> tuple[str, ...]:
 def assignment(text: str) -> tuple[str, Plain]:
     """COLUMN=VALUE of a `--set`, the value as a number or truth where it reads as one."""
     column, equals, value = text.partition("=")
-    if not equals or not column or not value:
+    if not equals or not column or not (value or column.startswith("world.")):  # a world's setting may be empty text
         raise argparse.ArgumentTypeError(f"must be COLUMN=VALUE, such as train.steps=500, got {text!r}")
     return column.strip(), _value(value.strip())
 

@@ -274,7 +274,8 @@ def make_sweep(
         vocabulary=preset.vocabulary if model or not kind.symbols else symbol_tokenizer(kind.symbols).size,
         behaviour=preset.behaviour,
     )
-    evaluation: dict[str, Any] = {"world": world.key, "reward": judged, "first_seed": FIRST_SEED}
+    by = "play" if task.playable else "fitted_q"
+    evaluation: dict[str, Any] = {"world": world.key, "reward": judged, "first_seed": FIRST_SEED, "by": by}
     setting = Setting(
         data=Data(task=kind.name, world=world.key, reward=reward),
         backbone=backbone,
@@ -283,8 +284,10 @@ def make_sweep(
     )
     _check_distinct(setting, design)
     ensure_start(store, any_trial(setting, design), model)
-    if (cut := cut_note(store, any_trial(setting, design))) is not None:
-        say(cut)
+    lengths = {training.train.max_tokens: training for training in design}
+    for training in lengths.values():
+        if (cut := cut_note(store, setting.trials(training, 0, split="tune")[0])) is not None:
+            say(cut)
     refinement = None
     refined = question.refined(options)
     if preset.proposals and refined:

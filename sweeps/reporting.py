@@ -20,6 +20,11 @@ from sweeps.advantages import report_section
 from sweeps.references import references_of
 from sweeps.store import Store
 
+ESTIMATED = (
+    "Scores are fitted-Q estimates and no returns: nothing was played. ± is over the beginnings of held-out dialogues; "
+    "it holds neither the chance in recorded rewards nor what the fit cannot know, so methods are not compared."
+)
+
 MakeSection = Callable[[Store, str], Section | None]
 """Makes a section of a sweep's report, or none where there is nothing to say yet. Takes the store, the sweep's name."""
 
@@ -69,7 +74,8 @@ def write_sweep_report(
     by_arm = runs.with_columns(runs["arm"].alias("method"))
     table = RunTable(by_arm, store.episodes(finished, columns=columns if finished else None))
     cells = cells_of(table)
-    made = [comparisons_of(cells, asked) for asked in against]
+    estimated = "evaluation.by" in runs.columns and "fitted_q" in runs["evaluation.by"].to_list()
+    made = [] if estimated else [comparisons_of(cells, asked) for asked in against]
     comparisons = tuple(comparison for found, _ in made for comparison in found)
     missing = [line for _, lines in made for line in lines]
     store.compact()
@@ -82,6 +88,7 @@ def write_sweep_report(
         comparisons=comparisons,
         sections=[section for section in parts if section is not None],
         references=references_of(store, sweep),
+        notes=(ESTIMATED,) if estimated else (),
     )
     report = dataclasses.replace(report, notes=(*report.notes, *missing))
     return report, comparisons

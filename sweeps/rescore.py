@@ -17,11 +17,11 @@ import polars as pl
 
 from analysis.report import Report, write_report
 from analysis.runs import RunTable
-from ilql.hyperparameters import unknown
+from ilql.hyperparameters import make, unknown
 from ilql.tasks import known_tasks
 from sweeps.options import Options
-from sweeps.question import Question, chosen_preset, world_settings
-from sweeps.spec import probe_key
+from sweeps.question import WORLD, Question
+from sweeps.spec import TrialSpec, probe_key
 from sweeps.stages import ensure_world, load_task
 from sweeps.store import Store
 
@@ -40,13 +40,13 @@ class Scoring(Protocol):
 
 
 def rescore(store: Store, sweep: str, question: Question, options: Options, say: Callable[[str], None]) -> Report:
-    """The report of a sweep under the options' reward and world, under `<store>/reports/<sweep>-as-<reward>/`.
+    """The report of a sweep under the options' reward and world, under `<store>/reports/<sweep>-as-<reward>-<world>/`.
 
     Args:
         store: Where the transcripts are.
         sweep: The sweep's name.
         question: Of which it is a sweep.
-        options: One reward, and the world in which it is defined.
+        options: One reward, and what its world has otherwise than the sweep's own.
         say: Told what building the world had to say.
 
     Raises:
@@ -57,12 +57,11 @@ def rescore(store: Store, sweep: str, question: Question, options: Options, say:
     if options.rewards is None or len(options.rewards) != 1:
         raise ValueError("rescore takes one reward, --rewards NAME, got none or several")
     (reward,) = options.rewards
-    kind = known_tasks()[question.task]
-    settings = world_settings(question, chosen_preset(question, options), options)
-    world = ensure_world(store, kind, settings, options.sources)
-    for note in world.notes:
-        say(note)
-    task = load_task(store, kind.name, world.key)
+    members = store.members(sweep)
+    if not members:
+        raise ValueError(f"a sweep must have finished runs to be scored anew, got {sweep!r} without any")
+    world = _world(store, TrialSpec.from_json(str(members[0]["spec"])), options, say)
+    task = load_task(store, question.task, world)
     if not isinstance(task, Scoring):
         raise ValueError(f"stored transcripts can be scored anew where an episode is one utterance, got {task.name}")
     if reward not in task.rewards:
@@ -73,21 +72,48 @@ def rescore(store: Store, sweep: str, question: Question, options: Options, say:
         raise ValueError(f"a sweep must have finished runs to be scored anew, got {sweep!r} without any")
     parts = []
     for trial in finished:
-        returns = np.load(_scored(store, task, trial, world.key, reward) / RETURNS_FILE, allow_pickle=False)
+        returns = np.load(_scored(store, task, trial, world, reward) / RETURNS_FILE, allow_pickle=False)
         episodes = store.episodes([trial], columns=["episode_seed", "scene", "turns"])
         parts.append(episodes.with_columns(pl.Series("return", returns)))
     episodes = pl.concat(parts)
     scores = episodes.group_by("trial_id").agg(pl.col("return").mean().alias("score"))
     anew = (
-        runs.drop("score", "tune_score")
+        runs.drop("score", "score_sd", "tune_score")
         .join(scores, on="trial_id", how="left", maintain_order="left")
         .with_columns(
             pl.lit(reward).alias("evaluation.reward"),
+            pl.lit(world).alias("evaluation.world"),
             pl.lit(None, dtype=pl.Float64).alias("tune_score"),
             pl.col("arm").alias("method"),
         )
     )
-    return write_report(RunTable(anew, episodes), store.folder / "reports" / f"{sweep}-as-{reward}")
+    note = (
+        f"Scored anew, from stored transcripts, by the reward {reward} of the world {world}; nothing was played again."
+    )
+    folder = store.folder / "reports" / f"{sweep}-as-{reward}-{world[:6]}"
+    return write_report(RunTable(anew, episodes), folder, notes=(note,))
+
+
+def _world(store: Store, spec: TrialSpec, options: Options, say: Callable[[str], None]) -> str:
+    """Key of the world whose reward is asked for: the sweep's own, but for what the options say of it.
+
+    Raises:
+        ValueError: Something is said of a world that was built from sources, and these are not named again.
+    """
+    said = {name.removeprefix(WORLD): value for name, value in options.columns.items() if name.startswith(WORLD)}
+    if not said and not options.sources:
+        return spec.evaluation.world
+    kind = known_tasks()[spec.data.task]
+    about = (store.about("world", spec.evaluation.world) or {})["about"]
+    if about["source"] and not options.sources:
+        raise ValueError(
+            "a world that was built from files must be given them again, --data and what else it read, got none"
+        )
+    settings = make(kind.settings, {**about["settings"], **said}, owner=f"a {kind.name} world", prefix="world")
+    world = ensure_world(store, kind, settings, options.sources)
+    for note in world.notes:
+        say(note)
+    return world.key
 
 
 def _scored(store: Store, task: Scoring, trial: str, world: str, reward: str) -> Path:

@@ -65,10 +65,9 @@ def _measured(store: Store, best: Mapping[str, dict[str, Any]]) -> TextTable:
     for arm, row in best.items():
         transcripts = store.episodes([row["trial_id"]], columns=["transcript"])["transcript"]
         texts = [turn["text"] for each in transcripts for turn in json.loads(each) if turn["by_agent"]]
-        error = None if row["score_sd"] is None else row["score_sd"] / row["episodes"] ** 0.5
         varied = distinct_n(texts, 2)
         numbers = [number(row.get(name)) for name in measures]
-        rows.append((method_label(arm), with_error(row["score"], error), number(varied), *numbers))
+        rows.append((method_label(arm), with_error(row["score"], row["score_error"]), number(varied), *numbers))
     header = ("Method", "Score", "Distinct-2", *(measure_label(name) for name in measures))
     title = (
         "The best cell of each method in numbers; distinct-2: different pairs of words in all it said, by their number"
@@ -88,13 +87,11 @@ def offline_section(store: Store, sweep: str) -> Section | None:
     header = ("Method", "Estimate", "Between members", "NLL", "Q − followed", "Correlation", "Log-ratio")
     rows = []
     for arm, row in best.items():
-        sd, episodes = row["score_sd"], row["episodes"]
-        error = None if sd is None else sd / episodes**0.5
         measures = ("member_sd", "held_out_nll", "q_bias", "q_correlation", "log_ratio")
         rows.append(
             (
                 method_label(arm),
-                with_error(row["score"], error),
+                with_error(row["score"], row["score_error"]),
                 *(number(row.get(f"measure.{name}")) for name in measures),
             )
         )
@@ -103,11 +100,21 @@ def offline_section(store: Store, sweep: str) -> Section | None:
 
 
 def _best_rows(store: Store, sweep: str) -> dict[str, dict[str, Any]]:
-    """The finished row with the highest score of every arm, in the order of tables."""
-    runs = store.runs(sweep)
-    finished = runs.filter(pl.col("status") == "finished").sort("score", "trial_id", descending=[True, False])
-    first = finished.unique("arm", keep="first", maintain_order=True)
-    rows = {row["arm"]: row for row in first.iter_rows(named=True)}
+    """Of every arm's best cell its first seed's row with the cell's means over seeds, in the order of tables.
+
+    `score_error` is the standard error of the score over episodes, as in the table: seeds are averaged per episode.
+    """
+    finished = store.runs(sweep).filter(pl.col("status") == "finished")
+    means = [pl.col(name).mean() for name in finished.columns if name == "score" or name.startswith("measure.")]
+    cells = finished.group_by("arm", "cell_id", maintain_order=True).agg(*means, pl.col("trial_id").sort_by("seed"))
+    best = cells.sort("score", "cell_id", descending=[True, False]).unique("arm", keep="first", maintain_order=True)
+    rows = {}
+    for row in best.iter_rows(named=True):
+        returns = store.episodes(row["trial_id"], columns=["episode_seed", "return"])
+        per_episode = returns.group_by("episode_seed").agg(pl.col("return").mean())["return"]
+        spread = per_episode.std() if per_episode.len() > 1 else None
+        error = None if spread is None else float(spread) / per_episode.len() ** 0.5  # type: ignore[arg-type]
+        rows[row["arm"]] = {**row, "trial_id": row["trial_id"][0], "score_error": error}
     return {arm: rows[arm] for arm in in_order(rows)}
 
 

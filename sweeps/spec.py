@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ilql import batch, decode, evaluate, losses, networks, propose, tokens, train
+from ilql import batch, decode, evaluate, fitted_q, losses, networks, propose, tokens, train
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, Range, Value, check, hyper, make
 from ilql.method import Method
 from ilql.methods import bc, method_named
@@ -83,6 +83,7 @@ class Evaluation:
         split: Which scenes.
         first_seed: Seed of the first episode.
         episodes: Number of episodes, with consecutive seeds.
+        by: `play`, or `fitted_q` where the world cannot be played and returns are estimated.
     """
 
     world: str
@@ -90,6 +91,7 @@ class Evaluation:
     split: str = hyper("report", SPLIT, meaning="which scenes")
     first_seed: int = hyper(0, NOT_NEGATIVE, meaning="seed of the first episode")
     episodes: int = hyper(1024, AT_LEAST_ONE, meaning="number of episodes")
+    by: str = hyper("play", Range(choices=("play", "fitted_q")), meaning="whether returns are played or estimated")
 
     def __post_init__(self) -> None:
         check(self)
@@ -154,15 +156,25 @@ class TrialSpec:
     @cached_property
     def trial_id(self) -> str:
         """Key of the evaluation: a hash of everything, under the name its weights go by."""
-        return _hash(
-            {
-                "weights": self.weights_id,
-                "acts_with": self.behaviour.weights_id if self.kind.needs_behaviour else None,
-                "decode": dataclasses.asdict(self.decode),
-                "evaluation": dataclasses.asdict(self.evaluation),
-                "versions": {"decode": decode.VERSION, "evaluate": evaluate.VERSION},
-            }
-        )
+        evaluation = dataclasses.asdict(self.evaluation)
+        content: dict[str, Any] = {
+            "weights": self.weights_id,
+            "acts_with": self.behaviour.weights_id if self.kind.needs_behaviour else None,
+            "decode": dataclasses.asdict(self.decode),
+            "evaluation": evaluation,
+            "versions": {"decode": decode.VERSION, "evaluate": evaluate.VERSION},
+        }
+        if self.evaluation.by == "play":
+            del evaluation["by"]
+        else:
+            content |= {"fit": dataclasses.asdict(self.fit), "estimate": fitted_q.VERSION}
+        return _hash(content)
+
+    @property
+    def fit(self) -> fitted_q.Fit:
+        """How its returns are estimated where they cannot be played: as long as its behaviour policy was trained."""
+        cloning = self.backbone.behaviour
+        return fitted_q.Fit(steps=cloning.steps, batch_size=cloning.batch_size, learning_rate=cloning.learning_rate)
 
     @cached_property
     def cell_id(self) -> str:
@@ -253,7 +265,8 @@ class TrialSpec:
         flat: dict[str, Value] = {"task": self.data.task}
         for prefix, bag in (("data", self.data), ("train", self.train), ("decode", self.decode)):
             flat |= {f"{prefix}.{name}": value for name, value in dataclasses.asdict(bag).items() if name != "task"}
-        flat |= {f"evaluation.{name}": value for name, value in dataclasses.asdict(self.evaluation).items()}
+        judged = dataclasses.asdict(self.evaluation)
+        flat |= {f"evaluation.{name}": value for name, value in judged.items() if (name, value) != ("by", "play")}
         flat |= {"backbone.pretrained": b.pretrained, "backbone.vocabulary": b.vocabulary, "backbone.seed": b.seed}
         if b.architecture is not None:
             flat |= {f"backbone.{name}": value for name, value in dataclasses.asdict(b.architecture).items()}

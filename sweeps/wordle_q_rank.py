@@ -14,6 +14,7 @@ from ilql.batch import collate, tokenize
 from ilql.tasks.wordle.environment import WordleTask
 from ilql.tasks.wordle.patterns import LENGTH
 from ilql.tasks.wordle.q_rank import PLACES, Pair, pairs
+from ilql.tokens import Tokenizer
 from sweeps.spec import TrialSpec, probe_key
 from sweeps.stages import load_module, load_task, load_tokenizer_stage
 from sweeps.store import Store
@@ -35,7 +36,10 @@ RANKS_FILE = "ranks.npz"
 
 
 def q_rank_section(store: Store, sweep: str) -> Section | None:
-    """How every finished training with values for tokens ranks the pairs; None where the world has no pairs."""
+    """How every finished training with values for tokens ranks the pairs.
+
+    None where the world has no pairs, or where words are not spelt in letters, as with a pretrained tokeniser.
+    """
     ranked: list[Ranked] = []
     done: set[str] = set()
     for member in store.members(sweep):
@@ -46,12 +50,18 @@ def q_rank_section(store: Store, sweep: str) -> Section | None:
         task = load_task(store, spec.data.task, spec.evaluation.world)
         if not isinstance(task, WordleTask) or task.settings.world != "branching":
             return None
+        if not _by_letter(load_tokenizer_stage(store, spec)):
+            return None
         with np.load(_compared(store, spec, task) / RANKS_FILE, allow_pickle=False) as found:
             tau = getattr(spec.train, "tau", None)
             for place in PLACES:
                 won, tied = found[f"{place}_won"], found[f"{place}_tied"]
                 ranked.append(Ranked(spec.method, tau, spec.seed, place, won, tied))
     return rank_section(ranked, positions=POSITIONS, places=PLACE_MEANINGS)
+
+
+def _by_letter(tokenizer: Tokenizer) -> bool:
+    return all(len(tokenizer.encode(word)) == LENGTH for word in ("about", "crane", "zzzzz"))
 
 
 def _compared(store: Store, spec: TrialSpec, task: WordleTask) -> Path:
@@ -61,7 +71,7 @@ def _compared(store: Store, spec: TrialSpec, task: WordleTask) -> Path:
         found: dict[str, NDArray[np.float64] | NDArray[np.bool_]] = {}
         drawn = pairs(task, PAIRS, SEED)
         for place in PLACES:
-            own = [pair for pair in drawn if pair.place == place]
+            own = list(dict.fromkeys(pair for pair in drawn if pair.place == place))  # a pair drawn twice says no more
             found[f"{place}_won"], found[f"{place}_tied"] = compare(store, spec, own)
         np.savez(folder / RANKS_FILE, **found)  # type: ignore[arg-type]
 

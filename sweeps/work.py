@@ -301,8 +301,8 @@ def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None)
         return
     seconds = (time.monotonic() - clock) / len(specs)
     for spec, samples in zip(specs, played, strict=True):
-        episodes = samples
-        if not task.playable:
+        episodes, clock = samples, time.monotonic()
+        if spec.evaluation.by == "fitted_q":
             try:
                 actor = spec.kind.actor(module, behaviour)
                 episodes = estimated(store, spec, task, actor, module, tokenizer, samples, device)
@@ -322,7 +322,11 @@ def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None)
             "evaluation",
             spec.trial_id,
             {"status": "finished", "reason": None, **summary(episodes, spec.evaluation)}
-            | {"evaluate_seconds": seconds, "backbone": spec.backbone_key, **_provenance(started)},
+            | {
+                "evaluate_seconds": seconds + time.monotonic() - clock,
+                "backbone": spec.backbone_key,
+                **_provenance(started),
+            },
         )
 
 

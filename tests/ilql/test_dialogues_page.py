@@ -94,7 +94,7 @@ def test_its_tables_name_every_key_and_every_setting_with_its_default() -> None:
         assert rows[field.name][1].lower() == default.lower(), field.name
 
 
-def test_the_files_it_names_are_there_or_announced() -> None:
+def test_the_files_it_names_are_there() -> None:
     named = set(re.findall(r"\b((?:ilql|docs|sweeps)/[\w/]+\.(?:py|md))", PAGE))
     assert named == {"ilql/tasks/dialogues/booking.py", "sweeps/dialogue_ablation.py"}
-    assert (ROOT / "ilql/tasks/dialogues/booking.py").is_file()
+    assert all((ROOT / name).is_file() for name in named)

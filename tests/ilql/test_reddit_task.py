@@ -176,7 +176,7 @@ class TestEpisodes:
     def test_recorded_authors_are_scored_as_agents_are(self, task: RedditTask) -> None:
         seeds = range(200)
         for reward in task.rewards:
-            found = task.references("tune", reward, seeds)["recorded authors"]
+            found = task.references("tune", reward, seeds)["recorded"]
             model = rewards_of(task.dialogues("tune", "upvotes_model" if reward == "upvotes_real" else reward))
             answers: dict[str, set[float]] = {}
             for dialogue in task.dialogues("tune", reward):
@@ -192,7 +192,7 @@ class TestEpisodes:
         task = RedditTask(dict.fromkeys(SPLITS, recording), rewards, {}, Settings())
         # Two scenes, p and none; p's answers a and b take turns from round to round.
         rounds = [seed for seed in range(4) if task.environment(seed, "tune").opening == "p"]
-        assert task.references("tune", "upvotes_real", rounds) == {"recorded authors": [0.0, 10.0]}
+        assert task.references("tune", "upvotes_real", rounds) == {"recorded": [0.0, 10.0]}
         assert [d.total_reward for d in task.dialogues("tune", "upvotes_real")] == [10.0, 0.0, 0.0]
 
     def test_a_table_without_parents_lets_the_agent_open(self, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -12,12 +12,15 @@ import pytest
 
 from ilql.task import Task
 from sweeps import work
-from sweeps.offline import calibration, distinct_episodes, fit_of
+from sweeps.offline import calibration, distinct_episodes
 from sweeps.stages import load_task
 from sweeps.work import run_job
 
 if TYPE_CHECKING:
     from conftest import Bench
+
+
+ESTIMATED: dict[str, Any] = {"evaluation": {"by": "fitted_q"}}
 
 
 def silently(numbers: Mapping[str, float]) -> None:
@@ -37,7 +40,7 @@ def unplayable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def test_a_score_is_the_mean_of_estimates_and_the_worlds_own_pay_is_none(unplayable: Bench) -> None:
-    trial = unplayable.trial()
+    trial = unplayable.trial(**ESTIMATED)
     assert run_job(unplayable.job(trial, trial), silently) == "finished"
     record = unplayable.store.get("evaluation", trial.trial_id)
     folder = unplayable.store.stage("evaluation", trial.trial_id)
@@ -52,14 +55,14 @@ def test_a_score_is_the_mean_of_estimates_and_the_worlds_own_pay_is_none(unplaya
 
 
 def test_tune_and_report_scenes_share_one_fit(unplayable: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    trial = unplayable.trial()
+    trial = unplayable.trial(**ESTIMATED)
     tune = dataclasses.replace(trial, evaluation=dataclasses.replace(trial.evaluation, split="tune"))
     assert run_job(unplayable.job(trial, trial, tune), silently) == "finished"
     assert len(list(unplayable.store.folder.glob("stages/fitted_q/*/*"))) == 1
 
 
 def test_what_ranks_whole_utterances_is_a_failed_row_that_says_why(unplayable: Bench) -> None:
-    trial = unplayable.trial("utterance_ilql")
+    trial = unplayable.trial("utterance_ilql", **ESTIMATED)
     run_job(unplayable.job(trial, trial), silently)
     record = unplayable.store.get("evaluation", trial.trial_id)
     assert record is not None
@@ -71,8 +74,21 @@ def test_what_ranks_whole_utterances_is_a_failed_row_that_says_why(unplayable: B
 
 def test_every_cell_is_fitted_as_its_behaviour_policy_was_trained(bench: Bench) -> None:
     one, other = bench.trial(), bench.trial(train={"steps": 7})
-    assert fit_of(one) == fit_of(other)
-    assert fit_of(one).steps == one.backbone.behaviour.steps
+    assert one.fit == other.fit
+    assert one.fit.steps == one.backbone.behaviour.steps
+
+
+def test_how_returns_are_estimated_is_part_of_an_estimates_key_and_of_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keys() -> tuple[str, str]:
+        return bench.trial("bc").trial_id, bench.trial("bc", **ESTIMATED).trial_id
+
+    played, estimated = keys()
+    assert played != estimated
+    monkeypatch.setattr("ilql.fitted_q.VERSION", 99)
+    assert keys()[0] == played
+    assert keys()[1] != estimated
 
 
 def test_calibration_by_hand() -> None:

@@ -45,12 +45,17 @@ def test_every_option_arrives() -> None:
 
 
 def test_a_questions_other_sources_have_options_of_their_own() -> None:
-    inputs = {"words": "a file of words", "left-out": "another"}
+    inputs = {"words": "a file of words", "judge_data": "another"}
     options = parse("p", "d", ["laptop"], ["--data", "d", "--words", "w.txt"], inputs)
     assert options.inputs == {"words": "w.txt"}
     assert options.sources == {"data": "d", "words": "w.txt"}
+    assert parse("p", "d", ["laptop"], ["--judge-data", "j"], inputs).sources == {"judge_data": "j"}
     assert parsed("--data", "d").sources == {"data": "d"}
     assert parsed().sources == {}
+
+
+def test_a_setting_of_the_world_may_be_empty() -> None:
+    assert parsed("--set", "world.template=").columns == {"world.template": ""}
 
 
 def test_a_setting_may_be_varied() -> None:

@@ -64,7 +64,12 @@ def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[
     values = _values(corpus, settings, rewards)
     notes += _distributions(values)
     if settings.noise:
-        notes.append(f"label noise: in training {settings.noise:.0%} of the comments earn a level drawn uniformly")
+        noisy = ", ".join(reward.name for reward in rewards if reward.levels)
+        calm = ", ".join(reward.name for reward in rewards if not reward.levels)
+        notes.append(
+            f"label noise: in training {settings.noise:.0%} of the comments earn a level drawn uniformly ({noisy})"
+            + (f"; {calm} has no levels, and no noise" if calm else "")
+        )
     for name, judge in judges.items():
         save_judge(judge, folder / name)
     write_recordings(folder, corpus.splits, values)

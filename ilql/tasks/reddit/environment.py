@@ -152,7 +152,7 @@ class RedditTask:
         for seed in seeds:
             rows = scenes[seed % len(scenes)].rows
             found.append(values[rows[seed // len(scenes) % len(rows)]])
-        return {"recorded authors": found}
+        return {"recorded": found}
 
     def step(self, environments: Sequence[Environment], utterances: Sequence[str]) -> list[Reply]:
         """Write one comment in each environment. An empty one is not understood and earns the least there is.
