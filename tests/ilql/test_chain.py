@@ -78,7 +78,8 @@ def test_one_step_stops_and_several_steps_go_on(
     method, settings, value, choice = CASES[name]
     module = method.build(Start(behaviour, behaviour, seed=0), settings)
     assert isinstance(module, ValueNetworks)
-    for steps, rate in ((200, 1e-2), (150, 2e-3)):
+    # At rates like these all of five other starts end within 0.05; at 0.01 one in four had not arrived, or ran away.
+    for steps, rate in ((400, 4e-3), (300, 1e-3), (200, 2e-4)):
         changed = type(settings)(**{**vars(settings), "steps": steps, "learning_rate": rate})
         run(method, module, chain, changed, tokenizer.structural("pad"))
 
