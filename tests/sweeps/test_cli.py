@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ilql.task import TaskFault
 from sweeps import bandit_ablation, cli
 from sweeps.store import Store
 
@@ -379,6 +380,14 @@ def test_a_store_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pyte
     (tmp_path / "locked").mkdir(mode=0o500)
     assert ask("--store", str(tmp_path / "locked" / "store")) == 2
     assert "cannot be opened: Permission denied" in one_line(capsys)
+
+
+def test_a_worlds_fault_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise TaskFault("the environment failed: step raised ValueError: no")
+
+    assert cli._guarded(fail) == 2
+    assert one_line(capsys) == "error: the environment failed: step raised ValueError: no"
 
 
 def test_a_full_disk_is_one_line(

@@ -128,6 +128,17 @@ class TestReddit:
         assert -3.0 <= score < -2.0  # every comment with a character matches
         assert len(reddit.store.all("training")) == trainings
 
+    def test_where_nothing_is_said_of_the_world_it_is_the_sweeps_own(
+        self, reddit: Asked, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        worlds = len(list(reddit.store.folder.glob("stages/world/*/*")))
+        assert cli.main(["rescore", reddit.name, "--store", str(reddit.store.folder), "--rewards", "toxicity"]) == 0
+        anew, first = capsys.readouterr().out, reddit.out
+        for name in ("| BC ", "| SARSA "):
+            scores = [next(line for line in said.splitlines() if line.startswith(name)) for said in (anew, first)]
+            assert scores[0].split("|")[2].strip() == scores[1].split("|")[2].strip()
+        assert len(list(reddit.store.folder.glob("stages/world/*/*"))) == worlds
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
@@ -172,10 +183,20 @@ class TestOwnDialogues:
 
 def test_noise_in_the_rewards_is_varied(commands: Commands, tmp_path: Path) -> None:
     small = ("--preset", "smoke", "--trials", "0", "--no-mlflow", "--episodes", "8", "--set", "behaviour.steps=10")
-    options = (*small, "--store", str(tmp_path), "--methods", "filtered_bc", "--vary", "world.noise=0,1")
+    options = (
+        *small,
+        "--store",
+        str(tmp_path),
+        "--methods",
+        "filtered_bc",
+        "--vary",
+        "world.noise=0,1",
+        "--name",
+        "quiet",
+    )
     done = commands.run(ROOT / "sweeps" / "reddit_ablation.py", *options)
     assert done.status == 0, done.out + done.err
-    assert len(Store(tmp_path).sweeps()) == 2
+    assert sorted(info.name for info in Store(tmp_path).sweeps()) == ["quiet-0", "quiet-1"]
     table = done.out[done.out.index("### Over noise") :]
     assert "| Method |" in table
     assert "| %BC " in table

@@ -54,7 +54,8 @@ def locate(what: str, given: str) -> Location:
     """
     where, colon, name = given.rpartition(":")
     if not colon or not where or not name.isidentifier():
-        raise ValueError(f"--{what} must be FILE.py:NAME or MODULE:NAME, got {given!r}")
+        hint = "; a reward of the data is named with --rewards" if what == "reward" and not colon else ""
+        raise ValueError(f"--{what} must be FILE.py:NAME or MODULE:NAME, got {given!r}{hint}")
     path = Path(where).expanduser()
     if path.suffix != ".py" and "." not in where and Path(f"{where}.py").is_file():
         path = Path(f"{where}.py")
