@@ -289,7 +289,7 @@ def draw_q_rank(curves: Sequence[RankCurve], positions: Sequence[str]) -> go.Fig
                 x=at,
                 y=shares,
                 mode="lines+markers",
-                line={"color": colour, "width": 2},
+                line={"color": colour, "width": 2, "dash": "dash" if curve.method == "exact" else "solid"},
                 marker={"size": 9, "symbol": _TAU_SYMBOLS[index % len(_TAU_SYMBOLS)], "color": colour},
                 name=curve.label,
                 hovertemplate=f"{curve.label}<br>%{{y:.2f}}<extra></extra>",

@@ -101,7 +101,8 @@ def rank_section(ranked: Sequence[Ranked], *, positions: Sequence[str], places: 
         most = max(max(curve.pairs) for curve in own)
         caption = (
             f"{meaning} Shown is the share of pairs in which Q of the better action's token is the higher, with "
-            f"Wilson's 95 % interval; {count(most, 'pair')}. A pair counts from the token on where its actions differ."
+            f"Wilson's 95 % interval; {count(most, 'pair')}. A pair counts from the token on where its actions differ. "
+            "Exact: the fixed point on the data where every recorded prefix is known by heart and nothing generalises."
         )
         figures[f"q_rank_{place}"] = (draw_q_rank(own, positions), caption)
         tables.append(_table(own, positions, meaning))

@@ -51,7 +51,7 @@ QUESTION = Question(
         Grid("bc", {}),
         Grid("filtered_bc", {"train.keep": (0.1, 0.3, 0.5)}),
         Grid("sarsa", {"decode.beta": BETAS}),
-        Grid("ilql", {"train.tau": (0.7, 0.9), "decode.beta": BETAS}),
+        Grid("ilql", {"train.tau": (0.7, 0.9, 0.99), "decode.beta": BETAS}),
     ),
     refine=("ilql",),
     held=("train.cql_weight",),

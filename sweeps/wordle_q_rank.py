@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,20 +11,24 @@ from numpy.typing import NDArray
 
 from analysis.q_rank import Ranked, rank_section
 from analysis.section import Section
-from ilql.batch import collate, tokenize
+from ilql.batch import TokenSequence, collate, tokenize
+from ilql.prefix_tree import prefix_tree
 from ilql.tasks.wordle.environment import WordleTask
 from ilql.tasks.wordle.patterns import LENGTH
-from ilql.tasks.wordle.q_rank import PLACES, Pair, pairs
+from ilql.tasks.wordle.q_rank import PLACES, pairs
 from ilql.tokens import Tokenizer
 from sweeps.spec import TrialSpec, probe_key
-from sweeps.stages import load_module, load_task, load_tokenizer_stage
+from sweeps.stages import canonical, load_module, load_task, load_tokenizer_stage, load_tokens
 from sweeps.store import Store
 
-VERSION = 1
+VERSION = 2
 """Raised when the same weights would be compared otherwise; part of the key of every comparison."""
 
 PAIRS, SEED = 1000, 0
 """Pairs in each place, and what draws them: the same for every training."""
+
+SPLIT = "train"
+"""Whose games the pairs are of: those that were learnt from, as published, so that the exact values are known, too."""
 
 BATCH = 64
 TOKENS = LENGTH + 1
@@ -42,6 +47,7 @@ def q_rank_section(store: Store, sweep: str) -> Section | None:
     """
     ranked: list[Ranked] = []
     done: set[str] = set()
+    exact: set[tuple[float, float]] = set()
     for member in store.members(sweep):
         spec = TrialSpec.from_json(str(member["spec"]))
         if spec.kind.values is None or spec.weights_id in done or store.stage("weights", spec.weights_id) is None:
@@ -52,50 +58,78 @@ def q_rank_section(store: Store, sweep: str) -> Section | None:
             return None
         if not _by_letter(load_tokenizer_stage(store, spec)):
             return None
-        with np.load(_compared(store, spec, task) / RANKS_FILE, allow_pickle=False) as found:
-            tau = getattr(spec.train, "tau", None)
-            for place in PLACES:
-                won, tied = found[f"{place}_won"], found[f"{place}_tied"]
-                ranked.append(Ranked(spec.method, tau, spec.seed, place, won, tied))
+        tau = getattr(spec.train, "tau", None)
+        ranked += _read(_compared(store, spec, task), spec.method, tau, spec.seed)
+        key = (float(canonical(spec)[1].tau), float(spec.train.gamma)) if spec.method in ("ilql", "sarsa") else None
+        if key is not None and key not in exact:
+            exact.add(key)
+            folder = _exact(store, spec, task, tau=key[0], gamma=key[1])
+            ranked += _read(folder, "exact", key[0], 0)
     return rank_section(ranked, positions=POSITIONS, places=PLACE_MEANINGS)
+
+
+def _read(folder: Path, method: str, tau: float | None, seed: int) -> list[Ranked]:
+    with np.load(folder / RANKS_FILE, allow_pickle=False) as found:
+        return [Ranked(method, tau, seed, place, found[f"{place}_won"], found[f"{place}_tied"]) for place in PLACES]
 
 
 def _by_letter(tokenizer: Tokenizer) -> bool:
     return all(len(tokenizer.encode(word)) == LENGTH for word in ("about", "crane", "zzzzz"))
 
 
+Values = Callable[[list[TokenSequence]], NDArray[np.float64]]
+"""Q of the last guess's tokens of some games, shape (P, 6)."""
+
+
 def _compared(store: Store, spec: TrialSpec, task: WordleTask) -> Path:
     """The stage that holds how a training's Q compares the pairs."""
 
     def make(folder: Path) -> None:
-        found: dict[str, NDArray[np.float64] | NDArray[np.bool_]] = {}
-        drawn = pairs(task, PAIRS, SEED)
-        for place in PLACES:
-            own = list(dict.fromkeys(pair for pair in drawn if pair.place == place))  # a pair drawn twice says no more
-            found[f"{place}_won"], found[f"{place}_tied"] = compare(store, spec, own)
-        np.savez(folder / RANKS_FILE, **found)  # type: ignore[arg-type]
+        assert spec.kind.values is not None
+        values, module = spec.kind.values, load_module(store, spec)
+        pad = load_tokenizer_stage(store, spec).structural("pad")
+
+        def q_of(games: list[TokenSequence]) -> NDArray[np.float64]:
+            found = []
+            for begin in range(0, len(games), BATCH):
+                batch = collate(games[begin : begin + BATCH], pad=pad)
+                last = batch.action_mask.sum(dim=1, keepdim=True) - TOKENS + torch.arange(TOKENS)
+                found.append(values(module, batch).q.gather(1, last).double().numpy())
+            return np.concatenate(found)
+
+        _compare(store, spec, task, q_of, folder)
 
     asked = {"world": spec.evaluation.world, "pairs": PAIRS, "seed": SEED}
     key = probe_key("q_rank", VERSION, spec.weights_id, asked)
     return store.build("q_rank", key, make, {"weights": spec.weights_id})
 
 
-def compare(store: Store, spec: TrialSpec, drawn: list[Pair]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Whether Q of the better guess's tokens is the higher, and where both guesses agree so far, shape (P, 6) each."""
-    assert spec.kind.values is not None
-    module, tokenizer = load_module(store, spec), load_tokenizer_stage(store, spec)
-    q: list[list[torch.Tensor]] = [[], []]
-    tokens: list[list[torch.Tensor]] = [[], []]
-    for begin in range(0, len(drawn), BATCH):
-        block = drawn[begin : begin + BATCH]
-        for side, dialogues in enumerate(([p.better for p in block], [p.worse for p in block])):
-            batch = collate([tokenize(d, tokenizer) for d in dialogues], pad=tokenizer.structural("pad"))
-            values = spec.kind.values(module, batch).q
-            last = batch.action_mask.sum(dim=1, keepdim=True) - TOKENS + torch.arange(TOKENS)
-            q[side].append(values.gather(1, last))
-            tokens[side].append(batch.actions.gather(1, last))
-    better, worse = (torch.cat(parts) for parts in q)
-    said, other = (torch.cat(parts) for parts in tokens)
-    agree = (said == other).long().cumprod(dim=1).bool()
-    won: NDArray[np.float64] = (better > worse).double().numpy()
-    return won, agree.numpy()
+def _exact(store: Store, spec: TrialSpec, task: WordleTask, *, tau: float, gamma: float) -> Path:
+    """The stage that holds how ILQL's fixed point on the data compares the pairs."""
+
+    def make(folder: Path) -> None:
+        tree = prefix_tree(load_tokens(store, spec))
+        _, q = tree.values(tau=tau, gamma=gamma)
+        _compare(store, spec, task, lambda games: np.stack([q[tree.nodes(g)[-TOKENS:]] for g in games]), folder)
+
+    asked = {"world": spec.evaluation.world, "pairs": PAIRS, "seed": SEED, "tau": tau, "gamma": gamma}
+    key = probe_key("q_rank", VERSION, spec.tokens_key, asked)
+    return store.build("q_rank", key, make, {"tokens": spec.tokens_key})
+
+
+def _compare(store: Store, spec: TrialSpec, task: WordleTask, q_of: Values, folder: Path) -> None:
+    """Write whether Q of the better guess's tokens is the higher, and where both agree so far, (P, 6) each."""
+    tokenizer, found = load_tokenizer_stage(store, spec), {}
+    drawn = pairs(task, PAIRS, SEED, SPLIT)
+    for place in PLACES:
+        own = list(dict.fromkeys(pair for pair in drawn if pair.place == place))  # a pair drawn twice says no more
+        better = [tokenize(pair.better, tokenizer) for pair in own]
+        worse = [tokenize(pair.worse, tokenizer) for pair in own]
+        found[f"{place}_won"] = (q_of(better) > q_of(worse)).astype(np.float64)
+        found[f"{place}_tied"] = np.cumprod(_last(better) == _last(worse), axis=1).astype(np.bool_)
+    np.savez(folder / RANKS_FILE, **found)  # type: ignore[arg-type]
+
+
+def _last(games: list[TokenSequence]) -> NDArray[np.int64]:
+    """The tokens of the last guesses, shape (P, 6)."""
+    return np.stack([game.tokens[game.action_positions[-TOKENS:] + 1] for game in games])
