@@ -6,6 +6,12 @@ Source: the public implementation's `mc_returns` (Sea-Snell/Implicit-Language-Q-
 
 Differences from it: those of `ilql`. A recording that was cut off has no known return: it bootstraps from V of its
 final state, where the public implementation takes 0.
+
+Where it does badly: on visual dialogue at the laptop preset 72 to 95 % of its questions are broken, the more the larger
+β is, and a score of −9 is what ten useless questions cost. Checked: its fixed points on small tables are right (tests).
+Seen: its conservative term ends at 8.5, where SARSA's ends at 2.5. V knows the returns at once, so Q falls from 0 to
+−5.7 within 400 steps, and tokens that were never said, whose Q begins at 0, are left above it. Not tried: a larger
+`cql_weight`, heads that begin low (`head_constant`), more steps.
 """
 
 from __future__ import annotations
