@@ -107,6 +107,21 @@ def test_visual_dialogue_as_a_job_ends_in_its_table(head: Head, tmp_path: Path) 
     _check_log(done.stdout, store, "Ablation on visdial")
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("question", "heading"),
+    [("wordle", "Ablation on wordle"), ("reddit", "Ablation on reddit"), ("dialogue", "Ablation on dialogues")],
+)
+def test_every_other_question_as_a_job_ends_in_its_table(
+    head: Head, tmp_path: Path, question: str, heading: str
+) -> None:
+    store = tmp_path / "store"
+    options = ("--preset", "smoke", "--methods", "bc,sarsa", "--store", str(store))
+    done = head.submit("python", f"sweeps/{question}_ablation.py", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    _check_log(done.stdout, store, heading)
+
+
 def _check_log(log: str, store: Path, heading: str) -> None:
     """The job joined the cluster that ran it, wrote to the store and nowhere else, and printed its table."""
     assert f"store {store}" in log
