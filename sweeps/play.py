@@ -42,7 +42,7 @@ def play_by_hand(
         for line in _said(reply):
             say(line)
         if reply.ended:
-            say(f"over: {_paid(totals)}")
+            say(f"over: {_end(task, totals)}")
             return totals
     say(f"left: {_paid(totals)} so far")
     return totals
@@ -63,7 +63,7 @@ def watch(store: Store, trial_id: str, split: str, seed: int, say: Callable[[str
     say(f"{spec.method} {spec.trial_id[:8]} on {task.name}, {split} scenes, episode {seed} ({episode.scene})")
     for turn in episode.transcript.turns:
         say(_line(turn))
-    say(f"over: {_paid(episode.returns)}")
+    say(f"over: {_end(task, episode.returns)}")
     return dict(episode.returns)
 
 
@@ -101,6 +101,10 @@ def _said(reply: Reply) -> list[str]:
     answer = [] if reply.text is None else [f"{WORLD}> {reply.text}"]
     lost = [] if reply.understood else ["  (not understood)"]
     return [*answer, *lost, f"  {_paid(reply.rewards)}"]
+
+
+def _end(task: Task, totals: Mapping[str, float]) -> str:
+    return _paid(totals) if task.playable else "nobody is there to answer, and nothing was paid"
 
 
 def _paid(rewards: Mapping[str, float]) -> str:

@@ -179,6 +179,7 @@ class TestOwnDialogues:
         said = capsys.readouterr().out.splitlines()
         assert said[1].startswith("world> do you want ")
         assert said[2].startswith("agent> ")
+        assert said[3] == "over: nobody is there to answer, and nothing was paid"
 
 
 def test_noise_in_the_rewards_is_varied(commands: Commands, tmp_path: Path) -> None:
