@@ -23,10 +23,11 @@ if __name__ == "__main__":
 from ilql.tasks.dialogues import KIND, Settings
 from sweeps.cli import run_command
 from sweeps.dialogue_presets import PRESETS
+from sweeps.offline_section import offline_section
 from sweeps.presets import Preset
 from sweeps.question import Question
 from sweeps.reporting import Against
-from sweeps.samples import offline_section, samples_section
+from sweeps.samples import samples_section
 from sweeps.space import Grid
 
 BETAS = (1.0, 4.0, 16.0)

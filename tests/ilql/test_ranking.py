@@ -373,9 +373,11 @@ class TestWaiting:
         self, models: dict[str, tuple[nn.Module, nn.Module]], tokenizer: Tokenizer, bandit: Bandit
     ) -> None:
         judge = Taste(None, by="mean")
-        players = [Player(SAMPLING, Manner(candidates=n)) for n in (1, 4)]
-        play(bandit, "tune", Actor(models["gpt2"][0], judge=judge), tokenizer, players, range(4), device=CPU, slots=2)
-        assert len(judge.asked) == 4 + 4 + 1 + 1  # two rounds of two with four candidates, two with one
+        players = [Player(SAMPLING, Manner(candidates=n)) for n in (4, 1, 4)]
+        play(bandit, "tune", Actor(models["gpt2"][0], judge=judge), tokenizer, players, range(3), device=CPU, slots=2)
+        # Six episodes with four candidates are three rounds of two, three with one are two rounds; in the players' own
+        # order an episode with one would stand beside one with four, and wait for it.
+        assert len(judge.asked) == 3 * 4 + 2 * 1
 
 
 def test_more_episodes_than_slots_are_played(
