@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: ablation grid test check clean
+.PHONY: ablation grid test check bench bench-long clean
 .DELETE_ON_ERROR:
 
 ablation: $(INSTALLED)
@@ -22,6 +22,12 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-long: $(INSTALLED)
+	$(BIN)/python -m benchmarks --long $(ARGS)
 
 # torch first and alone: asked for as a dependency, an installer may take the newest, with two gigabytes of CUDA.
 $(INSTALLED): pyproject.toml constraints.txt
