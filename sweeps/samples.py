@@ -11,7 +11,7 @@ import polars as pl
 from analysis.labels import in_order, measure_label, method_label
 from analysis.section import Section, TextTable
 from analysis.text import number, with_error
-from ilql.tasks.reddit.texts import distinct_n
+from analysis.variety import distinct_n
 from sweeps.store import Store
 
 EPISODES, UTTERANCES = 4, 2

@@ -16,7 +16,7 @@ from ilql.tasks.reddit.comments import Comment, split_comments, split_of, with_v
 from ilql.tasks.reddit.data import Corpus, read_corpus, read_labelled
 from ilql.tasks.reddit.settings import Labelling, Settings, labelling
 from ilql.tasks.reddit.tables import Skipped, open_table
-from ilql.tasks.reddit.texts import clean, distinct_n, text_key, uniform, word_count
+from ilql.tasks.reddit.texts import clean, text_key, uniform, word_count
 
 ROWS = [(f"comment number {number}", f"parent number {number // 2}", number % 3 - 1) for number in range(40)]
 TABLE = [{"text": text, "parent": parent, "score": score} for text, parent, score in ROWS]
@@ -306,13 +306,6 @@ class TestVotes:
 class TestTexts:
     def test_only_control_characters_are_cleaned_away(self) -> None:
         assert clean("a\x00b\x1b\r\n\tc\x85\ud800 <eos> Ärger 👍 ") == "ab\n\tc <eos> Ärger 👍 "
-
-    def test_distinct_bigrams_are_counted_over_all_texts(self) -> None:
-        # "a b", "b a", "a b" and "a b": two different of four.
-        assert distinct_n(["a b a b", "A b"], 2) == 2 / 4
-        assert distinct_n(["a", ""], 2) == 0.0
-        with pytest.raises(ValueError, match="n must be at least 1, got 0"):
-            distinct_n(["a"], 0)
 
     def test_numbers_of_a_text_follow_from_seed_purpose_and_text(self) -> None:
         assert uniform(0, "x", "a") == uniform(0, "x", "a")

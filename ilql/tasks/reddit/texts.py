@@ -1,10 +1,9 @@
-"""Small facts about texts: clean, alike, how long, how varied, and random numbers that a text always gets again."""
+"""Small facts about texts: clean, alike, how long, and random numbers that a text always gets again."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters but tab and newline, and the surrogates, which no UTF-8 file can hold."""
@@ -29,22 +28,3 @@ def uniform(seed: int, purpose: str, text: str) -> float:
     """A number in [0, 1) that follows from the three alone: equal texts get equal numbers, in every process."""
     digest = hashlib.sha256(f"{seed}:{purpose}:{text}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2.0**53  # 53 bits: a float holds them, so it never rounds to 1
-
-
-def distinct_n(texts: Sequence[str], n: int) -> float:
-    """Distinct n-grams of words over all n-grams, in (0, 1]; 0 where no text has n words (Li et al. 2016).
-
-    N-grams are counted over all the texts together, in lower case, none across the border of two texts. The more text,
-    the lower it gets: compare only sets of equal size.
-
-    Raises:
-        ValueError: `n` is below 1.
-    """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    grams = [
-        tuple(words[start : start + n])
-        for words in (text.lower().split() for text in texts)
-        for start in range(len(words) - n + 1)
-    ]
-    return len(set(grams)) / len(grams) if grams else 0.0
