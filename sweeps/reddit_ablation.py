@@ -6,6 +6,8 @@ were recorded or as a model of them has it, a pattern, or a function of one's ow
     python sweeps/reddit_ablation.py                                    generated comments, their toxicity
     python sweeps/reddit_ablation.py --data FILE                        a table of comments; --set world.X names columns
     python sweeps/reddit_ablation.py --rewards toxicity,upvotes_real,upvotes_model
+    python sweeps/reddit_ablation.py --data FILE --classifier DIR       toxicity by a Hugging Face classifier, or by a
+                                                                        package: profanity-check, of the extra profanity
     python sweeps/reddit_ablation.py --vary world.noise=0,0.25,0.5      score against noise in the training rewards
     ray job submit --working-dir . -- python sweeps/reddit_ablation.py --preset smoke
 """

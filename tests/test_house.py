@@ -50,6 +50,7 @@ def _users(library: str) -> set[str]:
         ("ray.train", "cluster/workers.py"),
         ("mlflow", "sweeps/tracking.py"),
         ("plotly", "analysis/figures.py"),
+        ("profanity_check", "ilql/tasks/reddit/packaged.py"),
     ],
 )
 def test_one_outside_library_has_one_file(library: str, home: str) -> None:

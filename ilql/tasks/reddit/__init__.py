@@ -14,14 +14,15 @@ from pathlib import Path
 from ilql.hyperparameters import unknown
 from ilql.task import TaskKind
 from ilql.tasks.reddit import building
+from ilql.tasks.reddit.judges import brought_digest
 from ilql.tasks.reddit.loading import load
 from ilql.tasks.reddit.settings import Settings
 from ilql.tasks.reddit.tables import file_digest, find_file
-from ilql.tasks.reddit.transformer import transformer_digest
 
 INPUTS = {
     "labelled": "a table of comments with labels that the toxicity reward learns from, or is measured on",
-    "classifier": "a folder with a Hugging Face sequence classifier that gives the toxicity reward",
+    "classifier": "a folder with a Hugging Face sequence classifier that gives the toxicity reward, "
+    "or profanity-check: the package of the extra profanity (a folder of that name is ./profanity-check)",
     "judge_data": "another table of labelled comments, from which a second, independent judge learns",
 }
 
@@ -36,9 +37,7 @@ def source_digest(settings: Settings, sources: Mapping[str, str]) -> str:
     for name in sorted(sources):
         if name not in ("data", *INPUTS):
             raise ValueError(unknown(name, "source of the comments task", ("data", *INPUTS)))
-        found = (
-            transformer_digest(sources[name]) if name == "classifier" else file_digest(find_file(name, sources[name]))
-        )
+        found = brought_digest(sources[name]) if name == "classifier" else file_digest(find_file(name, sources[name]))
         parts.append(f"{name}:{found}")
     if settings.callable and (code := _code_of(settings.callable)) is not None:
         parts.append(f"callable:{file_digest(code)}")

@@ -15,14 +15,14 @@ from ilql.tasks.reddit.classifier import FEWEST, LinearClassifier, fit_classifie
 from ilql.tasks.reddit.comments import Comment, check_sizes, keys, split_comments, with_votes
 from ilql.tasks.reddit.data import Corpus, read_corpus, read_labelled
 from ilql.tasks.reddit.generated import draw_comments
-from ilql.tasks.reddit.judges import Judge, LexiconJudge, Remembered, save_judge
+from ilql.tasks.reddit.judges import BroughtClassifier, Judge, LexiconJudge, Remembered, brought_classifier, save_judge
 from ilql.tasks.reddit.loading import JUDGED_TOXIC, SETTINGS_FILE, TOXIC, UPVOTES, make_rewards
+from ilql.tasks.reddit.packaged import LEARNT_FROM, PACKAGE, PackagedClassifier
 from ilql.tasks.reddit.recordings import write_recordings
 from ilql.tasks.reddit.rewards import VOTED_UP, Reward, find_function
 from ilql.tasks.reddit.settings import Settings
 from ilql.tasks.reddit.tables import Skipped
 from ilql.tasks.reddit.texts import text_key, uniform
-from ilql.tasks.reddit.transformer import TransformerClassifier, find_transformer
 
 Labelled = Sequence[tuple[str, bool]]
 """Texts and whether each is positive: toxic, or voted up."""
@@ -46,7 +46,7 @@ def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[
     notes = [*corpus.notes, _sizes_note(corpus)]
     labelled, about_labelled = _labelled(corpus, settings, sources)
     notes += about_labelled
-    judges: dict[str, LinearClassifier | TransformerClassifier | LexiconJudge] = {}
+    judges: dict[str, LinearClassifier | BroughtClassifier | LexiconJudge] = {}
     if (toxic := _toxicity_judge(settings, sources, labelled, notes)) is not None:
         judges[TOXIC] = toxic
     if (second := _second_judge(corpus, settings, sources, labelled, notes)) is not None:
@@ -107,16 +107,20 @@ def _labelled(corpus: Corpus, settings: Settings, sources: Mapping[str, str]) ->
 
 def _toxicity_judge(
     settings: Settings, sources: Mapping[str, str], labelled: _Parts | None, notes: list[str]
-) -> LinearClassifier | TransformerClassifier | None:
+) -> LinearClassifier | BroughtClassifier | None:
     """The classifier behind `toxicity`, or None where there is nothing to make it of."""
     if "classifier" in sources:
-        brought = TransformerClassifier(find_transformer(sources["classifier"]), label=str(settings.classifier_label))
+        brought = brought_classifier(sources["classifier"], label=str(settings.classifier_label))
+        what, measured_on = "the classifier of --classifier", "all labelled ones"
+        if isinstance(brought, PackagedClassifier):
+            what += f" ({PACKAGE} {brought.version})"
+            measured_on += f"; it learnt from {LEARNT_FROM}, which may be among them"
         taught_nothing = [] if labelled is None else [*labelled.train, *labelled.held_out]
         if len({bad for _, bad in taught_nothing}) == 2:
-            area = _measured(brought, taught_nothing, "the classifier of --classifier", settings)
-            notes.append(f"toxicity: the classifier of --classifier, {area} (all labelled ones)")
+            area = _measured(brought, taught_nothing, what, settings)
+            notes.append(f"toxicity: {what}, {area} ({measured_on})")
         else:
-            notes.append("toxicity: the classifier of --classifier, not measured since there are no labelled comments")
+            notes.append(f"toxicity: {what}, not measured since there are no labelled comments")
         return brought
     if labelled is None:
         notes.append("no toxicity rewards: no labels in the data, no --labelled and no --classifier")

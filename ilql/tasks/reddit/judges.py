@@ -10,9 +10,13 @@ from typing import Protocol
 
 from ilql.tasks.reddit.classifier import LinearClassifier, load_classifier
 from ilql.tasks.reddit.generated import lexicon_probability
-from ilql.tasks.reddit.transformer import TransformerClassifier, load_transformer
+from ilql.tasks.reddit.packaged import PACKAGED_NAME, PackagedClassifier, load_packaged, packaged_digest
+from ilql.tasks.reddit.transformer import TransformerClassifier, find_transformer, load_transformer, transformer_digest
 
 _KIND_FILE = "judge.json"
+
+BroughtClassifier = TransformerClassifier | PackagedClassifier
+"""What `--classifier` can name."""
 
 
 class Judge(Protocol):
@@ -52,12 +56,45 @@ def text_name(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
-def save_judge(judge: LinearClassifier | TransformerClassifier | LexiconJudge, folder: Path) -> None:
+def brought_classifier(name: str, *, label: str) -> BroughtClassifier:
+    """The classifier that `--classifier` names: the package by its reserved name, else that of a folder.
+
+    Args:
+        name: The reserved name, or a folder.
+        label: The toxic label of a folder's classifier; empty where the usual words decide.
+
+    Raises:
+        ValueError: It cannot be had, or has no such label; one line.
+    """
+    if name != PACKAGED_NAME:
+        return TransformerClassifier(find_transformer(name), label=label)
+    if label:
+        raise ValueError(
+            f"classifier_label must be empty with --classifier {PACKAGED_NAME}, which names no labels, got {label!r}"
+        )
+    return PackagedClassifier()
+
+
+def brought_digest(name: str) -> str:
+    """A digest of the classifier that `--classifier` names.
+
+    Raises:
+        ValueError: It cannot be had; one line.
+    """
+    return packaged_digest() if name == PACKAGED_NAME else transformer_digest(name)
+
+
+def save_judge(judge: LinearClassifier | BroughtClassifier | LexiconJudge, folder: Path) -> None:
     """Write a judge into a folder that is made."""
     folder.mkdir()
     if not isinstance(judge, LexiconJudge):
         judge.save(folder)
-    kind = {LinearClassifier: "linear", TransformerClassifier: "transformer", LexiconJudge: "lexicon"}[type(judge)]
+    kind = {
+        LinearClassifier: "linear",
+        TransformerClassifier: "transformer",
+        PackagedClassifier: "packaged",
+        LexiconJudge: "lexicon",
+    }[type(judge)]
     (folder / _KIND_FILE).write_text(json.dumps(kind), encoding="utf-8")
 
 
@@ -72,6 +109,7 @@ def load_judge(folder: Path) -> Remembered:
     loaders: dict[str, Callable[[Path], Judge]] = {
         "linear": load_classifier,
         "transformer": load_transformer,
+        "packaged": load_packaged,
         "lexicon": _the_lexicon,
     }
     return Remembered(loaders[kind](folder))

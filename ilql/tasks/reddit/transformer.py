@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ilql.tasks.reddit.columns import TOXIC_WORDS
+from ilql.tasks.reddit.packaged import PACKAGED_NAME
 from ilql.tasks.reddit.tables import file_digest
 
 if TYPE_CHECKING:
@@ -110,8 +111,8 @@ def find_transformer(name: str) -> Path:
     folder = Path(name).expanduser()
     if not (folder / "config.json").is_file():
         raise ValueError(
-            f"--classifier must be a folder with config.json, safetensors and a tokeniser, got {name}"
-            + ("" if folder.is_dir() else ", which is no folder")
+            f"--classifier must be a folder with config.json, safetensors and a tokeniser, or {PACKAGED_NAME}, "
+            f"got {name}" + ("" if folder.is_dir() else ", which is no folder")
         )
     return folder
 
