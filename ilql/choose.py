@@ -18,7 +18,10 @@ from ilql.method import TokenCritic
 class Knobs:
     """Decoding settings as tensors, one entry per slot, shape (S,) each.
 
-    `after` is true where temperature and filters act on the tilted scores; None is nowhere.
+    Attributes:
+        after: True where temperature and filters act on the tilted scores; None is nowhere.
+        filters: False if it is known that no slot has a top-k or a top-p, so that no device has to be asked.
+        draws: False if it is known that every slot is greedy, so that no distribution function is needed.
     """
 
     beta: Tensor
@@ -27,6 +30,21 @@ class Knobs:
     top_p: Tensor
     greedy: Tensor
     after: Tensor | None = None
+    filters: bool = True
+    draws: bool = True
+
+    def at(self, rows: Tensor) -> Knobs:
+        """The settings of some of the slots, in that order."""
+        return Knobs(
+            self.beta[rows],
+            self.temperature[rows],
+            self.top_k[rows],
+            self.top_p[rows],
+            self.greedy[rows],
+            None if self.after is None else self.after[rows],
+            self.filters,
+            self.draws,
+        )
 
 
 def choose(
@@ -52,10 +70,11 @@ def choose(
     base, score = scores(logits, q, writable, knobs)
     without_model = torch.isinf(knobs.beta)
     log_policy = score.log_softmax(dim=-1)
-    greedy = score.argmax(dim=-1)
-    cumulative = log_policy.double().exp().cumsum(dim=-1)
-    drawn = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(dim=-1).clamp(max=score.shape[-1] - 1)
-    tokens = torch.where(knobs.greedy | without_model, greedy, drawn)
+    tokens = score.argmax(dim=-1)
+    if knobs.draws:
+        cumulative = log_policy.double().exp().cumsum(dim=-1)
+        drawn = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(dim=-1).clamp(max=score.shape[-1] - 1)
+        tokens = torch.where(knobs.greedy | without_model, tokens, drawn)
     picked = tokens[:, None]
     log_pi = torch.where(without_model, 0.0, log_policy.gather(1, picked).squeeze(1))
     log_base = base.gather(1, picked).squeeze(1)
@@ -99,14 +118,14 @@ def scores(logits: Tensor, q: Tensor | None, writable: Tensor, knobs: Knobs) -> 
     What is said in `choose` of the tilt, the filters and β = ∞ is done here.
     """
     base = torch.where(writable, logits, -torch.inf).log_softmax(dim=-1)
-    score = filtered(base / knobs.temperature[:, None], top_k=knobs.top_k, top_p=knobs.top_p)
+    score = _filtered(base / knobs.temperature[:, None], knobs)
     without_model = torch.isinf(knobs.beta)
     if q is not None:
         finite = torch.where(without_model, torch.zeros_like(knobs.beta), knobs.beta)
         tilt = finite[:, None] * q
         score = score + tilt
         if knobs.after is not None:
-            late = filtered((base + tilt) / knobs.temperature[:, None], top_k=knobs.top_k, top_p=knobs.top_p)
+            late = _filtered((base + tilt) / knobs.temperature[:, None], knobs)
             score = torch.where(knobs.after[:, None], late, score)
         score = torch.where(without_model[:, None], q, score)
         score = torch.where(writable, score, -torch.inf)
@@ -129,3 +148,7 @@ def filtered(logits: Tensor, *, top_k: Tensor, top_p: Tensor) -> Tensor:
     outside_p = (top_p[:, None] < 1) & (before > top_p[:, None])
     ranked = ranked.masked_fill(outside_k | outside_p, -torch.inf)
     return torch.empty_like(logits).scatter_(1, order, ranked)
+
+
+def _filtered(logits: Tensor, knobs: Knobs) -> Tensor:
+    return filtered(logits, top_k=knobs.top_k, top_p=knobs.top_p) if knobs.filters else logits

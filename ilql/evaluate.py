@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,10 +12,10 @@ import numpy as np
 import torch
 
 from ilql.batch import TokenSequence, tokenize
-from ilql.decode import Speaker, Utterance, Voice
+from ilql.decode import Conversation, Speaker, Spoken, Utterance, Voice
 from ilql.dialogue import Dialogue, Turn
 from ilql.method import Actor, Decoding, Manner
-from ilql.task import Environment, Reply, Task
+from ilql.task import Reply, Task
 from ilql.tokens import Tokenizer
 
 VERSION = 2
@@ -22,6 +23,12 @@ VERSION = 2
 
 SLOTS = 64
 """Conversations per forward pass. A constant: the shape of a matrix product can decide its last bit."""
+
+IMPATIENCE = 4
+"""When no more than one in so many slots is still speaking, the others hear what the world says first."""
+
+OPEN = 8
+"""Episodes under way at most, for every slot: those that wait for a slot keep a copy of their keys and values."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +79,26 @@ class Player:
         assert self.manner.target_return is not None
         return self.manner.target_return - math.fsum(rewards.get(self.reward, ()))
 
+    @property
+    def shares(self) -> bool:
+        """Whether it hears and says the same as others until it chooses another token than they do."""
+        return self.manner.candidates == 0 and self.manner.target_return is None
+
 
 class _Running:
-    """An episode in a slot."""
+    """An episode under way.
 
-    def __init__(self, player: Player, environment: Environment, seed: int) -> None:
-        self.player, self.environment, self.seed = player, environment, seed
+    Attributes:
+        job: The numbers of its player and of its seed.
+    """
+
+    def __init__(self, job: tuple[int, int], player: Player, task: Task, seed: int, split: str) -> None:
+        self.job, self.player, self.seed = job, player, seed
+        self.environment = task.environment(seed, split)
         # The draws of an episode follow from its seed alone, so all cells that sample use common random numbers.
         self.generator = np.random.default_rng([seed, 0x5EED])
-        self.transcript: list[Turn] = []
+        self.opening = self.environment.opening
+        self.transcript = [] if self.opening is None else [Turn(self.opening, by_agent=False)]
         self.rewards: dict[str, list[float]] = {}
         self.said: list[str] = []
         self.log_ratio = 0.0
@@ -114,6 +132,83 @@ class _Running:
             self.broken,
             dict(self.environment.measures()),
         )
+
+
+class _Seats:
+    """Who is in which slot: episodes that have heard and said the same share one, others wait until one is free.
+
+    Attributes:
+        running: The episodes in each slot that is taken.
+    """
+
+    def __init__(self, speaker: Speaker, tokenizer: Tokenizer) -> None:
+        self.running: dict[int, list[_Running]] = {}
+        self._speaker, self._tokenizer = speaker, tokenizer
+        self._waiting: list[tuple[list[_Running], Conversation]] = []
+        self._speaking: set[int] = set()
+
+    @property
+    def under_way(self) -> int:
+        """How many episodes have begun and not ended."""
+        return sum(map(len, self.running.values())) + sum(len(episodes) for episodes, _ in self._waiting)
+
+    def let_in(self, slot: int) -> bool:
+        """Let the last that waits go on in a free slot; False if nobody waits."""
+        if not self._waiting:
+            return False
+        self.running[slot], conversation = self._waiting.pop()
+        self._speaker.put(slot, conversation)
+        return True
+
+    def begin(self, slot: int, episodes: Sequence[_Running]) -> None:
+        """Let episodes of one seed begin in a free slot."""
+        openings: dict[str | None, list[_Running]] = {}
+        for episode in episodes:
+            openings.setdefault(episode.opening, []).append(episode)
+        speaker = self._speaker
+        speaker.restart(slot)
+        (opening, self.running[slot]), *others = openings.items()
+        for (
+            text,
+            group,
+        ) in others:  # equal seeds promise equal openings; a world that breaks that is played all the same
+            conversation = speaker.copy(slot)
+            conversation.hear(_opening(text, self._tokenizer))
+            self._waiting.append((group, conversation))
+        player = self.running[slot][0].player
+        if player.manner.target_return is not None and not player.manner.asked_each_turn:
+            speaker.ask(slot, player.left({}))
+        speaker.hear(slot, _opening(opening, self._tokenizer))
+
+    def voices(self) -> list[tuple[int, _Running]]:
+        """Every episode that is to speak now and its slot, after those that are asked for a return were asked."""
+        for slot, (first, *_) in self.running.items():
+            if first.player.manner.asked_each_turn and slot not in self._speaking:
+                self._speaker.ask(slot, first.player.left(first.rewards))
+        return [(slot, episode) for slot in sorted(self.running) for episode in self.running[slot]]
+
+    def hear(
+        self, voices: Sequence[tuple[int, _Running]], spoken: Sequence[Spoken], replies: Sequence[Reply | None]
+    ) -> None:
+        """Let everybody hear the world's reply, if there was one, and part those who no longer share a conversation."""
+        groups: dict[tuple[int, int, str | None], tuple[list[_Running], Conversation | None]] = {}
+        for (slot, episode), said, reply in zip(voices, spoken, replies, strict=True):
+            if reply is None or not reply.ended:
+                key = slot, id(said.apart), None if reply is None else reply.text
+                groups.setdefault(key, ([], said.apart))[0].append(episode)
+        self._speaking = {slot for (slot, _), said in zip(voices, spoken, strict=True) if said == Spoken(None)}
+        self.running = {}
+        heard: dict[int, list[int]] = {}
+        for (slot, _, text), (episodes, apart) in groups.items():
+            answer = [] if text is None else [*self._tokenizer.encode(text), self._tokenizer.structural("eos")]
+            if apart is None and slot not in self.running:
+                self.running[slot], heard[slot] = episodes, answer
+                continue
+            conversation = self._speaker.copy(slot) if apart is None else apart.copy()
+            conversation.hear(answer)
+            self._waiting.append((episodes, conversation))
+        for slot, answer in heard.items():
+            self._speaker.hear(slot, answer)
 
 
 def play(
@@ -159,44 +254,46 @@ def play(
             played |= dict(zip(chosen, episodes, strict=True))
         return [played[number] for number in range(len(players))]
     speaker = Speaker(_acting(actor, players), tokenizer, slots=slots, device=device)
-    # Players of as many candidates stand beside each other: a slot with few waits for those with many.
-    ranked = sorted(range(len(players)), key=lambda p: -players[p].manner.candidates)
-    jobs = [(p, s) for p in ranked for s in range(len(seeds))]
+    seats = _Seats(speaker, tokenizer)
     done: dict[tuple[int, int], Episode] = {}
-    running: dict[int, tuple[tuple[int, int], _Running]] = {}
-    upcoming = iter(jobs)
+    upcoming = _groups(players, len(seeds))
     while True:
-        for slot in range(slots):
-            if slot not in running and (job := next(upcoming, None)) is not None:
-                player, seed = players[job[0]], seeds[job[1]]
-                episode = _Running(player, task.environment(seed, split), seed)
-                running[slot] = (job, episode)
-                speaker.restart(slot)
-                if player.manner.target_return is not None and not player.manner.asked_each_turn:
-                    speaker.ask(slot, player.left({}))
-                speaker.hear(slot, _opening(episode, tokenizer))
-        if not running:
+        for slot in [slot for slot in range(slots) if slot not in seats.running]:
+            room = OPEN * slots - seats.under_way
+            if not seats.let_in(slot) and upcoming and (len(upcoming[0]) <= room or not seats.under_way):
+                jobs = upcoming.popleft()
+                seats.begin(slot, [_Running(job, players[job[0]], task, seeds[job[1]], split) for job in jobs])
+        if not seats.running:
             return [[done[p, s] for s in range(len(seeds))] for p in range(len(players))]
-        order = sorted(running)
-        for slot, (_, episode) in running.items():
-            if episode.player.manner.asked_each_turn:
-                speaker.ask(slot, episode.player.left(episode.rewards))
-        voices = [
-            Voice(slot, e.player.decode, e.player.manner, e.generator)
-            for slot, (_, e) in ((s, running[s]) for s in order)
-        ]
-        utterances = speaker.speak(voices)
-        replies = task.step([running[s][1].environment for s in order], [u.text for u in utterances])
-        for slot, utterance, reply in zip(order, utterances, replies, strict=True):
-            job, episode = running[slot]
+        voices = seats.voices()
+        spoken = speaker.speak_together(
+            [Voice(slot, e.player.decode, e.player.manner, e.generator) for slot, e in voices],
+            impatience=len(seats.running) // IMPATIENCE,
+        )
+        said = [(e, s.utterance) for (_, e), s in zip(voices, spoken, strict=True) if s.utterance is not None]
+        replies = task.step([episode.environment for episode, _ in said], [utterance.text for _, utterance in said])
+        answers: dict[tuple[int, int], Reply] = {}
+        for (episode, utterance), reply in zip(said, replies, strict=True):
             episode.take(utterance, reply)
+            answers[episode.job] = reply
             if reply.ended:
-                done[job] = episode.result()
-                del running[slot]
-            elif reply.text is not None:
-                speaker.hear(slot, [*tokenizer.encode(reply.text), tokenizer.structural("eos")])
+                done[episode.job] = episode.result()
+        seats.hear(voices, spoken, [answers.get(episode.job) for _, episode in voices])
         if on_episode is not None:
             on_episode(len(done))
+
+
+def _groups(players: Sequence[Player], seeds: int) -> deque[list[tuple[int, int]]]:
+    """The numbers of player and seed of all episodes: those that begin in one slot together, in an order to begin in.
+
+    Players of as many candidates stand beside each other: a slot with few waits for those with many.
+    """
+    alone = sorted(
+        (p for p in range(len(players)) if not players[p].shares), key=lambda p: -players[p].manner.candidates
+    )
+    together = [p for p in range(len(players)) if players[p].shares]
+    groups = [[(p, s)] for p in alone for s in range(seeds)]
+    return deque(groups + [[(p, s) for p in together] for s in range(seeds) if together])
 
 
 def _acting(actor: Actor, players: Sequence[Player]) -> Actor:
@@ -205,12 +302,10 @@ def _acting(actor: Actor, players: Sequence[Player]) -> Actor:
     return dataclasses.replace(actor, critic=actor.online) if online else actor
 
 
-def _opening(episode: _Running, tokenizer: Tokenizer) -> list[int]:
-    """What the agent hears first, as tokens."""
-    text = episode.environment.opening
+def _opening(text: str | None, tokenizer: Tokenizer) -> list[int]:
+    """What the agent hears first, as tokens: the world's opening, or where there is none, that it opens itself."""
     if text is None:
         return [tokenizer.structural("boa")]
-    episode.transcript.append(Turn(text, by_agent=False))
     return [tokenizer.structural("bos"), *tokenizer.encode(text), tokenizer.structural("eos")]
 
 

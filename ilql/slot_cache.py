@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -33,6 +34,17 @@ class SlotCache(Cache):
         self._keys[layer_idx].scatter_(2, index, key_states)
         self._values[layer_idx].scatter_(2, index, value_states)
         return self._keys[layer_idx][:, :, : self.used], self._values[layer_idx][:, :, : self.used]
+
+    def copy(self, slot: int, length: int) -> list[tuple[Tensor, Tensor]]:
+        """A slot's first `length` columns, layer by layer: keys and values, shape (H, length, D / H) each."""
+        pairs = zip(self._keys, self._values, strict=True)
+        return [(keys[slot, :, :length].clone(), values[slot, :, :length].clone()) for keys, values in pairs]
+
+    def put(self, slot: int, states: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Make what `copy` gave a slot's first columns."""
+        for layer, (keys, values) in enumerate(states):
+            self._keys[layer][slot, :, : keys.shape[1]] = keys
+            self._values[layer][slot, :, : values.shape[1]] = values
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Not meaningful: every slot has a length of its own, and positions are always given."""

@@ -15,7 +15,7 @@ from ilql import token_values
 from ilql.decode import Speaker, Utterance, Voice
 from ilql.method import Actor, Decoding, Manner, Start
 from ilql.methods import ilql
-from ilql.networks import QNetwork, trunk_of, vocabulary_size
+from ilql.networks import Architecture, QNetwork, build_language_model, trunk_of, vocabulary_size
 from ilql.tokens import Tokenizer
 
 CPU = torch.device("cpu")
@@ -166,6 +166,25 @@ class TestCompany:
         assert said[:2] == said[2:]
 
 
+def test_a_conversation_beyond_two_hundred_tokens_beside_it_changes_no_bit(tokenizer: Tokenizer) -> None:
+    # Heads of 32 and more than 192 columns: where MKL sums the attention of several tokens in another order.
+    sizes = Architecture(layers=2, width=64, heads=2, context=256)
+    actor = Actor(build_language_model(sizes, vocabulary=tokenizer.size, seed=0))
+
+    def state(others: list[int]) -> Tensor:
+        speaker = Speaker(actor, tokenizer, slots=8, device=CPU)
+        slots = sorted([2, *others])
+        voices = [voice(slot, beta=0.0) for slot in slots]
+        for v in voices:
+            speaker.hear(v.slot, heard(tokenizer, 3) * (5 if v.slot == 2 else 8))  # 125 or 200 tokens
+        speaker.speak(voices)
+        for v in voices:
+            speaker.hear(v.slot, heard(tokenizer, 1))
+        return speaker.propose(voices, 1)[slots.index(2)][0].last
+
+    assert torch.equal(state([]), state([0, 5]))
+
+
 def test_one_or_three_betas_share_the_pass(actors: dict[str, Actor], tokenizer: Tokenizer) -> None:
     def say(betas: list[float]) -> list[Utterance]:
         speaker = Speaker(actors["gpt2"], tokenizer, slots=4, device=CPU)
@@ -176,6 +195,46 @@ def test_one_or_three_betas_share_the_pass(actors: dict[str, Actor], tokenizer: 
     together = say([0.0, 2.0, math.inf])
     assert [say([beta])[0] for beta in (0.0, 2.0, math.inf)] == together
     assert len({utterance.tokens for utterance in together}) == 3
+
+
+class TestTogether:
+    """Voices that share a slot, and what becomes of those that part from it."""
+
+    def test_one_who_is_not_waited_for_goes_on_in_the_next_call(
+        self, actors: dict[str, Actor], tokenizer: Tokenizer
+    ) -> None:
+        long, brief = Decoding(max_new_tokens=6), Decoding(max_new_tokens=1)
+        patient, hasty = (Speaker(actors["gpt2"], tokenizer, slots=4, device=CPU) for _ in range(2))
+        for speaker in (patient, hasty):
+            for slot in (0, 1):
+                speaker.hear(slot, heard(tokenizer, 0))
+        voices = [voice(0, decode=long), voice(1, decode=brief)]
+        waited_for = patient.speak(voices)
+        assert len(waited_for[0].tokens) > 2  # so that it is in the middle of it
+        spoken = hasty.speak_together(voices, impatience=1)
+        assert [s.utterance for s in spoken] == [None, waited_for[1]]
+        hasty.hear(1, heard(tokenizer, 1))
+        assert hasty.speak_together(voices)[0].utterance == waited_for[0]
+
+    def test_one_who_parts_goes_on_where_it_is_put(self, actors: dict[str, Actor], tokenizer: Tokenizer) -> None:
+        def goes_on(speaker: Speaker, slot: int, beta: float) -> Utterance:
+            speaker.hear(slot, heard(tokenizer, 1))
+            return speaker.speak([voice(slot, beta=beta)])[0]
+
+        expected = []
+        for beta in (0.0, math.inf):
+            speaker = Speaker(actors["gpt2"], tokenizer, slots=4, device=CPU)
+            speaker.hear(0, heard(tokenizer, 0))
+            expected.append((speaker.speak([voice(0, beta=beta)])[0], goes_on(speaker, 0, beta)))
+        speaker = Speaker(actors["gpt2"], tokenizer, slots=4, device=CPU)
+        speaker.hear(2, heard(tokenizer, 0))
+        stays, parts = speaker.speak_together([voice(2, beta=0.0), voice(2, beta=math.inf)])
+        assert (stays.utterance, stays.apart) == (expected[0][0], None)
+        assert parts.utterance is None
+        assert parts.apart is not None
+        speaker.put(1, parts.apart)
+        assert speaker.speak([voice(1, beta=math.inf)])[0] == expected[1][0]
+        assert [goes_on(speaker, 2, 0.0), goes_on(speaker, 1, math.inf)] == [expected[0][1], expected[1][1]]
 
 
 class TestLimits:

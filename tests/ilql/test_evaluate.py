@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ilql import token_values
-from ilql.decode import Utterance, Voice
+from ilql.decode import Asked, Speaker, Spoken, Utterance, Voice
 from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Episode, Player, play, reply_to
 from ilql.method import Actor, Decoding, Manner, Start
@@ -37,6 +37,7 @@ class Chat:
     seed: int
     opening: str | None = None
     said: list[str] = field(default_factory=list)
+    moody: bool = False
 
     @property
     def scene(self) -> str:
@@ -76,6 +77,29 @@ class Chats:
             answer = None if turn == 1 and environment.seed == 4 else ("yes", "no")[(environment.seed + len(text)) % 2]
             replies.append(Reply(answer, rewards, ended=turn == 2 + environment.seed % 2, understood="?" in text))
         return replies
+
+
+@dataclass(frozen=True)
+class Fickle(Chats):
+    """Breaks its promise: equal episodes are of these moods in turn, which decide the answers, or the opening."""
+
+    moods: tuple[bool, ...] = (False, True)
+    opens: bool = False
+    made: list[Chat] = field(default_factory=list)
+
+    def environment(self, seed: int, split: str) -> Environment:
+        mood = self.moods[len(self.made) % len(self.moods)]
+        chat = Chat(seed, "is it a cat ?" if mood and self.opens else "two cats in the snow", moody=mood)
+        self.made.append(chat)
+        return chat
+
+    def step(self, environments: Sequence[Environment], utterances: Sequence[str]) -> list[Reply]:
+        return [
+            dataclasses.replace(reply, text="how many are there ?")
+            if isinstance(e, Chat) and e.moody and not self.opens
+            else reply
+            for e, reply in zip(environments, super().step(environments, utterances), strict=True)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +179,102 @@ class TestPlay:
             play(Chats(fails_after=1), "tune", actor, tokenizer, PLAYERS, SEEDS, device=CPU)
 
 
+LADDER = [
+    Player(Decoding(max_new_tokens=limit, greedy=greedy), Manner(beta=beta))
+    for beta in (0.0, 0.5, 1.0, 1.01, 2.0, 2.0, math.inf)
+    for greedy, limit in ((True, 7), (False, 7), (False, 3))
+]
+"""Ways of acting that say the same for a while; two of each are the same way."""
+
+
+class Counted(Speaker):
+    """Counts what every speaker's passes fed."""
+
+    fed = 0
+
+    def _forward(
+        self, new: Mapping[int, Sequence[int | Asked]], *, width: int, transformers: slice = slice(None)
+    ) -> None:
+        Counted.fed += sum(map(len, new.values()))
+        super()._forward(new, width=width, transformers=transformers)
+
+
+class TestSharing:
+    """Players who have heard and said the same share a slot."""
+
+    @pytest.mark.parametrize("slots", [1, 3, 64])
+    def test_whatever_waits_for_whatever_changes_no_bit(self, actor: Actor, tokenizer: Tokenizer, slots: int) -> None:
+        together = played(actor, tokenizer, LADDER, slots=slots)
+        assert together == [played(actor, tokenizer, [player], slots=slots)[0] for player in LADDER]
+        assert len({str(episodes) for episodes in together}) > len(LADDER) // 2
+
+    def test_what_is_said_alike_is_fed_once(
+        self, actor: Actor, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ilql.evaluate.Speaker", Counted)
+
+        def fed(players: list[Player]) -> int:
+            Counted.fed = 0
+            played(actor, tokenizer, players)
+            return Counted.fed
+
+        alone = [fed([player]) for player in PLAYERS[1:]]
+        assert fed([PLAYERS[1]] * 5) == alone[0]
+        assert max(alone) < fed(PLAYERS[1:]) < sum(alone)  # they open alike, and go on differently
+
+    @pytest.mark.parametrize("opens", [False, True])
+    @pytest.mark.parametrize("slots", [2, 8])
+    def test_a_world_that_tells_equals_different_things_parts_them(
+        self, actor: Actor, tokenizer: Tokenizer, opens: bool, slots: int
+    ) -> None:
+        def episodes(players: list[Player], moods: tuple[bool, ...]) -> list[list[Episode]]:
+            world = Fickle(moods=moods, opens=opens)
+            return play(world, "tune", actor, tokenizer, players, SEEDS, device=CPU, slots=slots)
+
+        tilted, short = PLAYERS[1], Player(Decoding(max_new_tokens=2), PLAYERS[1].manner)  # parts where it has ended
+        calm, moody = (episodes([tilted, short], (mood,)) for mood in (False, True))
+        last_said = [[e.transcript.turns[-2].text for each in world for e in each] for world in (calm, moody)]
+        assert last_said[0] != last_said[1]  # it was heard
+        mixed = episodes([tilted, tilted, short, short], (False, True, False, True))
+        assert mixed == [calm[0], moody[0], calm[1], moody[1]]
+
+    def test_no_more_episodes_are_under_way_than_may_wait(
+        self, actor: Actor, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun, most = 0, 0
+
+        class Watched(Chats):
+            def environment(self, seed: int, split: str) -> Environment:
+                nonlocal begun
+                begun += 1
+                return super().environment(seed, split)
+
+        def watch(done: int) -> None:
+            nonlocal most
+            most = max(most, begun - done)
+
+        monkeypatch.setattr("ilql.evaluate.OPEN", 2)
+        play(Watched(), "tune", actor, tokenizer, PLAYERS, SEEDS, device=CPU, slots=4, on_episode=watch)
+        assert begun == len(PLAYERS) * len(SEEDS)
+        assert most <= 2 * 4
+
+    def test_a_return_is_asked_for_once_before_an_utterance_that_takes_several_calls(
+        self, actor: Actor, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[float] = []
+
+        class Asking(Speaker):
+            def ask(self, slot: int, target_return: float) -> None:
+                asked.append(target_return)
+
+        monkeypatch.setattr("ilql.evaluate.Speaker", Asking)
+        monkeypatch.setattr("ilql.evaluate.IMPATIENCE", 1)
+        asking = Manner(target_return=-1.0, asked_each_turn=True)
+        wishes = [Player(Decoding(max_new_tokens=limit), asking) for limit in (2, 9)]
+        episodes = played(actor, tokenizer, wishes)
+        assert len(asked) == sum(episode.turns for each in episodes for episode in each)
+
+
 class Script:
     """Speaks lines instead of a model's: what an episode counts is then known."""
 
@@ -169,10 +289,10 @@ class Script:
     def hear(self, slot: int, ids: Sequence[int]) -> None:
         pass
 
-    def speak(self, voices: Sequence[Voice]) -> list[Utterance]:
+    def speak_together(self, voices: Sequence[Voice], *, impatience: int) -> list[Spoken]:
         text, finished = self.lines[self.turn]
         self.turn += 1
-        return [Utterance(text, (), finished, 0.25) for _ in voices]
+        return [Spoken(Utterance(text, (), finished, 0.25)) for _ in voices]
 
 
 class Long(Chats):
