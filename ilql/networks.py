@@ -24,7 +24,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
+from ilql.fused import linear_taken
 from ilql.hyperparameters import AT_LEAST_ONE, UNIT, Range, check, hyper
+from ilql.products import Linear, hasten
 from ilql.tokens import STRUCTURE
 
 VERSION = 1
@@ -71,14 +73,20 @@ def build_language_model(architecture: Architecture, *, vocabulary: int, seed: i
         torch.manual_seed(seed)
         factory: Any = AutoModelForCausalLM
         model: nn.Module = factory.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-    return model.eval()
+    return hasten(model).eval()
 
 
-def load_language_model(folder: Path, *, vocabulary: int, seed: int) -> nn.Module:
+def load_language_model(folder: Path, *, vocabulary: int, seed: int, rows: Sequence[int] | None = None) -> nn.Module:
     """A pretrained model from a local folder in Hugging Face's layout, with rows for the structural tokens added.
 
     Their rows start at the mean of the text's rows plus seeded noise of a hundredth of their spread, so that the six
     begin alike and apart. They come right behind the text; rows a model has beyond them are cut off.
+
+    Args:
+        folder: The model's.
+        vocabulary: Number of ids, structure included, before any is left out.
+        seed: Of the noise.
+        rows: The ids that are kept where the vocabulary is cut: their rows become rows 0, 1, ... None keeps all.
 
     Raises:
         ValueError: The folder is none, or holds no causal language model that can be loaded.
@@ -91,8 +99,36 @@ def load_language_model(folder: Path, *, vocabulary: int, seed: int) -> nn.Modul
     generator = torch.Generator().manual_seed(seed)
     for matrix in matrices.values():
         _begin_rows(matrix, min(old, vocabulary - len(STRUCTURE)), generator)
-    result: nn.Module = model
+    if rows is not None:
+        _keep_rows(model, torch.as_tensor(rows))
+    result: nn.Module = hasten(model)  # what was resized is a new layer
     return result
+
+
+def whole_language_model(
+    language_model: nn.Module, folder: Path, *, vocabulary: int, seed: int, rows: Sequence[int]
+) -> nn.Module:
+    """A model whose vocabulary was cut, with the whole one again: what it has as it was trained, the rest as it began.
+
+    Args:
+        language_model: What became of `load_language_model` with the other arguments.
+        folder: See there, as the following.
+        vocabulary: See there.
+        seed: See there.
+        rows: See there.
+
+    Raises:
+        ValueError: The folder is none, or holds no causal language model that can be loaded.
+    """
+    whole = load_language_model(folder, vocabulary=vocabulary, seed=seed)
+    trained, kept = language_model.state_dict(), torch.as_tensor(rows)
+    with torch.no_grad():
+        for name, value in whole.state_dict().items():
+            if value.shape == trained[name].shape:
+                value.copy_(trained[name])
+            else:
+                value[kept] = trained[name]
+    return whole
 
 
 def reload_language_model(folder: Path) -> nn.Module:
@@ -109,7 +145,7 @@ def reload_language_model(folder: Path) -> nn.Module:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         line = str(error).strip().splitlines()[0]
         raise ValueError(f"a model folder must hold a causal language model, got {folder}: {line}") from error
-    return model.eval()
+    return hasten(model).eval()
 
 
 @torch.no_grad()
@@ -118,6 +154,25 @@ def _begin_rows(matrix: Tensor, first: int, generator: torch.Generator) -> None:
     known = matrix[:first]
     noise = torch.randn(len(matrix) - first, known.shape[1], generator=generator)
     matrix[first:] = known.mean(dim=0) + 0.01 * known.std() * noise
+
+
+@torch.no_grad()
+def _keep_rows(model: Any, rows: Tensor) -> None:
+    """Cut embeddings and language-model head, tied or not, to some rows, in their order."""
+    parts = model.get_input_embeddings(), model.get_output_embeddings()
+    weights = [part.weight[rows] for part in parts]
+    bias = getattr(parts[1], "bias", None)
+    bias = None if bias is None else bias[rows]
+    model.resize_token_embeddings(len(rows), mean_resizing=False)
+    parts = model.get_input_embeddings(), model.get_output_embeddings()
+    for part, weight in zip(parts, weights, strict=True):
+        part.weight.copy_(weight)
+    if bias is not None:
+        parts[1].bias.copy_(bias)
+    # These name tokens by their old ids: a padding token's row would get no gradient, whoever has its number now.
+    parts[0].padding_idx = None
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = config.eos_token_id = config.pad_token_id = None
 
 
 def find_model(name: str) -> Path:
@@ -157,6 +212,13 @@ def trunk_of(language_model: nn.Module) -> nn.Module:
     trunk = language_model.base_model
     assert isinstance(trunk, nn.Module)
     return trunk
+
+
+def head_of(language_model: nn.Module) -> nn.Module:
+    """The layer of the language model that is left out by `trunk_of`: from hidden states to logits."""
+    layer = language_model.get_output_embeddings()  # type: ignore[operator]
+    assert isinstance(layer, nn.Module)
+    return layer
 
 
 def hidden_width(trunk: nn.Module) -> int:
@@ -199,13 +261,21 @@ def head(width: int, out: int, *, multiple: int = 2, constant: float | None = No
         multiple: m.
         constant: Begin with this value everywhere: a last layer of zeros, and this bias. None leaves it at random.
     """
-    layers = nn.Sequential(nn.Linear(width, multiple * width), nn.ReLU(), nn.Linear(multiple * width, out))
+    layers = nn.Sequential(Linear(width, multiple * width), nn.ReLU(), Linear(multiple * width, out))
     if constant is not None:
         last = layers[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
         nn.init.constant_(last.bias, constant)
     return layers
+
+
+def layers_of(q_head: nn.Module) -> tuple[nn.Module, nn.Linear]:
+    """What stands below a head's last layer, and that layer, the one over the vocabulary."""
+    assert isinstance(q_head, nn.Sequential)
+    last = q_head[-1]
+    assert isinstance(last, nn.Linear)
+    return q_head[:-1], last
 
 
 class QNetwork(nn.Module):
@@ -237,10 +307,8 @@ class QNetwork(nn.Module):
         """The smaller of the heads' Q at one action each, clipped, shape (B, K), without making (B, K, V)."""
         values = []
         for q in self.q_heads:
-            assert isinstance(q, nn.Sequential)
-            inner, last = q[:-1](hidden), q[-1]
-            assert isinstance(last, nn.Linear)
-            values.append((inner * last.weight[actions]).sum(-1) + last.bias[actions])
+            before, last = layers_of(q)
+            values.append(linear_taken(before(hidden), last, actions))
         return self._clipped(torch.stack(values).amin(dim=0))
 
     def _clipped(self, values: Tensor) -> Tensor:
@@ -310,12 +378,6 @@ class ValueNetworks(nn.Module):
         self.target.train(mode and self._target_dropout)
         self.online.train(mode)  # after the target: they may share a trunk
         return self
-
-    def policy_logits(self, hidden: Tensor) -> Tensor:
-        """The joint policy's logits at hidden states of the online trunk, shape (..., V)."""
-        assert self.policy_head is not None
-        logits: Tensor = self.policy_head(hidden)
-        return logits
 
     def joint_policy(self, like: nn.Module) -> nn.Module:
         """The joint policy as a language model of its own, built like the given one."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ilql.batch import TokenBatch, last_actions
+from ilql.fused import cloning_loss, counted, linear_cross_entropy, linear_taken
 from ilql.hyperparameters import (
     AT_LEAST_ONE,
     NOT_NEGATIVE,
@@ -27,11 +28,11 @@ from ilql.hyperparameters import (
     Search,
     hyper,
 )
-from ilql.losses import conservative_loss, margin_loss, masked_mean, weighted_nll
+from ilql.losses import conservative_loss, margin_loss, masked_mean
 from ilql.method import ActionValues, Actor, Decoding, Loss, Manner, Method, Start, Training, require
-from ilql.networks import ValueNetworks, gather, hidden_states, renew_target, taken, trunk_of
+from ilql.networks import ValueNetworks, gather, hidden_states, layers_of, renew_target, taken, trunk_of
 
-VERSION = 1
+VERSION = 2
 """Raised when what is here trains or acts otherwise; part of the key of all weights of these methods."""
 
 
@@ -130,16 +131,18 @@ class Forward:
 
     Attributes:
         values: V of every state, the final one last, shape (B, K + 1); constant behind `v_into_trunk=False`'s trunk.
-        q_all: Q of every head at every action position, each of shape (B, K, V).
-        q_taken: The same at the actions taken, each of shape (B, K).
+        q_taken: Q of every head at the actions taken, each of shape (B, K); 0 where the weight is.
+        conservative: The conservative term, a scalar; None where its weight is 0.
+        margin: The margin term, a scalar; None where its weight is 0.
         frozen: The target trunk's hidden states, shape (B, T, D); constants. The online one's where they are the same,
             or where no target was asked for.
         cloning: The joint policy's cloning loss, a scalar; None where the frozen behaviour policy acts.
     """
 
     values: Tensor
-    q_all: list[Tensor]
     q_taken: list[Tensor]
+    conservative: Tensor | None
+    margin: Tensor | None
     frozen: Tensor
     cloning: Tensor | None
 
@@ -154,14 +157,47 @@ def forward(
         if target and train.target_trunk:
             frozen = hidden_states(module.target.trunk, batch.tokens, batch.attention_mask)
     at_actions = gather(states, batch.action_positions)
-    q_all = module.online.heads_at(at_actions if train.q_into_trunk else at_actions.detach())
-    q_taken = [taken(q, batch.actions) for q in q_all]
+    q_taken, conservative, margin = _heads(
+        module, at_actions if train.q_into_trunk else at_actions.detach(), batch.actions, weights, train
+    )
     at_states = gather(states, batch.state_positions)
     values = module.v_head(at_states if train.v_into_trunk else at_states.detach()).squeeze(-1)
     cloning = None
     if not train.separate_policy:
-        cloning = weighted_nll(module.policy_logits(at_actions), batch.actions, torch.ones_like(weights), weights)
-    return Forward(values, q_all, q_taken, frozen.detach(), cloning)
+        assert module.policy_head is not None
+        cloning = cloning_loss(at_actions, module.policy_head, batch.actions, torch.ones_like(weights), weights)
+    return Forward(values, q_taken, conservative, margin, frozen.detach(), cloning)
+
+
+def _heads(
+    module: ValueNetworks, hidden: Tensor, actions: Tensor, weights: Tensor, train: ValueTraining
+) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+    """Q of the online heads at the actions taken, and the terms that look at other tokens, if they count.
+
+    Only the margin term needs Q of every token at once; without it, no tensor of shape (B, K, V) is made.
+    """
+    if train.margin_weight > 0:
+        q_all = module.online.heads_at(hidden)
+        conservative = None
+        if train.cql_weight > 0:
+            conservative = conservative_loss(q_all, actions, weights, temperature=train.cql_temperature)
+        margin = margin_loss(q_all, actions, weights, margin=train.margin)
+        counts = weights > 0
+        return [torch.where(counts, taken(q, actions), 0.0) for q in q_all], conservative, margin
+    rows = counted(weights)
+    at_rows, tokens = rows.of(hidden), rows.of(actions)
+    q_taken, terms = [], []
+    for head in module.online.q_heads:
+        before, last = layers_of(head)
+        if train.cql_weight > 0:
+            term, q = linear_cross_entropy(
+                before(at_rows), last, tokens, rows.weights, temperature=train.cql_temperature
+            )
+            terms.append(term)
+        else:
+            q = linear_taken(before(at_rows), last, tokens)
+        q_taken.append(rows.spread(q))
+    return q_taken, torch.stack(terms).sum() if terms else None, None
 
 
 def outcomes(module: ValueNetworks, batch: TokenBatch, train: ValueTraining) -> tuple[Tensor, Tensor]:
@@ -181,12 +217,12 @@ def finish(parts: dict[str, Tensor], run: Forward, batch: TokenBatch, weights: T
     Those are the conservative one, the margin's and the joint policy's.
     """
     total = train.td_scale * torch.stack(list(parts.values())).sum()
-    if train.cql_weight > 0:
-        parts["conservative"] = conservative_loss(run.q_all, batch.actions, weights, temperature=train.cql_temperature)
-        total = total + train.cql_weight * parts["conservative"]
-    if train.margin_weight > 0:
-        parts["margin"] = margin_loss(run.q_all, batch.actions, weights, margin=train.margin)
-        total = total + train.margin_weight * parts["margin"]
+    if run.conservative is not None:
+        parts["conservative"] = run.conservative
+        total = total + train.cql_weight * run.conservative
+    if run.margin is not None:
+        parts["margin"] = run.margin
+        total = total + train.margin_weight * run.margin
     if run.cloning is not None:
         parts["cloning"] = run.cloning
         total = total + run.cloning

@@ -25,11 +25,12 @@ from torch import Tensor, nn
 
 from ilql import token_values
 from ilql.batch import TokenBatch
+from ilql.fused import cloning_loss
 from ilql.hyperparameters import NOT_NEGATIVE, POSITIVE, Range, Search, hyper
-from ilql.losses import advantage_weights, masked_mean, weighted_nll
+from ilql.losses import advantage_weights, masked_mean
 from ilql.method import Actor, Decoding, Loss, Method, Start, require
 from ilql.methods import ilql
-from ilql.networks import ValueNetworks, gather, hidden_states, trunk_of
+from ilql.networks import ValueNetworks, gather, head_of, hidden_states, trunk_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +89,7 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
             advantage, torch.zeros_like(advantage), awr_beta=train.awr_beta, clip=train.awr_clip
         )
     states = gather(hidden_states(trunk_of(policy), batch.tokens, batch.attention_mask), batch.action_positions)
-    logits = policy.get_output_embeddings()(states)  # type: ignore[operator]
-    total = weighted_nll(logits, batch.actions, factors, weights)
+    total = cloning_loss(states, head_of(policy), batch.actions, factors, weights)
     parts = {
         "weighted_nll": total.detach(),
         "weight_mean": masked_mean(factors, weights),

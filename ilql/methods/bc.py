@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ilql.batch import TokenBatch
-from ilql.losses import weighted_nll
+from ilql.fused import cloning_loss
 from ilql.method import Actor, Decoding, Loss, Method, Start, Training
-from ilql.networks import gather, hidden_states, trunk_of
+from ilql.networks import gather, head_of, hidden_states, trunk_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +38,8 @@ def build(start: Start, train: Training) -> nn.Module:
 def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Training) -> Loss:
     """Mean −log π(a_k | what was said before) over the agent's tokens."""
     hidden = hidden_states(trunk_of(module), batch.tokens, batch.attention_mask)
-    logits = module.get_output_embeddings()(gather(hidden, batch.action_positions))  # type: ignore[operator]
-    nll = weighted_nll(logits, batch.actions, torch.ones_like(weights), weights)
+    at_actions = gather(hidden, batch.action_positions)
+    nll = cloning_loss(at_actions, head_of(module), batch.actions, torch.ones_like(weights), weights)
     return Loss(nll, {"nll": nll.detach()})
 
 

@@ -26,10 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from ilql.batch import TokenBatch
+from ilql.fused import cloning_loss
 from ilql.hyperparameters import Range, hyper
-from ilql.losses import masked_mean, weighted_nll
+from ilql.losses import masked_mean
 from ilql.method import Actor, Decoding, Loss, Manner, Method, Start, Training
-from ilql.networks import context_length, gather, hidden_width, trunk_of
+from ilql.networks import context_length, gather, head_of, hidden_width, trunk_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +92,7 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     ).last_hidden_state
     fits = (layout.predictors < length).float()  # what does not weighs nothing, and still counts in the mean
     chosen_at = gather(states, layout.predictors.clamp(max=length - 1))
-    logits = model.get_output_embeddings()(chosen_at)  # type: ignore[operator]
-    nll = weighted_nll(logits, batch.actions, fits, weights)
+    nll = cloning_loss(chosen_at, head_of(model), batch.actions, fits, weights)
     return Loss(nll, {"nll": nll.detach(), "return_mean": masked_mean(layout.told.expand_as(weights), weights)})
 
 

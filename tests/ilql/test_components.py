@@ -274,7 +274,7 @@ class TestJointPolicy:
         spoken = hidden_states(trunk_of(actor.language_model), batch.tokens, batch.attention_mask)
         assert torch.allclose(hidden, spoken, atol=1e-6)
         head = actor.language_model.get_output_embeddings()  # type: ignore[operator]
-        assert torch.allclose(head(spoken), module.policy_logits(hidden), atol=1e-5)
+        assert torch.allclose(head(spoken), module.policy_head(hidden), atol=1e-5)
         assert actor.critic is module.target
 
     def test_its_head_is_tied_to_no_embedding(self, start: Start) -> None:

@@ -287,7 +287,7 @@ class TestJointPolicy:
         tokens = torch.tensor([[5, 6, 7, 8]])
         spoken = actor.language_model(tokens).logits
         states = hidden_states(module.online.trunk, tokens, torch.ones(1, 4, dtype=torch.bool))
-        assert torch.allclose(spoken, module.policy_logits(states), atol=1e-5)
+        assert torch.allclose(spoken, module.policy_head(states), atol=1e-5)
         assert not torch.allclose(spoken, behaviour(tokens).logits, atol=0.1)
         assert actor.critic is module.target
 

@@ -1,0 +1,158 @@
+"""Tokens a second of a whole optimiser step of ILQL at GPT-2 small's size, against the public implementation's.
+
+Networks of 12 layers, width 768 and 12 heads, 8 dialogues of 128 tokens of which half are the agent's, one thread.
+`public_step` says how the other side does it. Both sides start from equal weights, and their losses must be equal to
+1e-5 before anything is measured: at two steps, in micro-batches and in one batch, where both sides' vocabulary is cut;
+at one step where it is whole. To compare speed the other side is not cut: the public implementation cuts nothing.
+
+On a processor that is not Intel's a good part of the ratio is that torch's own products use half of it (see
+`ilql.products`); each line's note has both rates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from benchmarks.measure import Benchmark, Line, seconds
+from benchmarks.public_step import (
+    GPT2_SMALL,
+    QUICK,
+    PublicStep,
+    Sizes,
+    check_equal,
+    dialogues,
+    micro_batches,
+    networks,
+    our_steps,
+    settings,
+)
+from ilql.products import linear
+
+
+def run(quick: bool) -> list[Line]:
+    """The cut vocabulary against micro-batches of one; the whole one against those, and against one batch of all."""
+    sizes = QUICK if quick else GPT2_SMALL
+    cut = dataclasses.replace(sizes, vocabulary=sizes.used)
+    rate = rates(512 if quick else 2048)
+    check(cut, 1)
+    check(cut, cut.dialogues)
+    rounds = 1 if quick else 3
+    return [
+        *against(sizes, cut, {1: 4.0}, rate, rounds=rounds),
+        *against(sizes, sizes, {1: 2.0, sizes.dialogues: 2.0}, rate, rounds=rounds),
+    ]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Floating-point operations a second of one thread in products of float32 matrices.
+
+    Attributes:
+        torch: As torch multiplies, and so the other side.
+        ours: As `ilql.products` does.
+    """
+
+    torch: float
+    ours: float
+
+    @property
+    def best(self) -> float:
+        """What the machine can."""
+        return max(self.torch, self.ours)
+
+
+def rates(size: int) -> Rates:
+    """Measure both on square matrices."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    return Rates(
+        *(2 * size**3 / min(seconds(work) for _ in range(4)) for work in (lambda: a @ b.T, lambda: linear(a, b)))
+    )
+
+
+def check(sizes: Sizes, micro_batch: int) -> None:
+    """Compare two steps' losses on equal weights.
+
+    Args:
+        sizes: Of both sides.
+        micro_batch: The other side's dialogues in a forward pass; one weighs dialogues alike, all weigh tokens alike.
+    """
+    weighting = "dialogue" if micro_batch == 1 else "token"
+    module, sequences = networks(sizes), dialogues(sizes)
+    other = PublicStep(module, settings(weighting))
+    ours = our_steps(module, sequences, weighting)
+    for _ in range(2):
+        check_equal(next(ours), other.step(micro_batches(sequences, micro_batch)))
+
+
+def against(sizes: Sizes, own: Sizes, goals: Mapping[int, float], rate: Rates, *, rounds: int) -> list[Line]:
+    """Measure ours, always one batch, and the other side in turn; a line for each size of its micro-batches.
+
+    Args:
+        sizes: The other side's.
+        own: Ours.
+        goals: What the ratio is to reach, for every size of the other side's micro-batches.
+        rate: How fast the machine multiplies.
+        rounds: How often all are measured.
+    """
+    module, sequences = networks(own), dialogues(own)
+    other = PublicStep(module if own == sizes else networks(sizes), settings("dialogue"))
+    ours = our_steps(module, sequences, "dialogue")
+
+    def step_of_other(micro_batch: int) -> float:
+        return other.step(micro_batches(dialogues(sizes), micro_batch))
+
+    steps: list[Callable[[], float]] = [lambda: next(ours), *(partial(step_of_other, size) for size in goals)]
+    first = [step() for step in steps]  # this warms up, too
+    if own == sizes:
+        check_equal(*first[:2])
+    count = sizes.dialogues * sizes.tokens
+    measured: list[list[float]] = [[] for _ in steps]
+    for turn in range(rounds):
+        for step, kept in list(zip(steps, measured, strict=True))[:: 1 if turn % 2 == 0 else -1]:
+            kept.append(count / seconds(step))
+    needed = operations(own, sum(len(s.action_positions) for s in sequences))
+    share = needed / rate.best / (count / statistics.median(measured[0]))
+    what = "whole vocabulary" if own == sizes else f"our vocabulary cut to the {own.vocabulary:,} ids that occur"
+    return [
+        Line(
+            name=f"ILQL's optimiser step, {sizes.layers} layers of {sizes.width}: {what}, "
+            + ("ours one batch" if micro_batch == 1 else "both one batch"),
+            unit="tokens/s",
+            ours=tuple(measured[0]),
+            other=tuple(numbers),
+            other_is="public implementation's step, "
+            + ("micro-batches of one" if micro_batch == 1 else f"one batch of {micro_batch}"),
+            goal=goal,
+            note=f"our step's matrix products alone are {needed / 1e9:,.0f} GFLOP, {needed / rate.best:.2f} s at the "
+            f"{rate.best / 1e9:.0f} GFLOP/s this machine multiplies with: {100 * share:.0f} % of the time it took. "
+            f"torch's own product, which the other side uses, reaches {rate.torch / 1e9:.0f} GFLOP/s here",
+            details={"operations": needed, "rates": dataclasses.asdict(rate), "share_of_floor": share},
+        )
+        for (micro_batch, goal), numbers in zip(goals.items(), measured[1:], strict=True)
+    ]
+
+
+def operations(sizes: Sizes, actions: int) -> float:
+    """Floating-point operations of a step's matrix products that cannot be left out, on all dialogues.
+
+    Forth once and back twice: the online trunk at every token, two Q heads and V at every action; forth once: the
+    target's trunk, and its heads' first layers.
+    """
+    tokens, width = sizes.dialogues * sizes.tokens, sizes.width
+    linear_layers = 2 * tokens * sizes.layers * 12 * width**2
+    attention = 2 * tokens * sizes.layers * 2 * width * (sizes.tokens / 2)  # causal: half of all pairs
+    inner, outer = 2 * actions * 2 * width**2, 2 * actions * 2 * width * sizes.vocabulary
+    return 4 * (linear_layers + attention) + 3 * (2 * (inner + outer) + inner) + 2 * inner
+
+
+BENCHMARK = Benchmark(
+    name="training_step",
+    question="How many tokens a second does a whole optimiser step of ILQL take, beside the public implementation's?",
+    run=run,
+)
