@@ -10,7 +10,6 @@ from sweeps.schedule import Refinement, Setting
 from sweeps.space import Training
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
-from sweeps.work import is_evaluated
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,8 @@ def make_plan(
         for earlier in trial.required:
             wanted.setdefault(earlier.weights_id, earlier)
     to_train = [spec for key, spec in wanted.items() if store.stage("weights", key) is None]
-    to_play = [spec for spec in evaluations.values() if not is_evaluated(store, spec)]
+    recorded = store.some("evaluation", evaluations)
+    to_play = [spec for key, spec in evaluations.items() if recorded.get(key, {}).get("status") != "finished"]
     return Plan(
         trainings=len(wanted),
         trained=len(wanted) - len(to_train),

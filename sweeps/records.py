@@ -15,7 +15,7 @@ from sweeps.journal import Entry, JournalReader, JournalWriter, Stamp
 _NEVER = Stamp(-1, "", -1)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Versions:
     """The latest of each sort that was written under one key. Independent of the order in which journals are read."""
 
@@ -86,6 +86,13 @@ class Records:
             self._refresh()
             found = self._current.get(kind, {}).get(key)
             return None if found is None else found[1]
+
+    def some(self, kind: str, keys: Iterable[str]) -> dict[str, Record]:
+        """The values that count of those of the keys that have one."""
+        with self._lock:
+            self._refresh()
+            current = self._current.get(kind, {})
+            return {key: current[key][1] for key in keys if key in current}
 
     def all(self, kind: str) -> Mapping[str, Record]:
         """Every key's value that counts: a snapshot that later changes leave alone."""

@@ -13,8 +13,10 @@ one that is killed. Nothing can leak or hang that way.
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,10 +53,14 @@ class Setting:
     def trials(self, training: Training, seed: int, *, split: str) -> list[TrialSpec]:
         """The training's cells at one seed, on the tune or the report scenes."""
         evaluation = self.tune if split == "tune" else self.report
-        return [
-            TrialSpec(training.method, self.data, self.backbone, training.train, seed, decode, evaluation)
-            for decode in training.decodes
-        ]
+        trials: list[TrialSpec] = []
+        for decode in training.decodes:
+            if trials:
+                trials.append(trials[0].acting(decode, evaluation))
+            else:
+                shared = (training.method, self.data, self.backbone, training.train, seed)
+                trials.append(TrialSpec(*shared, decode, evaluation))
+        return trials
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +124,74 @@ class _Round:
     at_rung: list[tuple[int, Training]] = field(default_factory=list)
 
 
+_Blocker = tuple[str, str]
+"""What a step waits for: a stage, by kind and key, or the `end` of whatever job has some weights."""
+
+
+class _Queue:
+    """Steps that wait, in order, so that none is looked at again before what it waits for has changed.
+
+    A rerun of a sweep finds all its steps done, and a worker that is free asks again and again while most steps wait
+    for one training: looking through all of them each time would cost each step in proportion to their number.
+    """
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[tuple[int, int], _Step]] = []
+        self._parked: dict[_Blocker, list[tuple[tuple[int, int], _Step]]] = {}
+        self._weights: Counter[str] = Counter()
+        self._first, self._last, self._steps = 0, 0, 0
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __contains__(self, weights_id: object) -> bool:
+        """True if a step of these weights waits."""
+        return weights_id in self._weights
+
+    def append(self, step: _Step) -> None:
+        """Put a step behind those of its kind: replicates come after all first seeds."""
+        self._last += 1
+        self._add((min(step.seed, 1), self._last), step)
+
+    def prepend(self, steps: Sequence[_Step]) -> None:
+        """Put steps, in their order, before everything."""
+        self._first -= len(steps)
+        for place, step in enumerate(steps):
+            self._add((0, self._first + place), step)
+
+    def pop(self) -> tuple[tuple[int, int], _Step] | None:
+        """Take out the next step that is not parked, with its place; None if there is none."""
+        if not self._heap:
+            return None
+        place, step = heapq.heappop(self._heap)
+        self._count(step, -1)
+        return place, step
+
+    def park(self, place: tuple[int, int], step: _Step, blocker: _Blocker) -> None:
+        """Put a step back at its place, not to be looked at before `release` says that its blocker may be gone."""
+        self._count(step, 1)
+        self._parked.setdefault(blocker, []).append((place, step))
+
+    def blocks(self, blocker: _Blocker) -> bool:
+        """True if a step is parked for this."""
+        return blocker in self._parked
+
+    def release(self, blocker: _Blocker) -> None:
+        """Let the steps that are parked for this be looked at again."""
+        for parked in self._parked.pop(blocker, ()):
+            heapq.heappush(self._heap, parked)
+
+    def _add(self, place: tuple[int, int], step: _Step) -> None:
+        self._count(step, 1)
+        heapq.heappush(self._heap, (place, step))
+
+    def _count(self, step: _Step, change: int) -> None:
+        self._steps += change
+        self._weights[step.spec.weights_id] += change
+        if not self._weights[step.spec.weights_id]:
+            del self._weights[step.spec.weights_id]
+
+
 class Schedule:
     """The jobs of one sweep, in order.
 
@@ -154,7 +228,7 @@ class Schedule:
             raise ValueError(f"--seeds must be at least 1, got {seeds}")
         self._store, self._sweep, self._setting = store, sweep, setting
         self._refinement, self._seeds, self._study, self._resources = refinement, seeds, study, resources
-        self._queue: list[_Step] = []
+        self._queue = _Queue()
         self._running: dict[str, _Step] = {}
         self._design: set[int] = set()
         self._required_once: set[str] = set()
@@ -165,11 +239,9 @@ class Schedule:
         self.halted: str | None = None
         self.finished_jobs = 0
         self.cached_jobs = 0
-        for training in sorted(design, key=_depth):
-            number = study.enqueue(training)
-            self._design.add(number)
-            self._want(training, number)
-        self._add_required()
+        numbers = [(study.enqueue(training), training) for training in sorted(design, key=_depth)]
+        self._design.update(number for number, _ in numbers)
+        self._want(numbers)
 
     @property
     def _left_to_propose(self) -> int:
@@ -189,12 +261,12 @@ class Schedule:
     def next_job(self) -> tuple[str, Job] | None:
         """The next job and its name, or None if none can start now; `is_over` tells whether one ever will."""
         self.halted = self.halted or no_room(self._store.folder)
+        self._look_again()
         while self.halted is None:
             self._open_rounds()
-            ready = next((step for step in self._queue if self._is_ready(step)), None)
+            ready = self._next_ready()
             if ready is None:
                 return None
-            self._queue.remove(ready)
             if self._is_recorded(ready):
                 self.cached_jobs += 1
                 self._ended(ready)
@@ -234,47 +306,78 @@ class Schedule:
                     self._store.put("evaluation", trial.trial_id, {"status": "failed", "reason": error})
         self._ended(step)
 
-    def _want(self, training: Training, number: int | None, *, front: bool = False) -> None:
-        """Queue a training at every seed, and its rows' places in the sweep."""
-        members, steps = {}, []
-        for seed in range(self._seeds):
-            tune = self._setting.trials(training, seed, split="tune")
-            report = self._setting.trials(training, seed, split="report")
-            for trial, chosen_on in zip(report, tune, strict=True):
-                members[f"{self._sweep}/{trial.trial_id}"] = _member(self._sweep, trial, chosen_on, training)
-            steps.append(_Step(training, seed, tune + report, trial_number=number if seed == 0 else None))
+    def _want(self, numbered: Sequence[tuple[int, Training]], *, front: bool = False) -> None:
+        """Queue trainings, each the study's trial of that number, at every seed, and their rows' places."""
+        members: dict[str, Mapping[str, Any]] = {}
+        firsts: list[_Step] = []
+        replicates: list[_Step] = []
+        for number, training in numbered:
+            for seed in range(self._seeds):
+                tune = self._setting.trials(training, seed, split="tune")
+                report = self._setting.trials(training, seed, split="report")
+                for trial, chosen_on in zip(report, tune, strict=True):
+                    members[f"{self._sweep}/{trial.trial_id}"] = _member(self._sweep, trial, chosen_on, training)
+                step = _Step(training, seed, tune + report, trial_number=number if seed == 0 else None)
+                (firsts if seed == 0 else replicates).append(step)
         self._put(members)
-        first = [step for step in self._queue if step.seed == 0]
-        later = [step for step in self._queue if step.seed > 0]
+        if front:
+            self._queue.prepend(firsts)
         # The study waits for the first seed; replicates fill whatever time is left.
-        self._queue = (steps[:1] + first if front else first + steps[:1]) + later + steps[1:]
+        for step in replicates if front else [*firsts, *replicates]:
+            self._queue.append(step)
+        self._add_required([*firsts, *replicates])
 
-    def _add_required(self) -> None:
-        """Queue, before everything, the trainings that others start from and that are in no cell of the sweep.
+    def _add_required(self, wanted: Iterable[_Step]) -> None:
+        """Queue, before everything, the trainings that these start from and that are in no cell of the sweep.
 
         Each is queued once: what failed by its own fault is not tried again for every round of proposals.
         """
-        waiting = [*self._queue, *self._running.values()]
-        known = {step.spec.weights_id for step in waiting} | self._required_once
+        running = {step.spec.weights_id for step in self._running.values()}
         bare: list[_Step] = []
-        for step in waiting:
+        for step in wanted:
             for spec in step.spec.required:
-                if spec.weights_id not in known and self._store.stage("weights", spec.weights_id) is None:
-                    known.add(spec.weights_id)
+                weights = spec.weights_id
+                if weights in self._queue or weights in running or weights in self._required_once:
+                    continue
+                if self._store.stage("weights", weights) is None:
+                    self._required_once.add(weights)
                     needed = Training(spec.method, spec.method, spec.train, (), "design")
                     bare.append(_Step(needed, spec.seed, [spec]))
-        self._required_once |= {step.spec.weights_id for step in bare}
-        self._queue = [*sorted(bare, key=lambda step: _depth(step.training)), *self._queue]
+        self._queue.prepend(sorted(bare, key=lambda step: _depth(step.training)))
 
-    def _is_ready(self, step: _Step) -> bool:
-        """True if what the step starts from is there, or is known to have failed."""
-        waiting = {other.spec.weights_id for other in [*self._queue, *self._running.values()]}
-        missing = [w for w in _required(step.spec) if self._store.stage("weights", w) is None]
-        if any(weights in waiting for weights in missing):
-            return False
+    def _look_again(self) -> None:
+        """Let steps be looked at that wait for a stage which a running job has made meanwhile."""
+        for step in self._running.values():
+            for kind, key in _makes(step.spec):
+                if self._queue.blocks((kind, key)) and self._store.stage(kind, key) is not None:
+                    self._queue.release((kind, key))
+
+    def _left(self, step: _Step) -> None:
+        """A step has come to its end, whatever end: let those that waited for it be looked at."""
+        for blocker in (*_makes(step.spec), ("end", step.spec.weights_id)):
+            self._queue.release(blocker)
+
+    def _next_ready(self) -> _Step | None:
+        """Take out the first step that can start now; those before it are parked for what they wait for."""
+        while (found := self._queue.pop()) is not None:
+            place, step = found
+            blocker = self._blocker(step)
+            if blocker is None:
+                return step
+            self._queue.park(place, step, blocker)
+        return None
+
+    def _blocker(self, step: _Step) -> _Blocker | None:
+        """What a step waits for; None if what it starts from is there, or is known to have failed."""
+        running = {other.spec.weights_id for other in self._running.values()}
+        for weights in _required(step.spec):
+            waits = weights in self._queue or weights in running
+            if waits and self._store.stage("weights", weights) is None:
+                return "weights", weights
         # Two arms may act with the same weights: the second waits until the first has trained them.
-        alike = any(other.spec.weights_id == step.spec.weights_id for other in self._running.values())
-        return not alike and not self._is_being_drawn(step)
+        if step.spec.weights_id in running:
+            return "end", step.spec.weights_id
+        return ("candidates", str(step.spec.candidates_key)) if self._is_being_drawn(step) else None
 
     def _is_being_drawn(self, step: _Step) -> bool:
         """True if a running job is drawing the candidates that this one needs, too."""
@@ -294,9 +397,13 @@ class Schedule:
     def _is_recorded(self, step: _Step) -> bool:
         if self._store.stage("weights", step.spec.weights_id) is None:
             return False
-        return not step.training.decodes or all(is_evaluated(self._store, trial) for trial in step.trials)
+        if not step.training.decodes:
+            return True
+        records = self._store.some("evaluation", [trial.trial_id for trial in step.trials])
+        return all(records.get(trial.trial_id, {}).get("status") == "finished" for trial in step.trials)
 
     def _ended(self, step: _Step) -> None:
+        self._left(step)
         if step.trial_number is None:
             return
         proposals = self._rounds.get(step.training.arm, _Round())
@@ -316,8 +423,9 @@ class Schedule:
         """Mean returns on the tune scenes by decoding, of the trials that have one."""
         scores = {}
         varying = _varying([trial.decode for trial in trials])
+        records = self._store.some("evaluation", [trial.trial_id for trial in trials])
         for trial in trials:
-            record = self._store.get("evaluation", trial.trial_id)
+            record = records.get(trial.trial_id)
             if trial.evaluation == self._setting.tune and record is not None and record["status"] == "finished":
                 scores[_name(trial.decode, varying)] = float(record["score"])
         return scores
@@ -337,24 +445,27 @@ class Schedule:
                 self._open_round(base, proposals, self._refinement)
 
     def _open_round(self, base: Training, proposals: _Round, plan: Refinement) -> None:
+        made: list[tuple[int, Training]] = []
         for _ in range(min(plan.round_size, plan.proposals - self._proposed[base.arm])):
             number, columns = self._study.propose(base.method, base.arm)
             values = {f"train.{name}": v for name, v in dataclasses.asdict(base.train).items()} | columns
             train = settings(base.method, "train", values)
-            training = dataclasses.replace(base, train=train, origin="refinement")
+            made.append((number, dataclasses.replace(base, train=train, origin="refinement")))
             self._proposed[base.arm] += 1
             proposals.open.add(number)
-            if plan.rung < 1:
-                proposals.at_rung.append((number, training))
-            else:
-                self._want(training, number)
-        for number, training in proposals.at_rung:
+        if plan.rung == 1:
+            self._want(made)
+            return
+        proposals.at_rung += made
+        steps = []
+        for number, training in made:
             short = self._to_rung(training)
             trials = self._setting.trials(short, 0, split="tune")
             whole = self._setting.trials(training, 0, split="tune")[0]
             goes_on = trials[0].trajectory_id == whole.trajectory_id  # not if it learns from a shorter critic, too
-            self._queue.insert(0, _Step(short, 0, trials, trial_number=number, at_rung=True, keep_trajectory=goes_on))
-        self._add_required()
+            steps.append(_Step(short, 0, trials, trial_number=number, at_rung=True, keep_trajectory=goes_on))
+        self._queue.prepend(steps[::-1])
+        self._add_required(steps)
 
     def _to_rung(self, training: Training) -> Training:
         assert self._refinement is not None
@@ -377,10 +488,10 @@ class Schedule:
         proposals.at_rung = []
         ranked.sort(key=lambda item: (-item[0], item[1]))
         going = (len(ranked) + 1) // 2
+        proposals.open.update(number for _, number, _ in ranked[:going])
+        self._want([(number, training) for _, number, training in ranked[:going]][::-1], front=True)
         for place, (score, number, training) in enumerate(ranked):
             if place < going:
-                proposals.open.add(number)
-                self._want(training, number, front=True)
                 continue
             steps = self._to_rung(training).train.steps
             reason = f"stopped at step {steps}: {score:.2f} on the tune scenes, place {place + 1} of {len(ranked)}"
@@ -389,7 +500,6 @@ class Schedule:
             )
             self._study.stop(number, step=steps, score=score)
             drop_trajectory(self._store, self._setting.trials(training, 0, split="tune")[0])
-        self._add_required()
 
     def _put_members(self, training: Training, status: str, reason: str, short: TrialSpec) -> None:
         """Rows, at the first seed, for cells that will have no evaluation; `short` is as far as they were trained."""
@@ -435,6 +545,13 @@ def no_room(folder: Path) -> str | None:
     if free >= LEAST_FREE_BYTES:
         return None
     return f"the store's disk must have {LEAST_FREE_BYTES / 2**20:.0f} MiB free, got {free / 2**20:.1f} in {folder}"
+
+
+def _makes(spec: TrialSpec) -> Iterator[_Blocker]:
+    """The stages a job may leave that others wait for."""
+    yield "weights", spec.weights_id
+    if spec.candidates_key is not None:
+        yield "candidates", spec.candidates_key
 
 
 def _required(spec: TrialSpec) -> list[str]:

@@ -17,7 +17,7 @@ import functools
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +115,10 @@ class Store:
     def get(self, kind: str, key: str) -> Record | None:
         """The value that counts now, whoever put it, or None. Do not change it: it is shared."""
         return self._records.get(kind, key)
+
+    def some(self, kind: str, keys: Iterable[str]) -> dict[str, Record]:
+        """The values that count now of those of the keys that have one: one look at the disk for all of them."""
+        return self._records.some(kind, keys)
 
     def all(self, kind: str) -> Mapping[str, Record]:
         """All values that count now, by key, as a snapshot. Reads only what was appended since the last look."""

@@ -9,21 +9,47 @@ again, and finds it done. `optuna-dashboard FILE` opens it.
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.storages.journal import BaseJournalBackend
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ilql.methods import method_named
 from sweeps.space import Between, Training
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+class _OwnJournal(BaseJournalBackend):
+    """A journal file of Optuna's that one process makes, and nobody else appends to.
+
+    Optuna's own backend takes a lock and waits for the disk at every change, since many may write: milliseconds for
+    each, and a sweep that is resumed makes several changes for each of its trainings. This file is made anew by every
+    run; what it must survive is being read meanwhile, by `optuna-dashboard` or `JournalFileBackend`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._logs: list[dict[str, Any]] = []
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Append whole lines."""
+        lines = [json.dumps(log, separators=(",", ":")) for log in logs]
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write("".join(line + "\n" for line in lines))
+        self._logs += map(json.loads, lines)  # as a reader has it
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """What was appended from that number on, from memory."""
+        return iter(self._logs[log_number_from:])
 
 
 class Study:
@@ -45,10 +71,10 @@ class Study:
             arm: {d.column: FloatDistribution(d.low, d.high, log=d.log) for d in dimensions}
             for arm, dimensions in space.items()
         }
-        self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(file))), study_name=name, direction="maximize"
-        )
-        self._trials: dict[int, Trial] = {}
+        self._storage = JournalStorage(_OwnJournal(file))
+        self._study = optuna.create_study(storage=self._storage, study_name=name, direction="maximize")
+        self._study_id = self._storage.get_study_id_from_name(name)
+        self._ids: dict[int, int] = {}  # Optuna's id of a trial, by its number
 
     def enqueue(self, training: Training) -> int:
         """A planned training as a trial; returns its number.
@@ -62,12 +88,13 @@ class Study:
             for name, distribution in self._space.get(arm, {}).items()
             if isinstance(value := columns.get(name), float) and distribution._contains(value)
         }
-        self._study.enqueue_trial({_parameter(arm, name): value for (arm, name), value in known.items()})
-        trial = self._study.ask({_parameter(arm, name): self._space[arm][name] for arm, name in known})
-        self._annotate(trial, training.method, training.arm, training.origin)
         searched = {name for _, name in known}
-        trial.set_user_attr("train", {name: value for name, value in columns.items() if name not in searched})
-        return trial.number
+        train = {name: value for name, value in columns.items() if name not in searched}
+        return self._begin(
+            {_parameter(arm, name): value for (arm, name), value in known.items()},
+            {_parameter(arm, name): self._space[arm][name] for arm, name in known},
+            _about(training.method, training.arm, training.origin) | {"train": train},
+        )
 
     def propose(self, method: str, arm: str) -> tuple[int, dict[str, float]]:
         """The next proposal for an arm: its trial's number, and a value for every column of the arm's space."""
@@ -81,28 +108,39 @@ class Study:
             sampler = TPESampler(seed=self._seed * 100_003 + len(own), n_startup_trials=4, constant_liar=True)
         alone = optuna.create_study(direction="maximize", sampler=sampler)
         alone.add_trials(own)
-        self._study.enqueue_trial(alone.ask(space).params)
-        trial = self._study.ask(space)
-        self._annotate(trial, method, arm, "refinement")
-        return trial.number, {name: float(trial.params[_parameter(arm, name)]) for name in self._space[arm]}
+        params = alone.ask(space).params
+        number = self._begin(params, space, _about(method, arm, "refinement"))
+        return number, {name: float(params[_parameter(arm, name)]) for name in self._space[arm]}
 
     def tell(self, number: int, scores: Mapping[str, float]) -> None:
         """A training's scores on the tune scenes, by decoding; its value is the best of them."""
-        trial = self._trials[number]
-        trial.set_user_attr("scores", dict(scores))
-        self._study.tell(trial, max(scores.values()))
+        self._storage.set_trial_user_attr(self._ids[number], "scores", dict(scores))
+        self._study.tell(number, max(scores.values()))
 
     def stop(self, number: int, *, step: int, score: float) -> None:
         """A training that was stopped at a rung with this score."""
-        trial = self._trials[number]
-        trial.report(score, step)
-        self._study.tell(trial, state=TrialState.PRUNED)
+        self._storage.set_trial_intermediate_value(self._ids[number], step, score)
+        self._study.tell(number, state=TrialState.PRUNED)
 
     def fail(self, number: int, reason: str) -> None:
         """A training that failed."""
-        trial = self._trials[number]
-        trial.set_user_attr("reason", reason)
-        self._study.tell(trial, state=TrialState.FAIL)
+        self._storage.set_trial_user_attr(self._ids[number], "reason", reason)
+        self._study.tell(number, state=TrialState.FAIL)
+
+    def _begin(
+        self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution], about: Mapping[str, Any]
+    ) -> int:
+        """A running trial with all that is known of it, in one record; returns its number.
+
+        Optuna's `ask` looks through all trials for one that waits: what a trial costs would grow with their number.
+        """
+        trial = create_trial(
+            state=TrialState.RUNNING, params=dict(params), distributions=dict(distributions), user_attrs=dict(about)
+        )
+        made = self._storage.create_new_trial(self._study_id, template_trial=trial)
+        number = self._storage.get_trial_number_from_id(made)
+        self._ids[number] = made
+        return number
 
     def _trials_of(self, space: Mapping[str, BaseDistribution]) -> list[FrozenTrial]:
         """The trials that have one of the parameters, in order, with nothing but those."""
@@ -122,10 +160,10 @@ class Study:
                 )
         return found
 
-    def _annotate(self, trial: Trial, method: str, arm: str, origin: str) -> None:
-        self._trials[trial.number] = trial
-        for name, value in (("method", method), ("arm", arm), ("origin", origin)):
-            trial.set_user_attr(name, value)
+
+def _about(method: str, arm: str, origin: str) -> dict[str, Any]:
+    """What every trial says of itself."""
+    return {"method": method, "arm": arm, "origin": origin}
 
 
 def _parameter(arm: str, column: str) -> str:
