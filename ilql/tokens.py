@@ -20,6 +20,8 @@ import numpy.typing as npt
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as TextTokenizer
 
+from ilql.vocabulary import kept_tokens, token_pieces
+
 VERSION = 1
 """Raised when the same texts would give another tokeniser; part of its key and of all that depends on it."""
 
@@ -30,6 +32,9 @@ turn
 
 UNKNOWN = "<unknown>"
 
+KEPT_FILE = "kept_tokens.json"
+"""Beside `tokenizer.json` where the vocabulary is cut: the ids that are kept."""
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -37,18 +42,33 @@ class Tokenizer:
 
     Attributes:
         text: Any tokeniser of the `tokenizers` library, which is what every fast Hugging Face tokeniser has inside.
+        kept: Where the vocabulary is cut: the text's ids that are kept, increasing; the place of each is its new id.
+            Text is read as ever, and what is not kept is then written in smaller tokens. None keeps all.
+
+    Raises:
+        ValueError: `kept` is empty, not increasing, or holds an id that the text tokeniser has not.
     """
 
     text: TextTokenizer
+    kept: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         # Special tokens of the text tokeniser itself (`</s>`, `<|endoftext|>`) are plain text to us when read.
         self.text.encode_special_tokens = True
+        if self.kept is not None:
+            known = range(self.whole.text_size)
+            if not self.kept or list(self.kept) != sorted(set(self.kept) & set(known)):
+                raise ValueError(f"kept must be increasing ids below {len(known)}, got {list(self.kept)[:8]}")
+
+    @cached_property
+    def whole(self) -> Tokenizer:
+        """The same tokeniser with the whole vocabulary."""
+        return self if self.kept is None else Tokenizer(self.text)
 
     @cached_property
     def text_size(self) -> int:
         """Number of text ids; the structural ids follow."""
-        return max(self.text.get_vocab(with_added_tokens=True).values()) + 1
+        return len(self.kept) if self.kept is not None else max(self._vocabulary.values()) + 1
 
     @property
     def size(self) -> int:
@@ -59,33 +79,84 @@ class Tokenizer:
         """The id of one of `STRUCTURE`."""
         return self.text_size + STRUCTURE.index(name)
 
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Shape (V,): the id in the whole vocabulary that each id stands for, increasing."""
+        whole = self.whole
+        text = range(self.text_size) if self.kept is None else self.kept
+        return np.asarray([*text, *range(whole.text_size, whole.size)], dtype=np.int64)
+
     def encode(self, text: str) -> list[int]:
         """Text ids only; never a structural id, whatever the text is."""
-        return list(self.text.encode(text, add_special_tokens=False).ids)
+        ids = list(self.text.encode(text, add_special_tokens=False).ids)
+        return ids if self.kept is None else [new for old in ids for new in self._spelt(old)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the text ids among `ids`, stripped of white space at both ends."""
-        size = self.text_size
-        return str(self.text.decode([i for i in ids if i < size], skip_special_tokens=True)).strip()
+        size, kept = self.text_size, self.kept
+        return self._read([i if kept is None else kept[i] for i in ids if i < size]).strip()
 
     def piece(self, token: int) -> str:
         """One id for a reader: its text, or the name of a structural one in angle brackets."""
         if token >= self.text_size:
             return f"<{STRUCTURE[token - self.text_size]}>"
-        return str(self.text.decode([token], skip_special_tokens=False))
+        return str(self.text.decode([token if self.kept is None else self.kept[token]], skip_special_tokens=False))
 
     def writable(self) -> npt.NDArray[np.bool_]:
         """Shape (V,): true for the ids a policy may choose: ordinary text, and `eoa` to end its utterance."""
+        if self.kept is not None:
+            return self.whole.writable()[self.rows]
         mask = np.zeros(self.size, dtype=np.bool_)
-        mask[list(self.text.get_vocab(with_added_tokens=True).values())] = True
+        mask[list(self._vocabulary.values())] = True
         special = [i for i, token in self.text.get_added_tokens_decoder().items() if token.special]
         mask[special] = False
         mask[self.structural("eoa")] = True
         return mask
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`."""
+        """Write `tokenizer.json`, and `kept_tokens.json` if the vocabulary is cut."""
         (folder / "tokenizer.json").write_text(self.text.to_str(), encoding="utf-8")
+        if self.kept is not None:
+            (folder / KEPT_FILE).write_text(json.dumps(self.kept), encoding="utf-8")
+
+    def _read(self, ids: Sequence[int]) -> str:
+        """The text of ids of the whole vocabulary, with the white space around it."""
+        return str(self.text.decode(list(ids), skip_special_tokens=True))
+
+    @cached_property
+    def _vocabulary(self) -> dict[str, int]:
+        return dict(self.text.get_vocab(with_added_tokens=True))
+
+    @cached_property
+    def _merges(self) -> list[list[str]]:
+        """Pairs that are joined, the earliest first; none where tokens are found otherwise."""
+        merges: list[list[str]] = json.loads(self.text.to_str())["model"].get("merges", [])
+        return merges
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {old: new for new, old in enumerate(self.kept or ())}
+
+    @cached_property
+    def _pieces(self) -> dict[int, tuple[int, ...]]:
+        return token_pieces(self._vocabulary, self._merges)
+
+    def _spelt(self, old: int) -> list[int]:
+        """A token of the whole vocabulary in kept ones: itself, or its pieces down to what is kept."""
+        if (place := self._places.get(old)) is not None:
+            return [place]
+        return [new for piece in self._pieces[old] for new in self._spelt(piece)]
+
+
+def cut_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
+    """The tokeniser cut to the tokens that occur in `texts`, and to those that any other text needs.
+
+    Each of `texts` has as many tokens as before, and the same; any other has the same text, in more tokens perhaps.
+    A tokeniser that can spell no token in smaller ones keeps its whole vocabulary.
+    """
+    whole = tokenizer.whole
+    occurring = {token for text in set(texts) for token in whole.encode(text)}
+    return Tokenizer(whole.text, kept_tokens(occurring, whole._vocabulary, whole._merges, whole._read))
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -94,12 +165,13 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     Raises:
         ValueError: The folder holds no fast tokeniser.
     """
-    file = folder / "tokenizer.json"
+    file, kept = folder / "tokenizer.json", folder / KEPT_FILE
     if file.is_file():
         try:
-            return Tokenizer(TextTokenizer.from_str(file.read_text(encoding="utf-8")))
+            text = TextTokenizer.from_str(file.read_text(encoding="utf-8"))
         except Exception as error:
             raise ValueError(f"tokenizer.json must be a file of the tokenizers library, got {file}: {error}") from error
+        return Tokenizer(text, tuple(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None)
     if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.model", "spiece.model")):
         raise ValueError(f"a model folder must hold a tokenizer.json, got {folder} with {_names(folder)}")
     from transformers import AutoTokenizer  # noqa: PLC0415  slow import, needed only for older layouts

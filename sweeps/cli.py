@@ -3,6 +3,7 @@
     sweeps run QUESTION [OPTIONS]    sweeps list          sweeps report SWEEP
     sweeps plan QUESTION [OPTIONS]   sweeps status SWEEP  sweeps remove SWEEP
     sweeps reply TRIAL TEXT ...      sweeps doctor        sweeps advantages TRIAL
+    sweeps export TRIAL FOLDER [--model DIR]
     sweeps play TASK [--trial TRIAL] [--seed N] [OPTIONS]
     sweeps validate FILE [--set world.FIELD=VALUE]
     sweeps rescore SWEEP --rewards NAME [OPTIONS]
@@ -81,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("report", "write a sweep's table and figures anew"),
         ("remove", "forget a sweep; results that others share stay"),
         ("reply", "let a trained policy speak"),
+        ("export", "write a trained policy as a Hugging Face folder"),
         ("advantages", "recorded dialogues as a trial's values see them, token by token"),
         ("doctor", "what is wrong with the store"),
     ):
@@ -92,8 +94,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument(
                 "--paper", action="store_true", help="count SARSA's cells in ILQL's row, as the paper does"
             )
-        if name in ("reply", "advantages"):
+        if name in ("reply", "advantages", "export"):
             command.add_argument("trial", help="a row's trial_id, or its beginning")
+        if name == "export":
+            command.add_argument("folder", help="new, or empty")
+            command.add_argument("--model", metavar="DIR", help="what it began as, where its vocabulary is cut")
         if name == "advantages":
             command.add_argument("--split", default="report", choices=SPLITS, help="which dialogues (default: report)")
             command.add_argument("--dialogues", type=int, default=200, help="how many (default: %(default)s)")
@@ -238,6 +243,14 @@ def _reply(store: Store, given: argparse.Namespace) -> int:
     return 0
 
 
+def _export(store: Store, given: argparse.Namespace) -> int:
+    from sweeps.policy import export_policy  # noqa: PLC0415
+
+    export_policy(given.trial, Path(given.folder), store, model=given.model)
+    print(f"wrote {given.folder}")
+    return 0
+
+
 def _advantages(store: Store, given: argparse.Namespace) -> int:
     from sweeps.advantages import show_advantages  # noqa: PLC0415
     from sweeps.policy import find_trial  # noqa: PLC0415
@@ -260,6 +273,7 @@ _COMMANDS: dict[str, Callable[[Store, Any], int]] = {
     "report": _report,
     "remove": _remove,
     "reply": _reply,
+    "export": _export,
     "advantages": _advantages,
     "doctor": _doctor,
 }

@@ -55,6 +55,7 @@ PAPER_SIZE = Preset(
     architecture=None,
     model="gpt2",
     vocabulary=0,
+    cut_vocabulary=False,  # as published
     behaviour=bc.Train(steps=2048, batch_size=64, learning_rate=1e-4, max_tokens=1024),
     base={
         "train.steps": 2048,

@@ -35,6 +35,7 @@ class Options:
         evaluation_reward: Evaluation reward, or None for the training reward.
         transfer: True to score what was trained on each reward under all of them.
         model: A pretrained model's folder or hub name, or None for the preset's.
+        cut_vocabulary: Whether its vocabulary is cut to the tokens that occur, or None for the preset's.
         methods: Arms to run, or None for the question's main ones.
         refine: Arms whose trainings proposals vary, or None for the question's own.
         convention: Whose conventions the value methods follow, or None for ours.
@@ -63,6 +64,7 @@ class Options:
     evaluation_reward: str | None = None
     transfer: bool = False
     model: str | None = None
+    cut_vocabulary: bool | None = None
     methods: tuple[str, ...] | None = None
     refine: tuple[str, ...] | None = None
     convention: str | None = None
@@ -91,6 +93,8 @@ class Options:
             "data": self.data, "inputs": dict(self.inputs), "convention": self.convention,
             "reward": reward if self.evaluation_reward else None, "search_seed": self.search_seed,
         }  # fmt: skip
+        if self.cut_vocabulary is not None:
+            special["cut_vocabulary"] = str(self.cut_vocabulary)
         if not any(special.values()):
             return []
         return [hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:6]]
@@ -131,6 +135,11 @@ def parse(
     add("--evaluation-reward", help="evaluation reward; another one than in training needs no new training")
     add("--transfer", action="store_true", help="also score what was trained on each reward under all of them")
     add("--model", metavar="DIR", help="a pretrained causal language model: a folder, or a name on the hub")
+    add(
+        "--cut-vocabulary",
+        action=argparse.BooleanOptionalAction,
+        help="keep only those of its tokens that occur in the training split",
+    )
     add("--methods", type=_words, help="these methods, separated by commas; all for every one there is")
     add("--refine", type=_words, help="the methods whose hyperparameters are searched after the design")
     add("--convention", help="compute ILQL as another implementation does: reference, trlx or lmrl")
@@ -172,6 +181,7 @@ def parse(
         evaluation_reward=given.evaluation_reward,
         transfer=given.transfer,
         model=given.model,
+        cut_vocabulary=given.cut_vocabulary,
         methods=given.methods,
         refine=given.refine,
         convention=given.convention,

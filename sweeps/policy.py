@@ -2,12 +2,17 @@
 
 policy = load_policy("3f2a…")
 policy.reply([("a dog on a beach", False)])   ->   "what colour is the dog"
+
+export_policy("3f2a…", Path("mine"))   ->   a folder that Transformers loads
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,9 +20,10 @@ from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Player, reply_to
 from ilql.hyperparameters import unknown
 from ilql.method import Actor
-from ilql.tokens import Tokenizer
+from ilql.networks import find_model, whole_language_model
+from ilql.tokens import STRUCTURE, Tokenizer
 from sweeps.spec import TrialSpec
-from sweeps.stages import load_behaviour, load_module, load_tokenizer_stage
+from sweeps.stages import load_behaviour, load_module, load_tokenizer_stage, pretrained_digest
 from sweeps.store import Store, store_folder
 
 
@@ -63,6 +69,54 @@ def load_policy(trial_id: str, store: Store | None = None) -> Policy:
     module = load_module(where, spec)
     behaviour = load_behaviour(where, spec) if spec.kind.needs_behaviour else None
     return Policy(spec, spec.kind.actor(module, behaviour), load_tokenizer_stage(where, spec))
+
+
+def export_policy(trial_id: str, folder: Path, store: Store | None = None, *, model: str | None = None) -> None:
+    """Write a policy for use outside: a folder in Hugging Face's layout, with the whole vocabulary.
+
+    Beside model and tokeniser stands `structure.json`, the ids of the structural tokens: a dialogue is written as
+    `bos`, or `boa` where the agent opens it, then each turn's text and its `eos`, the agent's `eoa`; so `generate` ends
+    with `eoa`. Tokens that a cut vocabulary left out have the rows they had in the pretrained model.
+
+    Args:
+        trial_id: As in the table's rows, or the beginning of it.
+        folder: New, or empty.
+        store: Where; the default store if not given.
+        model: The pretrained model it was trained from, a folder or a name on the hub; only needed where its
+            vocabulary is cut.
+
+    Raises:
+        ValueError: There is no such trained trial, its policy is more than a language model, the folder holds
+            something, or the model is missing or another one.
+    """
+    policy = load_policy(trial_id, store)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"an export's folder must be new or empty, got {folder}")
+    actor, backbone = policy.actor, policy.spec.backbone
+    if actor.critic is not None or actor.judge is not None or actor.condition is not None:
+        raise ValueError(
+            f"an exported policy must be a language model alone, got an {policy.spec.method!r} trial, which acts with "
+            "more networks than that"
+        )
+    language_model: Any = actor.language_model
+    whole = policy.tokenizer.whole
+    if backbone.cut_vocabulary:
+        if model is None:
+            raise ValueError("a policy whose vocabulary is cut must be given the model it began as; --model names it")
+        source = find_model(model)
+        if (digest := pretrained_digest(source)) != backbone.pretrained:
+            began = backbone.pretrained
+            raise ValueError(f"--model must be what the policy began as ({began}), got {source} ({digest})")
+        language_model = whole_language_model(
+            language_model, source, vocabulary=whole.size, seed=backbone.seed, rows=policy.tokenizer.rows.tolist()
+        )
+    ids = {name: whole.structural(name) for name in STRUCTURE}
+    language_model.generation_config.eos_token_id = ids["eoa"]
+    language_model.generation_config.pad_token_id = ids["pad"]
+    folder.mkdir(parents=True, exist_ok=True)
+    language_model.save_pretrained(str(folder))
+    whole.save(folder)
+    (folder / "structure.json").write_text(json.dumps(ids, indent=2), encoding="utf-8")
 
 
 def find_trial(trial_id: str, where: Store) -> TrialSpec:

@@ -22,7 +22,7 @@ from sweeps.reporting import Against, MakeSection
 from sweeps.schedule import Refinement, Setting
 from sweeps.space import Grid, Training, known_columns, settings
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
-from sweeps.stages import cut_note, ensure_start, ensure_world, load_task, pretrained_digest
+from sweeps.stages import cut_note, ensure_start, ensure_world, load_task, pretrained_digest, vocabulary_note
 from sweeps.store import Store
 from sweeps.work import Resources
 
@@ -206,6 +206,10 @@ def chosen_preset(question: Question, options: Options) -> Preset:
         changes["behaviour"] = make(type(preset.behaviour), values, owner="a 'bc' trial", prefix="behaviour")
     if options.model is not None:
         changes |= {"model": options.model, "architecture": None, "vocabulary": 0}
+    if options.cut_vocabulary is not None:
+        if options.model is None and preset.model is None:
+            raise ValueError("--cut-vocabulary is, as its opposite, about a pretrained model, got none")
+        changes["cut_vocabulary"] = options.cut_vocabulary
     for name, value in (
         ("seeds", options.seeds),
         ("report_episodes", options.episodes),
@@ -272,6 +276,7 @@ def make_sweep(
         architecture=preset.architecture,
         pretrained="" if model is None else pretrained_digest(model),
         vocabulary=preset.vocabulary if model or not kind.symbols else symbol_tokenizer(kind.symbols).size,
+        cut_vocabulary=model is not None and preset.cut_vocabulary,
         behaviour=preset.behaviour,
     )
     by = "play" if task.playable else "fitted_q"
@@ -284,6 +289,8 @@ def make_sweep(
     )
     _check_distinct(setting, design)
     ensure_start(store, any_trial(setting, design), model)
+    if (narrowed := vocabulary_note(store, any_trial(setting, design))) is not None:
+        say(narrowed)
     lengths = {training.train.max_tokens: training for training in design}
     for training in lengths.values():
         if (cut := cut_note(store, setting.trials(training, 0, split="tune")[0])) is not None:

@@ -78,6 +78,7 @@ PAPER_SIZE = Preset(
     architecture=None,
     model="gpt2",
     vocabulary=0,
+    cut_vocabulary=False,  # as published
     behaviour=bc.Train(steps=4096, batch_size=64, learning_rate=1e-4, max_tokens=512),
     base={
         "train.steps": 4096,

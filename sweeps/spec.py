@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ilql import batch, decode, evaluate, fitted_q, losses, networks, propose, tokens, train
+from ilql import batch, decode, evaluate, fitted_q, losses, networks, propose, tokens, train, vocabulary
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, Range, Value, check, hyper, make
 from ilql.method import Method
 from ilql.methods import bc, method_named
@@ -53,6 +53,7 @@ class Backbone:
         architecture: Sizes of a model that starts at random; None for a pretrained one.
         pretrained: Digest of a pretrained model's folder; empty for one that starts at random.
         vocabulary: Size of the tokeniser that is trained on the training split; 0 takes the pretrained model's own.
+        cut_vocabulary: Whether that one is cut to the tokens that occur in the training split.
         seed: Seed of initial weights.
         behaviour: How the frozen behaviour policy is trained, for methods that act with one.
         behaviour_seed: Its training seed.
@@ -61,6 +62,7 @@ class Backbone:
     architecture: Architecture | None
     pretrained: str = hyper("", meaning="digest of a pretrained model")
     vocabulary: int = hyper(0, NOT_NEGATIVE, meaning="size of the trained tokeniser")
+    cut_vocabulary: bool = hyper(False, meaning="whether a pretrained vocabulary is cut to what occurs")
     seed: int = hyper(0, NOT_NEGATIVE, meaning="seed of initial weights")
     behaviour: bc.Train
     behaviour_seed: int = hyper(0, NOT_NEGATIVE, meaning="training seed of the behaviour policy")
@@ -71,6 +73,8 @@ class Backbone:
             raise ValueError("a backbone is either an architecture or a pretrained model, got both or neither")
         if self.architecture is not None and self.vocabulary == 0:
             raise ValueError("a backbone that starts at random must name its vocabulary's size, got 0")
+        if self.cut_vocabulary and self.vocabulary != 0:
+            raise ValueError(f"cut_vocabulary is about a pretrained model's own one, got one of {self.vocabulary}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +174,13 @@ class TrialSpec:
             content |= {"fit": dataclasses.asdict(self.fit), "estimate": fitted_q.VERSION}
         return _hash(content)
 
+    def acting(self, decode: Any, evaluation: Evaluation) -> TrialSpec:
+        """A trial of the same weights that acts or is judged otherwise; what decides the weights is hashed once."""
+        other, of_weights = dataclasses.replace(self, decode=decode, evaluation=evaluation), self.weights_id
+        known = {name: value for name, value in vars(self).items() if name in _OF_THE_WEIGHTS}
+        vars(other).update(known | {"weights_id": of_weights})
+        return other
+
     @property
     def fit(self) -> fitted_q.Fit:
         """How its returns are estimated where they cannot be played: as long as its behaviour policy was trained."""
@@ -179,14 +190,18 @@ class TrialSpec:
     @cached_property
     def cell_id(self) -> str:
         """Key of the cell: the same for all its training seeds."""
-        return dataclasses.replace(self, seed=0).trial_id
+        return self.trial_id if self.seed == 0 else dataclasses.replace(self, seed=0).trial_id
 
     @property
     def tokenizer_key(self) -> str:
         """Key of the tokeniser's stage."""
-        source = {"pretrained": self.backbone.pretrained} if self.backbone.vocabulary == 0 else {
-            "world": self.data.world, "vocabulary": self.backbone.vocabulary
-        }  # fmt: skip
+        b, source = self.backbone, dict[str, Any]()
+        if b.vocabulary == 0:
+            source["pretrained"] = b.pretrained
+        else:
+            source |= {"world": self.data.world, "vocabulary": b.vocabulary}
+        if b.cut_vocabulary:
+            source |= {"cut_to": self.data.world, "cut": vocabulary.VERSION}
         return _hash({"stage": "tokenizer", "version": tokens.VERSION, **source})
 
     @property
@@ -268,6 +283,8 @@ class TrialSpec:
         judged = dataclasses.asdict(self.evaluation)
         flat |= {f"evaluation.{name}": value for name, value in judged.items() if (name, value) != ("by", "play")}
         flat |= {"backbone.pretrained": b.pretrained, "backbone.vocabulary": b.vocabulary, "backbone.seed": b.seed}
+        if b.pretrained:
+            flat["backbone.cut_vocabulary"] = b.cut_vocabulary
         if b.architecture is not None:
             flat |= {f"backbone.{name}": value for name, value in dataclasses.asdict(b.architecture).items()}
         if self.kind.needs_behaviour:
@@ -320,6 +337,10 @@ class TrialSpec:
             "versions": {"loop": train.VERSION, "method": kind.version}
             | {loss: losses.VERSIONS[loss] for loss in kind.losses},
         }
+
+
+_OF_THE_WEIGHTS = ("weights_id", "trajectory_id", "behaviour", "critic", "required", "candidates_key")
+"""What `TrialSpec` works out from what stands left of the bar alone."""
 
 
 def reference_key(evaluation: Evaluation) -> str:

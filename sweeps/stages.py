@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,7 +35,7 @@ from ilql.networks import (
 from ilql.propose import draw_candidates
 from ilql.task import Task, TaskKind
 from ilql.tasks import known_tasks
-from ilql.tokens import Tokenizer, load_tokenizer, symbol_tokenizer, train_tokenizer
+from ilql.tokens import Tokenizer, cut_tokenizer, load_tokenizer, symbol_tokenizer, train_tokenizer
 from sweeps.exact_json import Record
 from sweeps.spec import TrialSpec, world_key
 from sweeps.store import Store
@@ -84,18 +84,21 @@ def ensure_start(store: Store, spec: TrialSpec, model: Path | None) -> None:
     """
     backbone = spec.backbone
 
+    def texts() -> Iterator[str]:
+        task = load_task(store, spec.data.task, spec.data.world)
+        dialogues = task.dialogues("train", task.rewards[0])
+        return (turn.text for dialogue in dialogues for turn in dialogue.turns)
+
     def make_tokenizer(folder: Path) -> None:
         symbols = known_tasks()[spec.data.task].symbols
         if backbone.vocabulary and symbols:
             symbol_tokenizer(symbols).save(folder)
         elif backbone.vocabulary:
-            task = load_task(store, spec.data.task, spec.data.world)
-            dialogues = task.dialogues("train", task.rewards[0])
-            texts = (turn.text for dialogue in dialogues for turn in dialogue.turns)
-            train_tokenizer(texts, vocabulary=backbone.vocabulary).save(folder)
+            train_tokenizer(texts(), vocabulary=backbone.vocabulary).save(folder)
         else:
             assert model is not None, "a pretrained backbone needs its folder"
-            load_tokenizer(model).save(folder)
+            own = load_tokenizer(model)
+            (cut_tokenizer(own, texts()) if backbone.cut_vocabulary else own).save(folder)
 
     store.build("tokenizer", spec.tokenizer_key, make_tokenizer, {"vocabulary": backbone.vocabulary})
     tokenizer = load_tokenizer_stage(store, spec)
@@ -105,10 +108,25 @@ def ensure_start(store: Store, spec: TrialSpec, model: Path | None) -> None:
             language_model = build_language_model(backbone.architecture, vocabulary=tokenizer.size, seed=backbone.seed)
         else:
             assert model is not None, "a pretrained backbone needs its folder"
-            language_model = load_language_model(model, vocabulary=tokenizer.size, seed=backbone.seed)
+            whole, rows = tokenizer.whole.size, None if tokenizer.kept is None else tokenizer.rows.tolist()
+            language_model = load_language_model(model, vocabulary=whole, seed=backbone.seed, rows=rows)
         language_model.save_pretrained(str(folder))  # type: ignore[operator]
 
     store.build("backbone", spec.backbone_key, make_backbone, {"vocabulary": tokenizer.size})
+
+
+def vocabulary_note(store: Store, spec: TrialSpec) -> str | None:
+    """One line on the tokens that a cut vocabulary keeps; None where it is not cut."""
+    tokenizer = load_tokenizer_stage(store, spec)
+    if tokenizer.kept is None:
+        return None
+    kept, whole = tokenizer.text_size, tokenizer.whole.text_size
+    if kept == whole:
+        return f"all {whole:,} tokens of the pretrained vocabulary are kept: each occurs, or no others can spell it"
+    return (
+        f"{kept:,} of {whole:,} tokens of the pretrained vocabulary are kept: those that occur in the training split, "
+        "and those that spell all others; --no-cut-vocabulary keeps all"
+    )
 
 
 def pretrained_digest(folder: Path) -> str:

@@ -87,6 +87,7 @@ PAPER_SIZE = Preset(
     name="paper",
     architecture=Architecture(layers=12, width=768, heads=12, context=CONTEXT, dropout=0.1),
     vocabulary=0,
+    cut_vocabulary=False,  # as published
     behaviour=bc.Train(steps=16_384, batch_size=64, learning_rate=1e-4, weight_decay=0.01, max_tokens=CONTEXT),
     base={
         "train.steps": 16_384,

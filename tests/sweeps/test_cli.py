@@ -310,7 +310,7 @@ def test_a_wrong_question_is_one_line_and_touches_nothing(
     ("arguments", "message"),
     [
         (("play", "bandti"), "error: 'bandti' is no task; known: bandit, "),
-        (("play", "visdial", "--trial", "0"), "error: '0' is no trial of the store "),
+        (("play", "visdial", "--trial", "z"), "error: 'z' is no trial of the store "),
         (("run", "bandti"), "error: 'bandti' is no question; known: bandit, "),
         (("plan", "nosuch"), "error: 'nosuch' is no question; known: "),
         (("status", "nosuch"), "error: 'nosuch' is no sweep of this store; known: bandit-smoke"),
