@@ -157,15 +157,28 @@ def _plain(head: nn.Module) -> nn.Sequential:
     return nn.Sequential(*layers).eval()
 
 
-def episode(
-    policy: PublicPolicy, task: Task, split: str, player: Player, seed: int
-) -> tuple[list[tuple[bool, str]], list[Said]]:
-    """Play one episode; returns who said what, the agent or not, and the agent's utterances token by token."""
+@dataclass(frozen=True)
+class Played:
+    """One episode.
+
+    Attributes:
+        transcript: Who said what, the agent or not.
+        said: The agent's utterances, token by token.
+        total: The sum of the player's reward.
+    """
+
+    transcript: list[tuple[bool, str]]
+    said: list[Said]
+    total: float
+
+
+def episode(policy: PublicPolicy, task: Task, split: str, player: Player, seed: int) -> Played:
+    """Play one episode."""
     tokenizer, environment = policy.tokenizer, task.environment(seed, split)
     eos, eoa = tokenizer.structural("eos"), tokenizer.structural("eoa")
     opening = environment.opening
     assert opening is not None, "the visual dialogue opens with a caption"
-    transcript, utterances = [(False, opening)], list[Said]()
+    transcript, utterances, total = [(False, opening)], list[Said](), 0.0
     history = [tokenizer.structural("bos"), *tokenizer.encode(opening), eos]
     while True:
         said = policy.utterance(history, beta=player.manner.beta, limit=player.decode.max_new_tokens)
@@ -174,8 +187,9 @@ def episode(
         transcript.append((True, text))
         history += [*said.tokens, *([] if said.tokens[-1:] == (eoa,) else [eoa])]
         (reply,) = task.step([environment], [text])
+        total += reply.rewards[player.reward]
         if reply.text is not None:
             transcript.append((False, reply.text))
             history += [*tokenizer.encode(reply.text), eos]
         if reply.ended:
-            return transcript, utterances
+            return Played(transcript, utterances, total)

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.betas import checkpoint
 from benchmarks.measure import Benchmark, Line, alternately, per_second
-from benchmarks.public_rollout import PublicPolicy, Said, episode
+from benchmarks.public_rollout import Played, PublicPolicy, Said, episode
 from ilql.evaluate import Episode, Player, play
 from ilql.networks import ValueNetworks
 from ilql.tokens import Tokenizer
@@ -57,15 +57,16 @@ def tokens_of(utterances: Sequence[Said]) -> int:
     return sum(len(said.tokens) for said in utterances)
 
 
-def equal(ours: Episode, transcript: Sequence[tuple[bool, str]], said: Sequence[Said], tokenizer: Tokenizer) -> bool:
+def equal(ours: Episode, other: Played, tokenizer: Tokenizer) -> bool:
     """Whether both sides said the same; raises `AssertionError` if they part at more than a near-tie."""
     own = [(turn.by_agent, turn.text) for turn in ours.transcript.turns]
-    if own == list(transcript):
+    transcript = other.transcript
+    if own == transcript:
         return True
     # The first turn that differs is the agent's: the world answers the same to the same.
     place = next(n for n, pair in enumerate(zip(own, transcript, strict=False)) if pair[0] != pair[1])
     assert own[place][0], f"the world answered differently in episode {ours.seed}: {own[place]}, {transcript[place]}"
-    tokens, gaps = said[place // 2].tokens, said[place // 2].gaps
+    tokens, gaps = other.said[place // 2].tokens, other.said[place // 2].gaps
     # The first token after which the text is none that ours could begin with; else the last.
     first = next((n for n in range(len(tokens)) if not own[place][1].startswith(tokenizer.decode(tokens[: n + 1]))), -1)
     assert gaps[first] < NEAR_TIE, f"episode {ours.seed} parts at scores {gaps[first]} apart: {own[place]}"
@@ -84,7 +85,7 @@ def measured(size: Size, folder: Path, *, quick: bool) -> Line:
     actor, public = spec.kind.actor(module, behaviour), PublicPolicy(module, behaviour, tokenizer)
     split, device = spec.evaluation.split, torch.device("cpu")
     played: list[Episode] = []
-    heard: dict[int, tuple[list[tuple[bool, str]], list[Said]]] = {}
+    heard: dict[int, Played] = {}
     turn = iter(range(10**9))
 
     def ours() -> None:
@@ -96,9 +97,9 @@ def measured(size: Size, folder: Path, *, quick: bool) -> Line:
             heard[seed] = episode(public, task, split, player, seed)
 
     rates = alternately(per_second(size.ours, ours), per_second(size.other, other), rounds=size.rounds)
-    same = [equal(played[seed], *said, tokenizer) for seed, said in heard.items()]
+    same = [equal(played[seed], each, tokenizer) for seed, each in heard.items()]
     assert sum(same) >= LEAST_EQUAL * len(same), f"{sum(same)} of {len(same)} transcripts are equal"
-    chosen = sum(tokens_of(said) for _, said in heard.values()) / len(heard)
+    chosen = sum(tokens_of(each.said) for each in heard.values()) / len(heard)
     return Line(
         name=f"visual dialogue, {size.layers} layers of {size.width}, vocabulary {tokenizer.size}",
         unit="episodes/s",
