@@ -5,13 +5,14 @@ Axes: *S* slots, *V* vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ilql.method import TokenCritic
+from ilql.method import Decoding, Manner, TokenCritic
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,28 @@ class Knobs:
     after: Tensor | None = None
     filters: bool = True
     draws: bool = True
+
+    @classmethod
+    def of(cls, decodes: Sequence[Decoding], manners: Sequence[Manner], device: torch.device) -> Knobs:
+        """Settings as tensors, one slot for each pair.
+
+        Raises:
+            ValueError: A beta is below 0, or no number.
+        """
+        for manner in manners:
+            if math.isnan(manner.beta) or manner.beta < 0:
+                raise ValueError(f"beta must be at least 0, got {manner.beta}")
+        after = [manner.filter_after for manner in manners]
+        return cls(
+            torch.tensor([manner.beta for manner in manners], dtype=torch.float32, device=device),
+            torch.tensor([decode.temperature for decode in decodes], dtype=torch.float32, device=device),
+            torch.tensor([decode.top_k for decode in decodes], device=device),
+            torch.tensor([decode.top_p for decode in decodes], dtype=torch.float32, device=device),
+            torch.tensor([decode.greedy for decode in decodes], device=device),
+            torch.tensor(after, device=device) if any(after) else None,
+            filters=any(decode.top_k > 0 or decode.top_p < 1 for decode in decodes),
+            draws=not all(decode.greedy for decode in decodes),
+        )
 
     def at(self, rows: Tensor) -> Knobs:
         """The settings of some of the slots, in that order."""

@@ -145,7 +145,7 @@ class _Seats:
         self.running: dict[int, list[_Running]] = {}
         self._speaker, self._tokenizer = speaker, tokenizer
         self._waiting: list[tuple[list[_Running], Conversation]] = []
-        self._speaking: set[int] = set()
+        self._mid_utterance: set[int] = set()
 
     @property
     def under_way(self) -> int:
@@ -162,52 +162,55 @@ class _Seats:
 
     def begin(self, slot: int, episodes: Sequence[_Running]) -> None:
         """Let episodes of one seed begin in a free slot."""
-        openings: dict[str | None, list[_Running]] = {}
+        by_opening: dict[str | None, list[_Running]] = {}
         for episode in episodes:
-            openings.setdefault(episode.opening, []).append(episode)
-        speaker = self._speaker
-        speaker.restart(slot)
-        (opening, self.running[slot]), *others = openings.items()
-        for (
-            text,
-            group,
-        ) in others:  # equal seeds promise equal openings; a world that breaks that is played all the same
-            conversation = speaker.copy(slot)
-            conversation.hear(_opening(text, self._tokenizer))
+            by_opening.setdefault(episode.opening, []).append(episode)
+        self._speaker.restart(slot)
+        # Equal seeds promise equal openings; a world that breaks that is played all the same.
+        (opening, self.running[slot]), *others = by_opening.items()
+        for other_opening, group in others:
+            conversation = self._speaker.copy(slot)
+            conversation.hear(_opening(other_opening, self._tokenizer))
             self._waiting.append((group, conversation))
         player = self.running[slot][0].player
         if player.manner.target_return is not None and not player.manner.asked_each_turn:
-            speaker.ask(slot, player.left({}))
-        speaker.hear(slot, _opening(opening, self._tokenizer))
+            self._speaker.ask(slot, player.left({}))
+        self._speaker.hear(slot, _opening(opening, self._tokenizer))
 
     def voices(self) -> list[tuple[int, _Running]]:
         """Every episode that is to speak now and its slot, after those that are asked for a return were asked."""
-        for slot, (first, *_) in self.running.items():
-            if first.player.manner.asked_each_turn and slot not in self._speaking:
-                self._speaker.ask(slot, first.player.left(first.rewards))
+        for slot, episodes in self.running.items():
+            episode = episodes[0]
+            if episode.player.manner.asked_each_turn and slot not in self._mid_utterance:
+                self._speaker.ask(slot, episode.player.left(episode.rewards))
         return [(slot, episode) for slot in sorted(self.running) for episode in self.running[slot]]
 
     def hear(
         self, voices: Sequence[tuple[int, _Running]], spoken: Sequence[Spoken], replies: Sequence[Reply | None]
     ) -> None:
         """Let everybody hear the world's reply, if there was one, and part those who no longer share a conversation."""
+        # Whoever shares a slot, says the same and hears the same goes on sharing. `id` tells conversations apart: those
+        # that part together are given the same one.
         groups: dict[tuple[int, int, str | None], tuple[list[_Running], Conversation | None]] = {}
+        self._mid_utterance = set()
         for (slot, episode), said, reply in zip(voices, spoken, replies, strict=True):
+            if said.utterance is None and said.apart is None:
+                self._mid_utterance.add(slot)
             if reply is None or not reply.ended:
-                key = slot, id(said.apart), None if reply is None else reply.text
-                groups.setdefault(key, ([], said.apart))[0].append(episode)
-        self._speaking = {slot for (slot, _), said in zip(voices, spoken, strict=True) if said == Spoken(None)}
+                text = None if reply is None else reply.text
+                groups.setdefault((slot, id(said.apart), text), ([], said.apart))[0].append(episode)
         self.running = {}
-        heard: dict[int, list[int]] = {}
+        answers: dict[int, list[int]] = {}
         for (slot, _, text), (episodes, apart) in groups.items():
             answer = [] if text is None else [*self._tokenizer.encode(text), self._tokenizer.structural("eos")]
             if apart is None and slot not in self.running:
-                self.running[slot], heard[slot] = episodes, answer
+                self.running[slot], answers[slot] = episodes, answer
                 continue
             conversation = self._speaker.copy(slot) if apart is None else apart.copy()
             conversation.hear(answer)
             self._waiting.append((episodes, conversation))
-        for slot, answer in heard.items():
+        # Only now: what was copied above is the conversation before this answer.
+        for slot, answer in answers.items():
             self._speaker.hear(slot, answer)
 
 
@@ -255,10 +258,12 @@ def play(
         return [played[number] for number in range(len(players))]
     speaker = Speaker(_acting(actor, players), tokenizer, slots=slots, device=device)
     seats = _Seats(speaker, tokenizer)
+    # By the numbers of player and seed.
     done: dict[tuple[int, int], Episode] = {}
     upcoming = _groups(players, len(seeds))
     while True:
-        for slot in [slot for slot in range(slots) if slot not in seats.running]:
+        free = [slot for slot in range(slots) if slot not in seats.running]
+        for slot in free:
             room = OPEN * slots - seats.under_way
             if not seats.let_in(slot) and upcoming and (len(upcoming[0]) <= room or not seats.under_way):
                 jobs = upcoming.popleft()
@@ -288,12 +293,13 @@ def _groups(players: Sequence[Player], seeds: int) -> deque[list[tuple[int, int]
 
     Players of as many candidates stand beside each other: a slot with few waits for those with many.
     """
-    alone = sorted(
-        (p for p in range(len(players)) if not players[p].shares), key=lambda p: -players[p].manner.candidates
-    )
-    together = [p for p in range(len(players)) if players[p].shares]
-    groups = [[(p, s)] for p in alone for s in range(seeds)]
-    return deque(groups + [[(p, s) for p in together] for s in range(seeds) if together])
+    alone = [p for p, player in enumerate(players) if not player.shares]
+    alone.sort(key=lambda p: -players[p].manner.candidates)
+    together = [p for p, player in enumerate(players) if player.shares]
+    groups = deque([(p, s)] for p in alone for s in range(seeds))
+    if together:
+        groups += [[(p, s) for p in together] for s in range(seeds)]
+    return groups
 
 
 def _acting(actor: Actor, players: Sequence[Player]) -> Actor:

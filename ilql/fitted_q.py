@@ -104,23 +104,14 @@ class Acting:
         head_ = self.actor.language_model.get_output_embeddings()  # type: ignore[operator]
         logits, q = policy_inputs(head_, self.critic, states.language, states.critic, relative=self.actor.relative)
         writable = torch.from_numpy(self.tokenizer.writable()).to(logits.device)
-        return probabilities(logits, q, writable, self._knobs(len(logits), logits.device))
+        every_state = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        knobs = Knobs.of([self.decode], [self.manner], logits.device).at(every_state)
+        return probabilities(logits, q, writable, knobs)
 
     @property
     def critic(self) -> TokenCritic | None:
         """The network that tilts."""
         return self.actor.online if self.manner.online_critic else self.actor.critic
-
-    def _knobs(self, rows: int, device: torch.device) -> Knobs:
-        d, m = self.decode, self.manner
-        return Knobs(
-            torch.full((rows,), m.beta, device=device),
-            torch.full((rows,), d.temperature, device=device),
-            torch.full((rows,), d.top_k, device=device),
-            torch.full((rows,), d.top_p, device=device),
-            torch.full((rows,), d.greedy, device=device),
-            torch.full((rows,), m.filter_after, device=device) if m.filter_after else None,
-        )
 
 
 class FittedQ(nn.Module):

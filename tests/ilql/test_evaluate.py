@@ -12,11 +12,12 @@ import torch
 from torch import nn
 
 from ilql import token_values
-from ilql.decode import Asked, Speaker, Spoken, Utterance, Voice
+from ilql.decode import Speaker, Spoken, Utterance, Voice
 from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Episode, Player, play, reply_to
 from ilql.method import Actor, Decoding, Manner, Start
 from ilql.methods import ilql
+from ilql.slots import Asked
 from ilql.task import Environment, Reply, TaskFault
 from ilql.tokens import Tokenizer
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ilql.decode import Draft, Speaker, Utterance, Voice
+from ilql.decode import Speaker, Utterance, Voice
+from ilql.drafts import Draft
 from ilql.evaluate import Player, play
 from ilql.method import Actor, Decoding, Manner
 from ilql.networks import trunk_of
