@@ -1,0 +1,261 @@
+"""Who may work on what, among processes and machines that share nothing but a file system.
+
+A lease on a key is a file, `leases/<key[:2]>/<key>.<token>`, whose creator holds it; its content says who that is. Who
+takes over from one that is gone creates the next token, and the earlier holder, should it come back to life, finds that
+it holds nothing any more and stops. What it writes nevertheless readers leave out, since every row says its token
+(`sweeps.records`).
+
+A holder is gone if it is known to be dead (a process of this boot of this machine that is no more), or if its file,
+which the living touch every few seconds, has not changed for `PATIENCE_SECONDS` by the clock of whoever waits. No two
+clocks are compared, and no lock of the file system is relied on. Assumed of it, NFS included: of several that create
+one name with `O_EXCL` one succeeds, and a touched file is seen to be so within seconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sweeps.journal import process_name, utc
+
+HEARTBEAT_SECONDS = 5.0
+"""How often a holder touches its files."""
+PATIENCE_SECONDS = 60.0
+"""Without a touch for so long, a holder that cannot be asked counts as gone."""
+
+
+class LeaseLostError(RuntimeError):
+    """Someone else has taken over; nothing may be written any more under this lease."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease.
+
+    Attributes:
+        name: Host, process and a random number, as journals are named.
+        process: Its process id, with the time it began, so that a later process of the same id is known for another.
+        machine: This boot of this machine, and the space its process ids are counted in.
+        since: UTC.
+    """
+
+    name: str
+    process: str
+    machine: str
+    since: str
+
+    def is_dead(self) -> bool:
+        """True if it is known to be no more; False if it lives, or cannot be asked from here."""
+        if not self.machine or self.machine != _machine():
+            return False
+        return self.process != _process(int(self.process.partition("@")[0]))
+
+
+class Lease:
+    """A lease that is held, until it is released or lost. May be used by several threads."""
+
+    def __init__(self, key: str, token: int, file: Path, content: bytes) -> None:
+        self.key, self.token, self._file, self._content = key, token, file, content
+        _HEART.keep(self)
+
+    def check(self) -> None:
+        """Do nothing if it is held still.
+
+        Raises:
+            LeaseLostError: It is not.
+        """
+        if not self._is_ours() or _tokens(self._file.parent, self.key)[-1:] != [self.token]:
+            raise LeaseLostError(f"the lease on {self.key} was taken over while its holder was not heard of")
+
+    def release(self) -> None:
+        """Give it back; again does nothing."""
+        _HEART.drop(self)
+        if self._is_ours():
+            self._file.unlink(missing_ok=True)
+
+    def touch(self) -> None:
+        """Say that its holder lives."""
+        with contextlib.suppress(OSError):  # lost, or the disk is away: whoever writes next finds out
+            os.utime(self._file)
+
+    def _is_ours(self) -> bool:
+        try:
+            return self._file.read_bytes() == self._content
+        except FileNotFoundError:
+            return False
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Leases:
+    """The leases of a store.
+
+    Args:
+        folder: Where their files lie; made at the first lease.
+        patience: See `PATIENCE_SECONDS`.
+    """
+
+    def __init__(self, folder: Path, *, patience: float = PATIENCE_SECONDS) -> None:
+        self._folder, self._patience = folder, patience
+        self._seen: dict[Path, tuple[int, float]] = {}  # when a file was last touched, and when we first saw it so
+
+    def take(self, key: str, *, above: int = 0) -> Lease | None:
+        """The lease on a key if nobody holds it, or its holder is gone; else None.
+
+        Args:
+            key: Letters, digits, '_' and '-'.
+            above: The new token is higher than this one, too.
+        """
+        folder = self._folder / key[:2]
+        tokens = _tokens(folder, key)
+        if tokens and not self._is_gone(folder / f"{key}.{tokens[-1]}"):
+            return None
+        token = max([above, *tokens]) + 1
+        file = folder / f"{key}.{token}"
+        try:
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        except FileExistsError:
+            return None
+        except FileNotFoundError:
+            folder.mkdir(parents=True, exist_ok=True)
+            return self.take(key, above=above)
+        content = self._holder()
+        try:
+            os.write(descriptor, content)
+        finally:
+            os.close(descriptor)
+        if _tokens(folder, key)[-1] != token:  # somebody who saw other files than we did was faster
+            file.unlink(missing_ok=True)
+            return None
+        for earlier in tokens:
+            (folder / f"{key}.{earlier}").unlink(missing_ok=True)
+        return Lease(key, token, file, content)
+
+    def wait(self, key: str, *, above: Callable[[], int] = int, each: Callable[[], None] = lambda: None) -> Lease:
+        """The lease on a key as soon as it can be had.
+
+        Args:
+            key: Of what.
+            above: Asked anew at every attempt; see `take`.
+            each: Called about once a second while it is waited for.
+        """
+        while (lease := self.take(key, above=above())) is None:
+            each()
+            time.sleep(min(1.0, self._patience / 4))
+        return lease
+
+    def holder(self, key: str) -> Holder | None:
+        """Who holds a key now, or held it last without giving it back; None if nobody."""
+        folder = self._folder / key[:2]
+        for token in reversed(_tokens(folder, key)):
+            if (found := _read(folder / f"{key}.{token}")) is not None:
+                return found
+        return None
+
+    def all(self) -> Iterator[tuple[str, int, Holder | None]]:
+        """Key, token and holder of every lease that was not given back."""
+        for file in sorted(self._folder.glob("*/*.*")):
+            key, _, token = file.name.rpartition(".")
+            if token.isdecimal():
+                yield key, int(token), _read(file)
+
+    def _is_gone(self, file: Path) -> bool:
+        holder = _read(file)
+        if holder is not None and holder.is_dead():
+            return True
+        try:
+            touched = file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return False  # given back just now: the next look finds the key free
+        before = self._seen.get(file)
+        if before is None or before[0] != touched:
+            self._seen[file] = touched, time.monotonic()
+            return False
+        return time.monotonic() - before[1] > self._patience
+
+    def _holder(self) -> bytes:
+        """Us, as a file's content: no two are the same, as each has a name with a random number in it."""
+        return json.dumps(vars(Holder(process_name(), _process(os.getpid()) or "", _machine(), utc()))).encode()
+
+
+class _Heart:
+    """One thread that touches all leases this process holds."""
+
+    def __init__(self) -> None:
+        self._leases: weakref.WeakSet[Lease] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._process: int | None = None
+
+    def keep(self, lease: Lease) -> None:
+        with self._lock:
+            if self._process != os.getpid():  # the first lease, or a fork, which has no threads and no leases
+                self._process, self._leases = os.getpid(), weakref.WeakSet()
+                threading.Thread(target=self._beat, name="leases", daemon=True).start()
+            self._leases.add(lease)
+
+    def drop(self, lease: Lease) -> None:
+        with self._lock:
+            self._leases.discard(lease)
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(HEARTBEAT_SECONDS)
+            with self._lock:
+                held = list(self._leases)
+            for lease in held:
+                lease.touch()
+
+
+_HEART = _Heart()
+
+
+def _tokens(folder: Path, key: str) -> list[int]:
+    """The tokens of a key's files, increasing."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    prefix = f"{key}."
+    return sorted(
+        int(name[len(prefix) :]) for name in names if name.startswith(prefix) and name[len(prefix) :].isdecimal()
+    )
+
+
+def _read(file: Path) -> Holder | None:
+    """Who a file says holds it; None if it is gone, or its writer was killed in it."""
+    try:
+        return Holder(**json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+@functools.cache
+def _machine() -> str:
+    """This boot of this machine and our space of process ids; empty where they cannot be told."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _process(number: int) -> str | None:
+    """A process that lives: its id and the time it began, in clock ticks of the machine; None if there is none."""
+    try:
+        stat = Path(f"/proc/{number}/stat").read_bytes()
+    except OSError:
+        return None
+    state, *fields = stat.rpartition(b")")[2].split()  # the name before it may hold anything
+    return None if state in (b"Z", b"X") else f"{number}@{fields[18].decode()}"

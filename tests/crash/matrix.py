@@ -1,0 +1,505 @@
+"""Kill what runs a sweep, with signal 9, run the same command again, and compare with a run that nobody disturbed.
+
+    python tests/crash/matrix.py --kills 60             every cell of the matrix, five times each
+    python tests/crash/matrix.py --kills 4 --seed 1     four cells, drawn
+
+Killed are {the driver, a training worker, a whole Ray node, the MLflow server} in the middle of {training, evaluation,
+report}, at a random moment of it. The victim is ended as a power cut would: no handler runs. After that the command is
+run again until it ends. Asserted every time:
+
+- the rows are those of the undisturbed run, scores and weights equal to the bit, none lost and none doubled;
+- no more was lost of a training than what came after its last checkpoint, and checkpoints came as often as promised;
+- every stage that counts as whole has the digests it was written with, and no partial work is left behind;
+- MLflow has each run once, none of them still RUNNING, as many as after the undisturbed run;
+- no process of ours is left.
+
+Results are written line by line, so an interrupted run shows what it found; the same `--out` goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+
+from ilql.checkpoint import CheckpointError, check_checkpoint, file_digest
+from sweeps.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+MARK = "SWEEPS_CRASH_MARK"
+
+VICTIMS = ("driver", "worker", "node", "mlflow")
+PHASES = ("training", "evaluation", "report")
+
+CHECKPOINT_EVERY = 50
+"""Steps; the bandit's smoke preset has it so."""
+COMMAND = ("--preset", "smoke", "--methods", "bc,sarsa,filtered_bc", "--trials", "0", "--name", "crash")
+RESULTS = ("trial_id", "weights_id", "origin", "method", "seed", "status", "reason", "score", "score_sd", "tune_score")
+
+PATIENCE = 420.0
+"""Seconds after which a command counts as hung."""
+
+
+class Broken(AssertionError):  # noqa: N818  a promise is
+    """A promise that did not hold."""
+
+
+def demand(holds: bool, what: str) -> None:
+    """Raise `Broken` unless it holds."""
+    if not holds:
+        raise Broken(what)
+
+
+# Processes
+
+
+def marked(mark: str) -> set[int]:
+    """Processes that carry the mark in their environment, children of the marked one included."""
+    found = set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"{MARK}={mark}\0".encode() in (folder / "environ").read_bytes():
+                found.add(int(folder.name))
+    return found
+
+
+def name_of(process: int) -> str:
+    """What a process calls itself; empty if it is gone."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def cut(processes: set[int]) -> None:
+    """End them as a power cut does."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """What the condition gives as soon as it gives something."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        demand(time.monotonic() < deadline, f"{what} within {seconds:.0f} s")
+        time.sleep(0.02)
+    return found
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    while True:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            port = int(listener.getsockname()[1])
+        if port > 19999:  # below lie the ports of Ray's own workers
+            return port
+
+
+def environment(mark: str) -> dict[str, str]:
+    """A user's, and the mark."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SWEEPS_", "MLFLOW_"))}
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    return kept | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", "PATH": path, MARK: mark}
+
+
+# What a sweep stands on
+
+
+@dataclass
+class Tracker:
+    """MLflow's server on loopback, that can be killed and started again on what it had."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}",
+                   "--artifacts-destination", str(self.folder / "artefacts"), "--host", "127.0.0.1",
+                   "--port", str(self.port), "--workers", "1"]  # fmt: skip
+        self.process = subprocess.Popen(
+            command, env=environment("tracker"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+        wait_for(self.answers, 90, "MLflow's server answered")
+
+    def answers(self) -> bool:
+        """Whether it does."""
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:  # noqa: S310
+            return bool(answer.status == 200)
+        return False
+
+    def kill(self) -> None:
+        """End it and all its workers."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@dataclass
+class Nodes:
+    """A Ray cluster of a head with one CPU and a second node with two, on this machine."""
+
+    mark: str
+    folder: Path
+    port: int = field(default_factory=free_port)
+    heads: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        """Of the head."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start both."""
+        dashboard = free_port()
+        self._begin("head", "--head", "--num-cpus=1", f"--port={self.port}", f"--dashboard-port={dashboard}",
+                    f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}",
+                    f"--temp-dir={self.folder}")  # fmt: skip
+        version = f"http://127.0.0.1:{dashboard}/api/version"
+
+        def up() -> bool:
+            with contextlib.suppress(OSError), urllib.request.urlopen(version, timeout=2) as answer:
+                return bool(answer.status == 200)
+            return False
+
+        wait_for(up, 90, "the head's dashboard answered")
+        self.start_second()
+
+    def start_second(self) -> None:
+        """Start the second node; also again after it was killed."""
+        self._begin("second", f"--address={self.address}", "--num-cpus=2",
+                    f"--dashboard-agent-listen-port={free_port()}")  # fmt: skip
+
+    def _begin(self, which: str, *options: str) -> None:
+        self.heads.append(
+            subprocess.Popen(
+                ["ray", "start", "--block", "--disable-usage-stats", "--object-store-memory=100000000",
+                 "--node-ip-address=127.0.0.1", *options],
+                env=environment(f"{self.mark}-{which}"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        )  # fmt: skip
+
+    def kill_second(self) -> None:
+        """Cut its power: raylet, agents and workers."""
+        cut(marked(f"{self.mark}-second"))
+
+    def stop(self) -> None:
+        """End all of it."""
+        for which in ("second", "head"):
+            cut(marked(f"{self.mark}-{which}"))
+        for process in self.heads:
+            process.wait()
+
+
+# One run
+
+
+@dataclass
+class Sweep:
+    """The command on a store, as a process."""
+
+    store: Path
+    mark: str
+    tracking: str
+    address: str | None = None
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def output(self) -> Path:
+        """Where what it prints goes."""
+        return self.store.with_suffix(".out")
+
+    def start(self) -> None:
+        """Start it."""
+        more = {"MLFLOW_TRACKING_URI": self.tracking} | ({"RAY_ADDRESS": self.address} if self.address else {})
+        with self.output.open("a") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, ROOT / "sweeps" / "bandit_ablation.py", *COMMAND, "--store", self.store],
+                env=environment(self.mark) | more, stdout=out, stderr=out, text=True, start_new_session=True,
+            )  # fmt: skip
+
+    def wait(self) -> int:
+        """Its exit status."""
+        assert self.process is not None
+        try:
+            return self.process.wait(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise Broken(f"the command ended within {PATIENCE:.0f} s; it hangs, see {self.output}") from None
+
+    def has_begun(self, phase: str) -> bool:
+        """Whether it is in the middle of a phase."""
+        assert self.process is not None
+        demand(self.process.poll() is None, f"it was still running when {phase} was waited for: see {self.output}")
+        if phase == "training":
+            return any(self.store.glob("scratch/trajectory/*/*/checkpoints/step-*"))
+        if phase == "evaluation":
+            text = self.output.read_text(errors="replace")
+            return "evaluating" in text.rpartition("run again")[2]
+        return any(self.store.glob("reports/*/*"))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the undisturbed run ended with."""
+
+    rows: dict[str, dict[str, Any]]
+    weights: dict[str, str]
+    runs: Counter[str]
+    seconds: float
+
+
+def rows_of(store: Path) -> dict[str, dict[str, Any]]:
+    """What must not depend on interruptions, by trial."""
+    rows = Store(store).rows("crash")
+    demand(len({row["trial_id"] for row in rows}) == len(rows), "no row is doubled")
+    return {row["trial_id"]: {name: row.get(name) for name in RESULTS} for row in rows}
+
+
+def weights_of(store: Path) -> dict[str, str]:
+    """The digest of every training's weights."""
+    return {folder.parent.name: file_digest(folder) for folder in store.glob("stages/weights/*/*/weights.safetensors")}
+
+
+def runs_of(uri: str) -> Counter[str]:
+    """How many runs of each kind MLflow has; none may be doubled or running."""
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("ilql-ablations")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    keys = Counter((run.data.tags["sweeps.kind"], run.data.tags["sweeps.key"]) for run in runs)
+    demand(max(keys.values()) == 1, f"no run of MLflow is doubled, {[key for key, n in keys.items() if n > 1]} are")
+    running = [run.info.run_name for run in runs if run.info.status == "RUNNING"]
+    demand(not running, f"no run of MLflow is left RUNNING, {running} are")
+    return Counter(kind for kind, _ in keys)
+
+
+def lost_steps(store: Path) -> int:
+    """The most steps that any training under way has made since its newest sound checkpoint, as its curve says."""
+    lost = 0
+    for trajectory in store.glob("scratch/trajectory/*/*"):
+        try:
+            last = [json.loads(line)["step"] for line in (trajectory / "curve.jsonl").read_text().splitlines()][-1]
+        except (OSError, ValueError, IndexError):
+            continue
+        steps = [0]
+        for checkpoint in (trajectory / "checkpoints").glob("step-*"):
+            with contextlib.suppress(CheckpointError):
+                steps.append(check_checkpoint(checkpoint))
+        lost = max(lost, last - max(steps))
+    return lost
+
+
+def check_store(store: Path) -> None:
+    """Every stage that counts has its digests, and nobody's partial work is left."""
+    for about in store.glob("stages/*/*/[!.]*/about.json"):
+        for name, file in json.loads(about.read_text())["files"].items():
+            demand(file_digest(about.parent / name) == file["sha256"], f"{about.parent / name} has its digest")
+    left = [str(path) for path in store.glob("scratch/*/*/*")]
+    demand(not left, f"no partial work is left, {left[:3]} are")
+    bad = [line for line in Store(store).problems() if "unfinished line" not in line and "not completed" not in line]
+    demand(not bad, f"the store is sound: {bad}")
+
+
+def check_gone(mark: str) -> None:
+    """No process of the mark is left half a minute after the command's end."""
+    deadline = time.monotonic() + 30
+    while (left := marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    names = [name_of(process)[:80] for process in left]
+    cut(left)
+    demand(not left, f"no process is left, {names} are")
+
+
+# The matrix
+
+
+def undisturbed(folder: Path) -> Reference:
+    """Run the command to its end, once."""
+    tracker = Tracker(folder)
+    tracker.start()
+    try:
+        sweep, begin = Sweep(folder / "undisturbed", "undisturbed", tracker.uri), time.monotonic()
+        sweep.start()
+        demand(sweep.wait() == 0, f"the undisturbed command succeeds: see {sweep.output}")
+        took = time.monotonic() - begin
+        check_gone(sweep.mark)
+        check_store(sweep.store)
+        return Reference(rows_of(sweep.store), weights_of(sweep.store), runs_of(tracker.uri), took)
+    finally:
+        tracker.kill()
+
+
+def one_kill(victim: str, phase: str, delay: float, reference: Reference, folder: Path) -> dict[str, Any]:
+    """Kill once and check everything; returns what is worth noting.
+
+    Raises:
+        Broken: A promise did not hold.
+    """
+    mark = f"{os.getpid()}-{folder.name}"
+    tracker, nodes = Tracker(folder), None
+    tracker.start()
+    try:
+        if victim == "node":
+            nodes = Nodes(mark, Path(tempfile.mkdtemp(prefix="r", dir="/tmp")))
+            nodes.start()
+        sweep = Sweep(folder / "store", mark, tracker.uri, None if nodes is None else nodes.address)
+        sweep.start()
+        assert sweep.process is not None
+        wait_for(lambda: sweep.has_begun(phase), PATIENCE, f"{phase} began")
+        time.sleep(delay)
+        alive = sweep.process.poll() is None
+        lost = lost_steps(sweep.store)
+        killed = kill(victim, sweep, tracker, nodes)
+        status = sweep.wait()
+        if victim == "driver":
+            wait_for(lambda: not marked(mark), 90, "what a killed driver had started went away")
+        demand(victim != "mlflow" or status == 0, f"a sweep goes on without MLflow, its exit status was {status}")
+        demand(lost <= CHECKPOINT_EVERY, f"at most {CHECKPOINT_EVERY} steps are lost, {lost} were")
+        if victim == "mlflow":
+            tracker.start()
+        with sweep.output.open("a") as out:
+            out.write("\nrun again\n")
+        sweep.start()
+        demand(sweep.wait() == 0, f"the same command succeeds: see {sweep.output}")
+        check_gone(mark)
+        found, weights = rows_of(sweep.store), weights_of(sweep.store)
+        demand(found.keys() == reference.rows.keys(), "no row is lost and none is new")
+        demand(found == reference.rows, "the rows are those of an undisturbed run, to the bit")
+        demand(weights == reference.weights, "the weights are those of an undisturbed run, to the bit")
+        demand(runs_of(tracker.uri) == reference.runs, "MLflow has the runs of an undisturbed run")
+        check_store(sweep.store)
+        return {"killed": killed, "running": alive, "status_of_killed": status, "lost_steps": lost}
+    finally:
+        cut(marked(mark))
+        if nodes is not None:
+            nodes.stop()
+            shutil.rmtree(nodes.folder, ignore_errors=True)
+        tracker.kill()
+
+
+def kill(victim: str, sweep: Sweep, tracker: Tracker, nodes: Nodes | None) -> int:
+    """Kill; returns how many processes that were."""
+    assert sweep.process is not None
+    if victim == "driver":
+        cut({sweep.process.pid})
+        return 1
+    if victim == "worker":
+        # Whoever works, if anybody does: in the report's time there may be nobody left.
+        workers = {process for process in marked(sweep.mark) if name_of(process).startswith("ray::")}
+        busy = {process for process in workers if "IDLE" not in name_of(process)}
+        chosen = set(sorted(busy or workers)[:1])
+        cut(chosen)
+        return len(chosen)
+    if victim == "node":
+        assert nodes is not None
+        there = len(marked(f"{nodes.mark}-second"))
+        nodes.kill_second()
+        return there
+    tracker.kill()
+    return 1
+
+
+def cells(kills: int, generator: random.Random) -> Iterator[tuple[str, str, float]]:
+    """Who is killed in what phase, and how long after it began: every cell equally often, if there are kills for it."""
+    matrix = [(victim, phase) for victim in VICTIMS for phase in PHASES]
+    if kills < len(matrix):
+        phases = generator.sample(PHASES, len(PHASES))
+        matrix = [(victim, phases[place % len(phases)]) for place, victim in enumerate(VICTIMS)]
+    for number in range(kills):
+        victim, phase = matrix[number % len(matrix)]
+        yield victim, phase, generator.uniform(0, 2.0 if phase == "training" else 1.0)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """The matrix as Markdown."""
+    lines = ["| killed | " + " | ".join(f"during {phase}" for phase in PHASES) + " |", "| --- |" + " ---: |" * 3]
+    whole = 0
+    for victim in VICTIMS:
+        row = []
+        for phase in PHASES:
+            each = [result for result in results if (result["victim"], result["phase"]) == (victim, phase)]
+            good = sum(result["broken"] is None for result in each)
+            whole += bool(each) and good == len(each)
+            row.append(f"{good} of {len(each)}")
+        lines.append(f"| {victim} | " + " | ".join(row) + " |")
+    good = sum(result["broken"] is None for result in results)
+    lines += ["", f"{whole} of 12 cells hold; {good} of {len(results)} kills left nothing lost, doubled or running"]
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """The command; its exit status says whether every promise held."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=60, help="how many in all")
+    parser.add_argument("--seed", type=int, default=0, help="decides the moments")
+    parser.add_argument("--out", type=Path, default=None, help="file of results, a line each; goes on where it was")
+    parser.add_argument("--victim", choices=VICTIMS, default=None, help="this one only")
+    parser.add_argument("--phase", choices=PHASES, default=None, help="this one only")
+    asked = parser.parse_args(arguments)
+    folder = Path(tempfile.mkdtemp(prefix="crash"))
+    results: list[dict[str, Any]] = []
+    if asked.out is not None and asked.out.is_file():
+        results = [json.loads(line) for line in asked.out.read_text().splitlines()]
+    try:
+        reference = undisturbed(folder)
+        print(f"undisturbed: {len(reference.rows)} rows, {dict(reference.runs)} MLflow runs, {reference.seconds:.0f} s")
+        for number, (victim, phase, delay) in enumerate(cells(asked.kills, random.Random(asked.seed))):
+            if number < len(results) or asked.victim not in (None, victim) or asked.phase not in (None, phase):
+                continue
+            begin, broken, notes = time.monotonic(), None, dict[str, Any]()
+            place = folder / f"kill-{number}"
+            place.mkdir()
+            try:
+                notes = one_kill(victim, phase, delay, reference, place)
+            except Broken as promise:
+                broken = str(promise)
+            result = {"victim": victim, "phase": phase, "delay": round(delay, 3), "broken": broken, **notes}
+            result["seconds"] = round(time.monotonic() - begin, 1)
+            results.append(result)
+            print(json.dumps(result), flush=True)
+            if asked.out is not None:
+                with asked.out.open("a") as out:
+                    out.write(json.dumps(result) + "\n")
+            if broken is None:
+                shutil.rmtree(place, ignore_errors=True)
+    finally:
+        if all(result["broken"] is None for result in results):
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            print(f"what broke is kept in {folder}", file=sys.stderr)
+    print(table(results))
+    return 0 if results and all(result["broken"] is None for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

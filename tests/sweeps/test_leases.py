@@ -1,0 +1,203 @@
+"""Leases: one holder at a time, the dead are followed, and who was followed finds out."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from sweeps import leases
+from sweeps.leases import Lease, LeaseLostError, Leases
+
+PATIENCE = 0.3
+
+
+def silent(lease: Lease) -> Lease:
+    """A holder whose process lives and no longer touches its file, as one that is stopped or cut off."""
+    leases._HEART.drop(lease)
+    return lease
+
+
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on this process is on another machine."""
+    monkeypatch.setattr(leases, "_machine", lambda: "another machine")
+
+
+def dead(folder: Path, key: str) -> None:
+    """Have a process of this machine take a key and die."""
+    code = f"""
+import os
+from pathlib import Path
+from sweeps.leases import Leases
+assert Leases(Path({str(folder)!r})).take({key!r}) is not None
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 9
+
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
+    ours, theirs = Leases(tmp_path), Leases(tmp_path)
+    lease = ours.take("key")
+    assert lease is not None
+    assert lease.token == 1
+    assert theirs.take("key") is None
+    assert ours.take("key") is None
+    assert theirs.take("other") is not None
+    lease.check()
+    lease.release()
+    assert theirs.take("key") is not None
+
+
+def test_a_lease_given_back_leaves_no_file(tmp_path: Path) -> None:
+    with Leases(tmp_path).wait("key"):
+        assert [path.name for path in tmp_path.rglob("key*")] == ["key.1"]
+    assert list(tmp_path.rglob("key*")) == []
+
+
+def test_a_dead_holder_is_followed_at_once(tmp_path: Path) -> None:
+    dead(tmp_path, "key")
+    begin = time.monotonic()
+    lease = Leases(tmp_path).take("key")
+    assert lease is not None
+    assert lease.token == 2
+    assert time.monotonic() - begin < leases.PATIENCE_SECONDS / 10
+    assert [path.name for path in tmp_path.rglob("key*")] == ["key.2"]
+
+
+def test_a_silent_holder_of_another_machine_is_followed_after_a_while_and_finds_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = Leases(tmp_path).take("key")
+    assert ours is not None
+    silent(ours)
+    elsewhere(monkeypatch)
+    theirs = Leases(tmp_path, patience=PATIENCE)
+    assert theirs.take("key") is None
+    begin = time.monotonic()
+    follower = theirs.wait("key")
+    assert time.monotonic() - begin >= PATIENCE
+    assert follower.token == 2
+    with pytest.raises(LeaseLostError, match="the lease on key was taken over"):
+        ours.check()
+    ours.release()
+    follower.check()
+
+
+def test_a_holder_that_is_heard_of_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Leases(tmp_path).take("key")
+    assert ours is not None
+    elsewhere(monkeypatch)
+    theirs = Leases(tmp_path, patience=PATIENCE)
+    for _ in range(8):
+        assert theirs.take("key") is None
+        time.sleep(PATIENCE / 4)
+        ours.touch()
+    ours.check()
+
+
+def test_the_heart_touches_what_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "_HEART", leases._Heart())
+    lease = Leases(tmp_path).take("key")
+    assert lease is not None
+    (file,) = tmp_path.rglob("key.1")
+    os.utime(file, (1, 1))
+    deadline = time.monotonic() + 20
+    while file.stat().st_mtime < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_released_key_is_not_freed_twice(tmp_path: Path) -> None:
+    first = Leases(tmp_path).take("key")
+    assert first is not None
+    first.release()
+    second = Leases(tmp_path).take("key")
+    assert second is not None
+    assert second.token == 1  # the first one's file is gone, and with it its number
+    first.release()
+    second.check()
+    with pytest.raises(LeaseLostError):
+        first.check()
+
+
+def test_tokens_are_above_what_readers_know(tmp_path: Path) -> None:
+    lease = Leases(tmp_path).take("key", above=6)
+    assert lease is not None
+    assert lease.token == 7
+
+
+def test_a_file_without_a_word_in_it_is_waited_for_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "ke").mkdir()
+    (tmp_path / "ke" / "key.3").touch()  # its maker was killed before it wrote
+    theirs = Leases(tmp_path, patience=PATIENCE)
+    assert theirs.take("key") is None
+    assert theirs.holder("key") is None
+    assert theirs.wait("key").token == 4
+
+
+def test_who_holds_what(tmp_path: Path) -> None:
+    ours = Leases(tmp_path)
+    lease = ours.take("key")
+    assert lease is not None
+    holder = ours.holder("key")
+    assert holder is not None
+    assert holder.process.startswith(f"{os.getpid()}@")
+    assert not holder.is_dead()
+    assert [(key, token) for key, token, _ in ours.all()] == [("key", 1)]
+    lease.release()
+    assert ours.holder("key") is None
+    assert list(ours.all()) == []
+
+
+def test_a_later_process_of_the_same_id_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Leases(tmp_path)
+    lease = ours.take("key")
+    assert lease is not None
+    monkeypatch.setattr(leases, "_process", lambda number: f"{number}@another time")
+    holder = ours.holder("key")
+    assert holder is not None
+    assert holder.is_dead()
+
+
+def _take_all(folder: str, keys: int, seed: int) -> list[tuple[int, int]]:
+    """Take keys in an order of one's own; returns those that were got, with their tokens, and gives none back."""
+    own, got = Leases(Path(folder)), []
+    for place in range(keys):
+        key = (place * 7 + seed * 13) % keys
+        if (lease := own.take(f"{key:04x}")) is not None:
+            got.append((key, lease.token))
+    time.sleep(1.0)  # whoever dies is followed: live until all have had their turn
+    return got
+
+
+def test_of_several_processes_one_gets_it(tmp_path: Path) -> None:
+    workers, keys = 4, 300
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(time.sleep, [0.5] * workers))  # all are there before the first begins
+        got = [pool.submit(_take_all, str(tmp_path), keys, seed) for seed in range(workers)]
+        found = Counter(key for each in got for key, _ in each.result())
+    assert found == Counter(range(keys))
+
+
+def test_threads_of_a_process_exclude_each_other(tmp_path: Path) -> None:
+    got: list[int] = []
+
+    def take_all() -> None:
+        own = Leases(tmp_path)
+        got.extend(key for key in range(200) if own.take(f"{key:04x}") is not None)
+
+    threads = [threading.Thread(target=take_all) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == list(range(200))
