@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sweeps.cells import Setting
 from sweeps.exact_json import Record
-from sweeps.schedule import Refinement, Setting
+from sweeps.refinement import Refinement
 from sweeps.space import Training
 from sweeps.spec import TrialSpec
 from sweeps.store import Store

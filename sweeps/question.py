@@ -15,11 +15,12 @@ from ilql.networks import find_model
 from ilql.task import Task
 from ilql.tasks import known_tasks
 from ilql.tokens import symbol_tokenizer
+from sweeps.cells import Setting
 from sweeps.offline import distinct_episodes
 from sweeps.options import Options
 from sweeps.presets import Preset
+from sweeps.refinement import Refinement
 from sweeps.reporting import Against, MakeSection
-from sweeps.schedule import Refinement, Setting
 from sweeps.space import Grid, Training, known_columns, settings
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.stages import cut_note, ensure_start, ensure_world, load_task, pretrained_digest, vocabulary_note
@@ -262,7 +263,7 @@ def make_sweep(
     design = tuple(training for grid in grids for training in grid.trainings(_for_grid(preset, grid)))
     kind = known_tasks()[question.task]
     chosen = world_settings(question, preset, options)
-    world = ensure_world(store, kind, chosen, options.sources)
+    world = ensure_world(store, kind, chosen, options.sources, say)
     for note in world.notes:
         say(note)
     task = load_task(store, kind.name, world.key)
@@ -288,12 +289,12 @@ def make_sweep(
         report=Evaluation(**evaluation, split="report", episodes=_episodes(task, "report", preset.report_episodes)),
     )
     _check_distinct(setting, design)
-    ensure_start(store, any_trial(setting, design), model)
+    ensure_start(store, any_trial(setting, design), model, say)
     if (narrowed := vocabulary_note(store, any_trial(setting, design))) is not None:
         say(narrowed)
     lengths = {training.train.max_tokens: training for training in design}
     for training in lengths.values():
-        if (cut := cut_note(store, setting.trials(training, 0, split="tune")[0])) is not None:
+        if (cut := cut_note(store, setting.trials(training, 0, split="tune")[0], say)) is not None:
             say(cut)
     refinement = None
     refined = question.refined(options)

@@ -21,7 +21,9 @@ from optuna.storages.journal import JournalFileBackend
 from ilql.methods import bc, method_named
 from ilql.networks import Architecture
 from ilql.tasks import bandit
-from sweeps.schedule import Refinement, Schedule, Setting
+from sweeps.cells import Setting
+from sweeps.refinement import Refinement
+from sweeps.schedule import Schedule
 from sweeps.space import Between, Grid, Training
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.stages import ensure_start, ensure_world

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ilql.methods import known_methods
+from sweeps.cells import Setting
 from sweeps.exact_json import Record
 from sweeps.policy import load_policy
-from sweeps.schedule import Schedule, Setting
+from sweeps.schedule import Schedule
 from sweeps.space import Training
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.study import Study

@@ -14,7 +14,7 @@ from sweeps import bandit_ablation, visdial_ablation
 from sweeps.options import Options, parse
 from sweeps.presets import Preset
 from sweeps.question import Question, Sweep, chosen_preset, make_sweep
-from sweeps.schedule import Refinement
+from sweeps.refinement import Refinement
 from sweeps.space import Between, Grid
 from sweeps.spec import TrialSpec
 from sweeps.store import Store

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from sweeps.cells import Setting
 from sweeps.plan import Plan, make_plan
-from sweeps.schedule import Refinement, Setting
+from sweeps.refinement import Refinement
 from sweeps.space import Training
 from sweeps.spec import TrialSpec
 from sweeps.store import Store

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sweeps import schedule as schedule_module
-from sweeps.schedule import Setting
+from sweeps.cells import Setting
 from sweeps.space import Between
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
