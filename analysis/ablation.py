@@ -92,6 +92,7 @@ class AblationTable:
         finished, failed, stopped: Number of runs.
         code_digests: Of all finished runs, sorted.
         footnotes: What a reader has to know, a sentence or two each.
+        estimated: True if scores are estimates and no returns.
     """
 
     rows: tuple[AblationRow, ...]
@@ -106,6 +107,7 @@ class AblationTable:
     stopped: int
     code_digests: tuple[str, ...]
     footnotes: tuple[str, ...]
+    estimated: bool = False
 
     @property
     def caption(self) -> str:
@@ -115,8 +117,9 @@ class AblationTable:
             return f"Ablation: {runs}."
         trained = "" if self.train_reward is None else f" trained on reward {self.train_reward},"
         played = "" if self.episodes is None else f" ({count(self.episodes, 'episode')} per run)"
+        judged = "estimated under" if self.estimated else "scored by"
         return (
-            f"Ablation on {self.task}:{trained} scored by reward {self.evaluation_reward} "
+            f"Ablation on {self.task}:{trained} {judged} reward {self.evaluation_reward} "
             f"on the {self.split} scenes{played}; {runs}."
         )
 
@@ -167,6 +170,7 @@ def ablation_table(
         **{status: counts[status] for status in STATUSES},
         code_digests=tuple(digests),
         footnotes=(*_footnotes(table, known, rows, mode, digests), *_reference_notes(references or {}), *notes),
+        estimated=table.estimated,
     )
 
 
@@ -237,8 +241,9 @@ def _footnotes(
 def _score_notes(table: RunTable, finished: Sequence[Cell], rows: Sequence[AblationRow]) -> list[str]:
     episodes = finished[0].returns.shape[1]
     split = table.block()["evaluation.split"]
+    score, mean = ("estimate", "mean estimate") if table.estimated else ("score", "mean return")
     notes = [
-        f"Max score: the highest mean return of a cell over {count(episodes, 'episode')} of the {split} scenes, the "
+        f"Max {score}: the highest {mean} of a cell over {count(episodes, 'episode')} of the {split} scenes, the "
         "same for every cell; a cell's training seeds are averaged per episode. ± is one standard error over episodes, "
         "for the trained models as they are."
     ]
@@ -252,7 +257,7 @@ def _score_notes(table: RunTable, finished: Sequence[Cell], rows: Sequence[Ablat
         f"The max over k cells on the same episodes is optimistic, the more so the larger k is; here k = {ranked}."
     )
     notes.append(
-        "σ: population standard deviation of the mean returns of a method's design cells. Refinement cells are left "
+        f"σ: population standard deviation of the {mean}s of a method's design cells. Refinement cells are left "
         "out, since a search crowds near its optimum; a dash stands for fewer than two cells."
     )
     unheard = sum(cell.tune_score is None for cell in finished)

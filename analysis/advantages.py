@@ -127,7 +127,8 @@ def advantage_section(dialogues: Sequence[Spoken], *, whose: str, what: str, sho
     different = list({utterance.pieces: utterance for utterance in reversed(said)}.values())[::-1][: 2 * shown]
     caption = (
         f"Advantage Q − V of every token, by {whose}, on {count(len(dialogues), 'dialogue')} ({what}); here the first "
-        f"{count(len(different), 'different utterance')}. Blue promises more than its state did, red less."
+        f"{count(len(different), 'different utterance')}. Blue promises more than its state did, red less; "
+        f"{END}, in the figure ⏎, is the end of an utterance: a token, too."
     )
     figure = draw_advantages([(each.pieces, each.advantages) for each in different])
     least = 1 if len(said) < 50 else 3

@@ -30,6 +30,11 @@ HEADER = (
 NUMERIC = (False, True, True, False, False, True, True, True, True, True)
 
 
+def header_of(table: AblationTable) -> tuple[str, ...]:
+    """The names of the columns: an estimate is called one."""
+    return ("Method", "Max estimate", *HEADER[2:]) if table.estimated else HEADER
+
+
 def cells_of_text(table: AblationTable) -> tuple[tuple[str, ...], ...]:
     """The table's body as text, one tuple per method with an entry per column of `HEADER`."""
     decimals = decimals_for(row.standard_error for row in table.rows)
@@ -38,7 +43,7 @@ def cells_of_text(table: AblationTable) -> tuple[tuple[str, ...], ...]:
 
 def to_markdown(table: AblationTable) -> str:
     """Caption, table and numbered footnotes; lines up in a terminal too."""
-    body = markdown_table(HEADER, cells_of_text(table), NUMERIC)
+    body = markdown_table(header_of(table), cells_of_text(table), NUMERIC)
     notes = "\n".join(f"{index}. {note}" for index, note in enumerate(table.footnotes, 1))
     return f"{table.caption}\n\n{body}\n\n{notes}\n"
 
@@ -56,7 +61,8 @@ def to_latex(table: AblationTable) -> str:
         r"    \toprule",
         r"    & & & & & \multicolumn{2}{c}{Cells} & & \multicolumn{2}{c}{Runs} \\",
         r"    \cmidrule(lr){6-7} \cmidrule(lr){9-10}",
-        r"    Method & Max score & $\sigma$ & Best cell & From & design & refined & Seeds & failed & stopped \\",
+        f"    Method & {header_of(table)[1]}"
+        r" & $\sigma$ & Best cell & From & design & refined & Seeds & failed & stopped \\",
         r"    \midrule",
         *(f"    {' & '.join(latex(cell) for cell in row)} \\\\" for row in cells_of_text(table)),
         r"    \bottomrule",
@@ -104,6 +110,7 @@ def to_json(table: AblationTable) -> str:
         "train_reward": table.train_reward,
         "evaluation_reward": table.evaluation_reward,
         "split": table.split,
+        "estimated": table.estimated,
         "episodes": table.episodes,
         "runs": {"finished": table.finished, "failed": table.failed, "stopped": table.stopped},
         "code_digests": list(table.code_digests),

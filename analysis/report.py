@@ -14,7 +14,7 @@ from analysis.comparison import Comparison, comparison_markdown, comparison_rows
 from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell
 from analysis.labels import method_label
 from analysis.page import PageFigure, figure_section, html_table, links_html, notes_html, page
-from analysis.render import HEADER, NUMERIC, cells_of_text, to_csv, to_json, to_latex, to_markdown
+from analysis.render import NUMERIC, cells_of_text, header_of, to_csv, to_json, to_latex, to_markdown
 from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
 from analysis.text import count
@@ -124,7 +124,8 @@ def _drawn(ablation: AblationTable, cells: Sequence[Cell]) -> tuple[dict[str, tu
     drawn: dict[str, tuple[figures.Figure, str]] = {}
     if not any(cell.seeds for cell in cells):
         return drawn, ["No figures: nothing has finished yet."]
-    title = f"Mean return per episode (reward {ablation.evaluation_reward})"
+    what = "Estimated return" if ablation.estimated else "Mean return per episode"
+    title = f"{what} (reward {ablation.evaluation_reward})"
     where = f" {ablation.task}, reward {ablation.evaluation_reward}, {ablation.split} scenes."
     points = score_by_cell(cells)
     drawn["score_by_cell"] = (figures.draw_score_by_cell(points, y_title=title), points.caption + where)
@@ -166,7 +167,7 @@ def _body(
     parts = [
         f"<h1>{escape(_title(ablation))}</h1>",
         f'<p class="lead">{escape(ablation.caption)}</p>',
-        html_table(HEADER, cells_of_text(ablation), NUMERIC),
+        html_table(header_of(ablation), cells_of_text(ablation), NUMERIC),
         notes_html(ablation.footnotes),
         f"<p>The table as a file: {links_html(files)}</p>",
     ]

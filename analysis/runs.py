@@ -107,6 +107,11 @@ class RunTable:
         """The methods that have a run of any status, in the fixed order of tables."""
         return in_order(self.runs["method"].to_list())
 
+    @property
+    def estimated(self) -> bool:
+        """True if scores are estimates of policies that nobody could play, and no returns."""
+        return "evaluation.by" in self.runs.columns and "fitted_q" in self.runs["evaluation.by"].to_list()
+
     def finished(self) -> RunTable:
         """The runs that have a score."""
         return self._where(pl.col("status") == "finished")

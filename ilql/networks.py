@@ -179,7 +179,7 @@ def find_model(name: str) -> Path:
     """The folder of a pretrained model: `name` itself if it is one, else what the hub has, or had, under that name.
 
     Raises:
-        ValueError: It is neither, or the hub cannot be reached.
+        ValueError: It is neither, or the hub cannot be reached; what the hub said is its cause.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -188,8 +188,10 @@ def find_model(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise ValueError(f"--model must be a folder or a name on the Hugging Face hub, got {name!r}: {line}") from error
+        raise ValueError(
+            f"--model must be a folder or a name on the Hugging Face hub, got {name!r}, which is neither a folder here "
+            "nor reachable on the hub"
+        ) from error
 
 
 def check_model_folder(folder: Path) -> None:

@@ -20,15 +20,17 @@ import importlib
 import json
 import os
 import pkgutil
+import select
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.text import count
 from ilql.task import SPLITS, TaskFault
 from sweeps.journal import StoreError
-from sweeps.options import OneLineParser, assignment, parse
+from sweeps.options import OneLineParser, assignment, parse, parse_world
 from sweeps.store import Store, store_folder
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 QUESTION_ENDING = "_ablation"
 WRONG_INPUT = 2
+PIPE_CLOSED = 141
+"""The exit status of what wrote to a reader who had gone, as `| head` does, as shells have it."""
 
 
 def run_command(question: Question, program: str, arguments: Sequence[str]) -> int:
@@ -52,27 +56,32 @@ def run_command(question: Question, program: str, arguments: Sequence[str]) -> i
             return 0
         return run_question(question, options, lambda line: print(line, flush=True))
 
-    return _guarded(run)
+    return _guarded(run, stopped="stopped; the same command goes on from here")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The `sweeps` command; returns the exit status."""
     parser = OneLineParser(prog="sweeps", description="Sweep and ablate offline RL for language models.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (("run", "answer a question, resuming what is there"), ("plan", "print what it would cost")):
-        command = commands.add_parser(name, help=text, add_help=False)
-        command.add_argument("question", help=f"one of: {', '.join(question_names())}")
-    command = commands.add_parser(
-        "play", help="play an episode, or watch a trial play it", add_help=False, allow_abbrev=False
-    )
-    command.add_argument("task", help="a task that a question asks about")
-    command.add_argument("--trial", help="watch this row's policy; without it you play")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--split", default="report", choices=SPLITS)
-    command = commands.add_parser(
-        "rescore", help="a sweep's table under another reward, from its transcripts", add_help=False
-    )
-    command.add_argument("sweep")
+    asking: dict[str, OneLineParser] = {}
+    for name, text, what, meaning in (
+        ("run", "answer a question, resuming what is there", "question", f"one of: {', '.join(question_names())}"),
+        ("plan", "print what it would cost", "question", f"one of: {', '.join(question_names())}"),
+        ("play", "play an episode, or watch a trial play it", "task", "a task that a question asks about"),
+        ("rescore", "a sweep's table under another reward, from its transcripts", "sweep", "a sweep of the store"),
+    ):
+        # What else it takes depends on this one word: so does its help, and without the word there is a short one.
+        asking[name] = commands.add_parser(
+            name,
+            help=text,
+            add_help=False,
+            allow_abbrev=False,
+            usage=f"sweeps {name} {what.upper()} [OPTIONS]",
+            description=text,
+            epilog=f"`sweeps {name} {what.upper()} --help` lists the options.",
+        )
+        asking[name].add_argument(what, nargs="?", help=meaning)
+    _add_play(asking["play"])
     command = commands.add_parser("validate", help="what is wrong with a file of dialogues, and what is in it")
     command.add_argument("file", help="dialogues, one JSON object a line: docs/your_dialogues.md")
     command.add_argument("--set", metavar="world.FIELD=VALUE", action="append", default=[], type=assignment)
@@ -107,6 +116,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "text", nargs="+", help="what was said so far, the world's and the agent's turns in turn"
             )
     given, rest = parser.parse_known_args(arguments)
+    for what in ("question", "task", "sweep"):
+        if getattr(given, what, "") is None:
+            if {"--help", "-h"} & set(rest):
+                asking[given.command].print_help()
+                return 0
+            asking[given.command].error(f"the following arguments are required: {what}")
     if given.command in ("run", "plan"):
         extra = ["--plan"] if given.command == "plan" else []
         return _guarded(lambda: run_command(_question(given.question), f"sweeps run {given.question}", rest + extra))
@@ -115,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.command == "rescore":
         return _guarded(lambda: _rescore(given.sweep, rest))
     if rest:
-        parser.error(f"unrecognised: {' '.join(rest)}")
+        commands.choices[given.command].unrecognised(rest)
     if given.command == "validate":
         return _guarded(lambda: _validate(given.file, dict(given.set)))
     return _guarded(lambda: _COMMANDS[given.command](Store(store_folder(given.store)), given))
@@ -145,14 +160,30 @@ def _play(given: argparse.Namespace, rest: Sequence[str]) -> int:
 
         raise KeyError(unknown(given.task, "task", questions))
     question = questions[given.task]
-    options = parse(f"sweeps play {given.task}", "play", list(question.presets), rest, question.inputs)
+    parser = OneLineParser(prog=f"sweeps play {given.task}", description="Play an episode, or watch a trial play it.")
+    _add_play(parser)
+    options = parse_world(parser, list(question.presets), rest, question.inputs, given)
     store = Store(options.store)
     if given.trial is not None:
         check_trial(store, given.trial, given.task)
         watch(store, given.trial, given.split, given.seed, print)
     else:
-        play_by_hand(task_to_play(question, options, store, print), given.split, given.seed, _typed, print)
+        task = task_to_play(question, options, store, print)
+        # polars takes the signal too, and lets reading a line go on after it: Ctrl-C would wait for Enter.
+        signal.signal(signal.SIGINT, _interrupt)
+        play_by_hand(task, given.split, given.seed, _typed, print)
     return 0
+
+
+def _add_play(parser: argparse.ArgumentParser) -> None:
+    """Add what says which episode is played, and by whom."""
+    add = parser.add_argument
+    add(
+        "--trial",
+        help="watch the policy of this row of `sweeps status`, by its id or the id's beginning; else you play",
+    )
+    add("--seed", type=int, default=0, help="which episode (default: %(default)s)")
+    add("--split", default="report", choices=SPLITS, help="whose scenes (default: %(default)s)")
 
 
 def _rescore(sweep: str, rest: Sequence[str]) -> int:
@@ -175,28 +206,30 @@ def _rescore(sweep: str, rest: Sequence[str]) -> int:
 def _validate(file: str, said: Mapping[str, object]) -> int:
     from ilql.hyperparameters import make  # noqa: PLC0415
     from ilql.tasks.dialogues import Settings, validate  # noqa: PLC0415
-    from ilql.tasks.dialogues.validate import report  # noqa: PLC0415
+    from ilql.tasks.dialogues.validate import report, usable  # noqa: PLC0415
 
     fields = {column.removeprefix("world."): value for column, value in said.items()}
-    problems, summary = validate(file, make(Settings, fields, owner="a dialogues world", prefix="world"))
+    settings = make(Settings, fields, owner="a dialogues world", prefix="world")
+    problems, summary = validate(file, settings)
     print(report(problems, summary))
-    return WRONG_INPUT if problems else 0
+    return 0 if usable(problems, summary, settings) else WRONG_INPUT
 
 
 def _typed(prompt: str) -> str | None:
-    """A line from the terminal; None at its end."""
+    """A line from the terminal; None at its end, or at Ctrl-C."""
     try:
         return input(prompt)
-    except EOFError:
+    except (EOFError, KeyboardInterrupt):
+        print()  # what is said next is no part of the prompt's line
         return None
 
 
 def _list(store: Store, given: argparse.Namespace) -> int:
     infos = store.sweeps()
-    print(f"store {store.folder}: {len(infos)} sweeps")
+    print(f"store {store.folder}: {count(len(infos), 'sweep')}")
     for info in infos:
         methods = ", ".join(info.methods)
-        print(f"  {info.name}  {info.done} of {info.wanted} evaluations, {info.failed} failed  ({methods})")
+        print(f"  {info.name}  {info.done} of {count(info.wanted, 'evaluation')}, {info.failed} failed  ({methods})")
     return 0
 
 
@@ -204,12 +237,33 @@ def _status(store: Store, given: argparse.Namespace) -> int:
     info = next((info for info in store.sweeps() if info.name == given.sweep), None)
     if info is None:
         raise ValueError(_no_sweep(store, given.sweep))
-    print(f"{info.name}: {info.done} of {info.wanted} evaluations done, {info.failed} failed")
-    for row in store.rows(info.name):
+    print(f"{info.name}: {info.done} of {count(info.wanted, 'evaluation')} done, {info.failed} failed")
+    rows = store.rows(info.name)
+    settings = _settings_apart(rows)
+    table = [("trial", "method", "seed", "status", "score", "settings", "reason")] if rows else []
+    for row in rows:
         score = "" if row.get("score") is None else f"{row['score']:.3f}"
-        cell = f"{row['trial_id']}  {row['arm']:<16} seed {row['seed']}"
-        print(f"  {cell}  {row['status']:<9} {score} {row['reason'] or ''}")
+        cell = str(row["trial_id"]), str(row["arm"]), str(row["seed"]), str(row["status"])
+        table.append((*cell, score, settings[row["trial_id"]], row["reason"] or ""))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  " + "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
     return 0
+
+
+def _settings_apart(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """By trial, the hyperparameters that tell it from its method's other rows, as tables write them."""
+    from analysis.labels import hyperparameter_rank, setting_label  # noqa: PLC0415
+
+    values: dict[tuple[str, str], set[object]] = {}
+    for row in rows:
+        for column in filter(lambda name: name.startswith(("train.", "decode.")), row):
+            values.setdefault((row["arm"], column), set()).add(row[column])
+    columns = sorted({column for _, column in values}, key=hyperparameter_rank)
+    return {
+        row["trial_id"]: setting_label({c: row[c] for c in columns if len(values.get((row["arm"], c), ())) > 1})
+        for row in rows
+    }
 
 
 def _report(store: Store, given: argparse.Namespace) -> int:
@@ -229,9 +283,8 @@ def _report(store: Store, given: argparse.Namespace) -> int:
 def _remove(store: Store, given: argparse.Namespace) -> int:
     if store.get("sweep", given.sweep) is None:
         raise ValueError(_no_sweep(store, given.sweep))
-    print(
-        f"removed the sweep {given.sweep} with {store.remove_sweep(given.sweep)} rows; their results stay in the store"
-    )
+    removed = count(store.remove_sweep(given.sweep), "row")
+    print(f"removed the sweep {given.sweep} with {removed}; their results stay in the store")
     return 0
 
 
@@ -261,7 +314,7 @@ def _advantages(store: Store, given: argparse.Namespace) -> int:
 
 def _doctor(store: Store, given: argparse.Namespace) -> int:
     problems = store.problems()
-    print(f"store {store.folder}: {len(problems)} problems")
+    print(f"store {store.folder}: {count(len(problems), 'problem')}")
     for problem in problems:
         print(f"  {problem}")
     return 1 if problems else 0
@@ -290,14 +343,29 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _guarded(run: Callable[[], int]) -> int:
+def _reader_has_gone() -> bool:
+    """True if it is our own output that nobody reads, and not a connection that has broken."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
+
+
+def _guarded(run: Callable[[], int], *, stopped: str = "stopped") -> int:
     """Run; what the user can mend becomes one line and status 2, whatever else is wrong stays a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return run()
+        status = run()
+        sys.stdout.flush()  # here, and not when Python ends: a reader who has gone is no fault
+        return status
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print(stopped, file=sys.stderr)
         return 130
+    except BrokenPipeError as error:
+        if not _reader_has_gone():
+            print(f"error: {error}", file=sys.stderr)
+            return WRONG_INPUT
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to say goes nowhere
+        return PIPE_CLOSED
     except (ValueError, KeyError, TypeError, ConnectionError, StoreError, TaskFault) as error:
         if os.environ.get("SWEEPS_TRACEBACK"):
             raise

@@ -14,6 +14,7 @@ from cluster.watchdog import StuckError
 from sweeps.journal import StoreError, utc
 from sweeps.options import Options, Plain
 from sweeps.plan import Plan, make_plan
+from sweeps.play import invitation
 from sweeps.progress import Progress
 from sweeps.provenance import package_folders
 from sweeps.question import Question, Sweep, any_trial, chosen_preset, make_sweep, unreached
@@ -22,6 +23,7 @@ from sweeps.reward_report import write_reward_report, write_varied_report
 from sweeps.schedule import Schedule, no_room
 from sweeps.search import run_schedule
 from sweeps.shares import shares_line
+from sweeps.stages import load_task
 from sweeps.store import Store
 from sweeps.study import Study
 from sweeps.tracking import Mirror
@@ -158,6 +160,9 @@ def _run_sweep(
         mirror.finish(files_to_show(report))
     print_report(report, comparisons, say)
     say(shares_line(store, sweep.name))
+    task = load_task(store, sweep.setting.data.task, sweep.setting.report.world)
+    if (invited := invitation(store, sweep.name, task)) is not None:
+        say(invited)
     say(f"Optuna's view: optuna-dashboard {study.file}")
     if mirror is not None:
         say(f"MLflow's view: {mirror.command}")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from typing import Any
+
 from analysis.labels import method_label
 from analysis.section import Section, TextTable
 from analysis.text import number, with_error
@@ -18,8 +22,13 @@ CAVEAT = (
     "far heads that were fitted on other draws of the same dialogues disagree. NLL: −log π of the recorded tokens, in "
     "nats a token; an agent that is better than the recorded one need not say what it said. Q − followed, correlation: "
     "the method's own values against what followed in held-out dialogues; without a correlation, values know nothing. "
-    "Log-ratio: how far the policy goes from its language model; the further, the less an estimate can be trusted.",
+    "Log-ratio: how far the policy goes from its language model; the further, the less an estimate can be trusted. "
+    "Bear on it: the training dialogues that an estimate stands on at most, as effective sample size: their number "
+    "times exp(−log-ratio). What a language model of the policy's own leaves out, as %BC's does, does not count there.",
 )
+
+FEWEST = 5
+"""An estimate that stands on fewer dialogues means little: one of them decides it."""
 
 
 def offline_section(store: Store, sweep: str) -> Section | None:
@@ -27,11 +36,11 @@ def offline_section(store: Store, sweep: str) -> Section | None:
     best = best_rows(store, sweep)
     if not best:
         return None
-    members = {member["trial_id"]: member for member in store.members(sweep)}
-    spec = TrialSpec.from_json(str(members[next(iter(best.values()))["trial_id"]]["spec"]))
+    spec = _any_spec(store, sweep, best)
     if load_task(store, spec.data.task, spec.evaluation.world).playable:
         return None
-    header = ("Method", "Estimate", "Between members", "NLL", "Q − followed", "Correlation", "Log-ratio")
+    header = ("Method", "Estimate", "Between members", "NLL", "Q − followed", "Correlation", "Log-ratio", "Bear on it")
+    bearing = _bearing(store, spec, best)
     rows = []
     for arm, row in best.items():
         measures = ("member_sd", "held_out_nll", "q_bias", "q_correlation", "log_ratio")
@@ -40,7 +49,48 @@ def offline_section(store: Store, sweep: str) -> Section | None:
                 method_label(arm),
                 with_error(row["score"], row["score_error"]),
                 *(number(row.get(f"measure.{name}")) for name in measures),
+                number(bearing[arm], 1),
             )
         )
     table = TextTable("The best cell of each method", header, tuple(rows), (False, *([True] * (len(header) - 1))))
     return Section(name="offline", title="What the scores are", text=CAVEAT, tables=(table,), printed=True)
+
+
+def little_known(store: Store, sweep: str) -> tuple[str, ...]:
+    """One line on the methods whose best cell is so far from the data that its estimate means little; none for none."""
+    best = best_rows(store, sweep)
+    return far_from_data(_bearing(store, _any_spec(store, sweep, best), best)) if best else ()
+
+
+def effective_dialogues(dialogues: int, log_ratio: float) -> float:
+    """The dialogues that bear on a policy's value, at most.
+
+    The weights that would turn recorded dialogues into the policy's are w = π/π_β. Of N dialogues as many bear on its
+    value as N/E_π[w] (Kong 1992), and by Jensen E_π[w] ≥ exp(E_π[log w]): at most N exp(−log-ratio) do. The log-ratio
+    is that of one utterance; over more of them fewer dialogues bear on it.
+    """
+    return dialogues * math.exp(-max(0.0, log_ratio))  # where few utterances were drawn, their mean may be below 0
+
+
+def far_from_data(bearing: Mapping[str, float]) -> tuple[str, ...]:
+    """The line of `little_known`, from the dialogues that bear on each arm's estimate."""
+    few = [f"{method_label(arm)} ({number(dialogues, 1)})" for arm, dialogues in bearing.items() if dialogues < FEWEST]
+    if not few:
+        return ()
+    return (
+        f"Estimates that mean little, since fewer than {FEWEST} training dialogues bear on them (at most their number "
+        f"times exp(−log-ratio)): {', '.join(few)}.",
+    )
+
+
+def _bearing(store: Store, spec: TrialSpec, best: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """By arm the dialogues that bear on its best cell's estimate."""
+    task = load_task(store, spec.data.task, spec.evaluation.world)
+    dialogues = min(len(task.dialogues("train", spec.evaluation.reward)), spec.fit.dialogues)
+    return {arm: effective_dialogues(dialogues, row["measure.log_ratio"]) for arm, row in best.items()}
+
+
+def _any_spec(store: Store, sweep: str, best: Mapping[str, Mapping[str, Any]]) -> TrialSpec:
+    """A trial of the sweep, for what all of them share."""
+    members = {member["trial_id"]: member for member in store.members(sweep)}
+    return TrialSpec.from_json(str(members[next(iter(best.values()))["trial_id"]]["spec"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import hashlib
 import json
 import math
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from ilql.hyperparameters import Value
 from sweeps.store import store_folder
@@ -118,13 +119,9 @@ def parse(
     """
     parser = OneLineParser(prog=program, description=description)
     add = parser.add_argument
-    add("--preset", default="laptop", help=f"how big: {', '.join(presets)} (default: %(default)s)")
+    _add_world(parser, presets, inputs, columns="fix a hyperparameter, or with world.FIELD a setting of the world")
     add("--show", action="store_true", help="print the preset and stop")
     add("--plan", action="store_true", help="prepare the world, print what would be trained and evaluated, and stop")
-    add("--data", metavar="DIR", help="recorded dialogues: a directory or file; without it a world is generated")
-    for name, meaning in (inputs or {}).items():
-        add(f"--{name.replace('_', '-')}", dest=name, metavar="FILE", help=meaning)
-    add("--world", help="which world, if not the one that follows from --data")
     # A question that reads a reward function has it as --reward.
     add(
         "--rewards",
@@ -143,13 +140,11 @@ def parse(
     add("--methods", type=_words, help="these methods, separated by commas; all for every one there is")
     add("--refine", type=_words, help="the methods whose hyperparameters are searched after the design")
     add("--convention", help="compute ILQL as another implementation does: reference, trlx or lmrl")
-    add("--set", metavar="COLUMN=VALUE", action="append", default=[], type=assignment, help="fix a hyperparameter")
     add("--vary", metavar="COLUMN=VALUES", type=_variation, help="do it all at each of these values, such as 0,0.5,1")
     add("--seeds", type=_count(1), help="training seeds of every cell; more can be added later")
     add("--episodes", type=_count(1), help="episodes on the report scenes; more can be added later")
     add("--trials", type=_count(0), help="proposals after the design, for each method that is refined")
     add("--search-seed", type=_count(0), default=0, help="seed of the proposals (default: %(default)s)")
-    add("--store", metavar="DIR", help="where results live (default: $SWEEPS_STORE, else ~/.sweeps/store)")
     add("--name", help="the sweep's name in the store")
     add("--concurrent", type=_count(1), help="jobs at a time (default: as many as fit)")
     add("--workers", type=_count(1), help="workers that train together in a job")
@@ -200,12 +195,70 @@ def parse(
     )
 
 
+def parse_world(
+    parser: OneLineParser,
+    presets: Sequence[str],
+    arguments: Sequence[str],
+    inputs: Mapping[str, str],
+    given: argparse.Namespace,
+) -> Options:
+    """The options that name a world and nothing more; leaves with one line and status 2 if they are wrong.
+
+    Args:
+        parser: Has the command's own options.
+        presets: As for `parse`, like the next two.
+        arguments: What is left of them.
+        inputs: The question's sources besides `--data`.
+        given: What has been read of the command line.
+    """
+    _add_world(parser, presets, inputs, columns="a setting of the world, as in training: world.FIELD=VALUE")
+    parser.parse_args(arguments, given)
+    return Options(
+        command=tuple(sys.orig_argv),
+        preset=given.preset,
+        store=store_folder(given.store),
+        world=given.world,
+        data=given.data,
+        inputs={name: value for name in inputs if (value := getattr(given, name)) is not None},
+        columns=dict(given.set),
+        resources={},
+    )
+
+
+def _add_world(
+    parser: argparse.ArgumentParser, presets: Sequence[str], inputs: Mapping[str, str] | None, *, columns: str
+) -> None:
+    """Add the options that decide which world it is and where it lies."""
+    add = parser.add_argument
+    add("--preset", default="laptop", help=f"how big: {', '.join(presets)} (default: %(default)s)")
+    add("--data", metavar="DIR", help="recorded dialogues: a directory or file; without it a world is generated")
+    for name, meaning in (inputs or {}).items():
+        add(f"--{name.replace('_', '-')}", dest=name, metavar="FILE", help=meaning)
+    add("--world", help="which world, if not the one that follows from --data")
+    add("--set", metavar="COLUMN=VALUE", action="append", default=[], type=assignment, help=columns)
+    add("--store", metavar="DIR", help="where results live (default: $SWEEPS_STORE, else ~/.sweeps/store)")
+
+
 class OneLineParser(argparse.ArgumentParser):
     """A parser whose complaints are one line."""
 
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
         self.exit(2, f"{self.prog}: {message}; --help lists the options\n")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """What argparse gives; what is unknown is one line."""
+        given, rest = self.parse_known_args(args, namespace)
+        if rest:
+            self.unrecognised(rest)
+        return given
+
+    def unrecognised(self, rest: Sequence[str]) -> NoReturn:
+        """Leave with status 2 and the first option that there is not, without the values behind it."""
+        name = next((word.partition("=")[0] for word in rest if word.startswith("-")), rest[0])
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
+        self.error(f"unrecognised: {name}" + "".join(f"; the nearest is {option}" for option in near))
 
 
 def _words(text: str) -> tuple[str, ...]:

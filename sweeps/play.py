@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from analysis.text import count
 from ilql.dialogue import Turn
 from ilql.evaluate import Player, play
 from ilql.task import Reply, Task
@@ -14,9 +16,12 @@ from sweeps.options import Options
 from sweeps.policy import find_trial, load_policy
 from sweeps.question import Question, chosen_preset, world_settings
 from sweeps.stages import ensure_world, load_task
-from sweeps.store import Store
+from sweeps.store import Store, store_folder
 
 WORLD, AGENT = "world", "agent"
+
+ID_SHOWN = 8
+"""Characters of a trial's id that usually do."""
 
 
 def play_by_hand(
@@ -32,10 +37,13 @@ def play_by_hand(
         say: Told what the world says and pays.
     """
     environment, totals = task.environment(seed, split), dict.fromkeys(task.rewards, 0.0)
-    say(f"{task.name}, {split} scenes, episode {seed} ({environment.scene}); at most {task.max_turns} turns")
+    turns = count(task.max_turns, "turn")
+    say(f"{task.name}, {split} scenes, episode {seed} ({environment.scene}); at most {turns}; Ctrl-C leaves")
     if environment.opening is not None:
         say(f"{WORLD}> {environment.opening}")
     while (text := ask(f"{AGENT}> ")) is not None:
+        if not text.strip():  # a slip: a person who wants to say nothing leaves
+            continue
         reply = task.step([environment], [text])[0]
         for name, reward in reply.rewards.items():
             totals[name] += reward
@@ -60,7 +68,7 @@ def watch(store: Store, trial_id: str, split: str, seed: int, say: Callable[[str
     player = Player(spec.decode, spec.kind.manner(spec.train, spec.decode), spec.data.reward)
     device = torch.device("cpu")
     ((episode,),) = play(task, split, policy.actor, policy.tokenizer, [player], [seed], device=device)
-    say(f"{spec.method} {spec.trial_id[:8]} on {task.name}, {split} scenes, episode {seed} ({episode.scene})")
+    say(f"{spec.method} {spec.trial_id[:ID_SHOWN]} on {task.name}, {split} scenes, episode {seed} ({episode.scene})")
     for turn in episode.transcript.turns:
         say(_line(turn))
     say(f"over: {_end(task, episode.returns)}")
@@ -74,9 +82,8 @@ def task_to_play(question: Question, options: Options, store: Store, say: Callab
         ValueError: A setting or a source cannot be used; one line.
     """
     kind = known_tasks()[question.task]
-    world = ensure_world(
-        store, kind, world_settings(question, chosen_preset(question, options), options), options.sources
-    )
+    settings = world_settings(question, chosen_preset(question, options), options)
+    world = ensure_world(store, kind, settings, options.sources, say)
     for note in world.notes:
         say(note)
     return load_task(store, kind.name, world.key)
@@ -91,6 +98,32 @@ def check_trial(store: Store, trial_id: str, task: str) -> None:
     spec = find_trial(trial_id, store)
     if spec.data.task != task:
         raise ValueError(f"the trial must be one of {task}, got {spec.trial_id} of {spec.data.task}")
+
+
+def invitation(store: Store, sweep: str, task: Task) -> str | None:
+    """How to hear the policy with the highest score of a sweep, as a command; None where nothing has finished."""
+    finished = [row for row in store.rows(sweep) if row["status"] == "finished"]
+    if not finished:
+        return None
+    best = max(finished, key=lambda row: float(row["score"]))
+    trial = _beginning(best["trial_id"], [member["trial_id"] for member in store.members()])
+    if task.playable:
+        command = ["sweeps", "play", task.name, "--trial", trial]
+    else:
+        opening = task.environment(0, "report").opening
+        command = ["sweeps", "reply", trial, opening or ""]
+    if store.folder != store_folder(None):
+        command += ["--store", str(store.folder)]
+    what = "score" if task.playable else "estimate"
+    return f"the policy with the highest {what}, {best['arm']}, speaks with: {shlex.join(command)}"
+
+
+def _beginning(trial_id: str, others: Sequence[str]) -> str:
+    """As much of an id, eight characters at least, as no other begins with."""
+    length = ID_SHOWN
+    while len({other for other in others if other.startswith(trial_id[:length])}) > 1:
+        length += 1
+    return trial_id[:length]
 
 
 def _line(turn: Turn) -> str:

@@ -14,7 +14,7 @@ INTERVAL_SECONDS = 10.0
 
 
 class Progress:
-    """Prints a line whenever a job ends, and otherwise every ten seconds.
+    """Prints a line whenever a job ends or begins to be estimated, and otherwise every ten seconds.
 
     Args:
         store: Where scores are read from.
@@ -29,11 +29,16 @@ class Progress:
         self._began = time.monotonic()
         self._printed, self._done = 0.0, -1
         self._at: dict[str, Mapping[str, float]] = {}
+        self._estimated: set[str] = set()
 
     def told(self, name: str, numbers: Mapping[str, float]) -> None:
         """A running job told how far it is."""
-        self._at[name] = {**self._at.get(name, {}), **numbers}
-        if time.monotonic() - self._printed >= INTERVAL_SECONDS:
+        before = self._at.get(name, {})
+        self._at[name] = {**{key: value for key, value in before.items() if key != "estimating"}, **numbers}
+        begins = "estimating" in numbers and name not in self._estimated  # and says nothing until it is done
+        if begins:
+            self._estimated.add(name)
+        if begins or time.monotonic() - self._printed >= INTERVAL_SECONDS:
             self._print()
 
     def changed(self) -> None:
@@ -58,6 +63,8 @@ class Progress:
     def _describe(self, name: str) -> str:
         at = self._at.get(name, {})
         method = name.rsplit("-", 2)[0] if not name.endswith("-rung") else name.rsplit("-", 3)[0] + " (to its rung)"
+        if "estimating" in at:
+            return f"{method} being estimated from recorded dialogues"
         if at.get("episodes"):
             return f"{method} evaluating, {at['episodes']:.0f} episodes"
         return f"{method} at step {at['step']:.0f}" if "step" in at else method

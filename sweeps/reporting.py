@@ -17,6 +17,7 @@ from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
 from ilql.hyperparameters import unknown
 from sweeps.advantages import report_section
+from sweeps.offline_section import little_known
 from sweeps.references import references_of
 from sweeps.store import Store
 
@@ -74,7 +75,7 @@ def write_sweep_report(
     by_arm = runs.with_columns(runs["arm"].alias("method"))
     table = RunTable(by_arm, store.episodes(finished, columns=columns if finished else None))
     cells = cells_of(table)
-    estimated = "evaluation.by" in runs.columns and "fitted_q" in runs["evaluation.by"].to_list()
+    estimated = table.estimated
     made = [] if estimated else [comparisons_of(cells, asked) for asked in against]
     comparisons = tuple(comparison for found, _ in made for comparison in found)
     missing = [line for _, lines in made for line in lines]
@@ -88,7 +89,7 @@ def write_sweep_report(
         comparisons=comparisons,
         sections=[section for section in parts if section is not None],
         references=references_of(store, sweep),
-        notes=(ESTIMATED,) if estimated else (),
+        notes=(ESTIMATED, *little_known(store, sweep)) if estimated else (),
     )
     report = dataclasses.replace(report, notes=(*report.notes, *missing))
     return report, comparisons

@@ -55,7 +55,8 @@ def _measured(store: Store, best: Mapping[str, dict[str, Any]]) -> TextTable:
         varied = distinct_n(texts, 2)
         numbers = [number(row.get(name)) for name in measures]
         rows.append((method_label(arm), with_error(row["score"], row["score_error"]), number(varied), *numbers))
-    header = ("Method", "Score", "Distinct-2", *(measure_label(name) for name in measures))
+    estimated = any(row.get("evaluation.by") == "fitted_q" for row in best.values())
+    header = ("Method", "Estimate" if estimated else "Score", "Distinct-2", *(measure_label(name) for name in measures))
     title = (
         "The best cell of each method in numbers; distinct-2: different pairs of words in all it said, by their number"
     )
@@ -69,7 +70,10 @@ def best_rows(store: Store, sweep: str) -> dict[str, dict[str, Any]]:
     """
     finished = store.runs(sweep).filter(pl.col("status") == "finished")
     means = [pl.col(name).mean() for name in finished.columns if name == "score" or name.startswith("measure.")]
-    cells = finished.group_by("arm", "cell_id", maintain_order=True).agg(*means, pl.col("trial_id").sort_by("seed"))
+    same = [pl.col(name).first() for name in finished.columns if name == "evaluation.by"]
+    cells = finished.group_by("arm", "cell_id", maintain_order=True).agg(
+        *means, *same, pl.col("trial_id").sort_by("seed")
+    )
     best = cells.sort("score", "cell_id", descending=[True, False]).unique("arm", keep="first", maintain_order=True)
     rows = {}
     for row in best.iter_rows(named=True):

@@ -70,6 +70,10 @@ class _FromSchedule(Searcher):
         return {}
 
 
+TOLD = ("step", "loss", "episodes", "estimating")
+"""The numbers that are passed on to whoever watches."""
+
+
 class _Listener(tune.Callback):
     """Passes on what running jobs tell."""
 
@@ -80,7 +84,7 @@ class _Listener(tune.Callback):
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A job told how far it is."""
-        numbers = {key: value for key, value in result.items() if key in ("step", "loss", "episodes")}
+        numbers = {key: value for key, value in result.items() if key in TOLD}
         self._on_progress(trial.config["name"], numbers)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -157,12 +161,13 @@ def _trial(config: dict[str, Any]) -> None:
     """One job in a Tune trial."""
     values = json.loads(config["job"])
     job = Job(**values | {"resources": Resources(**values["resources"]), "evaluations": tuple(values["evaluations"])})
-    last = 0.0
+    last, of = 0.0, frozenset[str]()
 
     def tell(numbers: Mapping[str, float]) -> None:
-        nonlocal last
-        if time.monotonic() - last > 1.0:  # a report waits for the driver; one a second is all a reader can use
-            last = time.monotonic()
+        nonlocal last, of
+        # A report waits for the driver: one a second is all a reader can use, but for one of something new.
+        if time.monotonic() - last > 1.0 or of != numbers.keys():
+            last, of = time.monotonic(), frozenset(numbers)
             tune.report(dict(numbers))
 
     status = run_job(job, tell)

@@ -56,7 +56,13 @@ class World:
     notes: tuple[str, ...]
 
 
-def ensure_world(store: Store, kind: TaskKind, settings: Any, sources: Mapping[str, str]) -> World:
+Say = Callable[[str], None]
+"""Told in a line that something is being built, before it is: what follows may be minutes of silence."""
+
+
+def ensure_world(
+    store: Store, kind: TaskKind, settings: Any, sources: Mapping[str, str], say: Say | None = None
+) -> World:
     """The world of some settings and sources, built unless it is there.
 
     Raises:
@@ -66,18 +72,26 @@ def ensure_world(store: Store, kind: TaskKind, settings: Any, sources: Mapping[s
     values: Record = dataclasses.asdict(settings)
     key = world_key(kind.name, kind.version, values, digest)
     about: Record = {"task": kind.name, "version": kind.version, "settings": values, "source": digest}
+    _announce(store, "world", key, f"building the world of {kind.name}", say)
     store.build("world", key, lambda folder: {"notes": list(kind.build(settings, sources, folder))}, about)
     notes = ((store.about("world", key) or {}).get("notes") or {}).get("notes", ())
     return World(key, tuple(notes))
 
 
-def ensure_start(store: Store, spec: TrialSpec, model: Path | None) -> None:
+def _announce(store: Store, kind: str, key: str, line: str, say: Say | None) -> None:
+    """Say what is built unless it is there."""
+    if say is not None and store.stage(kind, key) is None:
+        say(line)
+
+
+def ensure_start(store: Store, spec: TrialSpec, model: Path | None, say: Say | None = None) -> None:
     """The tokeniser and the initial language model of a spec, built unless they are there.
 
     Args:
         store: Where.
         spec: Any trial that starts from them.
         model: The pretrained model's folder, for backbones that have one.
+        say: Told what is built.
 
     Raises:
         ValueError: The folder is no model; one line.
@@ -100,6 +114,7 @@ def ensure_start(store: Store, spec: TrialSpec, model: Path | None) -> None:
             own = load_tokenizer(model)
             (cut_tokenizer(own, texts()) if backbone.cut_vocabulary else own).save(folder)
 
+    _announce(store, "tokenizer", spec.tokenizer_key, "making the tokeniser", say)
     store.build("tokenizer", spec.tokenizer_key, make_tokenizer, {"vocabulary": backbone.vocabulary})
     tokenizer = load_tokenizer_stage(store, spec)
 
@@ -112,6 +127,7 @@ def ensure_start(store: Store, spec: TrialSpec, model: Path | None) -> None:
             language_model = load_language_model(model, vocabulary=whole, seed=backbone.seed, rows=rows)
         language_model.save_pretrained(str(folder))  # type: ignore[operator]
 
+    _announce(store, "backbone", spec.backbone_key, "making the language model that training begins with", say)
     store.build("backbone", spec.backbone_key, make_backbone, {"vocabulary": tokenizer.size})
 
 
@@ -193,8 +209,9 @@ def _ensure_tokens(store: Store, spec: TrialSpec) -> Path:
     return store.build("tokens", spec.tokens_key, make, {"reward": spec.data.reward, "split": "train"})
 
 
-def cut_note(store: Store, spec: TrialSpec) -> str | None:
+def cut_note(store: Store, spec: TrialSpec, say: Say | None = None) -> str | None:
     """One line on the dialogues that are longer than a spec's training reads; None where all are read whole."""
+    _announce(store, "tokens", spec.tokens_key, "tokenising the training dialogues", say)
     file = _ensure_tokens(store, spec) / CUT_FILE
     if not file.is_file():  # tokens of an earlier version
         return None

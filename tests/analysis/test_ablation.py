@@ -199,3 +199,17 @@ def test_others_stand_behind_the_methods_and_count_as_no_run(small: RunTable) ->
     assert table.finished == ablation_table(small).finished
     assert "Optimal (scripted) is no run of this sweep: for comparison, the mean over 2 episodes." in table.footnotes
     assert "| Optimal (scripted) | −2.00 ± 1.00 |" in to_markdown(table)
+
+
+def test_a_table_of_estimates_calls_them_so(run: Make, make_table: MakeTable) -> None:
+    by = {"evaluation.by": "fitted_q"}
+    table = ablation_table(make_table(run("bc", [1.0, 2.0], columns=by), run("ilql", [3.0, 4.0], columns=by)))
+    assert "scored by" not in table.caption
+    assert "estimated under reward yn" in table.caption
+    assert table.footnotes[0].startswith("Max estimate: the highest mean estimate of a cell")
+    for text in (to_markdown(table), to_latex(table)):
+        assert "Max estimate" in text
+        assert "Max score" not in text
+    assert json.loads(to_json(table))["estimated"] is True
+    played = ablation_table(make_table(run("bc", [1.0, 2.0])))
+    assert "Max score" in to_markdown(played)

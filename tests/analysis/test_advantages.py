@@ -73,6 +73,7 @@ def test_a_section_shows_both_ends_and_no_row_twice() -> None:
     assert "| big  | −2.000 |" in section_markdown(section)
     figure, caption = section.figures["advantages"]
     assert "ILQL, τ 0.8" in caption
+    assert "<eoa>, in the figure ⏎, is the end of an utterance" in caption
     assert list(figure.data[0].z[1]) == [0.5, 0.0, -2.0, 0.25, None]
     assert figure.data[0].text[0][4] == "⏎<br>−1.00"
 

@@ -183,7 +183,7 @@ class TestNotes:
         lines[0] = {**lines[0], "split": "train"}
         lines.append({**lines[0], "id": "again", "split": "report"})
         _, notes = built(tmp_path, lines)
-        assert any("1 of" in note and "of report stand word for word in train, too" in note for note in notes)
+        assert any("1 of" in note and "of report stands word for word in train, too" in note for note in notes)
 
     def test_a_reward_that_is_always_0_is_told(self, tmp_path: Path) -> None:
         task, notes = built(tmp_path, [{"turns": [user("u"), agent(f"a{n}")]} for n in range(9)])
@@ -220,6 +220,35 @@ class TestOffline:
             task.step([episode], [])
         with pytest.raises(ValueError, match="seed must not be negative"):
             task.environment(-1, "tune")
+
+
+class TestSmallSplits:
+    def test_they_are_told_with_the_shares_that_mend_them(self, tmp_path: Path) -> None:
+        _, notes = built(tmp_path, some(50))
+        assert (
+            "without an environment tables rest on the dialogues of tune and report, which should be 5 at least, "
+            "got tune 7, report 3; --set world.train_share=0.6 --set world.tune_share=0.2 makes it tune 7, report 10"
+        ) in notes
+
+    def test_the_shares_they_name_mend_them(self, tmp_path: Path) -> None:
+        task, notes = built(tmp_path, some(50), train_share=0.6, tune_share=0.2)
+        assert [len(task.dialogues(split, "recorded")) for split in SPLITS] == [33, 7, 10]
+        assert not any("tables rest on" in note for note in notes)
+
+    def test_shares_that_mend_nothing_are_not_named(self, tmp_path: Path) -> None:
+        _, notes = built(tmp_path, some(8))
+        (told,) = [note for note in notes if "tables rest on" in note]
+        assert told.endswith("; more dialogues mend it")
+
+    def test_validating_tells_them_too(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([write(tmp_path / "mine.jsonl", some(8))]) == 0
+        *_, split, told = capsys.readouterr().out.splitlines()
+        assert split.startswith("split: train ")
+        assert told.startswith("without an environment tables rest on the dialogues of tune and report, which should")
+
+    def test_nothing_is_told_where_policies_are_played(self, tmp_path: Path) -> None:
+        _, notes = build(tmp_path, Settings(made_up_dialogues=8), {})
+        assert not any("tables rest on" in note for note in notes)
 
 
 class TestBookingDesk:
@@ -268,7 +297,13 @@ class TestCommand:
         assert main([write(tmp_path / "mine.jsonl", [*some(3), {}])]) == 2
         out = capsys.readouterr().out.splitlines()
         assert out[0].startswith("line 4: a line must have the key 'turns'")
-        assert out[1].startswith("3 dialogues on 4 lines, and 1 lines with problems")
+        assert out[1].startswith("3 dialogues on 4 lines, and 1 line with problems")
+
+    def test_what_training_would_not_take_leaves_with_2(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main([write(tmp_path / "mine.jsonl", some(2))]) == 2
+        assert "there must be at least 3 different dialogues" in capsys.readouterr().out.splitlines()[-1]
 
     def test_what_is_no_file_leaves_with_2_and_one_line(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -252,10 +252,11 @@ class TestBuilding:
         file = tmp_path / "mine.py"
         file.write_text(f"{ENVIRONMENT}\n# a source that no other test has loaded\n", encoding="utf-8")
         build(data, environment=f"{file}:factory")
-        assert sorted(path.name for path in (tmp_path / "world").iterdir()) == [
+        world = tmp_path / "world"
+        assert sorted(str(path.relative_to(world)) for path in world.rglob("*") if path.is_file()) == [
             "dialogues.json",
+            "environment/mine.py",
             "world.json",
-            "your_environment.py",
         ]
         file.unlink()  # a worker elsewhere never had it
         task = KIND.load(tmp_path / "world")
@@ -279,6 +280,31 @@ class TestBuilding:
         (tmp_path / "mine.py").write_text(ENVIRONMENT.replace("PAID = 1.5", "PAID = None"), encoding="utf-8")
         with pytest.raises(ValueError, match="--environment: step must pay finite numbers, got NoneType None"):
             build(data, environment=f"{tmp_path / 'mine.py'}:factory")
+
+    def test_what_a_file_raises_is_told_with_the_files_own_name(self, data: Path, tmp_path: Path) -> None:
+        (tmp_path / "desk.py").write_text(ENVIRONMENT.replace("PAID = 1.5", "PAID = 1 / 0"), encoding="utf-8")
+        with pytest.raises(ValueError, match=r"desk\.py raised ZeroDivisionError: .* \(desk\.py line \d+\)"):
+            build(data, environment=f"{tmp_path / 'desk.py'}:factory")
+
+    def test_an_environment_and_a_reward_function_may_be_two_files_of_one_name(
+        self, data: Path, tmp_path: Path
+    ) -> None:
+        for folder, text in (("one", ENVIRONMENT), ("other", "def reward(dialogue, turn):\n    return 7.0\n")):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "mine.py").write_text(text, encoding="utf-8")
+        one, other = f"{tmp_path / 'one' / 'mine.py'}:factory", f"{tmp_path / 'other' / 'mine.py'}:reward"
+        task, _ = build(data, environment=one, reward=other)
+        assert task.step([task.environment(0, "report")], ["a"])[0].rewards == {"recorded": 1.5, "custom": 7.0}
+
+    def test_a_world_that_was_built_when_copies_had_names_of_ours_is_loaded(self, data: Path, tmp_path: Path) -> None:
+        (tmp_path / "mine.py").write_text(ENVIRONMENT, encoding="utf-8")
+        build(data, environment=f"{tmp_path / 'mine.py'}:factory")
+        folder = tmp_path / "world"
+        (folder / "environment" / "mine.py").rename(folder / "your_environment.py")
+        stored = json.loads((folder / "world.json").read_text(encoding="utf-8"))
+        del stored["environment"]["file"]
+        (folder / "world.json").write_text(json.dumps(stored), encoding="utf-8")
+        assert KIND.load(folder).playable
 
     def test_one_that_the_seed_does_not_decide_is_noted(self, data: Path, tmp_path: Path) -> None:
         text = ENVIRONMENT.replace('"thanks"', "str(COUNT.append(1) or len(COUNT))") + "\nCOUNT = []\n"
@@ -315,7 +341,7 @@ class TestBuilding:
         (tmp_path / "mine.py").write_text(ENVIRONMENT, encoding="utf-8")
         monkeypatch.chdir(tmp_path)
         build(data, environment="mine:factory")
-        assert (tmp_path / "world" / "your_environment.py").is_file()
+        assert (tmp_path / "world" / "environment" / "mine.py").is_file()
 
     @pytest.mark.parametrize(
         ("given", "said"),
@@ -324,10 +350,10 @@ class TestBuilding:
             ("mine.py:", "must be FILE.py:NAME"),
             ("nowhere.py:factory", "must name a file that exists, got nowhere.py"),
             ("no.such.module:factory", r"file \(FILE.py:factory\) or a module that is installed, got 'no.such.module'"),
-            ("MINE:number", "must name a function in the file of --environment, got 'number'; there: World, factory"),
+            ("MINE:number", "must name a function in mine.py, got 'number'; there: World, factory"),
             ("MINE:nothing", "got 'nothing'"),
-            ("BAD:factory", "the file of --environment raised SyntaxError"),
-            ("EXIT:factory", "the file of --environment raised SystemExit"),
+            ("BAD:factory", "bad.py raised SyntaxError"),
+            ("EXIT:factory", "exit.py raised SystemExit"),
         ],
     )
     def test_what_cannot_be_found_is_one_line(self, data: Path, tmp_path: Path, given: str, said: str) -> None:

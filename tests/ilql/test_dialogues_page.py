@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -94,7 +95,20 @@ def test_its_tables_name_every_key_and_every_setting_with_its_default() -> None:
         assert rows[field.name][1].lower() == default.lower(), field.name
 
 
+def test_its_first_commands_split_fifty_dialogues_so_that_none_is_too_small(tmp_path: Path) -> None:
+    commands = [line for line in PAGE.partition("```\n")[2].partition("```")[0].splitlines() if "mine.jsonl" in line]
+    said = {tuple(re.findall(r"--set world\.(\w+)=([\d.]+)", command)) for command in commands}
+    (pairs,) = said  # the same in every command: the split is part of the world
+    shares = {name: float(value) for name, value in pairs}
+    assert set(shares) == {"train_share", "tune_share"}
+    turns = [{"role": "user", "text": "hello"}, {"role": "agent", "text": "good morning", "reward": 1}]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps({"id": f"d{n}", "turns": turns}) + "\n" for n in range(50)), encoding="utf-8")
+    assert validate(str(file), Settings())[1].too_few is not None
+    assert validate(str(file), Settings(**shares))[1].too_few is None  # type: ignore[arg-type]
+
+
 def test_the_files_it_names_are_there() -> None:
     named = set(re.findall(r"\b((?:ilql|docs|sweeps)/[\w/]+\.(?:py|md))", PAGE))
-    assert named == {"ilql/tasks/dialogues/booking.py", "sweeps/dialogue_ablation.py"}
+    assert named == {"ilql/tasks/dialogues/booking.py", "sweeps/dialogue_ablation.py", "docs/adding.md"}
     assert all((ROOT / name).is_file() for name in named)

@@ -219,7 +219,7 @@ def test_a_packed_file_is_read_and_a_torn_one_is_a_problem(tmp_path: Path) -> No
 def test_keys_that_mean_nothing_are_counted(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text("\n".join([line(source="shop"), line(source="shop"), turns(USER, {**AGENT, "who": 1})]))
-    assert validate(str(file), Settings())[1].ignored == "source (2 times), who (1 times)"
+    assert validate(str(file), Settings())[1].ignored == "source (2 times), who (1 time)"
 
 
 def test_the_summary_counts_what_is_there(tmp_path: Path) -> None:
@@ -237,7 +237,8 @@ def test_the_summary_counts_what_is_there(tmp_path: Path) -> None:
     assert (summary.lines, summary.bad_lines, summary.dialogues, summary.turns, summary.agent_turns) == (5, 1, 4, 10, 5)
     assert (summary.empty_turns, summary.named, summary.duplicates, summary.share_ended) == (1, 2, 1, 0.75)
     assert summary.longest == ("line 1", 4)
-    assert summary.splits == {"report": 1}
+    assert summary.asked == {"report": 1}
+    assert sum(summary.splits.values()) == 4
     assert summary.roles == {"user": 5, "agent (agent)": 5}
     assert summary.words_each is not None
     assert summary.words_each.quantiles == (3.0, 3.0, 3.5, 4.0, 4.0)
@@ -255,4 +256,4 @@ def test_twenty_problems_are_printed_and_the_others_counted(tmp_path: Path) -> N
     rows = report(*validate(str(file), Settings())).splitlines()
     assert [row.split(":")[0] for row in rows[:20]] == [f"line {number}" for number in range(1, 21)]
     assert rows[20] == "and 5 more problems"
-    assert rows[21].startswith("1 dialogues on 26 lines, and 25 lines with problems")
+    assert rows[21].startswith("1 dialogue on 26 lines, and 25 lines with problems")

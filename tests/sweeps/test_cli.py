@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,14 +86,29 @@ def test_the_store_is_found_by_its_variable(
 
 def test_status_has_a_line_for_every_row(bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["status", bandit_sweep.name, "--store", str(bandit_sweep.store.folder)]) == 0
-    first, *lines = capsys.readouterr().out.splitlines()
+    first, header, *lines = capsys.readouterr().out.splitlines()
     assert first == f"{bandit_sweep.name}: 14 of 17 evaluations done, 0 failed"
+    assert header.split() == ["trial", "method", "seed", "status", "score", "settings", "reason"]
     rows = bandit_sweep.store.rows(bandit_sweep.name)
     assert len(lines) == len(rows) == 17
     for row in rows:
         (line,) = [line for line in lines if row["trial_id"] in line]
         assert row["status"] in line
         assert (row["reason"] or "") in line
+        if row["arm"] == "ilql":  # the design varies both, and nothing else of it
+            assert re.search(r"  τ [\d.]+, β \d+(  |$)", line)
+        if row["arm"] == "bc":
+            assert line.endswith(f"{row['score']:.3f}")
+
+
+def test_a_sweep_ends_with_how_its_best_policy_speaks(bandit_sweep: BanditSweep) -> None:
+    best = max((row for row in bandit_sweep.store.rows() if row["status"] == "finished"), key=lambda row: row["score"])
+    (line,) = [line for line in bandit_sweep.out.splitlines() if "speaks with: " in line]
+    command = line.partition("speaks with: ")[2].split()
+    assert command[:4] == ["sweeps", "play", "bandit", "--trial"]
+    assert best["trial_id"].startswith(command[4])
+    assert command[5:] == ["--store", str(bandit_sweep.store.folder)]
+    assert cli.main(command[1:]) == 0
 
 
 def test_report_writes_the_same_table_again(copied: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,19 +167,95 @@ def test_a_person_plays_an_episode(
     assert cli.main(["play", "bandit", "--seed", "3", "--split", "tune", "--store", str(tmp_path)]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said == [
-        "bandit, tune scenes, episode 3 (pull-3); at most 1 turns", "world> pull", "  standard +1", "over: standard +1"
-    ]  # fmt: skip
+        "building the world of bandit",
+        "bandit, tune scenes, episode 3 (pull-3); at most 1 turn; Ctrl-C leaves",
+        "world> pull",
+        "  standard +1",
+        "over: standard +1",
+    ]
 
 
-def test_a_person_may_leave(
+def test_an_empty_line_is_asked_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    typed = iter(["", "  ", "b"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    assert cli.main(["play", "bandit", "--store", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == ["world> pull", "  standard +1", "over: standard +1"]
+
+
+@pytest.mark.parametrize("left", [EOFError, KeyboardInterrupt])
+def test_a_person_may_leave(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, left: type[BaseException]
+) -> None:
     def gone(prompt: str) -> str:
-        raise EOFError
+        raise left
 
     monkeypatch.setattr("builtins.input", gone)
     assert cli.main(["play", "bandit", "--store", str(tmp_path)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "left: standard +0 so far"
+
+
+def test_ctrl_c_leaves_without_enter(commands: Commands, tmp_path: Path) -> None:
+    command = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from sweeps.cli import main; sys.exit(main())"
+    with subprocess.Popen(
+        [sys.executable, "-c", command, "play", "bandit", "--store", str(tmp_path / "store")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=commands.environment,
+        # What a shell starts in the background ignores Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # noqa: PLW1509
+    ) as process:
+        assert process.stdout is not None
+        said = b""
+        while not said.endswith(b"agent> "):
+            said += os.read(process.stdout.fileno(), 4096)
+        time.sleep(1.0)  # a signal between the prompt and the reading would not be noticed, and no person is so fast
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(timeout=60) == 0  # nobody has typed anything
+        finally:
+            process.kill()
+        assert process.stdout.read().decode().splitlines() == ["", "left: standard +0 so far"]
+
+
+@pytest.mark.parametrize("command", [["play"], ["run"], ["plan"], ["rescore"], ["play", "dialogues"]])
+def test_help_is_there_with_and_without_what_it_depends_on(
+    capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert status_of(lambda: cli.main([*command, "--help"])) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: sweeps {' '.join(command)} ")
+    if command[0] == "play":
+        assert "--trial TRIAL" in said
+        assert "--seed SEED" in said
+        assert "--methods" not in said
+    assert ("--environment FILE" in said) == (command == ["play", "dialogues"])
+
+
+def test_a_reader_who_has_gone_is_no_fault(commands: Commands, bandit_sweep: BanditSweep) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from sweeps.cli import main; sys.exit(main())"
+    arguments = ["status", bandit_sweep.name, "--store", str(bandit_sweep.store.folder)]
+    done = subprocess.run(
+        [sys.executable, "-c", command, *arguments],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        env=commands.environment,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (cli.PIPE_CLOSED, b"")
+
+
+def test_a_connection_that_breaks_is_one(capfd: pytest.CaptureFixture[str]) -> None:
+    def fail() -> int:
+        raise BrokenPipeError("the cluster has gone")
+
+    assert cli._guarded(fail) == 2
+    assert capfd.readouterr().err == "error: the cluster has gone\n"
 
 
 def test_a_policy_is_watched(bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
@@ -177,9 +273,27 @@ def test_a_file_of_dialogues_is_validated(capsys: pytest.CaptureFixture[str], tm
     file.write_text(json.dumps(line) + "\n", encoding="utf-8")
     assert cli.main(["validate", str(file)]) == 2
     assert "line 1" in capsys.readouterr().out
+    assert cli.main(["validate", str(file), "--set", "world.world_roles=buyer"]) == 2
+    assert "there must be at least 3 different dialogues" in capsys.readouterr().out
+    more = [{**line, "id": str(number)} for number in range(3)]
+    file.write_text("".join(json.dumps(each) + "\n" for each in more), encoding="utf-8")
     assert cli.main(["validate", str(file), "--set", "world.world_roles=buyer"]) == 0
     assert cli.main(["validate", str(file), "--set", "world.world_rules=buyer"]) == 2
     assert one_line(capsys).startswith("error: 'world.world_rules' is no column of a dialogues world; known: world.")
+
+
+def test_bad_lines_that_are_skipped_are_told_and_no_fault(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    good = [{"id": str(n), "turns": [{"role": "agent", "text": "hello", "reward": n}]} for n in range(3)]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(each) + "\n" for each in [*good, {}]), encoding="utf-8")
+    assert cli.main(["validate", str(file)]) == 2
+    capsys.readouterr()
+    assert cli.main(["validate", str(file), "--set", "world.skip_bad_lines=true"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("line 4: a line must have the key 'turns'")
+    assert said[1].startswith("3 dialogues on 4 lines, and 1 line with problems, not counted")
+    file.write_text("".join(json.dumps(each) + "\n" for each in [*good[:2], {}]), encoding="utf-8")
+    assert cli.main(["validate", str(file), "--set", "world.skip_bad_lines=true"]) == 2  # two are no three splits
 
 
 def test_doctor_finds_nothing_in_a_sound_store(bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,6 +366,21 @@ def test_every_ablation_of_the_folder_is_a_question() -> None:
     assert set(cli.question_names()) == files >= {"bandit", "visdial", "component", "wordle", "reddit", "dialogue"}
 
 
+def test_the_pages_say_which_methods_a_question_has() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "your_dialogues.md").read_text(encoding="utf-8")
+    arms = {name: cli._question(name).arms for name in cli.question_names()}
+    four = ["bc", "filtered_bc", "sarsa", "ilql"]
+    assert "`wordle`, `reddit`, `dialogue` and `bandit` are `bc`, `filtered_bc`, `sarsa`, `ilql`;" in readme
+    assert "`bc`, `filtered_bc`, `sarsa` and `ilql`, and `--methods` chooses among those" in page
+    assert sorted(name for name in arms if sorted(arms[name]) == sorted(four)) == [
+        "bandit", "dialogue", "reddit", "wordle"
+    ]  # fmt: skip
+    listed = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", readme, re.MULTILINE))))
+    assert set(arms["visdial"]) <= listed
+    assert len(cli._question("visdial").main) == 8
+
+
 # Bad input
 
 
@@ -294,7 +423,13 @@ def test_every_ablation_of_the_folder_is_a_question() -> None:
         (("--model", "/no/such/model"), "error: --model must be a folder or a name on the Hugging Face hub, got "),
         (("--preset", "smok"), "error: 'smok' is no preset; known: smoke, laptop"),
         (("--seeds", "0"), "sweeps/bandit_ablation.py: argument --seeds: must be a whole number of at least 1"),
-        (("--nosuch",), "sweeps/bandit_ablation.py: unrecognized arguments: --nosuch"),
+        (
+            ("--model", "nosuch_dir"),
+            "error: --model must be a folder or a name on the Hugging Face hub, got 'nosuch_dir', which is neither a "
+            "folder here nor reachable on the hub",
+        ),
+        (("--nosuch",), "sweeps/bandit_ablation.py: unrecognised: --nosuch; --help lists the options"),
+        (("--sett", "train.steps=5"), "sweeps/bandit_ablation.py: unrecognised: --sett; the nearest is --set; --help"),
     ],
 )
 def test_a_wrong_question_is_one_line_and_touches_nothing(
@@ -319,7 +454,13 @@ def test_a_wrong_question_is_one_line_and_touches_nothing(
         (("reply", "zzzz", "pull"), "error: 'zzzz' is no trial of the store "),
         (("frobnicate",), "sweeps: argument command: invalid choice: 'frobnicate'"),
         ((), "sweeps: the following arguments are required: command"),
-        (("list", "--nosuch"), "sweeps: unrecognised: --nosuch"),
+        (("list", "--nosuch", "value"), "sweeps list: unrecognised: --nosuch; --help lists the options"),
+        (("validate", "f", "--sett", "x=1"), "sweeps validate: unrecognised: --sett; the nearest is --set; --help"),
+        (
+            ("play", "bandit", "--methods", "bc"),
+            "sweeps play bandit: unrecognised: --methods; --help lists the options",
+        ),
+        (("play",), "sweeps play: the following arguments are required: task"),
         (("status",), "sweeps status: the following arguments are required: sweep"),
     ],
 )

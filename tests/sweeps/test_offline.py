@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import pytest
 from ilql.task import Task
 from sweeps import work
 from sweeps.offline import calibration, distinct_episodes
+from sweeps.offline_section import effective_dialogues, far_from_data
 from sweeps.stages import load_task
 from sweeps.work import run_job
 
@@ -97,6 +99,19 @@ def test_calibration_by_hand() -> None:
         "q_bias": pytest.approx(1.0), "q_correlation": pytest.approx(0.5)
     }  # fmt: skip
     assert calibration(np.array([1.0, 1.0]), np.array([0.0, 2.0])) == {"q_bias": 0.0}  # no line through one value
+
+
+def test_as_many_dialogues_bear_on_an_estimate_as_its_log_ratio_leaves() -> None:
+    # A policy that always says what one dialogue in four says: w = 4 there, so a quarter of them bear on it.
+    assert effective_dialogues(40, math.log(4)) == pytest.approx(10.0)
+    assert effective_dialogues(40, -0.1) == 40.0  # never more than there are
+
+
+def test_methods_far_from_the_data_are_named_in_one_line() -> None:
+    (line,) = far_from_data({"ilql": 3.46, "sarsa": 5.0, "bc": 43.0})
+    assert line.startswith("Estimates that mean little, since fewer than 5 training dialogues bear on them")
+    assert line.endswith(": ILQL (3.5).")
+    assert far_from_data({"bc": 43.0}) == ()
 
 
 def test_episodes_end_where_a_scene_comes_again(bench: Bench) -> None:

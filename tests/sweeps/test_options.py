@@ -124,8 +124,8 @@ def test_several_columns_are_fixed_and_the_last_word_counts() -> None:
         (("--rewards", ""), "must be names separated by commas, got ''"),
         (("--rewards",), "expected one argument"),
         (("--seeds",), "expected one argument"),
-        (("--nosuch",), "unrecognized arguments: --nosuch"),
-        (("something",), "unrecognized arguments: something"),
+        (("--nosuch",), "unrecognised: --nosuch"),
+        (("something",), "unrecognised: something"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(

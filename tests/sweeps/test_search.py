@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from sweeps import search
 from sweeps.work import Job, Resources
 
 if TYPE_CHECKING:
-    from conftest import Commands, MakeSweep, MakeTrainings, PretendedSweep, Worker
+    from conftest import Commands, MakeSweep, MakeTrainings, MakeTrial, PretendedSweep, Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 STUCK = 2.0
@@ -103,6 +104,24 @@ def test_a_job_that_tells_how_far_it_is_keeps_the_sweep_alive(
     monkeypatch.setattr(PretendedTuner, "act", go_on, raising=False)
     told, _ = run(sweep, tmp_path / "tune")
     assert told == [f"bc {{'step': {step}, 'loss': 0.5}}" for step in range(8)]
+
+
+def test_of_reports_within_a_second_only_those_of_something_new_are_passed_on(
+    monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial
+) -> None:
+    def work(job: Job, tell: Callable[[Mapping[str, float]], None]) -> str:
+        for numbers in ({"step": 1.0}, {"step": 2.0}, {"episodes": 4.0}, {"estimating": 1.0}, {"episodes": 5.0}):
+            tell(numbers)
+        return "finished"
+
+    told: list[Mapping[str, Any]] = []
+    monkeypatch.setattr(search, "run_job", work)
+    monkeypatch.setattr(search.tune, "report", told.append)
+    job = Job(store="", training=make_trial().to_json(), evaluations=(), resources=Resources())
+    search._trial({"job": json.dumps(dataclasses.asdict(job))})
+    assert told == [
+        {"step": 1.0}, {"episodes": 4.0}, {"estimating": 1.0}, {"episodes": 5.0}, {"status": "finished"}
+    ]  # fmt: skip
 
 
 def test_a_job_that_starts_or_ends_keeps_the_sweep_alive_and_is_told_once(

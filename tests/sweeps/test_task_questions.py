@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sweeps import cli
+from sweeps.stages import load_task
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -78,6 +81,10 @@ def _dialogue(number: int) -> dict[str, object]:
             {"role": "user", "text": "here you are"},
         ],
     }
+
+
+def _world(asked: Asked) -> str:
+    return str(finished(asked)[0]["evaluation.world"])
 
 
 def finished(asked: Asked) -> Sequence[dict[str, object]]:
@@ -164,6 +171,33 @@ class TestOwnDialogues:
         assert "–" in next(line for line in section.splitlines() if line.startswith("| BC "))  # it has no values
         scores = [row["score"] for row in finished(offline)]
         assert all(isinstance(score, float) and -3 < score < 3 for score in scores)
+
+    def test_an_estimate_is_called_one(self, offline: Asked) -> None:
+        table = offline.file("table.md")
+        assert "| Max estimate |" in re.sub(" +", " ", table)
+        assert "estimated under reward recorded" in table
+        for words in (
+            table,
+            offline.file("table.tex"),
+            offline.file("figures/captions.md"),
+            offline.file("report.html"),
+        ):
+            assert "Max score" not in words
+            assert "Mean return per episode" not in words
+        assert "Estimated return (reward recorded)" in offline.file("figures/score_by_cell.html")
+
+    def test_dialogues_that_bear_on_an_estimate_stand_beside_it(self, offline: Asked) -> None:
+        cloned = next(line for line in offline.file("offline.md").splitlines() if line.startswith("| BC "))
+        trained = len(load_task(offline.store, "dialogues", _world(offline)).dialogues("train", "recorded"))
+        assert cloned.split("|")[-2].strip() == f"{trained}.0"  # cloning is where the data is
+
+    def test_it_ends_with_how_its_best_policy_replies(self, offline: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+        (line,) = [line for line in offline.out.splitlines() if "speaks with: " in line]
+        command = shlex.split(line.partition("speaks with: ")[2])
+        assert command[:2] == ["sweeps", "reply"]
+        assert command[3].startswith("do you want ")
+        assert cli.main(command[1:]) == 0
+        assert capsys.readouterr().out.strip()
 
     def test_no_scene_is_judged_twice(self, offline: Asked) -> None:
         rows = finished(offline)

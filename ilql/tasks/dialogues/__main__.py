@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 
 from ilql.tasks.dialogues.settings import Settings
-from ilql.tasks.dialogues.validate import report, validate
+from ilql.tasks.dialogues.validate import report, usable, validate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the problems of a file of dialogues, then a summary; leave with 2 if there are problems, with 0 if not."""
+    """Print the problems of a file of dialogues, then a summary; leave with 0 if training takes it, else with 2."""
     defaults = Settings()
     parser = argparse.ArgumentParser(prog="python -m ilql.tasks.dialogues", description=main.__doc__)
     parser.add_argument("file", help="dialogues, one JSON object a line: .jsonl or .jsonl.gz")
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     problems, summary = validate(chosen.file, settings)
     sys.stdout.write(f"{report(problems, summary)}\n")
-    return 2 if problems else 0
+    return 0 if usable(problems, summary, settings) else 2
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from ilql.task import SPLITS, Reply, TaskFault
 from ilql.tasks.dialogues import booking, functions, notes, read, world
 from ilql.tasks.dialogues.payment import RewardFunction
 from ilql.tasks.dialogues.read import Recordings
-from ilql.tasks.dialogues.schema import CUSTOM, RECORDED, RecordedDialogue
+from ilql.tasks.dialogues.schema import CUSTOM, RECORDED, RecordedDialogue, count
 from ilql.tasks.dialogues.settings import LARGEST_REWARD, Settings
-from ilql.tasks.dialogues.splits import assign
+from ilql.tasks.dialogues.splits import assign, too_few
 from ilql.tasks.dialogues.template import wrap
 from ilql.tasks.dialogues.windows import PaidTurn, Window, cut, join_world
 
@@ -96,6 +96,8 @@ def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[
         *notes.cut_windows(whole, windows, settings),
         *notes.leaks(dialogues, splits),
     ]
+    if made.environment is None and (few := too_few(dialogues, splits, settings)) is not None:
+        said.append(few)
     for location in locations.values():
         said += notes.imports_beside(location.what, functions.beside(location))
     said += _rehearse(folder, made, made_up="data" not in sources)
@@ -120,11 +122,10 @@ def _read(settings: Settings, data: str | None) -> Recordings:
     if refused is not None:
         raise ValueError(f"{data}: {refused}" if data not in refused.message else str(refused))
     if recordings.problems and not settings.skip_bad_lines:
-        count = len(recordings.problems)
+        wrong, lines = count(len(recordings.problems), "problem"), count(recordings.lines, "line")
         raise ValueError(
-            f"{data}, {recordings.problems[0]} (of {count} problem{'s' * (count > 1)} on {recordings.bad_lines} of "
-            f"{recordings.lines} lines; list them with `sweeps validate {data}`, skip the lines with "
-            "--set world.skip_bad_lines=true)"
+            f"{data}, {recordings.problems[0]} (of {wrong} on {recordings.bad_lines} of {lines}; list them with "
+            f"`sweeps validate {data}`, skip the lines with --set world.skip_bad_lines=true)"
         )
     return recordings
 

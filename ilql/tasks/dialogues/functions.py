@@ -74,11 +74,17 @@ def locate(what: str, given: str) -> Location:
 
 
 def keep(location: Location, folder: Path) -> dict[str, str | None]:
-    """What `load` needs to find the function again: its file copied into the folder, or its module's name."""
+    """What `load` needs to find the function again: its file copied into the folder, or its module's name.
+
+    The copy has the file's own name, which messages show, in a folder for what it is for: both files may be `mine.py`.
+    """
+    copy = None
     if location.module is None:
         assert location.file is not None
-        (folder / _copy_name(location.what)).write_bytes(location.file.read_bytes())
-    return {"function": location.function, "module": location.module}
+        copy = f"{location.what}/{location.file.name}"
+        (folder / location.what).mkdir(exist_ok=True)
+        (folder / copy).write_bytes(location.file.read_bytes())
+    return {"function": location.function, "module": location.module, "file": copy}
 
 
 def beside(location: Location) -> list[str]:
@@ -107,9 +113,10 @@ def load(what: str, kept: Mapping[str, str | None], folder: Path) -> Callable[..
     """
     module, name = kept["module"], kept["function"]
     assert name is not None
-    shown = module or f"the file of --{what}"
+    file = folder / (kept.get("file") or f"your_{what}.py")  # as worlds that were built earlier have it
+    shown = module or file.name
     try:
-        loaded = _load_file(folder / _copy_name(what)) if module is None else importlib.import_module(module)
+        loaded = _load_file(file) if module is None else importlib.import_module(module)
     except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a user's file does when it is run
         raise ValueError(f"--{what} must name a module that can be imported, but {shown} {told(error)}") from None
     function = getattr(loaded, name, None)
@@ -127,10 +134,6 @@ def told(error: BaseException) -> str:
     frames = [frame for frame in frames if Path(frame.filename).parent != ours]  # who called it is no help
     where = f" ({Path(frames[-1].filename).name} line {frames[-1].lineno})" if frames else ""
     return f"raised {type(error).__name__}{': ' if text else ''}{text}{where}"
-
-
-def _copy_name(what: str) -> str:
-    return f"your_{what}.py"
 
 
 class _Loader(importlib.machinery.SourceFileLoader):

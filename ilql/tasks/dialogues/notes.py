@@ -9,7 +9,7 @@ import numpy as np
 
 from ilql.task import SPLITS
 from ilql.tasks.dialogues.read import Recordings
-from ilql.tasks.dialogues.schema import CUSTOM, RecordedDialogue
+from ilql.tasks.dialogues.schema import CUSTOM, RecordedDialogue, count
 from ilql.tasks.dialogues.settings import LARGEST_REWARD, Settings
 from ilql.tasks.dialogues.splits import words_of
 from ilql.tasks.dialogues.windows import Window
@@ -42,10 +42,8 @@ def oddities(recordings: Recordings) -> list[str]:
     """Lines that were skipped, what was read though it was odd, and keys that mean nothing."""
     said = []
     if recordings.problems:
-        said.append(
-            f"skipped {recordings.bad_lines} of {recordings.lines} lines for {len(recordings.problems)} problems, "
-            f"the first: {recordings.problems[0]}"
-        )
+        wrong, lines = count(len(recordings.problems), "problem"), count(recordings.lines, "line")
+        said.append(f"skipped {recordings.bad_lines} of {lines} for {wrong}, the first: {recordings.problems[0]}")
     said += recordings.remarks
     ignored = ignored_keys(recordings.dialogues)
     if ignored:
@@ -56,7 +54,7 @@ def oddities(recordings: Recordings) -> list[str]:
 def ignored_keys(dialogues: Sequence[RecordedDialogue]) -> str:
     """Unknown keys, each with the number of times it stands there, or nothing."""
     counts = Counter(key for dialogue in dialogues for key in dialogue.ignored)
-    return ", ".join(f"{key} ({count} times)" for key, count in sorted(counts.items()))
+    return ", ".join(f"{key} ({count(times, 'time')})" for key, times in sorted(counts.items()))
 
 
 def missing_rewards(
@@ -68,7 +66,7 @@ def missing_rewards(
     for place, name in enumerate(rewards):
         without = 0 if name == CUSTOM else sum(name not in turn.rewards for turn in turns)
         if without:
-            said.append(f"{name}: {without} of {len(turns)} turns of the agent have no number, and count as 0")
+            said.append(f"{name}: {without} of {count(len(turns), 'turn')} of the agent have no number, and count as 0")
         if not any(any(turn.rewards[place] for turn in window.turns) for window in whole):
             said.append(f"{name}: no turn has a reward other than 0, so there is nothing to learn from but the words")
     return said
@@ -83,11 +81,14 @@ def cut_windows(whole: Sequence[Window], windows: Mapping[str, Sequence[Window]]
     cut = {scene: pieces[scene] for scene in long if pieces[scene] > 1}
     over = sum(window.words > settings.window_words for some in windows.values() for window in some)
     said = [
-        f"{len(cut)} of {len(whole)} dialogues, longer than {settings.window_words} words, "
-        f"were cut into {sum(cut.values())} windows"
+        f"{len(cut)} of {count(len(whole), 'dialogue')}, longer than {settings.window_words} words, "
+        f"were cut into {count(sum(cut.values()), 'window')}"
     ]
     if over:
-        said.append(f"{over} windows are longer all the same: what is said between two turns of the world is not cut")
+        said.append(
+            f"{count(over, 'window')} {'is' if over == 1 else 'are'} longer all the same: "
+            "what is said between two turns of the world is not cut"
+        )
     return said
 
 
@@ -99,7 +100,10 @@ def leaks(dialogues: Sequence[RecordedDialogue], splits: Sequence[str]) -> list[
         held = [words_of(dialogue) for dialogue, split in zip(dialogues, splits, strict=True) if split == wanted]
         again = sum(words in learnt for words in held)
         if again:
-            said.append(f"{again} of {len(held)} dialogues of {wanted} stand word for word in train, too")
+            said.append(
+                f"{again} of {count(len(held), 'dialogue')} of {wanted} {'stands' if again == 1 else 'stand'} word for "
+                "word in train, too"
+            )
     return said
 
 
@@ -129,5 +133,5 @@ def environment(
             f"nobody has said what a turn can be paid under {', '.join(wide)}, so the range of scores is taken to be "
             "very wide; --set world.lowest_reward and world.highest_reward state it"
         )
-    said.append(f"episodes end after {settings.max_turns} turns of the agent at the latest")
+    said.append(f"episodes end after {count(settings.max_turns, 'turn')} of the agent at the latest")
     return said

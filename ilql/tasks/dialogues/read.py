@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ilql.tasks.dialogues.schema import Problem, RecordedDialogue, read_dialogue, shorten, show
+from ilql.tasks.dialogues.schema import Problem, RecordedDialogue, count, read_dialogue, shorten, show
 from ilql.tasks.dialogues.settings import Settings
 
 GZIP = b"\x1f\x8b"
@@ -100,8 +100,9 @@ def read_lines(data: bytes, settings: Settings) -> Recordings:
     raw = data.split(b"\n")
     if any(line.endswith(b"\r") for line in raw):
         number = next(number for number, line in enumerate(raw, start=1) if line.endswith(b"\r"))
-        count = sum(line.endswith(b"\r") for line in raw)
-        remarks.append(f"{count} lines, the first of them line {number}, end as on Windows (CR LF); read as the others")
+        ending = sum(line.endswith(b"\r") for line in raw)
+        which = f"line {number} ends" if ending == 1 else f"{ending} lines, the first of them line {number}, end"
+        remarks.append(f"{which} as on Windows (CR LF); read as the others")
     filled = [(number, line) for number, line in enumerate(raw, start=1) if line.strip()]
     if not filled:
         empty = f"the file must have one dialogue a line, got an empty file; a line looks like {EXAMPLE}"
@@ -111,7 +112,7 @@ def read_lines(data: bytes, settings: Settings) -> Recordings:
         return Recordings((), (Problem(0, whole),), 0, tuple(remarks))
     blank = filled[-1][0] - len(filled)
     if blank:
-        remarks.append(f"{blank} blank lines between others; passed over")
+        remarks.append(f"{count(blank, 'blank line')} between others; passed over")
     dialogues: list[RecordedDialogue] = []
     problems: list[Problem] = []
     seen: dict[str, int] = {}

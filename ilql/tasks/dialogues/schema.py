@@ -296,6 +296,11 @@ def shorten(text: str) -> str:
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
+def count(number: int, noun: str) -> str:
+    """`1 line`, `3 lines`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def show(value: object) -> str:
     """A JSON value in one short line, in ASCII."""
     return shorten(json.dumps(value, ensure_ascii=True, default=str))

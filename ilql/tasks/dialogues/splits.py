@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 from ilql.task import SPLITS
 from ilql.tasks.dialogues.schema import RecordedDialogue
 from ilql.tasks.dialogues.settings import Settings
+
+ENOUGH = 5
+"""Dialogues that tune and report must have if nobody plays: with fewer, one of them decides what a table says."""
 
 
 def assign(dialogues: Sequence[RecordedDialogue], settings: Settings) -> list[str]:
@@ -50,6 +55,26 @@ def assign(dialogues: Sequence[RecordedDialogue], settings: Settings) -> list[st
         nearest = min(movable, key=lambda key: (max(low - places[key], places[key] - high), key))
         free[nearest] = split
     return [dialogue.split or free[key] for dialogue, key in zip(dialogues, keys, strict=True)]
+
+
+def too_few(dialogues: Sequence[RecordedDialogue], splits: Sequence[str], settings: Settings) -> str | None:
+    """One line where tune or report are too small to judge policies on, with the shares that mend it, if any do."""
+    counts = Counter(splits)
+    held = SPLITS[1:]
+    if all(counts[split] >= ENOUGH for split in held):
+        return None
+    wide = dataclasses.replace(settings, train_share=0.6, tune_share=0.2)
+    wider = Counter(assign(dialogues, wide))
+    mended = "more dialogues mend it"
+    if all(wider[split] >= ENOUGH for split in held):
+        mended = (
+            f"--set world.train_share={wide.train_share} --set world.tune_share={wide.tune_share} makes it "
+            f"{', '.join(f'{split} {wider[split]}' for split in held)}"
+        )
+    return (
+        f"without an environment tables rest on the dialogues of {' and '.join(held)}, which should be {ENOUGH} at "
+        f"least, got {', '.join(f'{split} {counts[split]}' for split in held)}; {mended}"
+    )
 
 
 def words_of(dialogue: RecordedDialogue) -> str:

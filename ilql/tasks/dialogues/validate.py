@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ilql.task import SPLITS
 from ilql.tasks.dialogues import notes, read
-from ilql.tasks.dialogues.schema import RECORDED, Problem, RecordedDialogue, shorten
+from ilql.tasks.dialogues.schema import RECORDED, Problem, RecordedDialogue, count, shorten
 from ilql.tasks.dialogues.settings import Settings
-from ilql.tasks.dialogues.splits import words_of
+from ilql.tasks.dialogues.splits import assign, too_few, words_of
 
 PRINTED_PROBLEMS = 20
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -73,7 +74,10 @@ class Summary:
         longest: Name and words of the longest dialogue.
         duplicates: Dialogues that stand word for word on an earlier line.
         named: Dialogues with an id.
-        splits: Dialogues by the split they ask for.
+        asked: Dialogues by the split they ask for.
+        splits: Dialogues by the split they come into; empty where they cannot be split.
+        unusable: Why they cannot be split, so that nothing can be learnt from them; None where they can.
+        too_few: What is wrong with the splits' sizes, and what mends it; None where they are large enough.
         ignored: Keys that mean nothing here, with their counts.
         remarks: What was odd, and read all the same.
     """
@@ -94,19 +98,22 @@ class Summary:
     longest: tuple[str, int] | None
     duplicates: int
     named: int
+    asked: dict[str, int]
     splits: dict[str, int]
+    unusable: str | None
+    too_few: str | None
     ignored: str
     remarks: tuple[str, ...]
 
     def text(self) -> str:
         """Everything above for a reader, in lines."""
-        bad = f", and {self.bad_lines} lines with problems that are not counted" if self.bad_lines else ""
-        rows = [f"{self.dialogues} dialogues on {self.lines} lines{bad}; {self.named} with an id"]
+        bad = f", and {count(self.bad_lines, 'line')} with problems, not counted" if self.bad_lines else ""
+        rows = [f"{count(self.dialogues, 'dialogue')} on {count(self.lines, 'line')}{bad}; {self.named} with an id"]
         if self.dialogues:
             assert self.longest is not None
             silent = f", {self.empty_turns} of them without a word" if self.empty_turns else ""
             rows += [
-                f"{self.turns} turns, {self.agent_turns} of the agent{silent}",
+                f"{count(self.turns, 'turn')}, {self.agent_turns} of the agent{silent}",
                 "least · lower quartile · median · upper quartile · largest of",
                 f"  turns of a dialogue: {self.turns_each}",
                 f"  words of a dialogue: {self.words_each}",
@@ -118,16 +125,19 @@ class Summary:
                 values = "none has a number" if reward.values is None else str(reward.values)
                 rows.append(f"  reward of a turn under {name}: {values}; {reward.share_without:.0%} have none")
             rows += [
-                "roles: " + ", ".join(f"{role} {count}" for role, count in self.roles.items()),
+                "roles: " + ", ".join(f"{role} {number}" for role, number in self.roles.items()),
                 f"{self.share_ended:.0%} of the dialogues ended; the others were cut off",
-                f"the longest is {shorten(self.longest[0])!r} with {self.longest[1]} words",
-                f"{self.duplicates} stand word for word on an earlier line",
+                f"the longest is {shorten(self.longest[0])!r} with {count(self.longest[1], 'word')}",
+                f"{self.duplicates} {'stands' if self.duplicates == 1 else 'stand'} word for word on an earlier line",
             ]
+        if self.asked:
+            rows.append("asked for: " + ", ".join(f"{split} {number}" for split, number in self.asked.items()))
         if self.splits:
-            rows.append("asked for: " + ", ".join(f"{split} {count}" for split, count in self.splits.items()))
+            rows.append("split: " + ", ".join(f"{split} {number}" for split, number in self.splits.items()))
         if self.ignored:
             rows.append(f"ignored keys that mean nothing here: {self.ignored}")
-        return "\n".join([*rows, *self.remarks])
+        rows += [*self.remarks, *(line for line in (self.unusable, self.too_few) if line is not None)]
+        return "\n".join(rows)
 
 
 def validate(path: str, settings: Settings) -> tuple[tuple[Problem, ...], Summary]:
@@ -138,19 +148,25 @@ def validate(path: str, settings: Settings) -> tuple[tuple[Problem, ...], Summar
         settings: Say whose roles are whose.
     """
     recordings = read.read_file(path, settings)
-    return recordings.problems, summarise(recordings)
+    return recordings.problems, summarise(recordings, settings)
 
 
 def report(problems: Sequence[Problem], summary: Summary) -> str:
     """The first problems and the number of the others, then the summary."""
     rows = [str(problem) for problem in problems[:PRINTED_PROBLEMS]]
     if len(problems) > PRINTED_PROBLEMS:
-        rows.append(f"and {len(problems) - PRINTED_PROBLEMS} more problems")
+        rows.append(f"and {count(len(problems) - PRINTED_PROBLEMS, 'more problem')}")
     refused = any(not problem.line for problem in problems)
     return "\n".join([*rows, *([] if refused else [summary.text()])])
 
 
-def summarise(recordings: read.Recordings) -> Summary:
+def usable(problems: Sequence[Problem], summary: Summary, settings: Settings) -> bool:
+    """True if training takes the file: its bad lines are none or skipped, and what is left can be split."""
+    refused = any(not (settings.skip_bad_lines and problem.line) for problem in problems)
+    return not refused and summary.unusable is None
+
+
+def summarise(recordings: read.Recordings, settings: Settings) -> Summary:
     """What the good lines hold."""
     dialogues = recordings.dialogues
     turns = [turn for dialogue in dialogues for turn in dialogue.turns]
@@ -160,7 +176,8 @@ def summarise(recordings: read.Recordings) -> Summary:
     seen = Counter(words_of(dialogue) for dialogue in dialogues)
     roles = Counter(f"{turn.role} (agent)" if turn.by_agent else turn.role for turn in turns)
     longest = max(range(len(dialogues)), key=lambda place: words[place], default=None)
-    splits = Counter(dialogue.split for dialogue in dialogues if dialogue.split is not None)
+    asked = Counter(dialogue.split for dialogue in dialogues if dialogue.split is not None)
+    splits, unusable = _splits(dialogues, settings)
     return Summary(
         lines=recordings.lines,
         bad_lines=recordings.bad_lines,
@@ -180,10 +197,21 @@ def summarise(recordings: read.Recordings) -> Summary:
         longest=None if longest is None else (dialogues[longest].name, words[longest]),
         duplicates=sum(count - 1 for count in seen.values()),
         named=sum(dialogue.id is not None for dialogue in dialogues),
-        splits=dict(sorted(splits.items())),
+        asked=dict(sorted(asked.items())),
+        splits={split: splits.count(split) for split in SPLITS} if splits else {},
+        unusable=unusable,
+        too_few=too_few(dialogues, splits, settings) if splits else None,
         ignored=notes.ignored_keys(dialogues),
         remarks=recordings.remarks,
     )
+
+
+def _splits(dialogues: Sequence[RecordedDialogue], settings: Settings) -> tuple[list[str], str | None]:
+    """Every dialogue's split, or none and why."""
+    try:
+        return assign(dialogues, settings), None
+    except ValueError as fault:
+        return [], str(fault)
 
 
 def _reward(name: str, dialogues: Sequence[RecordedDialogue]) -> RewardSummary:

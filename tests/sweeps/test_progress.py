@@ -1,0 +1,43 @@
+"""What a sweep says while it runs."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from sweeps.progress import Progress
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+
+@pytest.fixture
+def schedule() -> Any:
+    """A sweep of four jobs, of which one runs."""
+    return SimpleNamespace(finished_jobs=0, cached_jobs=0, wanted_jobs=4, running_names=["ilql-0a1b-0"])
+
+
+def test_an_estimation_is_named_when_it_begins_and_once(bench: Bench, schedule: Any) -> None:
+    out = io.StringIO()
+    progress = Progress(bench.store, "mine", schedule, out)
+    progress.told("ilql-0a1b-0", {"step": 3.0})  # the first line of all
+    for _ in range(2):  # the tune and the report scenes, within ten seconds
+        progress.told("ilql-0a1b-0", {"episodes": 8.0})
+        progress.told("ilql-0a1b-0", {"estimating": 1.0})
+    first, second = out.getvalue().splitlines()
+    assert first.endswith("running ilql at step 3")
+    assert second.endswith("running ilql being estimated from recorded dialogues")
+
+
+def test_after_an_estimation_episodes_are_told_again(
+    bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.progress.INTERVAL_SECONDS", 0.0)
+    out = io.StringIO()
+    progress = Progress(bench.store, "mine", schedule, out)
+    progress.told("ilql-0a1b-0", {"estimating": 1.0})
+    progress.told("ilql-0a1b-0", {"episodes": 8.0})
+    assert out.getvalue().splitlines()[-1].endswith("running ilql evaluating, 8 episodes")
