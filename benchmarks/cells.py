@@ -32,11 +32,12 @@ from benchmarks.measure import Benchmark, Line, seconds
 from ilql.methods import bc
 from ilql.networks import Architecture
 from sweeps import cli
+from sweeps.cells import Setting
 from sweeps.exact_json import Record
 from sweeps.journal import utc
 from sweeps.plan import make_plan
 from sweeps.provenance import code_digest, host, library_versions
-from sweeps.schedule import Schedule, Setting
+from sweeps.schedule import Schedule
 from sweeps.space import Grid, Training
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.store import Store
@@ -149,7 +150,7 @@ def status(filled: Filled) -> None:
     """Run the command that lists a sweep's rows."""
     with contextlib.redirect_stdout(io.StringIO()) as out:
         assert cli.main(["status", SWEEP, "--store", str(filled.folder)]) == 0
-    assert len(out.getvalue().splitlines()) == 1 + filled.cells
+    assert len(out.getvalue().splitlines()) == 2 + filled.cells  # and a header
 
 
 OPERATIONS: dict[str, Callable[[Filled], None]] = {"plan": plan, "resume": resume, "status": status}

@@ -24,7 +24,7 @@ def dumps(value: JSON) -> str:
         TypeError: Something in it is no JSON value; the message names where.
         ValueError: A key begins with `$`, which marks what plain JSON cannot say.
     """
-    return json.dumps(_plain(value, ()), separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(_plain(value, ()))
 
 
 def loads(text: str | bytes) -> Any:
@@ -33,11 +33,14 @@ def loads(text: str | bytes) -> Any:
     Raises:
         ValueError: `text` is no JSON of ours.
     """
-    return json.loads(text, object_hook=_from_object, parse_constant=_refuse_constant)
+    return _DECODER.decode(text if isinstance(text, str) else text.decode())
 
 
 def _plain(value: object, where: tuple[str, ...]) -> object:
-    if value is None or isinstance(value, str | bool):
+    kind = type(value)
+    if value is None or kind in (str, bool, int) or (kind is float and math.isfinite(value)):  # type: ignore[arg-type]
+        return value  # nearly all there is, told without asking what it might be
+    if isinstance(value, str):
         return value
     if isinstance(value, Integral):
         return int(value)
@@ -66,3 +69,7 @@ def _from_object(pairs: dict[str, Any]) -> Any:
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"a bare {name} is no JSON")
+
+
+_ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_DECODER = json.JSONDecoder(object_hook=_from_object, parse_constant=_refuse_constant)

@@ -14,6 +14,9 @@ from sweeps.journal import Entry, JournalReader, JournalWriter, Stamp
 
 _NEVER = Stamp(-1, "", -1)
 
+_Unseen = tuple[int, str, int, bytes | None]
+"""A stamp and the rest of an entry, as a plain tuple of plain values: the garbage collector does not walk those."""
+
 
 @dataclass(slots=True)
 class _Versions:
@@ -24,13 +27,14 @@ class _Versions:
     removed: Stamp = _NEVER
 
     def add(self, entry: Entry) -> None:
-        if entry.value is None:
+        value = entry.value
+        if value is None:
             self.removed = max(self.removed, entry.stamp)
-        elif entry.value.get("status") == "finished":
+        elif value.get("status") == "finished":
             if self.finished is None or self.finished[0] < entry.stamp:
-                self.finished = (entry.stamp, entry.value)
+                self.finished = (entry.stamp, value)
         elif self.other is None or self.other[0] < entry.stamp:
-            self.other = (entry.stamp, entry.value)
+            self.other = (entry.stamp, value)
 
     @property
     def current(self) -> tuple[Stamp, Record] | None:
@@ -60,6 +64,7 @@ class Records:
         self._writer = JournalWriter(folder, durable=durable)
         self._lock = threading.RLock()
         self._latest_ns = 0
+        self._unseen: dict[str, dict[str, tuple[_Unseen, ...]]] = {}  # read, and not asked for yet
         self._versions: dict[str, dict[str, _Versions]] = {}
         self._current: dict[str, dict[str, tuple[Stamp, Record]]] = {}
         self._views: dict[str, Mapping[str, Record]] = {}
@@ -84,20 +89,24 @@ class Records:
         """The value that counts, or None."""
         with self._lock:
             self._refresh()
+            self._see(kind, [key])
             found = self._current.get(kind, {}).get(key)
             return None if found is None else found[1]
 
     def some(self, kind: str, keys: Iterable[str]) -> dict[str, Record]:
         """The values that count of those of the keys that have one."""
+        asked = list(keys)
         with self._lock:
             self._refresh()
+            self._see(kind, asked)
             current = self._current.get(kind, {})
-            return {key: current[key][1] for key in keys if key in current}
+            return {key: current[key][1] for key in asked if key in current}
 
     def all(self, kind: str) -> Mapping[str, Record]:
         """Every key's value that counts: a snapshot that later changes leave alone."""
         with self._lock:
             self._refresh()
+            self._see(kind, list(self._unseen.get(kind, {})))
             if kind not in self._views:
                 current = self._current.get(kind, {})
                 self._views[kind] = MappingProxyType({key: value for key, (_, value) in current.items()})
@@ -107,6 +116,7 @@ class Records:
         """When the value that counts was put, in nanoseconds since 1970, or None."""
         with self._lock:
             self._refresh()
+            self._see(kind, [key])
             found = self._current.get(kind, {}).get(key)
             return None if found is None else found[0].time_ns
 
@@ -124,11 +134,24 @@ class Records:
     def _refresh(self) -> None:
         for entry in self._reader.read():
             self._latest_ns = max(self._latest_ns, entry.stamp.time_ns)
-            versions = self._versions.setdefault(entry.kind, {}).setdefault(entry.key, _Versions())
-            versions.add(entry)
-            current = self._current.setdefault(entry.kind, {})
+            unseen = self._unseen.setdefault(entry.kind, {})
+            unseen[entry.key] = (*unseen.get(entry.key, ()), (*entry.stamp, entry.rest))
+
+    def _see(self, kind: str, keys: Iterable[str]) -> None:
+        """Take what was read under these keys into account."""
+        unseen = self._unseen.get(kind)
+        if not unseen:
+            return
+        all_versions, current = self._versions.setdefault(kind, {}), self._current.setdefault(kind, {})
+        for key in keys:
+            entries = unseen.pop(key, None)
+            if entries is None:
+                continue
+            versions = all_versions.setdefault(key, _Versions())
+            for time_ns, writer, line, rest in entries:
+                versions.add(Entry(Stamp(time_ns, writer, line), kind, key, rest))
             if versions.current is None:
-                current.pop(entry.key, None)
+                current.pop(key, None)
             else:
-                current[entry.key] = versions.current
-            self._views.pop(entry.kind, None)
+                current[key] = versions.current
+            self._views.pop(kind, None)

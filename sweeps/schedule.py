@@ -24,8 +24,6 @@ from sweeps.study import Study
 from sweeps.waiting import Blocker, Queue, Step
 from sweeps.work import Job, Resources, is_evaluated
 
-__all__ = ["Schedule", "Setting", "no_room"]
-
 LEAST_FREE_BYTES = 32 * 2**20
 """With less room than this no job is started: a disk that fills up while a job runs costs that job."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -238,15 +239,10 @@ def train_loop(job: Job, group: Group) -> None:
         workers=group.world_size,
     )
     pad = load_tokenizer_stage(store, spec).structural("pad")
-    points: list[Mapping[str, float]] = []
-    live = store.scratch("weights", spec.weights_id) / CURVE_FILE
+    curve = Curve(trajectory / CURVE_FILE, live=store.scratch("weights", spec.weights_id) / CURVE_FILE)
     for progress in train(method, module, sequences, settings, pad=pad, seed=spec.seed, loop=loop):
         if group.rank == 0 and progress.metrics:
-            if not points:
-                points = _earlier_points(trajectory / CURVE_FILE, before=progress.step)
-            points.append({"step": progress.step, **progress.metrics})
-            _write_points(live, points)
-            _write_points(trajectory / CURVE_FILE, points)
+            curve.add(progress.step, progress.metrics)
         group.report({"step": float(progress.step), **progress.metrics})
     # A step's loss is taken before its update: what the last one spoilt shows in the weights alone.
     if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
@@ -255,7 +251,7 @@ def train_loop(job: Job, group: Group) -> None:
 
         def make(folder: Path) -> None:
             save_weights(module, folder)
-            _write_points(folder / CURVE_FILE, points or _earlier_points(trajectory / CURVE_FILE, before=None))
+            curve.save(folder / CURVE_FILE)
 
         store.build("weights", spec.weights_id, make, {"spec": json.loads(spec.to_json())})
 
@@ -303,6 +299,8 @@ def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None)
     for spec, samples in zip(specs, played, strict=True):
         episodes, clock = samples, time.monotonic()
         if spec.evaluation.by == "fitted_q":
+            if tell is not None:
+                tell({"estimating": 1.0})
             try:
                 actor = spec.kind.actor(module, behaviour)
                 episodes = estimated(store, spec, task, actor, module, tokenizer, samples, device)
@@ -386,21 +384,58 @@ def _provenance(started: str) -> Record:
     }
 
 
-def _earlier_points(file: Path, *, before: int | None) -> list[Mapping[str, float]]:
-    """The points of a curve that a resumed training did not make again."""
+class Curve:
+    """A training's curve, one line of JSON for each logged step, in two files that are read while they grow.
+
+    A point is appended to both: what it costs does not grow with the curve. A line that a kill left unfinished stays
+    the last of its file: the next attempt at the training begins by writing both anew.
+
+    Args:
+        kept: The file that lies with the checkpoints, and has the points that a resumed training does not make again.
+        live: The file that is shown while the training goes on.
+    """
+
+    def __init__(self, kept: Path, *, live: Path) -> None:
+        self._kept, self._live = kept, live
+        self._lines: list[str] = []
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Append a point; the first one is put behind the earlier points of smaller steps, and in place of the rest."""
+        line = json.dumps({"step": step, **metrics}) + "\n"
+        begun = bool(self._lines)
+        self._lines = self._lines or _earlier_lines(self._kept, before=step)
+        self._lines.append(line)
+        for file in (self._live, self._kept):
+            if not (begun and _append(file, line)):
+                self.save(file)
+
+    def save(self, file: Path) -> None:
+        """Write all points to a file, in place of what it has; those of `kept` if none was added here."""
+        file.parent.mkdir(parents=True, exist_ok=True)  # another sweep may have dropped a trajectory that both share
+        file.write_text("".join(self._lines or _earlier_lines(self._kept, before=None)), encoding="utf-8")
+
+
+def _earlier_lines(file: Path, *, before: int | None) -> list[str]:
+    """The lines of a curve's steps before one, or of all, by step. Of two for one step, the later."""
     if not file.is_file():
         return []
-    points = []
+    lines: dict[int, str] = {}
     for line in file.read_text(encoding="utf-8").splitlines():
         try:
-            point = json.loads(line)
+            step = json.loads(line)["step"]
         except json.JSONDecodeError:
-            break  # the line its writer was killed in
-        if before is None or point["step"] < before:
-            points.append(point)
-    return points
+            continue  # the line its writer was killed in
+        if before is None or step < before:
+            lines[step] = line + "\n"
+    return [lines[step] for step in sorted(lines)]
 
 
-def _write_points(file: Path, points: Sequence[Mapping[str, float]]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)  # another sweep may have dropped a trajectory that both share
-    file.write_text("".join(json.dumps(point) + "\n" for point in points), encoding="utf-8")
+def _append(file: Path, line: str) -> bool:
+    """Append a line to a file that is there; False if it is not, and never an empty one begun in its place."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
+    except FileNotFoundError:
+        return False
+    with open(descriptor, "ab") as end:
+        end.write(line.encode())
+    return True

@@ -65,7 +65,28 @@ def test_a_line_is_json_of_its_own_with_the_crc_of_its_record() -> None:
     line = encode_line(4, 17, "evaluation", "é", '{"score":1.5}')
     record = b'{"line":4,"time":17,"kind":"evaluation","key":"\\u00e9","value":{"score":1.5}}'
     assert line == b'{"sum":"%08x","record":%s}\n' % (zlib.crc32(record), record)
-    assert decode_line(line, "w") == ((17, "w", 4), "evaluation", "é", {"score": 1.5})
+    entry = decode_line(line, "w")
+    assert (*entry[:3], entry.value) == ((17, "w", 4), "evaluation", "é", {"score": 1.5})
+
+
+@pytest.mark.parametrize(
+    "change", [(b'"key":"a"', b'"key":"\\u0061"'), (b"}}", b'},"since":2}'), (b'{"line"', b'{ "line"')]
+)
+def test_a_record_that_another_program_wrote_reads_the_same(change: tuple[bytes, bytes]) -> None:
+    # Escapes, fields that we do not know, and spaces: whatever is the same JSON.
+    line = encode_line(4, 17, "evaluation", "a", '{"score":1.5}')
+    record = line[len('{"sum":"00000000","record":') : -2].replace(*change)
+    entry = decode_line(b'{"sum":"%08x","record":%s}\n' % (zlib.crc32(record), record), "w")
+    assert (*entry[:3], entry.value) == ((17, "w", 4), "evaluation", "a", {"score": 1.5})
+
+
+def test_a_line_longer_than_what_is_read_at_once_is_whole(tmp_path: Path) -> None:
+    writer = JournalWriter(tmp_path, durable=False)
+    texts = ["x" * length for length in (10, 200_000, 2**16, 3)]
+    writer.append("evaluation", [(str(i), {"text": text}) for i, text in enumerate(texts)], 1)
+    reader = JournalReader(tmp_path)
+    assert [entry.value for entry in reader.read()] == [{"text": text} for text in texts]
+    assert reader.problems() == []
 
 
 def test_no_flipped_bit_and_no_cut_line_passes_for_a_record() -> None:
@@ -244,9 +265,10 @@ def test_all_readers_agree_in_whatever_order_they_read(order: list[int], removed
     from sweeps.records import _Versions
 
     statuses = ["failed", "finished", "stopped", "finished", "failed", "failed"]
+    values = [f'"value":{{"status":"{status}","i":{i}}}}}'.encode() for i, status in enumerate(statuses)]
     entries = [
-        Entry(Stamp(i, f"w{i}", 0), "evaluation", "a", None if i == removed else {"status": status, "i": i})
-        for i, status in enumerate(statuses)
+        Entry(Stamp(i, f"w{i}", 0), "evaluation", "a", None if i == removed else value)
+        for i, value in enumerate(values)
     ]
     versions = _Versions()
     for i in order:
@@ -255,6 +277,25 @@ def test_all_readers_agree_in_whatever_order_they_read(order: list[int], removed
     finished = [i for i in later if statuses[i] == "finished"]
     expected = max(finished or later, default=None)
     assert (versions.current and versions.current[1]["i"]) == expected
+
+
+def test_a_value_is_decoded_when_it_is_asked_for_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A worker reads what all the others have recorded, and asks for little of it.
+    Records(tmp_path, durable=False).put("evaluation", {key: {"score": 1.0} for key in "abc"})
+    decoded: list[bytes] = []
+
+    def count(text: bytes) -> Any:
+        decoded.append(text)
+        return loads(text)
+
+    monkeypatch.setattr("sweeps.journal.loads", count)
+    records = Records(tmp_path, durable=False)
+    assert records.get("evaluation", "d") is None
+    assert len(decoded) == 0
+    assert records.get("evaluation", "b") == records.get("evaluation", "b") == {"score": 1.0}
+    assert len(decoded) == 1
+    assert set(records.all("evaluation")) == set("abc")
+    assert len(decoded) == 3
 
 
 def test_what_was_read_can_be_replaced_by_a_writer_whose_clock_is_behind(

@@ -493,14 +493,14 @@ def test_a_look_at_no_change_reads_nothing(store: Store, monkeypatch: pytest.Mon
     for i in range(1_000):
         store.put("evaluation", f"k{i}", finished(float(i), measures={"turns": 9.0}))
     assert len(Store(store.folder).all("evaluation")) == len(store.all("evaluation")) == 1_000
-    opened: list[Path] = []
-    open_path = Path.open
+    opened: list[str] = []
+    open_file = os.open
 
-    def watch(path: Path, *how: Any, **named: Any) -> Any:
+    def watch(path: str, *how: Any, **named: Any) -> int:
         opened.append(path)
-        return open_path(path, *how, **named)
+        return open_file(path, *how, **named)
 
-    monkeypatch.setattr(Path, "open", watch)
+    monkeypatch.setattr(os, "open", watch)
     store.all("evaluation")
     assert opened == []
     store.put("evaluation", "one more", finished(0.0))

@@ -23,7 +23,7 @@ from sweeps.exact_json import Record
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_module
 from sweeps.store import Store
-from sweeps.work import SECONDS_FILE, Job, MachineFault, Resources, is_evaluated, run_job
+from sweeps.work import SECONDS_FILE, Curve, Job, MachineFault, Resources, is_evaluated, run_job
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -227,6 +227,47 @@ def test_the_curve_grows_while_it_is_made_and_goes_on_after_a_resumption(bench: 
     assert curve is not None
     assert undisturbed is not None
     assert curve.read_text() == undisturbed.read_text()
+
+
+def test_a_point_is_appended_to_its_curve_and_leaves_the_rest_alone(tmp_path: Path) -> None:
+    files = kept, live = tmp_path / "kept.jsonl", tmp_path / "live.jsonl"
+    curve = Curve(kept, live=live)
+    curve.add(1, {"loss": 3.0})
+    for file in files:
+        file.write_text("what is there\n")
+    curve.add(2, {"loss": 0.5})
+    for file in files:
+        assert file.read_text() == 'what is there\n{"step": 2, "loss": 0.5}\n'
+
+
+def test_a_resumed_curve_keeps_the_whole_lines_of_the_steps_before_it(tmp_path: Path) -> None:
+    kept, live = tmp_path / "kept.jsonl", tmp_path / "live.jsonl"
+    before = '{"step": 1, "loss": 3.0}\n{"step": 4, "loss": 2.5}\n'
+    for file in (kept, live):
+        file.write_text(before + '{"step": 8, "loss": 2.0}\n{"step": 12, "lo')  # killed in writing it
+    curve = Curve(kept, live=live)
+    curve.add(8, {"loss": 1.0})
+    curve.add(12, {"loss": 0.5})
+    whole = before + '{"step": 8, "loss": 1.0}\n{"step": 12, "loss": 0.5}\n'
+    assert (kept.read_text(), live.read_text()) == (whole, whole)
+
+
+def test_a_curve_that_two_attempts_wrote_at_once_is_resumed_in_the_order_of_its_steps(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.jsonl"
+    kept.write_text("".join(f'{{"step": {step}, "loss": 1.0}}\n' for step in (1, 8, 4, 12, 8)))
+    curve = Curve(kept, live=tmp_path / "live.jsonl")
+    curve.add(12, {"loss": 0.5})
+    assert steps_of(kept) == [1, 4, 8, 12]
+
+
+def test_a_curve_whose_folder_was_dropped_is_written_whole_again(tmp_path: Path) -> None:
+    kept = tmp_path / "trajectory" / "curve.jsonl"
+    curve = Curve(kept, live=tmp_path / "live.jsonl")
+    curve.add(1, {"loss": 3.0})
+    shutil.rmtree(kept.parent)
+    kept.parent.mkdir()  # somebody else begins there
+    curve.add(4, {"loss": 2.5})
+    assert steps_of(kept) == [1, 4]
 
 
 def test_an_evaluation_killed_half_way_is_played_again_and_nothing_is_trained(bench: Bench, other_bench: Bench) -> None:
