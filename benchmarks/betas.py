@@ -28,7 +28,7 @@ from ilql.tasks.visdial.settings import Settings
 from sweeps import stages
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.store import Store
-from sweeps.work import Job, Resources, evaluate_cells, run_job
+from sweeps.work import Block, Job, Resources, evaluate_cells, run_job
 
 BETAS = (0.0, *(2 ** (step / 2) for step in range(-2, 12)), math.inf)
 """No tilt, fourteen steps of √2 from ½ to 45, and the critic alone."""
@@ -78,7 +78,7 @@ def core_seconds(store: Store, cells: Sequence[TrialSpec], jobs: int) -> float:
     begin = time.process_time()
     for block in blocks:
         stages._load_task.cache_clear()
-        evaluate_cells((str(store.folder), block))
+        evaluate_cells(Block(str(store.folder), block))
     return (time.process_time() - begin) / sum(cell.evaluation.episodes for cell in cells)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shlex
 import signal
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 from cluster.connect import ClusterInfo, ConnectOptions, connect
 from cluster.watchdog import StuckError
 from sweeps.journal import StoreError, utc
+from sweeps.leases import Lease
 from sweeps.options import Options, Plain
 from sweeps.plan import Plan, make_plan
 from sweeps.play import invitation
@@ -83,7 +85,8 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         info = stack.enter_context(connect(ConnectOptions(packages=package_folders())))
         signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal for itself, and answers it by aborting
         for sweep in sweeps.values():
-            ended = _run_sweep(question, sweep, options, store, info, say)
+            with _driving(store, sweep.name):
+                ended = _run_sweep(question, sweep, options, store, info, say)
             if ended is None or ended == INTERRUPTED:
                 return ended or 1
             status = max(status, ended)
@@ -97,6 +100,24 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         for line in [*lines, *(f"        {path}" for path in paths)]:
             say(line)
     return status
+
+
+def _driving(store: Store, sweep: str) -> Lease:
+    """The lease of a sweep's one driver.
+
+    Raises:
+        ValueError: Somebody else drives it.
+    """
+    key = f"sweep-{hashlib.sha256(sweep.encode()).hexdigest()[:16]}"
+    lease = store.try_lease(key)
+    if lease is None:
+        holder = store.holder(key)
+        who = "" if holder is None else f", since {holder.since} process {holder.number} of {holder.host}"
+        raise ValueError(
+            f"a sweep must have one driver at a time, {sweep} has one{who}; wait for it, or give yours another --name: "
+            "what both need is done once"
+        )
+    return lease
 
 
 def _run_sweep(

@@ -1,8 +1,8 @@
 """Who may work on what, among processes and machines that share nothing but a file system.
 
-A lease on a key is a file, `leases/<key[:2]>/<key>.<token>`, whose creator holds it; its content says who that is. Who
-takes over from one that is gone creates the next token, and the earlier holder, should it come back to life, finds that
-it holds nothing any more and stops. What it writes nevertheless readers leave out, since every row says its token
+A lease on a key is a file, `leases/<key[:2]>/<key>.<term>`, whose creator holds it; its content says who that is. Who
+takes over from one that is gone creates the next term, and the earlier holder, should it come back to life, finds that
+it holds nothing any more and stops. What it writes nevertheless readers leave out, since every row says its term
 (`sweeps.records`).
 
 A holder is gone if it is known to be dead (a process of this boot of this machine that is no more), or if its file,
@@ -19,7 +19,6 @@ import json
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,19 +51,38 @@ class Holder:
     machine: str
     since: str
 
+    @property
+    def host(self) -> str:
+        """Its machine's name."""
+        return self.name.rsplit("-", 2)[0]
+
+    @property
+    def number(self) -> str:
+        """Its process id."""
+        return self.process.partition("@")[0]
+
     def is_dead(self) -> bool:
         """True if it is known to be no more; False if it lives, or cannot be asked from here."""
         if not self.machine or self.machine != _machine():
             return False
-        return self.process != _process(int(self.process.partition("@")[0]))
+        return self.process != _process(int(self.number))
 
 
+@dataclass(frozen=True)
 class Lease:
-    """A lease that is held, until it is released or lost. May be used by several threads."""
+    """A lease that is held, until it is released or lost. Whoever is given a copy of it, anywhere, may check.
 
-    def __init__(self, key: str, token: int, file: Path, content: bytes) -> None:
-        self.key, self.token, self._file, self._content = key, token, file, content
-        _HEART.keep(self)
+    Attributes:
+        key: Of what.
+        term: Its number.
+        file: Whose being there says that it is held.
+        content: What is in it: who holds it. No two leases have the same.
+    """
+
+    key: str
+    term: int
+    file: Path
+    content: bytes
 
     def check(self) -> None:
         """Do nothing if it is held still.
@@ -72,23 +90,23 @@ class Lease:
         Raises:
             LeaseLostError: It is not.
         """
-        if not self._is_ours() or _tokens(self._file.parent, self.key)[-1:] != [self.token]:
+        if not self._is_there() or _terms(self.file.parent, self.key)[-1:] != [self.term]:
             raise LeaseLostError(f"the lease on {self.key} was taken over while its holder was not heard of")
 
     def release(self) -> None:
         """Give it back; again does nothing."""
         _HEART.drop(self)
-        if self._is_ours():
-            self._file.unlink(missing_ok=True)
+        if self._is_there():
+            self.file.unlink(missing_ok=True)
 
     def touch(self) -> None:
         """Say that its holder lives."""
         with contextlib.suppress(OSError):  # lost, or the disk is away: whoever writes next finds out
-            os.utime(self._file)
+            os.utime(self.file)
 
-    def _is_ours(self) -> bool:
+    def _is_there(self) -> bool:
         try:
-            return self._file.read_bytes() == self._content
+            return self.file.read_bytes() == self.content
         except FileNotFoundError:
             return False
 
@@ -116,14 +134,14 @@ class Leases:
 
         Args:
             key: Letters, digits, '_' and '-'.
-            above: The new token is higher than this one, too.
+            above: The new term is higher than this one, too.
         """
         folder = self._folder / key[:2]
-        tokens = _tokens(folder, key)
-        if tokens and not self._is_gone(folder / f"{key}.{tokens[-1]}"):
+        terms = _terms(folder, key)
+        if terms and not self._is_gone(folder / f"{key}.{terms[-1]}"):
             return None
-        token = max([above, *tokens]) + 1
-        file = folder / f"{key}.{token}"
+        term = max([above, *terms]) + 1
+        file = folder / f"{key}.{term}"
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         except FileExistsError:
@@ -136,12 +154,14 @@ class Leases:
             os.write(descriptor, content)
         finally:
             os.close(descriptor)
-        if _tokens(folder, key)[-1] != token:  # somebody who saw other files than we did was faster
+        if _terms(folder, key)[-1] != term:  # somebody who saw other files than we did was faster
             file.unlink(missing_ok=True)
             return None
-        for earlier in tokens:
+        for earlier in terms:
             (folder / f"{key}.{earlier}").unlink(missing_ok=True)
-        return Lease(key, token, file, content)
+        lease = Lease(key, term, file, content)
+        _HEART.keep(lease)
+        return lease
 
     def wait(self, key: str, *, above: Callable[[], int] = int, each: Callable[[], None] = lambda: None) -> Lease:
         """The lease on a key as soon as it can be had.
@@ -159,17 +179,17 @@ class Leases:
     def holder(self, key: str) -> Holder | None:
         """Who holds a key now, or held it last without giving it back; None if nobody."""
         folder = self._folder / key[:2]
-        for token in reversed(_tokens(folder, key)):
-            if (found := _read(folder / f"{key}.{token}")) is not None:
+        for term in reversed(_terms(folder, key)):
+            if (found := _read(folder / f"{key}.{term}")) is not None:
                 return found
         return None
 
     def all(self) -> Iterator[tuple[str, int, Holder | None]]:
-        """Key, token and holder of every lease that was not given back."""
+        """Key, term and holder of every lease that was not given back."""
         for file in sorted(self._folder.glob("*/*.*")):
-            key, _, token = file.name.rpartition(".")
-            if token.isdecimal():
-                yield key, int(token), _read(file)
+            key, _, term = file.name.rpartition(".")
+            if term.isdecimal():
+                yield key, int(term), _read(file)
 
     def _is_gone(self, file: Path) -> bool:
         holder = _read(file)
@@ -194,14 +214,14 @@ class _Heart:
     """One thread that touches all leases this process holds."""
 
     def __init__(self) -> None:
-        self._leases: weakref.WeakSet[Lease] = weakref.WeakSet()
+        self._leases: set[Lease] = set()
         self._lock = threading.Lock()
         self._process: int | None = None
 
     def keep(self, lease: Lease) -> None:
         with self._lock:
             if self._process != os.getpid():  # the first lease, or a fork, which has no threads and no leases
-                self._process, self._leases = os.getpid(), weakref.WeakSet()
+                self._process, self._leases = os.getpid(), set()
                 threading.Thread(target=self._beat, name="leases", daemon=True).start()
             self._leases.add(lease)
 
@@ -221,8 +241,8 @@ class _Heart:
 _HEART = _Heart()
 
 
-def _tokens(folder: Path, key: str) -> list[int]:
-    """The tokens of a key's files, increasing."""
+def _terms(folder: Path, key: str) -> list[int]:
+    """The terms of a key's files, increasing."""
     try:
         names = os.listdir(folder)
     except FileNotFoundError:

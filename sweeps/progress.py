@@ -12,6 +12,9 @@ from sweeps.store import Store
 
 INTERVAL_SECONDS = 10.0
 
+PASSING = ("estimating", "waiting")
+"""What a job tells of what it is at just now, and is over when it tells anything else."""
+
 
 class Progress:
     """Prints a line whenever a job ends or begins to be estimated, and otherwise every ten seconds.
@@ -34,7 +37,7 @@ class Progress:
     def told(self, name: str, numbers: Mapping[str, float]) -> None:
         """A running job told how far it is."""
         before = self._at.get(name, {})
-        self._at[name] = {**{key: value for key, value in before.items() if key != "estimating"}, **numbers}
+        self._at[name] = {**{key: value for key, value in before.items() if key not in PASSING}, **numbers}
         begins = "estimating" in numbers and name not in self._estimated  # and says nothing until it is done
         if begins:
             self._estimated.add(name)
@@ -63,6 +66,8 @@ class Progress:
     def _describe(self, name: str) -> str:
         at = self._at.get(name, {})
         method = name.rsplit("-", 2)[0] if not name.endswith("-rung") else name.rsplit("-", 3)[0] + " (to its rung)"
+        if "waiting" in at:
+            return f"{method} waiting for another driver, which is at it"
         if "estimating" in at:
             return f"{method} being estimated from recorded dialogues"
         if at.get("episodes"):

@@ -4,44 +4,89 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from sweeps.exact_json import JSON, Record
 from sweeps.journal import Entry, JournalReader, JournalWriter, Stamp
 
 _NEVER = Stamp(-1, "", -1)
 
+CLAIM = "lease"
+"""The kind of the records that say who took over a lease; their key is the lease's."""
+
+UNDER = "under"
+"""The field of a record that says under which lease, and by which term of it, it was written."""
+
 _Unseen = tuple[int, str, int, bytes | None]
 """A stamp and the rest of an entry, as a plain tuple of plain values: the garbage collector does not walk those."""
 
 
+class _Written(NamedTuple):
+    """A value that was written under a key, and the lease and term it was written by; 0 without one."""
+
+    term: int
+    stamp: Stamp
+    value: Record
+    lease: str
+
+
 @dataclass(slots=True)
 class _Versions:
-    """The latest of each sort that was written under one key. Independent of the order in which journals are read."""
+    """What was written under one key. Independent of the order in which journals are read.
 
-    finished: tuple[Stamp, Record] | None = None
-    other: tuple[Stamp, Record] | None = None
+    Of what was written without a lease, the latest of each sort; of what was written under one, all: few ever write.
+    """
+
+    finished: _Written | None = None
+    other: _Written | None = None
+    leased: tuple[_Written, ...] = ()
     removed: Stamp = _NEVER
 
     def add(self, entry: Entry) -> None:
         value = entry.value
         if value is None:
             self.removed = max(self.removed, entry.stamp)
-        elif value.get("status") == "finished":
-            if self.finished is None or self.finished[0] < entry.stamp:
-                self.finished = (entry.stamp, value)
-        elif self.other is None or self.other[0] < entry.stamp:
-            self.other = (entry.stamp, value)
+            return
+        lease, term = value.get(UNDER, ("", 0))
+        written = _Written(term, entry.stamp, value, lease)
+        if term:
+            self.leased = (*self.leased, written)
+        elif _is_finished(written):
+            self.finished = written if self.finished is None else max(self.finished, written, key=_age)
+        else:
+            self.other = written if self.other is None else max(self.other, written, key=_age)
 
-    @property
-    def current(self) -> tuple[Stamp, Record] | None:
-        for version in (self.finished, self.other):
-            if version is not None and version[0] > self.removed:
-                return version
-        return None
+    def current(self, claims: Mapping[str, Sequence[tuple[int, Stamp]]]) -> tuple[Stamp, Record] | None:
+        """What counts, given who took over which lease when."""
+        if not self.leased:
+            for version in (self.finished, self.other):
+                if version is not None and version.stamp > self.removed:
+                    return version.stamp, version.value
+            return None
+        sound = [
+            each
+            for each in (self.finished, self.other, *self.leased)
+            if each is not None and each.stamp > self.removed and not _is_stale(each, claims.get(each.lease, ()))
+        ]
+        best = max(sound, key=lambda each: (_is_finished(each), _age(each)), default=None)
+        return None if best is None else (best.stamp, best.value)
+
+
+def _is_finished(written: _Written) -> bool:
+    return written.value.get("status") == "finished"
+
+
+def _age(written: _Written) -> tuple[int, Stamp]:
+    return written.term, written.stamp
+
+
+def _is_stale(written: _Written, claims: Sequence[tuple[int, Stamp]]) -> bool:
+    """True if it was written after somebody else had taken over."""
+    return any(written.term < term and written.stamp > since for term, since in claims)
 
 
 class Records:
@@ -51,6 +96,9 @@ class Records:
     then by the writer's name and line. A removal ends everything under its key that is earlier. So all readers agree,
     in whatever order they read, and a late report of failure never replaces a result. A writer's clock never runs
     behind what it has read: what one has seen, one can replace, even if the machines' clocks disagree.
+
+    What is written under a lease says its term. Who takes a lease over claims it here; what holders of lower terms
+    write after that never counts, and a higher term's goes before a lower one's.
 
     May be used by several threads.
 
@@ -67,10 +115,17 @@ class Records:
         self._unseen: dict[str, dict[str, tuple[_Unseen, ...]]] = {}  # read, and not asked for yet
         self._versions: dict[str, dict[str, _Versions]] = {}
         self._current: dict[str, dict[str, tuple[Stamp, Record]]] = {}
+        self._claims: dict[str, tuple[tuple[int, Stamp], ...]] = {}
+        self._under: dict[str, set[tuple[str, str]]] = {}  # the kinds and keys that were written under a lease
         self._views: dict[str, Mapping[str, Record]] = {}
 
-    def put(self, kind: str, values: Mapping[str, Mapping[str, JSON]]) -> None:
+    def put(self, kind: str, values: Mapping[str, Mapping[str, JSON]], lease: tuple[str, int] | None = None) -> None:
         """Append one record per key of `values`, in one write.
+
+        Args:
+            kind: Their kind.
+            values: By key.
+            lease: The key and the term of the lease they are written under.
 
         Raises:
             TypeError, ValueError: A value is no JSON object; nothing was written.
@@ -79,7 +134,20 @@ class Records:
         for key, value in values.items():
             if not isinstance(value, Mapping):
                 raise TypeError(f"a record must be a mapping, got a {type(value).__name__} under {kind}/{key}")
-        self._append(kind, list(values.items()))
+        under: Mapping[str, JSON] = {} if lease is None else {UNDER: list(lease)}
+        self._append(kind, [(key, {**value, **under}) for key, value in values.items()])
+
+    def claim(self, lease: str, term: int) -> None:
+        """Append that a lease was taken over by this term."""
+        self.term(lease)  # what is seen now was written before
+        self._append(CLAIM, [(f"{lease}.{term}", {"lease": lease, "term": term})])
+
+    def term(self, lease: str) -> int:
+        """The highest term that has claimed a lease; 0 if none has."""
+        with self._lock:
+            self._refresh()
+            self._see_claims()
+            return max((term for term, _ in self._claims.get(lease, ())), default=0)
 
     def remove(self, kind: str, keys: Iterable[str]) -> None:
         """Append that the keys are no more; what is put later counts again."""
@@ -139,10 +207,11 @@ class Records:
 
     def _see(self, kind: str, keys: Iterable[str]) -> None:
         """Take what was read under these keys into account."""
+        self._see_claims()
         unseen = self._unseen.get(kind)
         if not unseen:
             return
-        all_versions, current = self._versions.setdefault(kind, {}), self._current.setdefault(kind, {})
+        all_versions = self._versions.setdefault(kind, {})
         for key in keys:
             entries = unseen.pop(key, None)
             if entries is None:
@@ -150,8 +219,29 @@ class Records:
             versions = all_versions.setdefault(key, _Versions())
             for time_ns, writer, line, rest in entries:
                 versions.add(Entry(Stamp(time_ns, writer, line), kind, key, rest))
-            if versions.current is None:
-                current.pop(key, None)
-            else:
-                current[key] = versions.current
-            self._views.pop(kind, None)
+            for each in versions.leased:
+                self._under.setdefault(each.lease, set()).add((kind, key))
+            self._decide(kind, key)
+
+    def _see_claims(self) -> None:
+        """Take the claims that were read into account: what they make stale counts no more."""
+        for entries in (self._unseen.pop(CLAIM, None) or {}).values():
+            for time_ns, writer, line, rest in entries:
+                stamp = Stamp(time_ns, writer, line)
+                value = Entry(stamp, CLAIM, "", rest).value
+                if value is None:
+                    continue
+                lease = value["lease"]
+                self._claims[lease] = (*self._claims.get(lease, ()), (value["term"], stamp))
+                for kind, key in self._under.get(lease, ()):
+                    self._decide(kind, key)
+
+    def _decide(self, kind: str, key: str) -> None:
+        """Which of the versions under a key counts."""
+        current = self._current.setdefault(kind, {})
+        found = self._versions[kind][key].current(self._claims)
+        if found is None:
+            current.pop(key, None)
+        else:
+            current[key] = found
+        self._views.pop(kind, None)

@@ -70,7 +70,7 @@ class _FromSchedule(Searcher):
         return {}
 
 
-TOLD = ("step", "loss", "episodes", "estimating")
+TOLD = ("step", "loss", "episodes", "estimating", "waiting")
 """The numbers that are passed on to whoever watches."""
 
 

@@ -3,6 +3,7 @@
     store.json           the format's number
     journals/            records: append-only, one journal per writer (sweeps/journal.py)
     stages/, scratch/    folders by content key, whole or not at all, and partial work (sweeps/artefacts.py)
+    leases/              who is at what just now (sweeps/leases.py)
     rows/                tables written from the records for other programs; never read back
 
 Many processes, on many machines that share the folder, may have it open and write at once. Several sweeps live in one
@@ -27,6 +28,7 @@ from sweeps.artefacts import Stages
 from sweeps.exact_json import JSON, Record
 from sweeps.frames import episodes_frame, rows, runs_frame
 from sweeps.journal import StoreError, sync_folder, utc
+from sweeps.leases import Holder, Lease, Leases
 from sweeps.records import Records
 
 __all__ = ["FORMAT", "Store", "StoreError", "SweepInfo", "store_folder"]
@@ -90,23 +92,33 @@ class Store:
         _open(self.folder)
         self._records = Records(self.folder / "journals", durable=durable)
         self._stages = Stages(self.folder, durable=durable)
+        self._leases = Leases(self.folder / "leases")
 
     def __reduce__(self) -> tuple[Callable[[], Store], tuple[()]]:
         return functools.partial(Store, self.folder, durable=self._durable), ()
 
     # Records
 
-    def put(self, kind: str, key: str, value: Mapping[str, JSON]) -> None:
+    def put(self, kind: str, key: str, value: Mapping[str, JSON], lease: Lease | None = None) -> None:
         """Append a record.
 
         Of several under one key the latest counts, but one whose `status` is `finished` is replaced only by another
         such; `sweeps.records.Records` has the whole rule.
 
+        Args:
+            kind: Its kind.
+            key: Its key.
+            value: What is recorded.
+            lease: What it is written under, if its writer holds one.
+
         Raises:
             TypeError, ValueError: The value is no JSON object; nothing was written.
             StoreError: The disk did not take it; what was stored before is untouched.
+            LeaseLostError: The lease is lost; nothing was written.
         """
-        self._records.put(kind, {key: value})
+        if lease is not None:
+            lease.check()
+        self._records.put(kind, {key: value}, None if lease is None else (lease.key, lease.term))
 
     def put_all(self, kind: str, values: Mapping[str, Mapping[str, JSON]]) -> None:
         """Append many records, by key, in one write: much faster than one by one. Raises as `put` does."""
@@ -127,6 +139,32 @@ class Store:
     def remove(self, kind: str, key: str) -> None:
         """Append that the key is no more. What is put under it later counts again."""
         self._records.remove(kind, [key])
+
+    # Leases
+
+    def lease(self, key: str, each: Callable[[], None] = lambda: None) -> Lease:
+        """The right to work on something, as soon as nobody who lives has it; `sweeps.leases` has the whole rule.
+
+        Args:
+            key: Of what: letters, digits, '_' and '-'.
+            each: Called about once a second while somebody else has it.
+        """
+        lease = self._leases.wait(key, above=lambda: self._records.term(key), each=each)
+        return self._claimed(lease)
+
+    def try_lease(self, key: str) -> Lease | None:
+        """The same, or None if somebody who lives, or may live, has it."""
+        lease = self._leases.take(key, above=self._records.term(key))
+        return None if lease is None else self._claimed(lease)
+
+    def holder(self, key: str) -> Holder | None:
+        """Who has a lease, or had it last without giving it back; None if nobody."""
+        return self._leases.holder(key)
+
+    def _claimed(self, lease: Lease) -> Lease:
+        if lease.term > 1:
+            self._records.claim(lease.key, lease.term)
+        return lease
 
     # Stages
 

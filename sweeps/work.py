@@ -31,6 +31,7 @@ from sweeps import advantages
 from sweeps.exact_json import Record
 from sweeps.frames import EPISODES_FILE
 from sweeps.journal import utc
+from sweeps.leases import Lease, LeaseLostError
 from sweeps.offline import estimated
 from sweeps.provenance import code_digest, host, library_versions
 from sweeps.spec import Evaluation, TrialSpec
@@ -116,43 +117,50 @@ Tell = Callable[[Mapping[str, float]], None]
 def run_job(job: Job, tell: Tell) -> str:
     """Do a job; returns the status of its training, `finished` or `failed`.
 
+    It holds the lease on its trajectory, whose checkpoints and rows nobody else writes meanwhile: where another driver
+    is at the same weights, this one waits and then finds what is done.
+
     Raises:
         MachineFault: See there; like everything a machine does to us, it is for whoever runs jobs to try again.
+        LeaseLostError: This process was not heard of for so long that another one took the job over.
     """
-    try:
-        return _run(job, tell)
-    except MachineFault:
-        raise
-    except Exception as error:
-        fault = classify(error)
-        if fault.owner == "machine":
+    store, spec = Store(Path(job.store)), TrialSpec.from_json(job.training)
+    with store.lease(spec.trajectory_id, lambda: tell({"waiting": 1.0})) as lease:
+        try:
+            return _run(job, store, spec, lease, tell)
+        except (MachineFault, LeaseLostError):
             raise
-        store, spec = Store(Path(job.store)), TrialSpec.from_json(job.training)
-        if store.stage("weights", spec.weights_id) is None:
-            _record_training(store, spec, {"status": "failed", "reason": str(fault)}, utc())
-        else:
-            trials = [trial for trial in map(TrialSpec.from_json, job.evaluations) if not is_evaluated(store, trial)]
-            _record_failures(store, trials, str(fault))
-        return "failed"
+        except Exception as error:
+            fault = classify(error)
+            if fault.owner == "machine":
+                raise
+            if store.stage("weights", spec.weights_id) is None:
+                _record_training(store, spec, {"status": "failed", "reason": str(fault)}, utc(), lease)
+            else:
+                trials = [trial for trial in _trials(job) if not is_evaluated(store, trial)]
+                _record_failures(store, trials, str(fault), lease)
+            return "failed"
 
 
-def _run(job: Job, tell: Tell) -> str:
-    store = Store(Path(job.store))
-    spec = TrialSpec.from_json(job.training)
-    if store.stage("weights", spec.weights_id) is None and not _train(store, spec, job, tell):
+def _trials(job: Job) -> list[TrialSpec]:
+    return [TrialSpec.from_json(trial) for trial in job.evaluations]
+
+
+def _run(job: Job, store: Store, spec: TrialSpec, lease: Lease, tell: Tell) -> str:
+    if store.stage("weights", spec.weights_id) is None and not _train(store, spec, job, lease, tell):
         return "failed"
-    missing = [trial for trial in map(TrialSpec.from_json, job.evaluations) if not is_evaluated(store, trial)]
+    missing = [trial for trial in _trials(job) if not is_evaluated(store, trial)]
     for evaluation in dict.fromkeys(trial.evaluation for trial in missing):
         block = [trial for trial in missing if trial.evaluation == evaluation]
         if job.resources.gpus_per_worker > 0:
-            cells = (job.store, tuple(trial.to_json() for trial in block))
+            cells = Block(job.store, tuple(trial.to_json() for trial in block), lease)
             done = call(evaluate_cells, cells, cpus=1.0, gpus=job.resources.gpus_per_worker)
             if isinstance(done, Fault) and done.owner == "machine":
                 raise MachineFault(str(done))
             if isinstance(done, Fault):
-                _record_failures(store, block, str(done))
+                _record_failures(store, block, str(done), lease)
         else:
-            evaluate_cells((job.store, tuple(trial.to_json() for trial in block)), tell)
+            evaluate_cells(Block(job.store, tuple(trial.to_json() for trial in block), lease), tell)
     if not job.keep_trajectory:
         drop_trajectory(store, spec)
     return "finished"
@@ -164,7 +172,7 @@ def is_evaluated(store: Store, trial: TrialSpec) -> bool:
     return record is not None and record["status"] == "finished"
 
 
-def _train(store: Store, spec: TrialSpec, job: Job, tell: Tell) -> bool:
+def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell) -> bool:
     """Train, record how it ended; True if the weights are there now."""
     started, clock, before = utc(), time.monotonic(), _seconds_before(store, spec)
 
@@ -199,7 +207,7 @@ def _train(store: Store, spec: TrialSpec, job: Job, tell: Tell) -> bool:
         "metrics": dict(result.metrics),
     }
     cut = {"workers": job.resources.workers, "micro_batch": job.resources.micro_batch}
-    _record_training(store, spec, outcome | cut, started)
+    _record_training(store, spec, outcome | cut, started, lease)
     shutil.rmtree(store.scratch("group", spec.weights_id), ignore_errors=True)
     if not finished:
         drop_trajectory(store, spec)  # what failed by its own fault would fail from there again
@@ -215,9 +223,9 @@ def _seconds_before(store: Store, spec: TrialSpec) -> float:
         return 0.0
 
 
-def _record_training(store: Store, spec: TrialSpec, outcome: Record, started: str) -> None:
+def _record_training(store: Store, spec: TrialSpec, outcome: Record, started: str, lease: Lease) -> None:
     about = {"method": spec.method, "seed": spec.seed, "steps": spec.train.steps, "backbone": spec.backbone_key}
-    store.put("training", spec.weights_id, outcome | about | _provenance(started))
+    store.put("training", spec.weights_id, outcome | about | _provenance(started), lease)
 
 
 def train_loop(job: Job, group: Group) -> None:
@@ -256,17 +264,32 @@ def train_loop(job: Job, group: Group) -> None:
         store.build("weights", spec.weights_id, make, {"spec": json.loads(spec.to_json())})
 
 
-def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None) -> None:
+@dataclass(frozen=True)
+class Block:
+    """Trials that share weights and episodes.
+
+    Attributes:
+        store: The store's folder.
+        trials: They, as JSON.
+        lease: What their rows are written under, if anything.
+    """
+
+    store: str
+    trials: tuple[str, ...]
+    lease: Lease | None = None
+
+
+def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
     """Play trials that share weights and episodes in one model load; record each of them.
 
     A world that fails is recorded as the reason of a failed evaluation; its episodes so far are no score.
 
     Args:
-        cells: The store's folder, and the trials as JSON.
+        block: Which.
         tell: Called now and then with the number of episodes finished.
     """
     torch.set_num_threads(1)
-    store, specs = Store(Path(cells[0])), [TrialSpec.from_json(trial) for trial in cells[1]]
+    store, specs, lease = Store(Path(block.store)), [TrialSpec.from_json(trial) for trial in block.trials], block.lease
     started, clock = utc(), time.monotonic()
     first = specs[0]
     task = load_task(store, first.data.task, first.evaluation.world)
@@ -293,7 +316,7 @@ def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None)
     except (MemoryError, torch.OutOfMemoryError):
         raise  # the machine's fault: tried again
     except Exception as error:  # noqa: BLE001  whatever it is, it is this row's reason
-        _record_failures(store, specs, f"{type(error).__name__}: {classify(error).reason}")
+        _record_failures(store, specs, f"{type(error).__name__}: {classify(error).reason}", lease)
         return
     seconds = (time.monotonic() - clock) / len(specs)
     for spec, samples in zip(specs, played, strict=True):
@@ -305,7 +328,7 @@ def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None)
                 actor = spec.kind.actor(module, behaviour)
                 episodes = estimated(store, spec, task, actor, module, tokenizer, samples, device)
             except (ValueError, FloatingPointError) as error:  # a policy that cannot be judged so, or a fit that fails
-                _record_failures(store, [spec], str(error))
+                _record_failures(store, [spec], str(error), lease)
                 continue
 
         def make(target: Path, spec: TrialSpec = spec, episodes: list[Episode] = episodes) -> None:
@@ -325,6 +348,7 @@ def evaluate_cells(cells: tuple[str, tuple[str, ...]], tell: Tell | None = None)
                 "backbone": spec.backbone_key,
                 **_provenance(started),
             },
+            lease,
         )
 
 
@@ -369,9 +393,9 @@ def episodes_table(episodes: Sequence[Episode], evaluation: Evaluation) -> pl.Da
     return pl.DataFrame(table | columns)
 
 
-def _record_failures(store: Store, trials: Sequence[TrialSpec], reason: str) -> None:
+def _record_failures(store: Store, trials: Sequence[TrialSpec], reason: str, lease: Lease | None) -> None:
     for trial in trials:
-        store.put("evaluation", trial.trial_id, {"status": "failed", "reason": reason, **_provenance(utc())})
+        store.put("evaluation", trial.trial_id, {"status": "failed", "reason": reason, **_provenance(utc())}, lease)
 
 
 def _provenance(started: str) -> Record:

@@ -47,7 +47,7 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
     ours, theirs = Leases(tmp_path), Leases(tmp_path)
     lease = ours.take("key")
     assert lease is not None
-    assert lease.token == 1
+    assert lease.term == 1
     assert theirs.take("key") is None
     assert ours.take("key") is None
     assert theirs.take("other") is not None
@@ -67,7 +67,7 @@ def test_a_dead_holder_is_followed_at_once(tmp_path: Path) -> None:
     begin = time.monotonic()
     lease = Leases(tmp_path).take("key")
     assert lease is not None
-    assert lease.token == 2
+    assert lease.term == 2
     assert time.monotonic() - begin < leases.PATIENCE_SECONDS / 10
     assert [path.name for path in tmp_path.rglob("key*")] == ["key.2"]
 
@@ -84,7 +84,7 @@ def test_a_silent_holder_of_another_machine_is_followed_after_a_while_and_finds_
     begin = time.monotonic()
     follower = theirs.wait("key")
     assert time.monotonic() - begin >= PATIENCE
-    assert follower.token == 2
+    assert follower.term == 2
     with pytest.raises(LeaseLostError, match="the lease on key was taken over"):
         ours.check()
     ours.release()
@@ -122,17 +122,17 @@ def test_a_released_key_is_not_freed_twice(tmp_path: Path) -> None:
     first.release()
     second = Leases(tmp_path).take("key")
     assert second is not None
-    assert second.token == 1  # the first one's file is gone, and with it its number
+    assert second.term == 1  # the first one's file is gone, and with it its number
     first.release()
     second.check()
     with pytest.raises(LeaseLostError):
         first.check()
 
 
-def test_tokens_are_above_what_readers_know(tmp_path: Path) -> None:
+def test_terms_are_above_what_readers_know(tmp_path: Path) -> None:
     lease = Leases(tmp_path).take("key", above=6)
     assert lease is not None
-    assert lease.token == 7
+    assert lease.term == 7
 
 
 def test_a_file_without_a_word_in_it_is_waited_for_like_any_other(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_a_file_without_a_word_in_it_is_waited_for_like_any_other(tmp_path: Path
     theirs = Leases(tmp_path, patience=PATIENCE)
     assert theirs.take("key") is None
     assert theirs.holder("key") is None
-    assert theirs.wait("key").token == 4
+    assert theirs.wait("key").term == 4
 
 
 def test_who_holds_what(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_who_holds_what(tmp_path: Path) -> None:
     assert holder is not None
     assert holder.process.startswith(f"{os.getpid()}@")
     assert not holder.is_dead()
-    assert [(key, token) for key, token, _ in ours.all()] == [("key", 1)]
+    assert [(key, term) for key, term, _ in ours.all()] == [("key", 1)]
     lease.release()
     assert ours.holder("key") is None
     assert list(ours.all()) == []
@@ -169,12 +169,12 @@ def test_a_later_process_of_the_same_id_is_another(tmp_path: Path, monkeypatch: 
 
 
 def _take_all(folder: str, keys: int, seed: int) -> list[tuple[int, int]]:
-    """Take keys in an order of one's own; returns those that were got, with their tokens, and gives none back."""
+    """Take keys in an order of one's own; returns those that were got, with their terms, and gives none back."""
     own, got = Leases(Path(folder)), []
     for place in range(keys):
         key = (place * 7 + seed * 13) % keys
         if (lease := own.take(f"{key:04x}")) is not None:
-            got.append((key, lease.token))
+            got.append((key, lease.term))
     time.sleep(1.0)  # whoever dies is followed: live until all have had their turn
     return got
 

@@ -1,0 +1,211 @@
+"""Rows say under which lease they were written: what a holder writes that was followed counts no more."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sweeps import leases
+from sweeps.exact_json import Record
+from sweeps.leases import Lease, LeaseLostError
+from sweeps.records import UNDER, Records
+from sweeps.store import Store
+from sweeps.work import run_job
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+
+def without_lease(record: Record | None) -> Record | None:
+    return None if record is None else {name: value for name, value in record.items() if name != UNDER}
+
+
+class Clocked:
+    """Two writers of one store, whose clocks are the test's."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000
+        monkeypatch.setattr("sweeps.records.time.time_ns", lambda: self.now)
+        self.folder, self.first, self.second = folder, Records(folder, durable=False), Records(folder, durable=False)
+
+    def read(self) -> Record | None:
+        """What a third one reads."""
+        return without_lease(Records(self.folder, durable=False).get("training", "key"))
+
+
+@pytest.fixture
+def clocked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clocked:
+    return Clocked(tmp_path, monkeypatch)
+
+
+def test_what_a_followed_holder_writes_does_not_count(clocked: Clocked) -> None:
+    clocked.second.claim("lease", 2)
+    clocked.now += 10
+    clocked.first.put("training", {"key": {"status": "finished", "by": 1}}, ("lease", 1))
+    assert clocked.read() is None
+    clocked.second.put("training", {"key": {"status": "failed", "by": 2}}, ("lease", 2))
+    assert clocked.read() == {"status": "failed", "by": 2}
+
+
+def test_what_it_wrote_before_does(clocked: Clocked) -> None:
+    clocked.first.put("training", {"key": {"status": "finished", "by": 1}}, ("lease", 1))
+    clocked.second.claim("lease", 2)
+    assert clocked.read() == {"status": "finished", "by": 1}
+
+
+def test_a_claim_comes_after_what_its_writer_had_read_whatever_its_clock_says(clocked: Clocked) -> None:
+    clocked.now = 9_000
+    clocked.first.put("training", {"key": {"status": "finished", "by": 1}}, ("lease", 1))
+    clocked.now = 1_000  # the second one's clock is behind
+    clocked.second.claim("lease", 2)
+    assert clocked.read() == {"status": "finished", "by": 1}
+
+
+def test_a_claim_read_late_takes_back_what_counted(clocked: Clocked) -> None:
+    reader = Records(clocked.folder, durable=False)
+    clocked.second.claim("lease", 2)
+    claimed = clocked.folder / f"{clocked.second._writer._name}.jsonl"
+    kept = claimed.read_bytes()
+    claimed.rename(clocked.folder / "away")  # as a network file system may show it: the later file first
+    clocked.now += 10
+    clocked.first.put("training", {"key": {"status": "finished", "by": 1}}, ("lease", 1))
+    assert without_lease(reader.get("training", "key")) == {"status": "finished", "by": 1}
+    assert len(reader.all("training")) == 1
+    claimed.write_bytes(kept)
+    assert reader.get("training", "key") is None
+    assert reader.all("training") == {}
+
+
+def test_other_leases_are_no_matter(clocked: Clocked) -> None:
+    clocked.second.claim("another", 5)
+    clocked.now += 10
+    clocked.first.put("training", {"key": {"status": "finished", "by": 1}}, ("lease", 1))
+    clocked.second.put("training", {"free": {"status": "finished"}})
+    assert clocked.read() == {"status": "finished", "by": 1}
+
+
+Write = tuple[str, int, bool]
+"""A claim or a row, its term, whether the row says finished."""
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(("claim", "row")), st.integers(1, 4), st.booleans()), max_size=8),
+    st.randoms(use_true_random=False),
+)
+def test_all_readers_agree_with_the_rule_in_whatever_order_they_read(
+    tmp_path_factory: pytest.TempPathFactory, writes: list[Write], random: object
+) -> None:
+    """Every write is a journal of its own; readers meet the journals in other orders, some before others are there."""
+    folder = tmp_path_factory.mktemp("rule")
+    expected: list[tuple[bool, int, int]] = []
+    claims: list[tuple[int, int]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        for place, (what, term, finished) in enumerate(writes):
+            patch.setattr("sweeps.records.time.time_ns", lambda place=place: 1_000 + place)
+            writer = Records(folder / "hidden" / str(place), durable=False)
+            if what == "claim":
+                writer.claim("lease", term)
+                claims.append((term, place))
+            else:
+                status = "finished" if finished else "failed"
+                writer.put("training", {"key": {"status": status, "place": place}}, ("lease", term))
+                expected.append((finished, term, place))
+    sound = [row for row in expected if not any(row[1] < term and row[2] > since for term, since in claims)]
+    journals = sorted((folder / "hidden").rglob("*.jsonl"))
+    random.shuffle(journals)  # type: ignore[attr-defined]
+    seen = folder / "seen"
+    seen.mkdir()
+    patient = Records(seen, durable=False)
+    for number, journal in enumerate(journals):
+        journal.rename(seen / f"{number}-{journal.name}")
+        patient.get("training", "key")
+    for reader in (patient, Records(seen, durable=False)):
+        found = reader.get("training", "key")
+        assert (None if found is None else found["place"]) == (max(sound)[2] if sound else None)
+
+
+def lost(store: Store, key: str, monkeypatch: pytest.MonkeyPatch) -> Lease:
+    """A lease that somebody else has taken over."""
+    ours = store.try_lease(key)
+    assert ours is not None
+    leases._HEART.drop(ours)
+    with monkeypatch.context() as patch:
+        patch.setattr(leases.Holder, "is_dead", lambda self: True)
+        assert Store(store.folder).try_lease(key) is not None
+    return ours
+
+
+def test_a_writer_looks_before_it_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store", durable=False)
+    lease = lost(store, "key", monkeypatch)
+    with pytest.raises(LeaseLostError):
+        store.put("training", "key", {"status": "finished"}, lease)
+    assert Store(store.folder).get("training", "key") is None
+    assert Store(store.folder)._records.term("key") == 2
+
+
+def test_a_lease_can_be_checked_wherever_it_is_sent(tmp_path: Path) -> None:
+    import pickle
+
+    store = Store(tmp_path / "store", durable=False)
+    with store.lease("key") as lease:
+        copy = pickle.loads(pickle.dumps(lease))  # noqa: S301  our own, of just now
+        copy.check()
+    with pytest.raises(LeaseLostError):
+        copy.check()
+
+
+def test_a_job_waits_for_whoever_is_at_its_weights(bench: Bench) -> None:
+    trial = bench.trial()
+    theirs = bench.store.try_lease(trial.trajectory_id)
+    assert theirs is not None
+    told: list[Mapping[str, float]] = []
+    done: list[str] = []
+    job = threading.Thread(target=lambda: done.append(run_job(bench.job(trial, trial), told.append)))
+    job.start()
+    deadline = time.monotonic() + 60
+    while {"waiting": 1.0} not in told:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert bench.store.stage("weights", trial.weights_id) is None
+    theirs.release()
+    job.join(timeout=120)
+    assert done == ["finished"]
+    assert bench.store.holder(trial.trajectory_id) is None
+
+
+def test_two_jobs_on_the_same_weights_train_them_once(bench: Bench) -> None:
+    trial = bench.trial()
+    code = f"""
+import json, sys
+from sweeps.work import Job, Resources, run_job
+values = json.loads({bench_job(bench)!r})
+print(run_job(Job(**values | {{"resources": Resources(checkpoint_every=5, log_every=4)}}), lambda numbers: None))
+"""
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=os.environ)
+        for _ in range(2)
+    ]
+    assert [process.communicate(timeout=200)[0].strip() for process in both] == ["finished", "finished"]
+    lines = b"".join(path.read_bytes() for path in (bench.store.folder / "journals").glob("*.jsonl"))
+    assert lines.count(f'"kind":"training","key":"{trial.weights_id}"'.encode()) == 1
+    assert lines.count(f'"kind":"evaluation","key":"{trial.trial_id}"'.encode()) == 1
+
+
+def bench_job(bench: Bench) -> str:
+    import json
+
+    trial = bench.trial()
+    job = bench.job(trial, trial)
+    return json.dumps({"store": job.store, "training": job.training, "evaluations": job.evaluations})
