@@ -31,7 +31,7 @@ from analysis.text import count
 from ilql.task import SPLITS, TaskFault
 from sweeps.journal import StoreError
 from sweeps.options import OneLineParser, assignment, parse, parse_world
-from sweeps.store import Store, store_folder
+from sweeps.store import MARK, Store, store_folder
 
 if TYPE_CHECKING:
     from analysis.ablation import Mode
@@ -103,6 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument(
                 "--paper", action="store_true", help="count SARSA's cells in ILQL's row, as the paper does"
             )
+        if name == "doctor":
+            command.add_argument("where", nargs="?", metavar="STORE", help="the store's folder, in place of --store")
+            command.add_argument("--quick", action="store_true", help="compare files' sizes only, not their digests")
         if name in ("reply", "advantages", "export"):
             command.add_argument("trial", help="a row's trial_id, or its beginning")
         if name == "export":
@@ -133,7 +136,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         commands.choices[given.command].unrecognised(rest)
     if given.command == "validate":
         return _guarded(lambda: _validate(given.file, dict(given.set)))
-    return _guarded(lambda: _COMMANDS[given.command](Store(store_folder(given.store)), given))
+    return _guarded(lambda: _COMMANDS[given.command](_store(given), given))
+
+
+def _store(given: argparse.Namespace) -> Store:
+    """The store a command is about; what is to be examined must be there already."""
+    folder = store_folder(getattr(given, "where", None) or given.store)
+    if given.command == "doctor" and not (folder / MARK).is_file():
+        raise ValueError(f"a store's folder must hold a {MARK}, got {folder}, which has none")
+    return Store(folder)
 
 
 def question_names() -> list[str]:
@@ -313,7 +324,9 @@ def _advantages(store: Store, given: argparse.Namespace) -> int:
 
 
 def _doctor(store: Store, given: argparse.Namespace) -> int:
-    problems = store.problems()
+    from sweeps.doctor import findings  # noqa: PLC0415
+
+    problems = findings(store, deep=not given.quick)
     print(f"store {store.folder}: {count(len(problems), 'problem')}")
     for problem in problems:
         print(f"  {problem}")

@@ -18,7 +18,7 @@ import functools
 import json
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,8 @@ FORMAT = 1
 CURVE_FILE = "curve.jsonl"
 """The loss curve in a training's stage or scratch folder: one JSON object per logged step."""
 
-_MARK = "store.json"
+MARK = "store.json"
+"""The file by which a folder is known for a store."""
 
 
 def store_folder(option: str | None) -> Path:
@@ -160,6 +161,10 @@ class Store:
     def holder(self, key: str) -> Holder | None:
         """Who has a lease, or had it last without giving it back; None if nobody."""
         return self._leases.holder(key)
+
+    def leases(self) -> Iterator[tuple[str, int, Holder | None]]:
+        """Key, term and holder of every lease that was not given back."""
+        return self._leases.all()
 
     def _claimed(self, lease: Lease) -> Lease:
         if lease.term > 1:
@@ -290,7 +295,7 @@ class Store:
 
 
 def _open(folder: Path) -> None:
-    mark = folder / _MARK
+    mark = folder / MARK
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
@@ -301,7 +306,7 @@ def _open(folder: Path) -> None:
             raise ValueError(
                 f"the store must be a new or empty folder, or a store; {folder} holds {', '.join(strangers[:3])}"
             )
-        temporary = folder / f".{_MARK}.{secrets.token_hex(4)}"
+        temporary = folder / f".{MARK}.{secrets.token_hex(4)}"
         temporary.write_text(json.dumps({"format": FORMAT, "made_at": utc()}) + "\n")
         _replace(temporary, mark, durable=True)
     except FileExistsError:

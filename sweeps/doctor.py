@@ -1,0 +1,78 @@
+"""What is wrong with a store, one line for each finding, and what to do about it.
+
+Nothing here changes anything. None of what is found stops a reader: a row that lacks what it stands on is left out or
+made again when its command is run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ilql.checkpoint import file_digest
+from sweeps.artefacts import ABOUT
+from sweeps.exact_json import loads
+from sweeps.store import Store
+
+RECORDED = {"weights": "training", "evaluation": "evaluation"}
+"""The kinds of stages that a record of the same key belongs to, and that record's kind."""
+
+AGAIN = "the sweep's command, run again, makes it anew"
+
+
+def findings(store: Store, *, deep: bool = True) -> list[str]:
+    """Every inconsistency of a store, one line each; empty if all is well.
+
+    Args:
+        store: Which.
+        deep: Whether every file's bytes are compared with their digest; else only its size.
+    """
+    return [*store.problems(), *_stages(store, deep=deep), *_rows(store), *_leases(store)]
+
+
+def _stages(store: Store, *, deep: bool) -> Iterator[str]:
+    """Stages that do not count as whole though they have their name, and files that were altered."""
+    for folder in sorted(store.folder.glob("stages/*/*/[!.]*")):
+        kind, key = folder.parent.parent.name, folder.name
+        if store.stage(kind, key) is None:
+            yield f"stage {kind}/{key}: is not whole and counts as missing; {AGAIN}"
+        elif deep:
+            yield from _altered(folder, f"stage {kind}/{key}")
+
+
+def _altered(folder: Path, name: str) -> Iterator[str]:
+    files = loads((folder / ABOUT).read_bytes())["files"]
+    for path, file in sorted(files.items()):
+        if file_digest(folder / path) != file["sha256"]:
+            yield f"{name}: {path} is not what was written; remove the folder {folder}, then {AGAIN}"
+    strangers = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != ABOUT
+    )
+    for path in strangers:
+        if path not in files:
+            yield f"{name}: holds {path}, which nobody put there; it is not read"
+
+
+def _rows(store: Store) -> Iterator[str]:
+    """Finished rows without what they stand on, and what stands without a row."""
+    for kind, record in RECORDED.items():
+        finished = {key for key, value in store.all(record).items() if value.get("status") == "finished"}
+        there = {folder.name for folder in store.folder.glob(f"stages/{kind}/*/[!.]*")}
+        for key in sorted(finished - there):
+            yield f"{record} {key}: finished, but its stage {kind} is gone; {AGAIN}"
+        for key in sorted(there - store.all(record).keys()):
+            yield f"stage {kind}/{key}: has no record, its writer was killed before that; {AGAIN}"
+    sweeps = store.all("sweep")
+    for member in store.members():
+        if member["sweep"] not in sweeps:
+            yield f"member {member['trial_id']}: belongs to {member['sweep']}, which has no record; {AGAIN}"
+
+
+def _leases(store: Store) -> Iterator[str]:
+    """Leases whose holder is known to be dead."""
+    for key, term, holder in store.leases():
+        if holder is None:
+            yield f"lease {key}, term {term}: does not say whose it is; whoever needs it waits a minute, then takes it"
+        elif holder.is_dead():
+            who = f"process {holder.number} of {holder.host}"
+            yield f"lease {key}, term {term}: {who} died with it; whoever needs it takes it at once"

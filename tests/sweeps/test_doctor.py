@@ -1,0 +1,130 @@
+"""Each inconsistency that a store can have is found and named, and a sound store has none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sweeps import cli
+from sweeps.doctor import findings
+from sweeps.store import Store
+from sweeps.work import run_job
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+
+@pytest.fixture
+def done(bench: Bench) -> Store:
+    """A store with a training and an evaluation."""
+    trial = bench.trial()
+    assert run_job(bench.job(trial, trial), lambda numbers: None) == "finished"
+    assert findings(bench.store) == []
+    return bench.store
+
+
+def a_stage(store: Store, kind: str) -> Path:
+    return next(store.folder.glob(f"stages/{kind}/*/*"))
+
+
+def flip_a_bit(store: Store) -> str:
+    file = a_stage(store, "weights") / "weights.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    return "weights.safetensors is not what was written"
+
+
+def cut_a_file(store: Store) -> str:
+    file = a_stage(store, "evaluation") / "episodes.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    return "is not whole and counts as missing"
+
+
+def lose_a_stage(store: Store) -> str:
+    folder = a_stage(store, "evaluation")
+    folder.rename(store.folder / "away")
+    return f"evaluation {folder.name}: finished, but its stage evaluation is gone"
+
+
+def lose_a_record(store: Store) -> str:
+    (key,) = store.all("evaluation")
+    store.remove("evaluation", key)
+    return f"stage evaluation/{key}: has no record"
+
+
+def leave_a_lease(store: Store) -> str:
+    code = f"""
+import os
+from pathlib import Path
+from sweeps.store import Store
+assert Store(Path({str(store.folder)!r})).try_lease("key")
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 9
+    return "lease key, term 1: process"
+
+
+def leave_a_wordless_lease(store: Store) -> str:
+    (store.folder / "leases" / "ke").mkdir()
+    (store.folder / "leases" / "ke" / "key.1").touch()
+    return "lease key, term 1: does not say whose it is"
+
+
+def add_a_file(store: Store) -> str:
+    (a_stage(store, "weights") / "more.txt").write_text("mine")
+    return "holds more.txt, which nobody put there"
+
+
+def forget_a_sweep(store: Store) -> str:
+    store.put("member", "gone/1", {"sweep": "gone", "trial_id": "1"})
+    return "member 1: belongs to gone, which has no record"
+
+
+def damage_a_journal(store: Store) -> str:
+    journal = next((store.folder / "journals").iterdir())
+    journal.write_bytes(journal.read_bytes().replace(b'"kind"', b'"kund"', 1))
+    return "damaged lines left out"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        flip_a_bit, cut_a_file, lose_a_stage, lose_a_record, leave_a_lease, leave_a_wordless_lease, add_a_file,
+        forget_a_sweep, damage_a_journal,
+    ],
+)  # fmt: skip
+def test_each_fault_is_named(done: Store, fault: Callable[[Store], str]) -> None:
+    said = fault(done)
+    assert [line for line in findings(Store(done.folder)) if said in line] != []
+
+
+def test_digests_are_compared_unless_it_is_to_be_quick(done: Store) -> None:
+    flip_a_bit(done)
+    assert findings(Store(done.folder), deep=False) == []
+
+
+def test_who_works_just_now_is_no_fault(done: Store) -> None:
+    with done.lease("key"):
+        assert findings(done) == []
+
+
+def test_the_command_takes_the_store_in_either_way(done: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(done.folder)
+    assert cli.main(["doctor", folder]) == 0
+    flip_a_bit(done)
+    assert cli.main(["doctor", folder]) == cli.main(["doctor", "--store", folder]) == 1
+    assert cli.main(["doctor", folder, "--quick"]) == 0
+    assert "is not what was written" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_no_store_is_not_made_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", str(tmp_path / "mistyped")]) == 2
+    assert capsys.readouterr().err.startswith("error: a store's folder must hold a store.json, got ")
+    assert list(tmp_path.iterdir()) == []
