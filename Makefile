@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: ablation grid test check bench bench-long clean
+.PHONY: ablation grid test check bench bench-long crash clean
 .DELETE_ON_ERROR:
 
 ablation: $(INSTALLED)
@@ -28,6 +28,10 @@ bench: $(INSTALLED)
 
 bench-long: $(INSTALLED)
 	$(BIN)/python -m benchmarks --long $(ARGS)
+
+# An hour and more. Goes on where it was: the file of results says what is done.
+crash: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/crash/matrix.py --kills 60 --out build/crash.jsonl $(ARGS)
 
 # torch first and alone: asked for as a dependency, an installer may take the newest, with two gigabytes of CUDA.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -36,15 +36,15 @@ BETAS = (0.0, *(2 ** (step / 2) for step in range(-2, 12)), math.inf)
 JOBS = 4
 
 
-def checkpoint(store: Store, *, layers: int, width: int, steps: int, quick: bool) -> TrialSpec:
-    """Train ILQL on a generated world of visual dialogue in `store`; returns its trial, played on the report scenes."""
+def described(store: Store, *, layers: int, width: int, heads: int, steps: int, quick: bool) -> TrialSpec:
+    """A trial of ILQL on a generated world of visual dialogue, built in `store` and played on the report scenes."""
     scenes = {"train_scenes": 100, "tune_scenes": 20, "report_scenes": 60} if quick else {"train_scenes": 1000}
     world = stages.ensure_world(store, visdial.KIND, Settings(**scenes), {}).key  # type: ignore[arg-type]
-    spec = TrialSpec(
+    return TrialSpec(
         "ilql",
         Data(task="visdial", world=world, reward="yn"),
         Backbone(
-            architecture=Architecture(layers=layers, width=width, heads=4, context=256),
+            architecture=Architecture(layers=layers, width=width, heads=heads, context=256),
             vocabulary=512,
             behaviour=bc.Train(steps=steps, batch_size=32, learning_rate=2e-3, max_tokens=256),
         ),
@@ -53,6 +53,11 @@ def checkpoint(store: Store, *, layers: int, width: int, steps: int, quick: bool
         ilql.METHOD.decode(max_new_tokens=20),
         Evaluation(world=world, reward="yn"),
     )
+
+
+def checkpoint(store: Store, *, layers: int, width: int, steps: int, quick: bool) -> TrialSpec:
+    """Train such a trial; returns it."""
+    spec = described(store, layers=layers, width=width, heads=4, steps=steps, quick=quick)
     stages.ensure_start(store, spec, None)
     for training in (*spec.required, spec):
         job = Job(store=str(store.folder), training=training.to_json(), evaluations=(), resources=Resources())

@@ -14,14 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from benchmarks.betas import checkpoint
 from benchmarks.measure import Benchmark, Line, alternately, per_second
 from benchmarks.public_rollout import Played, PublicPolicy, Said, episode
 from ilql.evaluate import Episode, Player, play
 from ilql.networks import ValueNetworks
+from ilql.task import Task
 from ilql.tokens import Tokenizer
 from sweeps import stages
+from sweeps.spec import TrialSpec
 from sweeps.store import Store
 
 BETA = 4.0
@@ -80,6 +83,13 @@ def measured(size: Size, folder: Path, *, quick: bool) -> Line:
     task, tokenizer = stages.load_task(store, spec.data.task, spec.data.world), stages.load_tokenizer_stage(store, spec)
     module, behaviour = stages.load_module(store, spec), stages.load_behaviour(store, spec)
     assert isinstance(module, ValueNetworks)
+    return against(size, spec, task, tokenizer, module, behaviour)
+
+
+def against(
+    size: Size, spec: TrialSpec, task: Task, tokenizer: Tokenizer, module: ValueNetworks, behaviour: nn.Module
+) -> Line:
+    """Let both sides play in turn with these networks, and compare what they said."""
     decode = dataclasses.replace(spec.decode, beta=BETA)
     player = Player(decode, spec.kind.manner(spec.train, decode), spec.data.reward)
     actor, public = spec.kind.actor(module, behaviour), PublicPolicy(module, behaviour, tokenizer)

@@ -1,28 +1,20 @@
 """Claims and finishes of cells a second by eight processes that write at once, and whether one is ever lost or doubled.
 
-What our store has of a claim. One driver plans a sweep and deals its jobs, from memory; no record says who is at one,
-and two drivers at once would do the same cell twice, to the same result. What is on disk of a cell is its `member`
-record, which the driver appends when it wants it, and the `evaluation` record, which the worker appends when it is
-done. So here a number that the processes share deals the cells, and to
+To claim a cell is to take the lease on it and to look whether it is done already; to finish it is to append its
+evaluation record under that lease, and to give the lease back. That is what a job of ours does. A look reads what all
+eight have appended meanwhile. The record is that of `benchmarks/cells.py`, as long as a real one.
 
-- claim one is to look whether it is done, which reads what all eight have appended meanwhile, as a worker does before
-  it plays it, and to append its member record;
-- finish one is to append its evaluation record.
+The other side is Optuna's journal storage, one file with its default lock, by the two calls that do the same with the
+least: `create_new_trial`, a trial that runs, without parameters, and `set_trial_state_values`, complete with a value.
+Each of them reads what all eight have appended, too. What our record says beyond a value, Optuna is not asked to keep.
 
-The records are those of `benchmarks/cells.py`, as long as real ones. A driver appends the members of a whole design in
-one go, which is cheaper than this.
+"With fsync" our side waits for the disk at every finish, and Optuna at every call; "without", neither: our store is
+opened with `durable=False`, and Optuna, which knows no such choice, is given an `os.fsync` that does nothing.
 
-The other side is Optuna's journal storage, one file with its default lock, by the calls that do the same with the
-least: `create_new_trial` with a trial that runs and tells by an attribute what our member record does, and
-`set_trial_state_values`, complete with a value. Each reads what all eight have appended, too. `study.ask` does more: it
-looks for trials that wait, and every parameter it is asked for is one more record. What Optuna does with trials that
-say nothing of themselves stands in the notes.
+For these rates a number that the processes share deals the cells, as a driver does. Whether one is ever doubled is
+asked where nobody deals: each process goes through all of them in an order of its own and claims what it can.
 
-"With fsync" both sides wait for the disk at both records, without it at none: our store is opened with `durable=False`,
-and Optuna, which knows no such choice, is given an `os.fsync` that does nothing.
-
-Each measurement starts eight processes. What counts is what they finish in some seconds from when all are ready. The
-floors in the notes are the same eight with our appends and no look, and with the same bytes written to a file each.
+Each measurement starts eight processes. What counts is what they finish in some seconds from when all are ready.
 """
 
 from __future__ import annotations
@@ -32,11 +24,12 @@ import hashlib
 import math
 import multiprocessing
 import os
+import random
 import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -47,7 +40,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
-from benchmarks.cells import SWEEP, fill
+from benchmarks.cells import fill
 from benchmarks.measure import Benchmark, Line, alternately
 from sweeps.exact_json import Record, dumps
 from sweeps.journal import JournalReader
@@ -57,40 +50,54 @@ WRITERS = 8
 GOAL = 5.0
 MANY = 100_000
 
-Cell = Callable[[int], None]
-"""Claims and finishes the cell of that number."""
+Cell = Callable[[int], bool]
+"""Claims and finishes the cell of that number; False if somebody else has or had it."""
 
 
 @dataclass(frozen=True)
 class Ours:
-    """Our store in a folder, what a cell's two records are made of, and whether a claim looks what there is."""
+    """Our store in a folder, and what a cell's record is made of.
+
+    Attributes:
+        folder: The store's.
+        durable: Whether a record is on the disk when it is put.
+        evaluation: The record.
+        bare: Whether it is appended alone, without claim or look.
+    """
 
     folder: Path
     durable: bool
-    member: Record
     evaluation: Record
-    looks: bool = True
+    bare: bool = False
 
     def cell(self) -> Cell:
         """As one of the writers has it."""
         store = Store(self.folder, durable=self.durable)
 
-        def do(number: int) -> None:
-            trial_id, score = trial_id_of(number), score_of(number)
-            assert not self.looks or store.get("evaluation", trial_id) is None
-            store.put("member", f"{SWEEP}/{trial_id}", self.member | {"trial_id": trial_id})
-            store.put("evaluation", trial_id, self.evaluation | {"score": score})
+        def append(number: int) -> bool:
+            store.put("evaluation", trial_id_of(number), self.evaluation | {"score": score_of(number)})
+            return True
 
-        return do
+        def do(number: int) -> bool:
+            trial_id = trial_id_of(number)
+            lease = store.try_lease(trial_id)
+            if lease is None:
+                return False
+            with lease:
+                if store.get("evaluation", trial_id) is not None:
+                    return False
+                store.put("evaluation", trial_id, self.evaluation | {"score": score_of(number)}, lease)
+            return True
+
+        return append if self.bare else do
 
 
 @dataclass(frozen=True)
 class Others:
-    """Optuna's journal storage in a file, and what is told of a trial that begins."""
+    """Optuna's journal storage in a file."""
 
     file: Path
     durable: bool
-    member: Record
 
     def cell(self) -> Cell:
         """As one of the writers has it."""
@@ -98,33 +105,33 @@ class Others:
             os.fsync = _no_fsync  # in this writer alone, which ends with its measurement
         storage = JournalStorage(JournalFileBackend(str(self.file)))
         (study,) = storage.get_all_studies()
-        begun = create_trial(state=TrialState.RUNNING, user_attrs=self.member)
+        begun = create_trial(state=TrialState.RUNNING)
 
-        def do(number: int) -> None:
+        def do(number: int) -> bool:
             trial = storage.create_new_trial(study._study_id, begun)
-            storage.set_trial_state_values(trial, TrialState.COMPLETE, [score_of(number)])
+            return storage.set_trial_state_values(trial, TrialState.COMPLETE, [score_of(number)])
 
         return do
 
 
 @dataclass(frozen=True)
 class Writes:
-    """What the disk takes: the bytes of both records, appended to a file of each writer's own."""
+    """What the disk takes: the bytes of a record, appended to a file of each writer's own."""
 
     folder: Path
     durable: bool
-    sizes: tuple[int, int]
+    size: int
 
     def cell(self) -> Cell:
         """As one of the writers has it."""
         file = os.open(self.folder / str(os.getpid()), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        records = [b"x" * size for size in self.sizes]
+        record = b"x" * self.size
 
-        def do(number: int) -> None:
-            for record in records:
-                os.write(file, record)
-                if self.durable:
-                    os.fsync(file)
+        def do(number: int) -> bool:
+            os.write(file, record)
+            if self.durable:
+                os.fsync(file)
+            return True
 
         return do
 
@@ -154,7 +161,7 @@ class Work:
         side: How a cell is claimed and finished.
         cells: How many there are.
         seconds: For how long they are dealt.
-        dealt: How many have been.
+        dealt: How many have been; None where nobody deals.
         ready: Passed when all writers are.
         done: Each writer's count of cells that it finished in time, and when it began and ended.
     """
@@ -166,28 +173,41 @@ class Work:
     ready: Any
     done: Any
 
+    def numbers(self) -> Iterator[int]:
+        """The cells that one writer tries, in its order."""
+        if self.dealt is None:
+            order = list(range(int(self.cells)))
+            random.Random(os.getpid()).shuffle(order)
+            yield from order
+            return
+        while True:
+            with self.dealt.get_lock():
+                number = self.dealt.value
+                self.dealt.value += 1
+            if number >= self.cells:
+                return
+            yield number
+
 
 def write(work: Work) -> None:
     """Claim and finish cells as one of the writers."""
     do, finished = work.side.cell(), 0
     work.ready.wait()
     began = now = time.monotonic()
-    while now < began + work.seconds:
-        with work.dealt.get_lock():
-            number = work.dealt.value
-            work.dealt.value += 1
-        if number >= work.cells:
-            break
-        do(number)
+    for number in work.numbers():
+        done = do(number)
         now = time.monotonic()
-        finished += now < began + work.seconds
+        if now >= began + work.seconds:
+            break
+        finished += done
     work.done.put((finished, began, now))
 
 
-def together(side: Side, *, cells: float = math.inf, seconds: float = math.inf) -> tuple[int, float]:
+def together(side: Side, *, cells: float = math.inf, seconds: float = math.inf, deal: bool = True) -> tuple[int, float]:
     """Cells that eight processes finish, and the seconds that it takes them, or that they are given."""
     context = _context()
-    work = Work(side, cells, seconds, context.Value("q", 0), context.Barrier(WRITERS), context.Queue())
+    dealt = context.Value("q", 0) if deal else None
+    work = Work(side, cells, seconds, dealt, context.Barrier(WRITERS), context.Queue())
     writers = [context.Process(target=write, args=(work,)) for _ in range(WRITERS)]
     for writer in writers:
         writer.start()
@@ -206,10 +226,9 @@ def _context() -> ForkServerContext:
     return context
 
 
-def templates(folder: Path) -> tuple[Record, Record]:
-    """A member and an evaluation record as the driver and a worker write them."""
-    store = Store(fill(folder, 4).folder)
-    return store.members()[0], next(iter(store.all("evaluation").values()))
+def template(folder: Path) -> Record:
+    """An evaluation record as a worker writes it."""
+    return next(iter(Store(fill(folder, 4).folder).all("evaluation").values()))
 
 
 def rate(side: Side, seconds: float) -> float:
@@ -218,32 +237,25 @@ def rate(side: Side, seconds: float) -> float:
     return finished / took
 
 
-def compare(folder: Path, records: tuple[Record, Record], *, durable: bool, seconds: float, rounds: int) -> Line:
+def compare(folder: Path, record: Record, *, durable: bool, seconds: float, rounds: int) -> Line:
     """The line with fsync, or the one without."""
     folder.mkdir()
-    member, evaluation = records
-    sizes = len(dumps(member)), len(dumps(evaluation))
+    size = len(dumps(record))
     turns = iter(range(1_000))
     bare: list[float] = []
-    blind: list[float] = []
     floor: list[float] = []
 
     def ours() -> float:
-        floor.append(rate(Writes(folder, durable, sizes), seconds / 2))
-        blind.append(rate(Ours(folder / f"blind-{next(turns)}", durable, member, evaluation, looks=False), seconds / 2))
-        return rate(Ours(folder / f"ours-{next(turns)}", durable, member, evaluation), seconds)
-
-    def optuna_told(of_a_trial: Record) -> float:
-        file = folder / f"optuna-{next(turns)}.log"
-        optuna.create_study(storage=JournalStorage(JournalFileBackend(str(file))))
-        return rate(Others(file, durable, of_a_trial), seconds)
+        floor.append(rate(Writes(folder, durable, size), seconds / 2))
+        bare.append(rate(Ours(folder / f"bare-{next(turns)}", durable, record, bare=True), seconds / 2))
+        return rate(Ours(folder / f"ours-{next(turns)}", durable, record), seconds)
 
     def other() -> float:
-        bare.append(optuna_told({}))
-        return optuna_told(member)
+        file = folder / f"optuna-{next(turns)}.log"
+        optuna.create_study(storage=JournalStorage(JournalFileBackend(str(file))))
+        return rate(Others(file, durable), seconds)
 
     mine, theirs = alternately(ours, other, rounds=rounds, warm_up=False)
-    without, most = statistics.median(bare), statistics.median(floor)
     return Line(
         name=f"claims and finishes a second by {WRITERS} writers, {'with fsync' if durable else 'without fsync'}",
         unit="cells/s",
@@ -251,34 +263,30 @@ def compare(folder: Path, records: tuple[Record, Record], *, durable: bool, seco
         other=theirs,
         other_is="Optuna's journal storage, one file" + ("" if durable else ", its fsync left out"),
         goal=GOAL,
-        note=f"records of {sizes[0]:,} and {sizes[1]:,} bytes; Optuna makes {without:,.0f} cells/s of trials that say "
-        f"nothing of themselves, {statistics.median(mine) / without:.1f} times fewer than ours; writing the bytes "
-        f"alone makes {most:,.0f} cells/s, and our two appends without the look, for which all eight read what all "
-        f"have written, {statistics.median(blind):,.0f}",
-        details={"other_bare": bare, "writes_alone": floor, "ours_without_look": blind, "record_bytes": sizes},
+        note=f"a record has {size:,} bytes; writing them alone makes {statistics.median(floor):,.0f} cells/s, and our "
+        f"append without lease and look {statistics.median(bare):,.0f}",
+        details={"writes_alone": floor, "ours_without_lease_and_look": bare, "record_bytes": size},
     )
 
 
-def check_none_lost_or_doubled(folder: Path, records: tuple[Record, Record], cells: int) -> Mapping[str, float]:
-    """Let the writers do so many cells, and read the store as a fresh process does; returns what was found.
+def check_none_lost_or_doubled(folder: Path, record: Record, cells: int) -> Mapping[str, float]:
+    """Let the writers vie for so many cells, and read the store as a fresh process does; returns what was found.
 
     Raises:
         RuntimeError: A record is lost, doubled, damaged or another than was written.
     """
-    finished, took = together(Ours(folder, False, *records), cells=cells)
+    finished, took = together(Ours(folder, False, record), cells=cells, deal=False)
     scores = {trial_id_of(number): score_of(number) for number in range(cells)}
-    members = {f"{SWEEP}/{trial_id}" for trial_id in scores}
-    reader = JournalReader(folder / "journals")
-    written = Counter((entry.kind, entry.key) for entry in reader.read())
+    written = Counter((entry.kind, entry.key) for entry in JournalReader(folder / "journals").read())
     store = Store(folder)
-    found = {trial_id: record["score"] for trial_id, record in store.all("evaluation").items()}
+    found = {trial_id: value["score"] for trial_id, value in store.all("evaluation").items()}
     faults = {
-        "writers": len(list((folder / "journals").iterdir())) - WRITERS,
         "finished": finished - cells,
         "doubled": written.total() - len(written),
-        "lost": len(({("member", key) for key in members} | {("evaluation", key) for key in scores}) - set(written)),
-        "more": len(written) - 2 * cells,
+        "lost": len({("evaluation", key) for key in scores} - set(written)),
+        "more": len(written) - cells,
         "another": len(set(scores.items()) ^ set(found.items())),
+        "leases": len(list(store.leases())),
         "problems": len(store.problems()),
     }
     if any(faults.values()):
@@ -290,13 +298,13 @@ def run(quick: bool) -> list[Line]:
     """With fsync, and without; then many at once, which are counted."""
     seconds, rounds, many = (0.5, 2, 1_000) if quick else (3.0, 4, MANY)
     with tempfile.TemporaryDirectory() as folder:
-        records = templates(Path(folder) / "templates")
+        record = template(Path(folder) / "template")
         lines = [
-            compare(Path(folder) / name, records, durable=durable, seconds=seconds, rounds=rounds)
+            compare(Path(folder) / name, record, durable=durable, seconds=seconds, rounds=rounds)
             for name, durable in (("with", True), ("without", False))
         ]
-        found = check_none_lost_or_doubled(Path(folder) / "many", records, many)
-    counted = f"; of {many:,} cells none was lost and none doubled"
+        found = check_none_lost_or_doubled(Path(folder) / "many", record, many)
+    counted = f"; of {many:,} cells for which all vied none was lost and none doubled"
     lines[-1] = dataclasses.replace(
         lines[-1], note=lines[-1].note + counted, details={**lines[-1].details, "many": found}
     )

@@ -487,6 +487,7 @@ def main(arguments: list[str]) -> int:
             results.append(result)
             print(json.dumps(result), flush=True)
             if asked.out is not None:
+                asked.out.parent.mkdir(parents=True, exist_ok=True)
                 with asked.out.open("a") as out:
                     out.write(json.dumps(result) + "\n")
             if broken is None:
