@@ -25,7 +25,12 @@ SLOTS = 64
 """Conversations per forward pass. A constant: the shape of a matrix product can decide its last bit."""
 
 IMPATIENCE = 4
-"""When no more than one in so many slots is still speaking, the others hear what the world says first."""
+"""Where episodes share slots: when no more than one in so many slots is still speaking, the others hear what the world
+says first."""
+
+SHARE_FROM = 8
+"""Players of a seed begin in one slot if there are so many. Fewer part too soon: what they share is less than what it
+costs that slots then stand at different places of their conversations (docs/log.md)."""
 
 OPEN = 8
 """Episodes under way at most, for every slot: those that wait for a slot keep a copy of their keys and values."""
@@ -260,7 +265,8 @@ def play(
     seats = _Seats(speaker, tokenizer)
     # By the numbers of player and seed.
     done: dict[tuple[int, int], Episode] = {}
-    upcoming = _groups(players, len(seeds))
+    sharing = sum(player.shares for player in players) >= SHARE_FROM
+    upcoming = _groups(players, len(seeds), sharing=sharing)
     while True:
         free = [slot for slot in range(slots) if slot not in seats.running]
         for slot in free:
@@ -273,7 +279,7 @@ def play(
         voices = seats.voices()
         spoken = speaker.speak_together(
             [Voice(slot, e.player.decode, e.player.manner, e.generator) for slot, e in voices],
-            impatience=len(seats.running) // IMPATIENCE,
+            impatience=len(seats.running) // IMPATIENCE if sharing else 0,
         )
         said = [(e, s.utterance) for (_, e), s in zip(voices, spoken, strict=True) if s.utterance is not None]
         replies = task.step([episode.environment for episode, _ in said], [utterance.text for _, utterance in said])
@@ -288,14 +294,14 @@ def play(
             on_episode(len(done))
 
 
-def _groups(players: Sequence[Player], seeds: int) -> deque[list[tuple[int, int]]]:
+def _groups(players: Sequence[Player], seeds: int, *, sharing: bool) -> deque[list[tuple[int, int]]]:
     """The numbers of player and seed of all episodes: those that begin in one slot together, in an order to begin in.
 
     Players of as many candidates stand beside each other: a slot with few waits for those with many.
     """
-    alone = [p for p, player in enumerate(players) if not player.shares]
+    together = [p for p, player in enumerate(players) if sharing and player.shares]
+    alone = [p for p in range(len(players)) if p not in together]
     alone.sort(key=lambda p: -players[p].manner.candidates)
-    together = [p for p, player in enumerate(players) if player.shares]
     groups = deque([(p, s)] for p in alone for s in range(seeds))
     if together:
         groups += [[(p, s) for p in together] for s in range(seeds)]

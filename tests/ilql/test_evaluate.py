@@ -201,7 +201,11 @@ class Counted(Speaker):
 
 
 class TestSharing:
-    """Players who have heard and said the same share a slot."""
+    """Players who have heard and said the same share a slot, if they are many; in these tests, however many."""
+
+    @pytest.fixture(autouse=True)
+    def few_may(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("ilql.evaluate.SHARE_FROM", 0)
 
     @pytest.mark.parametrize("slots", [1, 3, 64])
     def test_whatever_waits_for_whatever_changes_no_bit(self, actor: Actor, tokenizer: Tokenizer, slots: int) -> None:
@@ -222,6 +226,19 @@ class TestSharing:
         alone = [fed([player]) for player in PLAYERS[1:]]
         assert fed([PLAYERS[1]] * 5) == alone[0]
         assert max(alone) < fed(PLAYERS[1:]) < sum(alone)  # they open alike, and go on differently
+
+    @pytest.mark.parametrize(("players", "share"), [(4, False), (5, True)])
+    def test_few_do_not_share(
+        self, actor: Actor, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, players: int, share: bool
+    ) -> None:
+        monkeypatch.setattr("ilql.evaluate.SHARE_FROM", 5)
+        monkeypatch.setattr("ilql.evaluate.Speaker", Counted)
+        fed = []
+        for count in (1, players):
+            Counted.fed = 0
+            played(actor, tokenizer, [PLAYERS[1]] * count)
+            fed.append(Counted.fed)
+        assert fed[1] == fed[0] * (1 if share else players)
 
     @pytest.mark.parametrize("opens", [False, True])
     @pytest.mark.parametrize("slots", [2, 8])
