@@ -277,7 +277,7 @@ def test_all_readers_agree_in_whatever_order_they_read(order: list[int], removed
     finished = [i for i in later if statuses[i] == "finished"]
     expected = max(finished or later, default=None)
     found = versions.current({})
-        assert (found and found[1]["i"]) == expected
+    assert (found and found[1]["i"]) == expected
 
 
 def test_a_value_is_decoded_when_it_is_asked_for_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
