@@ -264,8 +264,12 @@ class Sweep:
         if phase == "training":
             return any(self.store.glob("scratch/trajectory/*/*/checkpoints/step-*"))
         if phase == "evaluation":
-            text = self.output.read_text(errors="replace")
-            return "evaluating" in text.rpartition("run again")[2]
+            store = Store(self.store)  # what it prints comes every ten seconds, and these last one
+            played = store.all("evaluation")
+            return any(
+                member["trial_id"] not in played and store.stage("weights", member["weights_id"]) is not None
+                for member in store.members()
+            )
         return any(self.store.glob("reports/*/*"))
 
 
