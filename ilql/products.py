@@ -18,8 +18,11 @@ from transformers.pytorch_utils import Conv1D
 
 Model = TypeVar("Model", bound=nn.Module)
 
-LEAST_WORK = 2**20
-"""Multiplications from which on oneDNN is the faster one; below, the way to it is longer."""
+LEAST_WORK = 2**27
+"""Multiplications from which on oneDNN is the faster one. It compiles its code for every new shape, in about a
+millisecond, and batches of dialogues hardly ever have the same: below, that costs more than it gains."""
+LEAST_WORK_INFERENCE = 2**20
+"""The same under `torch.inference_mode`, where a policy acts: its passes have few shapes, which are compiled once."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -79,7 +82,8 @@ class _Linear(torch.autograd.Function):
         """Those of x, weight and bias that are needed."""
         x, weight = ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad
-        rows, inputs = gradient.flatten(0, -2), x.flatten(0, -2)
+        # Where all of a gradient is one number, as behind a sum, it is spread without memory; oneDNN crawls over that.
+        rows, inputs = gradient.contiguous().flatten(0, -2), x.flatten(0, -2)
         of_weight = None
         if to_weight:
             # The first factor is copied into order: take the narrower one.
@@ -92,7 +96,7 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
-        and x.numel() * weight.shape[0] >= LEAST_WORK
+        and x.numel() * weight.shape[0] >= (LEAST_WORK_INFERENCE if torch.is_inference_mode_enabled() else LEAST_WORK)
         and _AVAILABLE
         and not torch.is_autocast_enabled("cpu")
     )

@@ -19,7 +19,7 @@ from ilql.batch import TokenBatch, TokenSequence, batch_order, collate, dialogue
 from ilql.checkpoint import resume, save_checkpoint
 from ilql.method import Method
 
-VERSION = 4
+VERSION = 5
 """Raised when the same settings would be trained otherwise; part of the key of all weights."""
 
 

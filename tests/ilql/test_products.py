@@ -30,8 +30,38 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return by_onednn(x, weight, bias)
 
     monkeypatch.setattr(products, "LEAST_WORK", 1)
+    monkeypatch.setattr(products, "LEAST_WORK_INFERENCE", 1)
     monkeypatch.setattr(products, "_onednn", watched)
     return calls
+
+
+def test_a_gradient_that_is_one_number_spread_out_is_laid_out_first(small: list[int]) -> None:
+    x, weight = torch.randn(7, 5).requires_grad_(), torch.randn(3, 5).requires_grad_()
+    seen: list[tuple[int, ...]] = []
+    inner = products._onednn
+
+    def strides(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+        seen.extend([a.stride(), b.stride()])
+        return inner(a, b, bias)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "_onednn", strides)
+        linear(x, weight).sum().backward()  # type: ignore[no-untyped-call]
+    assert len(small) == 3
+    assert not any(0 in stride for stride in seen)
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, weight.detach().sum(0).expand(7, 5))
+
+
+def test_small_products_are_onednns_where_shapes_repeat(small: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "LEAST_WORK", 106)
+    monkeypatch.setattr(products, "LEAST_WORK_INFERENCE", 105)
+    x, weight = torch.randn(7, 5), torch.randn(3, 5)
+    linear(x, weight)
+    assert small == []
+    with torch.inference_mode():
+        linear(x, weight)
+    assert small == [7]
 
 
 @pytest.mark.parametrize("bias", [True, False])
