@@ -28,7 +28,7 @@ IMPATIENCE = 4
 """Where episodes share slots: when no more than one in so many slots is still speaking, the others hear what the world
 says first."""
 
-SHARE_FROM = 8
+SHARE_FROM = 4
 """Players of a seed begin in one slot if there are so many. Fewer part too soon: what they share is less than what it
 costs that slots then stand at different places of their conversations (docs/log.md)."""
 
