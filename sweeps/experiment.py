@@ -85,7 +85,7 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         info = stack.enter_context(connect(ConnectOptions(packages=package_folders())))
         signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal for itself, and answers it by aborting
         for sweep in sweeps.values():
-            with _driving(store, sweep.name):
+            with _driving(store, sweep.name, say):
                 ended = _run_sweep(question, sweep, options, store, info, say)
             if ended is None or ended == INTERRUPTED:
                 return ended or 1
@@ -102,20 +102,30 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
     return status
 
 
-def _driving(store: Store, sweep: str) -> Lease:
-    """The lease of a sweep's one driver.
+def _driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
+    """The lease of a sweep's one driver. After a machine was switched off it takes a minute to know that it is gone.
 
     Raises:
         ValueError: Somebody else drives it.
     """
     key = f"sweep-{hashlib.sha256(sweep.encode()).hexdigest()[:16]}"
-    lease = store.try_lease(key)
-    if lease is None:
+    asked = False
+
+    def who() -> str:
         holder = store.holder(key)
-        who = "" if holder is None else f", since {holder.since} process {holder.number} of {holder.host}"
+        return "" if holder is None else f", since {holder.since} process {holder.number} of {holder.host}"
+
+    def each() -> None:
+        nonlocal asked
+        if not asked:
+            asked = True
+            say(f"{sweep} has had a driver{who()}; it takes up to a minute to see whether that lives")
+
+    lease = store.settle_lease(key, each)
+    if lease is None:
         raise ValueError(
-            f"a sweep must have one driver at a time, {sweep} has one{who}; wait for it, or give yours another --name: "
-            "what both need is done once"
+            f"a sweep must have one driver at a time, {sweep} has one{who()}; wait for it, or give yours another "
+            "--name: what both need is done once"
         )
     return lease
 

@@ -117,6 +117,21 @@ class Lease:
         self.release()
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """What was last seen of a file.
+
+    Attributes:
+        stamp: When it was touched, by the file system's clock.
+        since: When it was first seen so, by ours.
+        touched: Whether it was touched while we looked.
+    """
+
+    stamp: int
+    since: float
+    touched: bool
+
+
 class Leases:
     """The leases of a store.
 
@@ -127,7 +142,7 @@ class Leases:
 
     def __init__(self, folder: Path, *, patience: float = PATIENCE_SECONDS) -> None:
         self._folder, self._patience = folder, patience
-        self._seen: dict[Path, tuple[int, float]] = {}  # when a file was last touched, and when we first saw it so
+        self._seen: dict[Path, _Seen] = {}
 
     def take(self, key: str, *, above: int = 0) -> Lease | None:
         """The lease on a key if nobody holds it, or its holder is gone; else None.
@@ -176,6 +191,27 @@ class Leases:
             time.sleep(min(1.0, self._patience / 4))
         return lease
 
+    def settle(
+        self, key: str, *, above: Callable[[], int] = int, each: Callable[[], None] = lambda: None
+    ) -> Lease | None:
+        """The lease on a key, or None as soon as its holder is known to live.
+
+        A holder that cannot be asked, as one of a machine that has been switched off, is watched for as long as it
+        takes to know: until its file is touched, or has not been for so long that it counts as gone.
+
+        Args:
+            key: Of what.
+            above: As for `wait`.
+            each: Called about once a second while it is watched.
+        """
+        while (lease := self.take(key, above=above())) is None:
+            terms = _terms(self._folder / key[:2], key)
+            if terms and self._is_heard(self._folder / key[:2] / f"{key}.{terms[-1]}"):
+                return None
+            each()
+            time.sleep(min(1.0, self._patience / 4))
+        return lease
+
     def holder(self, key: str) -> Holder | None:
         """Who holds a key now, or held it last without giving it back; None if nobody."""
         folder = self._folder / key[:2]
@@ -192,18 +228,31 @@ class Leases:
                 yield key, int(term), _read(file)
 
     def _is_gone(self, file: Path) -> bool:
+        """True if its holder is dead, or has been silent for too long."""
         holder = _read(file)
         if holder is not None and holder.is_dead():
             return True
+        seen = self._look(file)
+        return seen is not None and time.monotonic() - seen.since > self._patience
+
+    def _is_heard(self, file: Path) -> bool:
+        """True if its holder is known to live: a process of this machine, or one that has touched its file."""
+        holder = _read(file)
+        if holder is not None and holder.machine == _machine() != "":
+            return not holder.is_dead()
+        seen = self._look(file)
+        return seen is not None and seen.touched
+
+    def _look(self, file: Path) -> _Seen | None:
+        """What is known of a file's touches from all looks so far; None if it was given back just now."""
         try:
-            touched = file.stat().st_mtime_ns
+            stamp = file.stat().st_mtime_ns
         except FileNotFoundError:
-            return False  # given back just now: the next look finds the key free
+            return None
         before = self._seen.get(file)
-        if before is None or before[0] != touched:
-            self._seen[file] = touched, time.monotonic()
-            return False
-        return time.monotonic() - before[1] > self._patience
+        if before is None or before.stamp != stamp:
+            self._seen[file] = _Seen(stamp, time.monotonic(), touched=before is not None)
+        return self._seen[file]
 
     def _holder(self) -> bytes:
         """Us, as a file's content: no two are the same, as each has a name with a random number in it."""

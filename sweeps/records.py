@@ -56,9 +56,9 @@ class _Versions:
         if term:
             self.leased = (*self.leased, written)
         elif _is_finished(written):
-            self.finished = written if self.finished is None else max(self.finished, written, key=_age)
+            self.finished = written if self.finished is None else max(self.finished, written, key=_since)
         else:
-            self.other = written if self.other is None else max(self.other, written, key=_age)
+            self.other = written if self.other is None else max(self.other, written, key=_since)
 
     def current(self, claims: Mapping[str, Sequence[tuple[int, Stamp]]]) -> tuple[Stamp, Record] | None:
         """What counts, given who took over which lease when."""
@@ -72,7 +72,7 @@ class _Versions:
             for each in (self.finished, self.other, *self.leased)
             if each is not None and each.stamp > self.removed and not _is_stale(each, claims.get(each.lease, ()))
         ]
-        best = max(sound, key=lambda each: (_is_finished(each), _age(each)), default=None)
+        best = max(sound, key=lambda each: (_is_finished(each), each.stamp), default=None)
         return None if best is None else (best.stamp, best.value)
 
 
@@ -80,8 +80,8 @@ def _is_finished(written: _Written) -> bool:
     return written.value.get("status") == "finished"
 
 
-def _age(written: _Written) -> tuple[int, Stamp]:
-    return written.term, written.stamp
+def _since(written: _Written) -> Stamp:
+    return written.stamp
 
 
 def _is_stale(written: _Written, claims: Sequence[tuple[int, Stamp]]) -> bool:
@@ -98,7 +98,7 @@ class Records:
     behind what it has read: what one has seen, one can replace, even if the machines' clocks disagree.
 
     What is written under a lease says its term. Who takes a lease over claims it here; what holders of lower terms
-    write after that never counts, and a higher term's goes before a lower one's.
+    write after that never counts.
 
     May be used by several threads.
 

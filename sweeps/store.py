@@ -158,6 +158,16 @@ class Store:
         lease = self._leases.take(key, above=self._records.term(key))
         return None if lease is None else self._claimed(lease)
 
+    def settle_lease(self, key: str, each: Callable[[], None] = lambda: None) -> Lease | None:
+        """The same, where None means that somebody is known to live who has it: that may take a minute to know.
+
+        Args:
+            key: As for `lease`.
+            each: Called about once a second until it is known.
+        """
+        lease = self._leases.settle(key, above=lambda: self._records.term(key), each=each)
+        return None if lease is None else self._claimed(lease)
+
     def holder(self, key: str) -> Holder | None:
         """Who has a lease, or had it last without giving it back; None if nobody."""
         return self._leases.holder(key)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from sweeps import leases
 from sweeps.exact_json import Record
+from sweeps.experiment import _driving
 from sweeps.leases import Lease, LeaseLostError
 from sweeps.records import UNDER, Records
 from sweeps.store import Store
@@ -86,6 +87,14 @@ def test_a_claim_read_late_takes_back_what_counted(clocked: Clocked) -> None:
     assert reader.all("training") == {}
 
 
+def test_a_later_failure_without_a_lease_is_the_one_that_is_told(clocked: Clocked) -> None:
+    """As a driver records that a job's machine died, after an earlier attempt had failed by itself."""
+    clocked.first.put("training", {"key": {"status": "failed", "reason": "diverged"}}, ("lease", 1))
+    clocked.now += 10
+    clocked.second.put("training", {"key": {"status": "failed", "reason": "its process died"}})
+    assert clocked.read() == {"status": "failed", "reason": "its process died"}
+
+
 def test_other_leases_are_no_matter(clocked: Clocked) -> None:
     clocked.second.claim("another", 5)
     clocked.now += 10
@@ -108,7 +117,7 @@ def test_all_readers_agree_with_the_rule_in_whatever_order_they_read(
 ) -> None:
     """Every write is a journal of its own; readers meet the journals in other orders, some before others are there."""
     folder = tmp_path_factory.mktemp("rule")
-    expected: list[tuple[bool, int, int]] = []
+    expected: list[tuple[bool, int, int]] = []  # finished, place, term
     claims: list[tuple[int, int]] = []
     with pytest.MonkeyPatch.context() as patch:
         for place, (what, term, finished) in enumerate(writes):
@@ -120,8 +129,8 @@ def test_all_readers_agree_with_the_rule_in_whatever_order_they_read(
             else:
                 status = "finished" if finished else "failed"
                 writer.put("training", {"key": {"status": status, "place": place}}, ("lease", term))
-                expected.append((finished, term, place))
-    sound = [row for row in expected if not any(row[1] < term and row[2] > since for term, since in claims)]
+                expected.append((finished, place, term))
+    sound = [row for row in expected if not any(row[2] < term and row[1] > since for term, since in claims)]
     journals = sorted((folder / "hidden").rglob("*.jsonl"))
     random.shuffle(journals)  # type: ignore[attr-defined]
     seen = folder / "seen"
@@ -132,7 +141,7 @@ def test_all_readers_agree_with_the_rule_in_whatever_order_they_read(
         patient.get("training", "key")
     for reader in (patient, Records(seen, durable=False)):
         found = reader.get("training", "key")
-        assert (None if found is None else found["place"]) == (max(sound)[2] if sound else None)
+        assert (None if found is None else found["place"]) == (max(sound)[1] if sound else None)
 
 
 def lost(store: Store, key: str, monkeypatch: pytest.MonkeyPatch) -> Lease:
@@ -164,6 +173,29 @@ def test_a_lease_can_be_checked_wherever_it_is_sent(tmp_path: Path) -> None:
         copy.check()
     with pytest.raises(LeaseLostError):
         copy.check()
+
+
+def test_a_sweep_has_one_driver_at_a_time(tmp_path: Path) -> None:
+    store, said = Store(tmp_path / "store", durable=False), list[str]()
+    with _driving(store, "mine", said.append):
+        with pytest.raises(ValueError, match=f"one driver at a time, mine has one, since .* process {os.getpid()} of"):
+            _driving(Store(store.folder), "mine", said.append)
+        _driving(store, "another", said.append).release()
+    _driving(store, "mine", said.append).release()
+    assert said == []
+
+
+def test_a_driver_of_a_machine_that_was_switched_off_is_followed_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, said = Store(tmp_path / "store", durable=False), list[str]()
+    leases._HEART.drop(_driving(store, "mine", said.append))
+    monkeypatch.setattr(leases, "_machine", lambda: "the same, started again")
+    after = Store(store.folder, durable=False)
+    monkeypatch.setattr(after._leases, "_patience", 0.3)
+    _driving(after, "mine", said.append).release()
+    assert len(said) == 1
+    assert said[0].startswith("mine has had a driver, since ")
 
 
 def test_a_job_waits_for_whoever_is_at_its_weights(bench: Bench) -> None:

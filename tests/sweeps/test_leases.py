@@ -103,6 +103,38 @@ def test_a_holder_that_is_heard_of_is_not_followed(tmp_path: Path, monkeypatch: 
     ours.check()
 
 
+def test_a_holder_elsewhere_is_settled_by_its_next_touch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Leases(tmp_path).take("key")
+    assert ours is not None
+    elsewhere(monkeypatch)
+    looks: list[None] = []
+
+    def each() -> None:
+        looks.append(None)
+        ours.touch()
+
+    assert Leases(tmp_path, patience=60.0).settle("key", each=each) is None
+    assert len(looks) == 1
+    ours.check()
+
+
+def test_a_silent_holder_elsewhere_is_settled_by_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = Leases(tmp_path).take("key")
+    assert ours is not None
+    silent(ours)
+    elsewhere(monkeypatch)
+    lease = Leases(tmp_path, patience=PATIENCE).settle("key")
+    assert lease is not None
+    assert lease.term == 2
+
+
+def test_a_holder_here_is_settled_at_once(tmp_path: Path) -> None:
+    assert Leases(tmp_path).take("key") is not None
+    waited: list[None] = []
+    assert Leases(tmp_path).settle("key", each=lambda: waited.append(None)) is None
+    assert waited == []
+
+
 def test_the_heart_touches_what_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(leases, "_HEART", leases._Heart())
