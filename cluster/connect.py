@@ -134,7 +134,7 @@ def connect(options: ConnectOptions) -> Iterator[ClusterInfo]:
         return
     address = options.address or os.environ.get(ADDRESS)
     if address is None:
-        state_api: str | None = f"http://127.0.0.1:{_free_port()}"
+        state_api: str | None = f"http://127.0.0.1:{free_port()}"
     else:
         _check_joinable(address)
         state_api = _discover_state_api(address)
@@ -250,7 +250,8 @@ def _info(*, state_api: str | None, started: bool) -> ClusterInfo:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Give a port of loopback that nobody listens on, above those of Ray's own workers."""
     while True:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))

@@ -96,6 +96,27 @@ class Stages:
         """Where the scratch folder is, or would be."""
         return _place(self._scratch, kind, key)
 
+    def named(self) -> Iterator[tuple[str, str]]:
+        """Kind and key of every folder with a stage's name, whole or not."""
+        for folder in sorted(self._stages.glob("*/*/[!.]*")):
+            yield folder.parent.parent.name, folder.name
+
+    def altered(self, kind: str, key: str) -> Iterator[str]:
+        """What the files of a complete stage are not, or no longer: one line for each that its about.json denies."""
+        folder, about = _place(self._stages, kind, key), self.about(kind, key)
+        if about is None:
+            return
+        try:
+            there = _digests(folder, besides=ABOUT)
+        except ValueError as stranger:
+            yield str(stranger)
+            return
+        for name, file in sorted(about["files"].items()):
+            if there.get(name) != file:
+                yield f"{name} is not what was written; remove the folder {folder}"
+        for name in sorted(there.keys() - about["files"].keys()):
+            yield f"holds {name}, which nobody put there; it is not read"
+
     def problems(self) -> list[str]:
         """The folders of stages that were never completed or were found damaged, one line each."""
         meaning = {_BUILDING: "was not completed (its builder was killed, or is at it now)", _DAMAGED: "was damaged"}
@@ -121,6 +142,8 @@ class Stages:
         try:
             started = time.monotonic()
             notes = make(building)
+            if (building / ABOUT).exists():
+                raise ValueError(f"{ABOUT} is written by the store, not by the builder of a stage")
             files = _digests(building)
             text = dumps(
                 {
@@ -199,11 +222,11 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _digests(folder: Path) -> dict[str, dict[str, JSON]]:
-    if (folder / ABOUT).exists():
-        raise ValueError(f"{ABOUT} is written by the store, not by the builder of a stage")
+def _digests(folder: Path, *, besides: str | None = None) -> dict[str, dict[str, JSON]]:
     digests: dict[str, dict[str, JSON]] = {}
     for path in _files(folder):
+        if path == folder / (besides or ""):
+            continue
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         digests[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}

@@ -191,6 +191,14 @@ class Store:
         """What decided a complete stage, who built it, and its files' digests; see `Stages.about`."""
         return self._stages.about(kind, key)
 
+    def stages(self) -> Iterator[tuple[str, str]]:
+        """Kind and key of every stage, and of every folder that has the name of one and is not whole."""
+        return self._stages.named()
+
+    def altered(self, kind: str, key: str) -> Iterator[str]:
+        """One line for each file of a complete stage that is not what was written."""
+        return self._stages.altered(kind, key)
+
     def build(
         self,
         kind: str,
