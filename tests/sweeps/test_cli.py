@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ilql.task import TaskFault
-from sweeps import bandit_ablation, cli
+from sweeps import bandit_ablation, cli, guard, questions
+from sweeps.commands import known_commands
+from sweeps.commands.run import run_command
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 def ask(*arguments: str) -> int:
     """Run the bandit's question in this process; wrong input never gets as far as Ray."""
     options = ["--preset", "smoke", *arguments]
-    return status_of(lambda: cli.run_command(bandit_ablation.QUESTION, "sweeps/bandit_ablation.py", options))
+    return status_of(lambda: run_command(bandit_ablation.QUESTION, "sweeps/bandit_ablation.py", options))
 
 
 def status_of(run: Callable[[], int]) -> int:
@@ -220,6 +222,13 @@ def test_ctrl_c_leaves_without_enter(commands: Commands, tmp_path: Path) -> None
         assert process.stdout.read().decode().splitlines() == ["", "left: standard +0 so far"]
 
 
+def test_every_file_of_the_folder_is_the_command_of_its_name_and_the_page_names_it() -> None:
+    files = {path.stem for path in (ROOT / "sweeps" / "commands").glob("[!_]*.py")}
+    assert set(known_commands()) == files
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in files if f"sweeps {name} " not in readme] == []
+
+
 @pytest.mark.parametrize("command", [["play"], ["run"], ["plan"], ["rescore"], ["play", "dialogues"]])
 def test_help_is_there_with_and_without_what_it_depends_on(
     capsys: pytest.CaptureFixture[str], command: list[str]
@@ -247,14 +256,14 @@ def test_a_reader_who_has_gone_is_no_fault(commands: Commands, bandit_sweep: Ban
         check=False,
     )
     os.close(write)
-    assert (done.returncode, done.stderr) == (cli.PIPE_CLOSED, b"")
+    assert (done.returncode, done.stderr) == (guard.PIPE_CLOSED, b"")
 
 
 def test_a_connection_that_breaks_is_one(capfd: pytest.CaptureFixture[str]) -> None:
     def fail() -> int:
         raise BrokenPipeError("the cluster has gone")
 
-    assert cli._guarded(fail) == 2
+    assert guard.guarded(fail) == 2
     assert capfd.readouterr().err == "error: the cluster has gone\n"
 
 
@@ -363,13 +372,15 @@ def test_settings_of_the_world_are_columns_too(capsys: pytest.CaptureFixture[str
 
 def test_every_ablation_of_the_folder_is_a_question() -> None:
     files = {path.name.removesuffix("_ablation.py") for path in (ROOT / "sweeps").glob("*_ablation.py")}
-    assert set(cli.question_names()) == files >= {"bandit", "visdial", "component", "wordle", "reddit", "dialogue"}
+    assert (
+        set(questions.question_names()) == files >= {"bandit", "visdial", "component", "wordle", "reddit", "dialogue"}
+    )
 
 
 def test_the_pages_say_which_methods_a_question_has() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     page = (ROOT / "docs" / "your_dialogues.md").read_text(encoding="utf-8")
-    arms = {name: cli._question(name).arms for name in cli.question_names()}
+    arms = {name: questions.question_named(name).arms for name in questions.question_names()}
     four = ["bc", "filtered_bc", "sarsa", "ilql"]
     assert "`wordle`, `reddit`, `dialogue` and `bandit` are `bc`, `filtered_bc`, `sarsa`, `ilql`;" in readme
     assert "`bc`, `filtered_bc`, `sarsa` and `ilql`, and `--methods` chooses among those" in page
@@ -378,7 +389,7 @@ def test_the_pages_say_which_methods_a_question_has() -> None:
     ]  # fmt: skip
     listed = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", readme, re.MULTILINE))))
     assert set(arms["visdial"]) <= listed
-    assert len(cli._question("visdial").main) == 8
+    assert len(questions.question_named("visdial").main) == 8
 
 
 # Bad input
@@ -527,7 +538,7 @@ def test_a_worlds_fault_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> int:
         raise TaskFault("the environment failed: step raised ValueError: no")
 
-    assert cli._guarded(fail) == 2
+    assert guard.guarded(fail) == 2
     assert one_line(capsys) == "error: the environment failed: step raised ValueError: no"
 
 

@@ -166,13 +166,14 @@ def job_of(found: dict[str, Any]) -> Job:
 HANGS = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from sweeps import bandit_ablation, cli, search
+from sweeps import bandit_ablation, search
+from sweeps.commands.run import run_command
 
 def hang(config):
     time.sleep(1000)
 
 search.STUCK_SECONDS, search._trial = 5.0, hang
-sys.exit(cli.run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
+sys.exit(run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
 """
 
 

@@ -1,0 +1,33 @@
+"""`sweeps doctor [STORE]`: what is wrong with a store."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from analysis.text import count
+from sweeps.command import Command, add_store
+from sweeps.store import MARK, Store, store_folder
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    parser.add_argument("where", nargs="?", metavar="STORE", help="the store's folder, in place of --store")
+    parser.add_argument("--quick", action="store_true", help="compare files' sizes only, not their digests")
+
+
+def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
+    from sweeps.doctor import findings  # noqa: PLC0415
+
+    folder = store_folder(given.where or given.store)
+    if not (folder / MARK).is_file():  # a mistyped folder must not become a store
+        raise ValueError(f"a store's folder must hold a {MARK}, got {folder}, which has none")
+    store = Store(folder)
+    problems = findings(store, deep=not given.quick)
+    print(f"store {store.folder}: {count(len(problems), 'problem')}")
+    for problem in problems:
+        print(f"  {problem}")
+    return 1 if problems else 0
+
+
+COMMAND = Command(name="doctor", help="what is wrong with the store", run=_run, add=_add)

@@ -1,0 +1,22 @@
+"""`sweeps list`: the sweeps of a store."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from analysis.text import count
+from sweeps.command import Command, add_store, opened
+
+
+def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
+    store = opened(given)
+    infos = store.sweeps()
+    print(f"store {store.folder}: {count(len(infos), 'sweep')}")
+    for info in infos:
+        methods = ", ".join(info.methods)
+        print(f"  {info.name}  {info.done} of {count(info.wanted, 'evaluation')}, {info.failed} failed  ({methods})")
+    return 0
+
+
+COMMAND = Command(name="list", help="the sweeps of the store", run=_run, add=add_store)
