@@ -200,6 +200,57 @@ def test_a_later_process_of_the_same_id_is_another(tmp_path: Path, monkeypatch: 
     assert holder.is_dead()
 
 
+def test_the_time_a_process_began_is_part_of_what_it_is() -> None:
+    one, other = (subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(2))
+    try:
+        number, _, began = str(leases._process(one.pid)).partition("@")
+        assert number == str(one.pid)
+        assert int(began) <= int(str(leases._process(other.pid)).partition("@")[2])
+        assert int(began) > int(str(leases._process(os.getpid())).partition("@")[2])  # in hundredths of a second
+    finally:
+        for each in (one, other):
+            each.communicate(b"\n")
+
+
+def test_a_process_that_nobody_has_buried_is_dead() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        deadline = time.monotonic() + 60
+        while leases._process(child.pid) is not None:  # it has ended, and is a zombie until it is waited for
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert Path(f"/proc/{child.pid}").exists()
+
+
+def test_of_a_process_of_another_machine_nobody_knows_that_it_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead(tmp_path, "key")
+    elsewhere(monkeypatch)
+    ours = Leases(tmp_path)
+    holder = ours.holder("key")
+    assert holder is not None
+    assert not holder.is_dead()
+    assert ours.take("key") is None
+
+
+def test_a_holder_whose_follower_has_not_cleared_up_yet_holds_nothing(tmp_path: Path) -> None:
+    lease = Leases(tmp_path).take("key")
+    assert lease is not None
+    (tmp_path / "ke" / "key.2").touch()  # its follower is between making its file and removing ours
+    with pytest.raises(LeaseLostError):
+        lease.check()
+
+
+def test_who_saw_too_little_of_the_folder_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Leases(tmp_path).take("key", above=4)
+    assert held is not None
+    whole, looks = leases._terms, [[]]  # the first look at a folder, of a network's cache, shows nothing
+    monkeypatch.setattr(leases, "_terms", lambda folder, key: looks.pop() if looks else whole(folder, key))
+    assert Leases(tmp_path).take("key") is None
+    assert [path.name for path in tmp_path.rglob("key*")] == ["key.5"]
+    held.check()
+
+
 def _take_all(folder: str, keys: int, seed: int) -> list[tuple[int, int]]:
     """Take keys in an order of one's own; returns those that were got, with their terms, and gives none back."""
     own, got = Leases(Path(folder)), []
