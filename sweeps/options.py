@@ -8,16 +8,23 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from ilql.hyperparameters import Value
 from sweeps.store import store_folder
 
 Plain: TypeAlias = str | int | float | bool
 """What a value on the command line can be."""
+
+Read = TypeVar("Read")
+
+COLUMNS = (
+    "COLUMN=VALUE fixes a column, as --set does, also one that the design varies; COLUMN=VALUE,VALUE,... makes the "
+    "design vary it over these; ARM.COLUMN=... says so of one arm."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +48,7 @@ class Options:
         refine: Arms whose trainings proposals vary, or None for the question's own.
         convention: Whose conventions the value methods follow, or None for ours.
         columns: Hyperparameters fixed with `--set`.
+        overrides: Columns of the design and the values they take instead, by `COLUMN` or `ARM.COLUMN`.
         vary: A column and the values at each of which everything is done, one sweep each, or None.
         seeds: Training seeds of every cell, or None for the preset's.
         episodes: Episodes on the report scenes, or None for the preset's.
@@ -70,6 +78,7 @@ class Options:
     refine: tuple[str, ...] | None = None
     convention: str | None = None
     columns: Mapping[str, Value]
+    overrides: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
     vary: tuple[str, tuple[Plain, ...]] | None = None
     seeds: int | None = None
     episodes: int | None = None
@@ -89,13 +98,15 @@ class Options:
 
     def distinction(self, reward: str) -> list[str]:
         """What tells the name of a reward's sweep from the preset's plain one: empty if nothing does."""
-        special = {
+        special: dict[str, Any] = {
             "columns": dict(self.columns), "methods": self.methods, "refine": self.refine, "model": self.model,
             "data": self.data, "inputs": dict(self.inputs), "convention": self.convention,
             "reward": reward if self.evaluation_reward else None, "search_seed": self.search_seed,
         }  # fmt: skip
         if self.cut_vocabulary is not None:
             special["cut_vocabulary"] = str(self.cut_vocabulary)
+        if self.overrides:
+            special["overrides"] = dict(self.overrides)
         if not any(special.values()):
             return []
         return [hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:6]]
@@ -117,7 +128,7 @@ def parse(
         arguments: What was written behind the program's name.
         inputs: Its sources besides `--data`, by name, each with a line that says what it is.
     """
-    parser = OneLineParser(prog=program, description=description)
+    parser = OneLineParser(prog=program, description=description, epilog=COLUMNS)
     add = parser.add_argument
     _add_world(parser, presets, inputs, columns="fix a hyperparameter, or with world.FIELD a setting of the world")
     add("--show", action="store_true", help="print the preset and stop")
@@ -153,7 +164,15 @@ def parse(
     add("--micro-batch", type=_count(0), help="dialogues per forward pass, for memory")
     add("--tracking-uri", help="MLflow's tracking URI (default: $MLFLOW_TRACKING_URI, else SQLite in the store)")
     add("--no-mlflow", action="store_true", help="do not mirror to MLflow")
-    given = parser.parse_args(arguments)
+    given, rest = parser.parse_known_args(arguments)
+    said = [word for word in rest if "=" in word and not word.startswith("-")]
+    if unread := [word for word in rest if word not in said]:
+        parser.unrecognised(unread)
+    overrides = dict[str, tuple[Plain, ...]]()
+    for column, values in (parser.read(_variation, word) for word in said):
+        if column in overrides:
+            parser.error(f"a column must be said once, got {column} twice")
+        overrides[column] = values
     resources: dict[str, Value] = {
         name: value
         for name, value in (
@@ -181,6 +200,7 @@ def parse(
         refine=given.refine,
         convention=given.convention,
         columns=dict(given.set),
+        overrides=overrides,
         vary=given.vary,
         seeds=given.seeds,
         episodes=given.episodes,
@@ -245,6 +265,13 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
         self.exit(2, f"{self.prog}: {message}; --help lists the options\n")
+
+    def read(self, kind: Callable[[str], Read], word: str) -> Read:
+        """A word of the command line as a value; leaves with one line if it is none."""
+        try:
+            return kind(word)
+        except argparse.ArgumentTypeError as error:
+            self.error(str(error))
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """What argparse gives; what is unknown is one line."""

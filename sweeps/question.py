@@ -18,6 +18,7 @@ from ilql.tokens import symbol_tokenizer
 from sweeps.cells import Setting
 from sweeps.offline import distinct_episodes
 from sweeps.options import Options
+from sweeps.overrides import settled, varied
 from sweeps.presets import Preset
 from sweeps.refinement import Refinement
 from sweeps.reporting import Against, MakeSection
@@ -108,16 +109,22 @@ class Question:
         return tuple(dict.fromkeys(options.rewards or (own,)))
 
     def chosen(self, options: Options) -> list[Grid]:
-        """The arms that the options name, in the design's order.
+        """The arms that the options name, in the design's order, with the values that they ask for.
 
         Raises:
-            KeyError: One does not exist.
+            KeyError: An arm or a column does not exist.
+            ValueError: A column is one that an arm decides.
         """
         named = options.methods or self.main or (ALL,)
         for arm in named:
             if arm != ALL:
                 self.grid(arm)
-        return [grid for grid in self.grids if grid.arm in named or ALL in named]
+        return varied([grid for grid in self.grids if grid.arm in named or ALL in named], options.overrides)
+
+    def settled(self, options: Options) -> Options:
+        """The options, with what they say of columns put where it belongs: to the design, or to what is fixed."""
+        plain = dataclasses.replace(options, overrides={})
+        return settled(self.chosen(plain), options)
 
     def refined(self, options: Options) -> list[Grid]:
         """The chosen arms whose trainings proposals vary.

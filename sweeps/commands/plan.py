@@ -6,12 +6,11 @@ import argparse
 from collections.abc import Sequence
 
 from sweeps.command import Command
-from sweeps.commands.run import choices, run_command
-from sweeps.questions import question_named
+from sweeps.commands.run import choices, run_named
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
-    return run_command(question_named(given.question), f"sweeps plan {given.question}", [*rest, "--plan"])
+    return run_named("plan", given.question, [*rest, "--plan"])
 
 
 COMMAND = Command(name="plan", help="print what it would cost", run=_run, subject=("question", choices))

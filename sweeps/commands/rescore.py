@@ -20,6 +20,8 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     check_sweep(store, given.sweep)
     question = question_named(str((store.get("sweep", given.sweep) or {})["question"]))
     options = parse(f"sweeps rescore {given.sweep}", "rescore", list(question.presets), rest, question.inputs)
+    if options.overrides:
+        raise ValueError(f"the cells of a sweep are there already, got {next(iter(options.overrides))}=...")
     say = lambda line: print(line, flush=True)  # noqa: E731
     print_report(rescore(store, given.sweep, question, options, say), (), say)
     return 0
