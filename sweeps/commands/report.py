@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sweeps.command import Command, add_sweep, opened
+from sweeps.command import Command, add_sweep, chosen
 from sweeps.questions import question_named, question_names
 
 if TYPE_CHECKING:
@@ -21,14 +21,14 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     from sweeps.reporting import print_report, write_sweep_report  # noqa: PLC0415
 
-    store = opened(given)
-    asked = (store.get("sweep", given.sweep) or {}).get("question")
+    store, name = chosen(given)
+    asked = (store.get("sweep", name) or {}).get("question")
     mode: Mode = "paper" if given.paper else "default"
     if asked in question_names():
         question = question_named(asked)
-        report = write_sweep_report(store, given.sweep, question.against, sections=question.sections, mode=mode)
+        report = write_sweep_report(store, name, question.against, sections=question.sections, mode=mode)
     else:
-        report = write_sweep_report(store, given.sweep, (), mode=mode)
+        report = write_sweep_report(store, name, (), mode=mode)
     print_report(*report, lambda line: print(line, flush=True))
     return 0
 
