@@ -20,6 +20,7 @@ from sweeps.advantages import report_section
 from sweeps.offline_section import little_known
 from sweeps.references import references_of
 from sweeps.store import Store
+from sweeps.transcripts import write_transcripts
 
 ESTIMATED = (
     "Scores are fitted-Q estimates and no returns: nothing was played. ± is over the beginnings of held-out dialogues; "
@@ -82,6 +83,8 @@ def write_sweep_report(
     store.compact()
     folder = store.folder / "reports" / sweep
     parts = [report_section(store, by_arm, cells), *(make(store, sweep) for make in sections)]
+    folder.mkdir(parents=True, exist_ok=True)
+    said = None if estimated else write_transcripts(store, sweep, cells, folder)
     report = write_report(
         table,
         folder,
@@ -90,8 +93,10 @@ def write_sweep_report(
         sections=[section for section in parts if section is not None],
         references=references_of(store, sweep),
         notes=(ESTIMATED, *little_known(store, sweep)) if estimated else (),
+        links=[] if said is None else [("what every cell said, beside another's", said.name)],
     )
-    report = dataclasses.replace(report, notes=(*report.notes, *missing))
+    paths = report.paths if said is None else (*report.paths, said)
+    report = dataclasses.replace(report, paths=paths, notes=(*report.notes, *missing))
     return report, comparisons
 
 
