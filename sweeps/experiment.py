@@ -204,7 +204,6 @@ def carry_out(
     Raises:
         StoreError: The disk is full.
     """
-    progress = Progress(store, sweep, schedule)
     if mirror is not None:
         mirror.start(15.0)
     try:
@@ -213,8 +212,7 @@ def carry_out(
             concurrent=concurrent,
             resources=resources,
             folder=store.folder / "tune" / sweep,
-            on_progress=progress.told,
-            on_change=progress.changed,
+            watcher=Progress(store, sweep, schedule),
         )
     except KeyboardInterrupt:
         say(f"stopped; nothing that was finished is lost, and {resume}")

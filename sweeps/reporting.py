@@ -55,8 +55,9 @@ def write_sweep_report(
     *,
     sections: Sequence[MakeSection] = (),
     mode: Mode = "default",
+    folder: Path | None = None,
 ) -> tuple[Report, tuple[Comparison, ...]]:
-    """Table, comparisons and figures of a sweep, from the store alone, under `<store>/reports/<sweep>/`.
+    """Table, comparisons and figures of a sweep, from the store alone.
 
     Args:
         store: Where the rows are.
@@ -64,6 +65,7 @@ def write_sweep_report(
         against: The comparisons that are asked for.
         sections: What else the report is to have: sections made from the store.
         mode: `paper` counts SARSA's cells in ILQL's row as well.
+        folder: Where to; `<store>/reports/<sweep>/` unless another is named.
 
     Raises:
         ValueError: There is no such sweep.
@@ -81,7 +83,7 @@ def write_sweep_report(
     comparisons = tuple(comparison for found, _ in made for comparison in found)
     missing = [line for _, lines in made for line in lines]
     store.compact()
-    folder = store.folder / "reports" / sweep
+    folder = folder or store.folder / "reports" / sweep
     parts = [report_section(store, by_arm, cells), *(make(store, sweep) for make in sections)]
     folder.mkdir(parents=True, exist_ok=True)
     said = None if estimated else write_transcripts(store, sweep, cells, folder)

@@ -3,7 +3,7 @@
 Tune asks for a trial when a place is free; the schedule gives it a job or none. Every Tune trial runs to its own end:
 nothing is ever stopped from outside, so no placement group of a worker group can be orphaned by a stop. Actors are
 reused, so a job costs a twentieth of a second on top of its work. A trial whose process dies is tried again, and
-resumes from the store.
+resumes from the store; where a machine's memory was full, with half as many at a time.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ray import tune
 from ray.tune.search import Searcher
 
-from cluster.placement import describe_cluster, release_orphans
+from cluster.faults import ended_for_memory
+from cluster.placement import describe_cluster, release_all, release_orphans
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
 from sweeps.schedule import Schedule
@@ -74,41 +75,49 @@ TOLD = ("step", "loss", "episodes", "estimating", "waiting")
 """The numbers that are passed on to whoever watches."""
 
 
-class _Listener(tune.Callback):
-    """Passes on what running jobs tell."""
+class Watcher(Protocol):
+    """Whoever is told how a schedule's jobs are getting on."""
 
-    def __init__(self, on_progress: Callable[[str, Mapping[str, float]], None]) -> None:
-        self._on_progress = on_progress
+    def told(self, name: str, numbers: Mapping[str, float]) -> None:
+        """A running job told how far it is."""
+
+    def changed(self) -> None:
+        """A job may have started or ended."""
+
+    def lost(self, name: str, why: str) -> None:
+        """A machine failed under a job, which is begun again."""
+
+
+class _Listener(tune.Callback):
+    """Passes on what running jobs tell, and that one died."""
+
+    def __init__(self, watcher: Watcher, watchdog: Watchdog) -> None:
+        self._watcher, self._watchdog = watcher, watchdog
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A job told how far it is."""
-        numbers = {key: value for key, value in result.items() if key in TOLD}
-        self._on_progress(trial.config["name"], numbers)
+        self._watchdog.progress()
+        self._watcher.told(trial.config["name"], {key: value for key, value in result.items() if key in TOLD})
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A job's process died, and it is begun again."""
+        self._watcher.lost(trial.config["name"], "its process died")
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-def run_schedule(
-    schedule: Schedule,
-    *,
-    concurrent: int,
-    resources: Resources,
-    folder: Path,
-    on_progress: Callable[[str, Mapping[str, float]], None],
-    on_change: Callable[[], None],
-) -> None:
+def run_schedule(schedule: Schedule, *, concurrent: int, resources: Resources, folder: Path, watcher: Watcher) -> None:
     """Do all jobs of a schedule on the connected cluster.
 
     Args:
         schedule: What to do.
-        concurrent: Jobs at a time.
+        concurrent: Jobs at a time; half as many from when a machine's memory was full.
         resources: What each may use; decides what Tune reserves for it.
         folder: Where Tune keeps its own notes, which nothing depends on.
-        on_progress: Called with a running job's name and its numbers.
-        on_change: Called when a job starts or ends.
+        watcher: Told what happens.
 
     Raises:
         StuckError: No job said anything for half an hour; the message names what holds the cluster.
@@ -117,13 +126,29 @@ def run_schedule(
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans)
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # the watcher has a line for it
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of what failed the rows tell, and why
+    while True:
+        watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans)
+        try:
+            with watchdog:
+                _tuner(schedule, concurrent, resources, folder, watcher, watchdog).fit()
+            return
+        except RuntimeError as error:
+            # Where memory is full Ray kills workers before the kernel kills anyone, and Tune ends over it.
+            if not ended_for_memory(error):
+                raise
+        for name in schedule.running_names:
+            watcher.lost(name, "the memory of its machine was full")
+        schedule.all_lost("its process was killed for want of memory", RETRIES)
+        release_all()
+        concurrent = max(1, concurrent // 2)
 
-    def progressed(name: str, numbers: Mapping[str, float]) -> None:
-        watchdog.progress()
-        on_progress(name, numbers)
 
+def _tuner(
+    schedule: Schedule, concurrent: int, resources: Resources, folder: Path, watcher: Watcher, watchdog: Watchdog
+) -> tune.Tuner:
+    """Tune's side of it."""
     seen: tuple[int, int, tuple[str, ...]] | None = None
 
     def changed() -> None:
@@ -133,11 +158,11 @@ def run_schedule(
         if now != seen:
             seen = now
             watchdog.progress()
-            on_change()
+            watcher.changed()
 
     # With a worker group the trial itself only waits; its workers reserve what they need.
     needs = dict(CALLER_RESOURCES) if resources.in_group else {"CPU": 1.0}
-    tuner = tune.Tuner(
+    return tune.Tuner(
         tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
             search_alg=_FromSchedule(schedule, changed),
@@ -150,11 +175,9 @@ def run_schedule(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Listener(progressed)],
+            callbacks=[_Listener(watcher, watchdog)],
         ),
     )
-    with watchdog:
-        tuner.fit()
 
 
 def _trial(config: dict[str, Any]) -> None:

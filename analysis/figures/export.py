@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -53,4 +55,16 @@ def write_static(figures: Mapping[str, go.Figure], folder: Path, formats: Sequen
             width=WIDTH,
             height=HEIGHT,
         )
+    for path in paths:
+        if path.suffix == ".svg":
+            text = without_lot(path.read_text(encoding="utf-8"), path.stem)
+            path.write_text(text, encoding="utf-8", newline="\n")
     return paths
+
+
+def without_lot(svg: str, name: str) -> str:
+    """An SVG of plotly's whose ids are made of a name: plotly draws six characters by lot that begin or end them."""
+    drawn = re.search(r'id="defs-([0-9a-f]{6})"', svg)
+    if drawn is None:
+        return svg
+    return re.sub(rf"(?<=[a-z-]){drawn[1]}", hashlib.sha256(name.encode()).hexdigest()[:6], svg)

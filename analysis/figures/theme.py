@@ -80,4 +80,6 @@ def finish(figure: go.Figure, *, axis_lines: bool = True) -> go.Figure:
         separators=".,",
         hoverlabel={"bgcolor": "#ffffff", "font": {"family": FONT, "size": 13, "color": INK}},
     )
+    for number, trace in enumerate(figure.data):
+        trace.uid = str(number)  # else drawn by lot, and written into the files
     return figure

@@ -180,6 +180,22 @@ def test_report_writes_the_same_table_again(copied: BanditSweep, capsys: pytest.
     assert "Ablation on bandit" in capsys.readouterr().out
 
 
+def test_a_report_may_be_written_elsewhere_with_all_that_was_said(
+    bandit_sweep: BanditSweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "paper" / "report"
+    assert cli.main(["report", str(bandit_sweep.store.folder), "-o", str(out), "--transcripts"]) == 0
+    own = bandit_sweep.store.folder / "reports" / bandit_sweep.name
+    assert {path.relative_to(out) for path in out.rglob("*")} == {
+        *(path.relative_to(own) for path in own.rglob("*")), Path("transcripts.parquet")
+    }  # fmt: skip
+    for name in ("table.md", "table.tex", "table.csv", "table.json", "report.html", "transcripts.html"):
+        assert (out / name).read_bytes() == (own / name).read_bytes()
+    assert str(out / "transcripts.parquet") in capsys.readouterr().out
+    assert cli.main(["report", str(bandit_sweep.store.folder), "-o", str(out / "table.md")]) == 2
+    assert "-o must name a folder" in one_line(capsys)
+
+
 def test_a_removed_sweep_is_gone_and_its_results_stay(copied: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
     stages = list((copied.store.folder / "stages").glob("*/*/*"))
     evaluations = len(copied.store.all("evaluation"))
