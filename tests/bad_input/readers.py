@@ -1,5 +1,6 @@
 """All readers, and with them the whole corpus."""
 
 import bad_visdial
+import bad_wordle
 
-READERS = (*bad_visdial.READERS,)
+READERS = (*bad_visdial.READERS, *bad_wordle.READERS)
