@@ -1,6 +1,7 @@
 """All readers, and with them the whole corpus."""
 
+import bad_reddit
 import bad_visdial
 import bad_wordle
 
-READERS = (*bad_visdial.READERS, *bad_wordle.READERS)
+READERS = (*bad_reddit.READERS, *bad_visdial.READERS, *bad_wordle.READERS)
