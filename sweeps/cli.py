@@ -217,13 +217,15 @@ def _rescore(sweep: str, rest: Sequence[str]) -> int:
 def _validate(file: str, said: Mapping[str, object]) -> int:
     from ilql.hyperparameters import make  # noqa: PLC0415
     from ilql.tasks.dialogues import Settings, validate  # noqa: PLC0415
-    from ilql.tasks.dialogues.validate import report, usable  # noqa: PLC0415
+    from ilql.tasks.dialogues.validate import refusal, report  # noqa: PLC0415
 
     fields = {column.removeprefix("world."): value for column, value in said.items()}
     settings = make(Settings, fields, owner="a dialogues world", prefix="world")
     problems, summary = validate(file, settings)
     print(report(problems, summary))
-    return 0 if usable(problems, summary, settings) else WRONG_INPUT
+    if (why := refusal(file, problems, summary, settings)) is not None:
+        raise ValueError(why)
+    return 0
 
 
 def _typed(prompt: str) -> str | None:
