@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -28,9 +29,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.text import count
+from ilql.files import FILE, kind_of
 from ilql.task import SPLITS, TaskFault
 from sweeps.journal import StoreError
-from sweeps.options import OneLineParser, assignment, parse, parse_world
+from sweeps.options import LARGEST_SEED, OneLineParser, assignment, parse, parse_world, printable, whole_number
 from sweeps.store import MARK, Store, store_folder
 
 if TYPE_CHECKING:
@@ -113,7 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("--model", metavar="DIR", help="what it began as, where its vocabulary is cut")
         if name == "advantages":
             command.add_argument("--split", default="report", choices=SPLITS, help="which dialogues (default: report)")
-            command.add_argument("--dialogues", type=int, default=200, help="how many (default: %(default)s)")
+            command.add_argument(
+                "--dialogues", type=whole_number(1, 10**6), default=200, help="how many (default: %(default)s)"
+            )
         if name == "reply":
             command.add_argument(
                 "text", nargs="+", help="what was said so far, the world's and the agent's turns in turn"
@@ -134,6 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _guarded(lambda: _rescore(given.sweep, rest))
     if rest:
         commands.choices[given.command].unrecognised(rest)
+    if getattr(given, "where", None) and given.store:
+        commands.choices[given.command].error(f"one store must be named, got {given.where} and --store {given.store}")
     if given.command == "validate":
         return _guarded(lambda: _validate(given.file, dict(given.set)))
     return _guarded(lambda: _COMMANDS[given.command](_store(given), given))
@@ -142,7 +148,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _store(given: argparse.Namespace) -> Store:
     """The store a command is about; what is to be examined must be there already."""
     folder = store_folder(getattr(given, "where", None) or given.store)
-    if given.command == "doctor" and not (folder / MARK).is_file():
+    named = given.command == "doctor" or given.store or os.environ.get("SWEEPS_STORE")
+    if named and kind_of(folder / MARK) != FILE:
         raise ValueError(f"a store's folder must hold a {MARK}, got {folder}, which has none")
     return Store(folder)
 
@@ -193,7 +200,7 @@ def _add_play(parser: argparse.ArgumentParser) -> None:
         "--trial",
         help="watch the policy of this row of `sweeps status`, by its id or the id's beginning; else you play",
     )
-    add("--seed", type=int, default=0, help="which episode (default: %(default)s)")
+    add("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="which episode (default: %(default)s)")
     add("--split", default="report", choices=SPLITS, help="whose scenes (default: %(default)s)")
 
 
@@ -368,6 +375,8 @@ def _reader_has_gone() -> bool:
 def _guarded(run: Callable[[], int], *, stopped: str = "stopped") -> int:
     """Run; what the user can mend becomes one line and status 2, whatever else is wrong stays a traceback."""
     signal.signal(signal.SIGTERM, _interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold bytes that are no text
     try:
         status = run()
         sys.stdout.flush()  # here, and not when Python ends: a reader who has gone is no fault
@@ -385,7 +394,8 @@ def _guarded(run: Callable[[], int], *, stopped: str = "stopped") -> int:
         if os.environ.get("SWEEPS_TRACEBACK"):
             raise
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        print(f"error: {message.splitlines()[0] if message else type(error).__name__}", file=sys.stderr)
+        line = message.strip().partition("\n")[0]
+        print(f"error: {printable(line) or type(error).__name__}", file=sys.stderr)
         return WRONG_INPUT
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):

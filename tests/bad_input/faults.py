@@ -8,6 +8,7 @@ of its own as well. What must come of it:
   line, and fails the test; none is silenced for it;
 - the line holds the words of `says`: the file, the line of it, the option, the nearest right name;
 - every file of the store holds the bytes that it held before, and none was added. Folders without files do not count.
+  A world that must be built to know its rewards' names would stay: the sound store has the one that is asked about.
 
 One command's output is itself about what is wrong: `doctor` says it on stdout, and ends with status 1.
 """

@@ -54,7 +54,12 @@ def path_faults(read: Read, name: str) -> tuple[Fault, ...]:
         Fault("endless device", "a link to /dev/zero: reading it never ends", endless, (name,)),
         Fault("pipe", "nobody writes into it: reading it waits for ever", pipe, (name,)),
         Fault("path through a file", "a file stands where a folder should", through_file, (name,)),
-        Fault("NUL in the path", "a path out of a program that wrote it badly", lambda at: read(f"a\0{name}"), (name,)),
+        Fault(
+            "bytes that are no text in the path",
+            "another encoding on that disk",
+            lambda at: read(str(at.folder / f"\udcff{name}")),
+            (f"\\udcff{name}",),
+        ),
         Fault("name too long", "a text was given for a path", lambda at: read("x" * 300 + name), (name,)),
     )
 

@@ -24,7 +24,7 @@ DECODING = {"decode.greedy": True, "decode.max_new_tokens": 2}
 def make_store(folder: Path) -> Store:
     """A store with one finished sweep of two trials: `bc`, and `sarsa`, which has values."""
     store = Store(folder, durable=False)
-    world = ensure_world(store, bandit.KIND, bandit.Settings(dialogues=8), {})
+    world = ensure_world(store, bandit.KIND, bandit.Settings(), {})
     backbone = Backbone(
         architecture=Architecture(layers=1, width=16, heads=2, context=16),
         vocabulary=64,
