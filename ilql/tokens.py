@@ -87,8 +87,15 @@ class Tokenizer:
         return np.asarray([*text, *range(whole.text_size, whole.size)], dtype=np.int64)
 
     def encode(self, text: str) -> list[int]:
-        """Text ids only; never a structural id, whatever the text is."""
-        ids = list(self.text.encode(text, add_special_tokens=False).ids)
+        """Text ids only; never a structural id, whatever the text is.
+
+        Raises:
+            ValueError: It holds half of a surrogate pair, which no encoding can.
+        """
+        try:
+            ids = list(self.text.encode(text, add_special_tokens=False).ids)
+        except TypeError:  # what Rust calls no text
+            raise ValueError(f"a text must be whole, got half of a surrogate pair in {text[:60]!a}") from None
         return ids if self.kept is None else [new for old in ids for new in self._spelt(old)]
 
     def decode(self, ids: Sequence[int]) -> str:

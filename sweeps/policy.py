@@ -16,11 +16,12 @@ from typing import Any
 
 import torch
 
+from ilql.batch import tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Player, reply_to
 from ilql.hyperparameters import unknown
 from ilql.method import Actor
-from ilql.networks import find_model, whole_language_model
+from ilql.networks import context_length, find_model, whole_language_model
 from ilql.tokens import STRUCTURE, Tokenizer
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_behaviour, load_module, load_tokenizer_stage, pretrained_digest
@@ -47,8 +48,14 @@ class Policy:
         Args:
             turns: What was said so far: a Dialogue, or pairs of text and whether the agent said it.
             seed: Decides the draws of a policy that samples.
+
+        Raises:
+            ValueError: It is more than the policy can read.
         """
         dialogue = turns if isinstance(turns, Dialogue) else Dialogue(tuple(Turn(t, a) for t, a in turns), ended=False)
+        heard, context = len(tokenize(dialogue, self.tokenizer).tokens), context_length(self.actor.language_model)
+        if heard >= context:
+            raise ValueError(f"what was said must be shorter than the policy reads ({context} tokens), got {heard}")
         manner = self.spec.kind.manner(self.spec.train, self.spec.decode)
         player = Player(self.spec.decode, manner, self.spec.data.reward)
         return reply_to(dialogue, self.actor, self.tokenizer, player, seed=seed, device=torch.device("cpu")).text
@@ -113,7 +120,10 @@ def export_policy(trial_id: str, folder: Path, store: Store | None = None, *, mo
     ids = {name: whole.structural(name) for name in STRUCTURE}
     language_model.generation_config.eos_token_id = ids["eoa"]
     language_model.generation_config.pad_token_id = ids["pad"]
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ValueError(f"an export's folder must be one that can be made, got {folder}: {fault.strerror}") from None
     language_model.save_pretrained(str(folder))
     whole.save(folder)
     (folder / "structure.json").write_text(json.dumps(ids, indent=2), encoding="utf-8")

@@ -268,6 +268,8 @@ def make_sweep(
     """
     grids = question.chosen(options)
     design = tuple(training for grid in grids for training in grid.trainings(_for_grid(preset, grid)))
+    if preset.architecture is not None:
+        _check_lengths(preset.architecture.context, preset, design)
     kind = known_tasks()[question.task]
     chosen = world_settings(question, preset, options)
     world = ensure_world(store, kind, chosen, options.sources, say)
@@ -365,6 +367,19 @@ def unreached(question: Question, preset: Preset, options: Options) -> list[str]
             cloned = f"behaviour.{column.removeprefix('train.')}"
             lines.append(f"{column} is the behaviour policy's for {', '.join(kept)}: --set {cloned} sets it there")
     return lines
+
+
+def _check_lengths(context: int, preset: Preset, design: Sequence[Training]) -> None:
+    """Refuse trainings that would read more tokens than the model can.
+
+    Raises:
+        ValueError: There is one.
+    """
+    read = {"behaviour.max_tokens": preset.behaviour.max_tokens}
+    read |= {f"train.max_tokens of {training.arm}": training.train.max_tokens for training in design}
+    for what, tokens in read.items():
+        if tokens > context:
+            raise ValueError(f"{what} must be at most the model's context ({context}), got {tokens}")
 
 
 def _check_distinct(setting: Setting, design: Sequence[Training]) -> None:

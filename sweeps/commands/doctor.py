@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from analysis.text import count
-from sweeps.command import Command, add_json, add_store, is_store, print_json
-from sweeps.store import MARK, Store, store_folder
+from sweeps.command import Command, add_json, add_store, existing, print_json
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -20,10 +19,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     from sweeps.doctor import findings  # noqa: PLC0415
 
-    folder = store_folder(given.where or given.store)
-    if not is_store(folder):  # a mistyped folder must not become a store
-        raise ValueError(f"a store's folder must hold a {MARK}, got {folder}, which has none")
-    store = Store(folder)
+    if given.where and given.store:
+        raise ValueError(f"one store must be named, got {given.where} and --store {given.store}")
+    store = existing(given.where or given.store)
     problems = findings(store, deep=not given.quick)
     if given.json:
         print_json({"store": str(store.folder), "problems": problems})
