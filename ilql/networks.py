@@ -21,7 +21,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GPT2Config, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
 from ilql.fused import linear_taken
@@ -140,8 +140,9 @@ def reload_language_model(folder: Path) -> nn.Module:
     check_model_folder(folder)
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.float32, local_files_only=True, attn_implementation="sdpa"
-        )
+            str(folder), dtype=torch.float32, local_files_only=True, attn_implementation="sdpa",
+            use_safetensors=True, trust_remote_code=False,
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         line = str(error).strip().splitlines()[0]
         raise ValueError(f"a model folder must hold a causal language model, got {folder}: {line}") from error
@@ -198,15 +199,22 @@ def check_model_folder(folder: Path) -> None:
     """Refuse a folder that cannot be a model, before anything is spent.
 
     Raises:
-        ValueError: It is no folder, or its `config.json` is missing or unreadable.
+        ValueError: It is no folder, its `config.json` is missing or unreadable, names Python code without which the
+            model cannot be built, or its weights are pickles, which may run anything when they are read.
     """
     config = folder / "config.json"
     if not config.is_file():
         raise ValueError(f"--model must be a folder with a config.json and weights, got {folder}")
     try:
-        json.loads(config.read_text(encoding="utf-8"))
+        said = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"config.json must be a JSON file, got {config}: {error}") from error
+    kind = said.get("model_type") if isinstance(said, dict) else None
+    if kind not in CONFIG_MAPPING and isinstance(said, dict) and said.get("auto_map"):
+        raise ValueError(f"a model must be one that Transformers knows, got {kind!r} in {config}, with code of its own")
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise ValueError(f"weights must be safetensors, got {folder} with {pickled[0]}, a pickle, which can run code")
 
 
 def trunk_of(language_model: nn.Module) -> nn.Module:

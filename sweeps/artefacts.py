@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sweeps.exact_json import JSON, Record, dumps, loads
 from sweeps.journal import StoreError, process_name, sync_folder, utc
@@ -172,9 +172,16 @@ def _is_whole(folder: Path) -> bool:
     if about is None:
         return False
     try:
-        return all((folder / name).stat().st_size == file["bytes"] for name, file in about["files"].items())
+        files = about["files"].items()
+        return all(_is_within(name) and (folder / name).stat().st_size == file["bytes"] for name, file in files)
     except (OSError, KeyError):
         return False
+
+
+def _is_within(name: str) -> bool:
+    """True if a file's name in about.json leads to no place outside of the stage."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _publish(building: Path, final: Path, builder: str) -> None:

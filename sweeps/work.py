@@ -34,6 +34,7 @@ from sweeps.journal import utc
 from sweeps.leases import Lease, LeaseLostError
 from sweeps.offline import estimated
 from sweeps.provenance import code_digest, host, library_versions
+from sweeps.redaction import without_secrets
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.stages import (
     build_module,
@@ -135,7 +136,7 @@ def run_job(job: Job, tell: Tell) -> str:
             if fault.owner == "machine":
                 raise
             if store.stage("weights", spec.weights_id) is None:
-                _record_training(store, spec, {"status": "failed", "reason": str(fault)}, utc(), lease)
+                _record_training(store, spec, {"status": "failed", "reason": without_secrets(str(fault))}, utc(), lease)
             else:
                 trials = [trial for trial in _trials(job) if not is_evaluated(store, trial)]
                 _record_failures(store, trials, str(fault), lease)
@@ -197,7 +198,7 @@ def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell) ->
     seconds = before + time.monotonic() - clock
     (store.scratch("trajectory", spec.trajectory_id) / SECONDS_FILE).write_text(repr(seconds), encoding="utf-8")
     finished = store.stage("weights", spec.weights_id) is not None
-    reason = None if finished else str(result.fault)
+    reason = None if finished else without_secrets(str(result.fault))
     if not finished and result.fault is not None and result.fault.owner == "machine":
         raise MachineFault(reason)
     outcome: Record = {
@@ -394,8 +395,9 @@ def episodes_table(episodes: Sequence[Episode], evaluation: Evaluation) -> pl.Da
 
 
 def _record_failures(store: Store, trials: Sequence[TrialSpec], reason: str, lease: Lease | None) -> None:
+    told = without_secrets(reason)  # a user's environment may have been told a password, and say it
     for trial in trials:
-        store.put("evaluation", trial.trial_id, {"status": "failed", "reason": reason, **_provenance(utc())}, lease)
+        store.put("evaluation", trial.trial_id, {"status": "failed", "reason": told, **_provenance(utc())}, lease)
 
 
 def _provenance(started: str) -> Record:

@@ -127,9 +127,10 @@ def _load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
     try:
         model, about = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
-        )
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True, dtype=torch.float32,
+        )  # fmt: skip
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
