@@ -24,7 +24,7 @@ from sweeps.journal import StoreError, process_name, sync_folder, utc
 ABOUT = "about.json"
 _BUILDING, _DAMAGED, _DONE = ".building", ".damaged", ".done"
 _ABANDONED_SECONDS = 3600.0  # a leftover this old, by a process of this host that lives no more, is swept
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,159}")  # 255 bytes fit, with what is put around it
 _DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
@@ -155,7 +155,9 @@ class Stages:
 def _place(root: Path, kind: str, key: str) -> Path:
     for what, name in (("kind", kind), ("key", key)):
         if not _NAME.fullmatch(name):
-            raise ValueError(f"a stage's {what} must be made of letters, digits, '.', '_', '=' and '-', got {name!r}")
+            raise ValueError(
+                f"a stage's {what} must be made of letters, digits, '.', '_', '=' and '-', got {name[:99]!r}"
+            )
     return root / kind / key[:2] / key
 
 

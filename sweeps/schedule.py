@@ -136,6 +136,10 @@ class Schedule:
                     self._store.put("evaluation", trial.trial_id, {"status": "failed", "reason": error})
         self._ended(step)
 
+    def job_left(self, name: str) -> None:
+        """A job was stopped from outside, at whatever point: nothing is concluded from what it has not done."""
+        self._running.pop(name)
+
     def _want(self, numbered: Sequence[Numbered], *, front: bool = False) -> None:
         """Queue trainings, each the study's trial of that number, at every seed, and their rows' places."""
         places: dict[str, Mapping[str, Any]] = {}
