@@ -6,6 +6,7 @@ import ast
 import json
 import pickle
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -213,6 +214,31 @@ def test_a_servers_address_with_a_password_in_it_is_refused_without_repeating_it
     with pytest.raises(ValueError, match=r"must hold no user or password, got one for 127\.0\.0\.1") as refused:
         Servers(["http://ann:hunter2@127.0.0.1:5000"])
     assert "hunter2" not in str(refused.value)
+
+
+# What `make check` says of known vulnerabilities
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "said"),
+    [
+        (None, 0, "pip-audit could not look up any of 2 packages here"),
+        ([{"name": "a", "skip_reason": "not found"}] * 2, 0, "pip-audit could not look up any of 2 packages here"),
+        ([{"name": "a", "version": "1", "vulns": []}] * 2, 0, "pip-audit: 0 known vulnerabilities in 2 packages"),
+        (
+            [{"name": "a", "version": "1", "vulns": [{"id": "CVE-1"}]}, {"name": "b", "skip_reason": "not found"}],
+            1,
+            "pip-audit: 1 known vulnerabilities in 1 packages; 1 could not be looked up\na 1: CVE-1",
+        ),
+    ],
+)
+def test_an_audit_that_asked_nobody_says_so_and_one_that_found_something_fails(
+    found: list[dict[str, object]] | None, status: int, said: str
+) -> None:
+    verdict = runpy.run_path(str(ROOT / ".ci" / "audit.py"))["verdict"]
+    ended, text = verdict(found, asked=2)
+    assert ended == status
+    assert text.startswith(said)
 
 
 # The note
