@@ -145,7 +145,7 @@ def run_schedule(
 
     shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
     folder.mkdir(parents=True)
-    signals = Signals(folder / "stop")
+    signals = Signals(folder / "stop", at_once=lambda: watchdog.is_stuck)
     # With a worker group the trial itself only waits; its workers reserve what they need.
     needs = dict(CALLER_RESOURCES) if resources.in_group else {"CPU": 1.0}
     tuner = tune.Tuner(

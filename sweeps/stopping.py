@@ -59,15 +59,18 @@ class Signals:
 
     Args:
         file: By which jobs are told. Its folder exists.
+        at_once: Asked at a signal: whether it is none to wait after. A watchdog interrupts by signal, too.
         patience: Seconds.
 
     Attributes:
         received: The first signal, if there was one.
     """
 
-    def __init__(self, file: Path, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self, file: Path, *, at_once: Callable[[], bool] = lambda: False, patience: float = PATIENCE_SECONDS
+    ) -> None:
         self.received: signal.Signals | None = None
-        self._file = file
+        self._file, self._at_once = file, at_once
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
         # By a signal to the main thread, which alone can be interrupted, and out of a call that waits.
         main = threading.main_thread().ident or 0
@@ -86,7 +89,7 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is not None or self._at_once():
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
         self._timer.start()
