@@ -22,6 +22,8 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -c pyproject.toml -r analysis cluster ilql sweeps benchmarks .ci
+	$(BIN)/python .ci/audit.py
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)

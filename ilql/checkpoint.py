@@ -131,6 +131,8 @@ def check_checkpoint(path: Path) -> int:
         step, digests = int(state["step"]), dict(state["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"a checkpoint must hold a readable {STATE}, got {path}: {error}") from error
+    if digests.keys() != {WEIGHTS, OPTIMISER}:
+        raise CheckpointError(f"a checkpoint must have digests of {WEIGHTS} and {OPTIMISER}, got {sorted(digests)}")
     for name, digest in digests.items():
         if not (path / name).is_file() or file_digest(path / name) != digest:
             raise CheckpointError(f"{path / name} must match its recorded digest, it does not: truncated or altered")

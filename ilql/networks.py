@@ -21,7 +21,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, GPT2Config, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
 from ilql.fused import linear_taken
@@ -139,9 +139,10 @@ def reload_language_model(folder: Path) -> nn.Module:
     """
     check_model_folder(folder)
     try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.float32, local_files_only=True, attn_implementation="sdpa"
-        )
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(  # nosec B615  a folder, nothing of the hub
+            str(folder), dtype=torch.float32, local_files_only=True, attn_implementation="sdpa",
+            use_safetensors=True, trust_remote_code=False,
+        )  # fmt: skip
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         line = str(error).strip().splitlines()[0]
         raise ValueError(f"a model folder must hold a causal language model, got {folder}: {line}") from error
@@ -186,7 +187,8 @@ def find_model(name: str) -> Path:
         return folder.absolute()
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        # The user names it; what came is part of every key by its digest, and none of it is code.
+        return Path(snapshot_download(name, allow_patterns=wanted))  # nosec B615
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
             f"--model must be a folder or a name on the Hugging Face hub, got {name!r}, which is neither a folder here "
@@ -198,15 +200,22 @@ def check_model_folder(folder: Path) -> None:
     """Refuse a folder that cannot be a model, before anything is spent.
 
     Raises:
-        ValueError: It is no folder, or its `config.json` is missing or unreadable.
+        ValueError: It is no folder, its `config.json` is missing or unreadable, names Python code without which the
+            model cannot be built, or its weights are pickles, which may run anything when they are read.
     """
     config = folder / "config.json"
     if not config.is_file():
         raise ValueError(f"--model must be a folder with a config.json and weights, got {folder}")
     try:
-        json.loads(config.read_text(encoding="utf-8"))
+        said = json.loads(config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"config.json must be a JSON file, got {config}: {error}") from error
+    kind = said.get("model_type") if isinstance(said, dict) else None
+    if kind not in CONFIG_MAPPING and isinstance(said, dict) and said.get("auto_map"):
+        raise ValueError(f"a model must be one that Transformers knows, got {kind!r} in {config}, with code of its own")
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise ValueError(f"weights must be safetensors, got {folder} with {pickled[0]}, a pickle, which can run code")
 
 
 def trunk_of(language_model: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sweeps.exact_json import JSON, Record, dumps, loads
 from sweeps.journal import StoreError, process_name, sync_folder, utc
@@ -24,7 +24,7 @@ from sweeps.journal import StoreError, process_name, sync_folder, utc
 ABOUT = "about.json"
 _BUILDING, _DAMAGED, _DONE = ".building", ".damaged", ".done"
 _ABANDONED_SECONDS = 3600.0  # a leftover this old, by a process of this host that lives no more, is swept
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,159}")  # 255 bytes fit, with what is put around it
 _DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
@@ -178,7 +178,9 @@ class Stages:
 def _place(root: Path, kind: str, key: str) -> Path:
     for what, name in (("kind", kind), ("key", key)):
         if not _NAME.fullmatch(name):
-            raise ValueError(f"a stage's {what} must be made of letters, digits, '.', '_', '=' and '-', got {name!r}")
+            raise ValueError(
+                f"a stage's {what} must be made of letters, digits, '.', '_', '=' and '-', got {name[:99]!r}"
+            )
     return root / kind / key[:2] / key
 
 
@@ -195,9 +197,16 @@ def _is_whole(folder: Path) -> bool:
     if about is None:
         return False
     try:
-        return all((folder / name).stat().st_size == file["bytes"] for name, file in about["files"].items())
+        files = about["files"].items()
+        return all(_is_within(name) and (folder / name).stat().st_size == file["bytes"] for name, file in files)
     except (OSError, KeyError):
         return False
+
+
+def _is_within(name: str) -> bool:
+    """True if a file's name in about.json leads to no place outside of the stage."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _publish(building: Path, final: Path, builder: str) -> None:

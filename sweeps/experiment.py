@@ -34,6 +34,9 @@ from sweeps.work import Resources
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 
+STOPPED_MIRROR_SECONDS = 15.0
+"""So long may MLflow take to hear that a sweep was stopped; a rerun tells it what it did not hear."""
+
 
 def run_question(question: Question, options: Options, say: Callable[[str], None]) -> int:
     """Answer a question: print the plan, do what is missing, print the table; returns the exit status.
@@ -215,6 +218,8 @@ def carry_out(
             watcher=Progress(store, sweep, schedule),
         )
     except KeyboardInterrupt:
+        if mirror is not None:
+            mirror.finish((), "stopped", timeout_seconds=STOPPED_MIRROR_SECONDS)
         say(f"stopped; nothing that was finished is lost, and {resume}")
         return INTERRUPTED
     except StuckError as stuck:

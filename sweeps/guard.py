@@ -35,6 +35,8 @@ def guarded(run: Callable[[], int], *, stopped: str = "stopped") -> int:
         sys.stdout.flush()  # here, and not when Python ends: a reader who has gone is no fault
         return status
     except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # it ends; one more would only break into that with a traceback
         print(stopped, file=sys.stderr)
         return STOPPED
     except BrokenPipeError as error:

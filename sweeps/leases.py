@@ -17,6 +17,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ HEARTBEAT_SECONDS = 5.0
 """How often a holder touches its files."""
 PATIENCE_SECONDS = 60.0
 """Without a touch for so long, a holder that cannot be asked counts as gone."""
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,200}")
 
 
 class LeaseLostError(RuntimeError):
@@ -148,10 +151,13 @@ class Leases:
         """The lease on a key if nobody holds it, or its holder is gone; else None.
 
         Args:
-            key: Letters, digits, '_' and '-'.
+            key: Letters, digits, '_' and '-'; at most 200 of them.
             above: The new term is higher than this one, too.
+
+        Raises:
+            ValueError: The key is none.
         """
-        folder = self._folder / key[:2]
+        folder = self._place(key)
         terms = _terms(folder, key)
         if terms and not self._is_gone(folder / f"{key}.{terms[-1]}"):
             return None
@@ -205,8 +211,9 @@ class Leases:
             each: Called about once a second while it is watched.
         """
         while (lease := self.take(key, above=above())) is None:
-            terms = _terms(self._folder / key[:2], key)
-            if terms and self._is_heard(self._folder / key[:2] / f"{key}.{terms[-1]}"):
+            folder = self._place(key)
+            terms = _terms(folder, key)
+            if terms and self._is_heard(folder / f"{key}.{terms[-1]}"):
                 return None
             each()
             time.sleep(min(1.0, self._patience / 4))
@@ -214,7 +221,7 @@ class Leases:
 
     def holder(self, key: str) -> Holder | None:
         """Who holds a key now, or held it last without giving it back; None if nobody."""
-        folder = self._folder / key[:2]
+        folder = self._place(key)
         for term in reversed(_terms(folder, key)):
             if (found := _read(folder / f"{key}.{term}")) is not None:
                 return found
@@ -226,6 +233,12 @@ class Leases:
             key, _, term = file.name.rpartition(".")
             if term.isdecimal():
                 yield key, int(term), _read(file)
+
+    def _place(self, key: str) -> Path:
+        """The folder of a key's files."""
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"a lease's key must be 1 to 200 of A-Z, a-z, 0-9, '_' and '-', got {key[:80]!r}")
+        return self._folder / key[:2]
 
     def _is_gone(self, file: Path) -> bool:
         """True if its holder is dead, or has been silent for too long."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from ilql.hyperparameters import Value
+from sweeps.redaction import without_secrets
 from sweeps.store import store_folder
 
 LARGEST_SEED = 2**32 - 1
@@ -41,7 +42,7 @@ class Options:
     """What a user asked for.
 
     Attributes:
-        command: The command, for saying how to resume.
+        command: The command, for saying how to resume; `***` in place of passwords.
         preset: The preset's name.
         store: The store's folder, absolute.
         name: The sweep's name, or None for one made of what was asked.
@@ -189,7 +190,7 @@ def parse(
         if value is not None
     }
     return Options(
-        command=tuple(sys.orig_argv),
+        command=tuple(map(without_secrets, sys.orig_argv)),
         preset=given.preset,
         store=store_folder(given.store),
         name=given.name,
@@ -260,7 +261,7 @@ def parse_world(
     _add_world(parser, presets, inputs, columns="a setting of the world, as in training: world.FIELD=VALUE")
     parser.parse_args(arguments, given)
     return Options(
-        command=tuple(sys.orig_argv),
+        command=tuple(map(without_secrets, sys.orig_argv)),
         preset=given.preset,
         store=store_folder(given.store),
         world=given.world,

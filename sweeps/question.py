@@ -16,6 +16,7 @@ from ilql.task import Task
 from ilql.tasks import known_tasks
 from ilql.tokens import symbol_tokenizer
 from sweeps.cells import Setting
+from sweeps.names import one_component
 from sweeps.offline import distinct_episodes
 from sweeps.options import Options
 from sweeps.overrides import settled, varied
@@ -157,6 +158,9 @@ class Sweep:
     refinement: Refinement | None
     seeds: int
     resources: Resources
+
+    def __post_init__(self) -> None:
+        one_component("a sweep's name", self.name)
 
 
 def chosen_preset(question: Question, options: Options) -> Preset:

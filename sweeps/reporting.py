@@ -17,6 +17,7 @@ from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
 from ilql.hyperparameters import unknown
 from sweeps.advantages import report_section
+from sweeps.names import report_folder
 from sweeps.offline_section import little_known
 from sweeps.references import references_of
 from sweeps.store import Store
@@ -83,7 +84,7 @@ def write_sweep_report(
     comparisons = tuple(comparison for found, _ in made for comparison in found)
     missing = [line for _, lines in made for line in lines]
     store.compact()
-    folder = folder or store.folder / "reports" / sweep
+    folder = folder or report_folder(store.folder, sweep)
     parts = [report_section(store, by_arm, cells), *(make(store, sweep) for make in sections)]
     folder.mkdir(parents=True, exist_ok=True)
     said = None if estimated else write_transcripts(store, sweep, cells, folder)

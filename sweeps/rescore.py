@@ -19,6 +19,7 @@ from analysis.report import Report, write_report
 from analysis.runs import RunTable
 from ilql.hyperparameters import make, unknown
 from ilql.tasks import known_tasks
+from sweeps.names import report_folder
 from sweeps.options import Options
 from sweeps.question import WORLD, Question
 from sweeps.spec import TrialSpec, probe_key
@@ -90,7 +91,7 @@ def rescore(store: Store, sweep: str, question: Question, options: Options, say:
     note = (
         f"Scored anew, from stored transcripts, by the reward {reward} of the world {world}; nothing was played again."
     )
-    folder = store.folder / "reports" / f"{sweep}-as-{reward}-{world[:6]}"
+    folder = report_folder(store.folder, f"{sweep}-as-{reward}-{world[:6]}")
     return write_report(RunTable(anew, episodes), folder, notes=(note,))
 
 

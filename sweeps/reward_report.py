@@ -15,6 +15,7 @@ from analysis.section import section_markdown
 from analysis.transfer import RETURN_PREFIX, transfer_tables
 from analysis.varied import Varied, varied_section
 from ilql.hyperparameters import unknown
+from sweeps.names import report_folder
 from sweeps.store import Store
 
 
@@ -40,7 +41,7 @@ def write_reward_report(store: Store, sweeps: Mapping[str, str], *, transfer: bo
     if transfer:
         made["transfer"] = transfer_tables(tables)
 
-    folder = store.folder / "reports" / joined_name(list(sweeps.values()))
+    folder = report_folder(store.folder, joined_name(list(sweeps.values())))
     folder.mkdir(parents=True, exist_ok=True)
     paths = [path for name, each in made.items() for path in _write(folder, name, each)]
     lines = ["", *(rewards_markdown(RewardTables(each.tables[:1], each.footnotes)) for each in made.values())]
@@ -57,7 +58,7 @@ def write_varied_report(store: Store, column: str, sweeps: Mapping[Value, str]) 
     """
     tables = [Varied(value, ablation_table(_run_table(store, sweep))) for value, sweep in sweeps.items()]
     section = varied_section(column, tables)
-    paths = write_section(section, store.folder / "reports" / joined_name(list(sweeps.values())))
+    paths = write_section(section, report_folder(store.folder, joined_name(list(sweeps.values()))))
     return list(paths), ["", section_markdown(section)]
 
 

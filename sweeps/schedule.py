@@ -140,6 +140,10 @@ class Schedule:
                     self._store.put("evaluation", trial.trial_id, {"status": "failed", "reason": error})
         self._ended(step)
 
+    def job_left(self, name: str) -> None:
+        """A job was stopped from outside, at whatever point: nothing is concluded from what it has not done."""
+        self._running.pop(name)
+
     def all_lost(self, reason: str, tries: int) -> None:
         """Whatever runs was lost through no fault of its own: it waits again, before all else.
 

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from cluster.placement import describe_cluster, release_all, release_orphans
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
 from sweeps.schedule import Schedule
+from sweeps.stopping import JobStopped, Signals
 from sweeps.work import Job, Resources, run_job
 
 STUCK_SECONDS = 1800.0
@@ -37,13 +39,15 @@ RETRIES = 2
 class _FromSchedule(Searcher):
     """Tune's view of a schedule."""
 
-    def __init__(self, schedule: Schedule, on_change: Callable[[], None]) -> None:
+    def __init__(self, schedule: Schedule, on_change: Callable[[], None], stop: Path, signals: Signals) -> None:
         super().__init__()
-        self._schedule, self._on_change = schedule, on_change
+        self._schedule, self._on_change, self._stop, self._signals = schedule, on_change, stop, signals
         self._names: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """The next job's configuration, None if none can start now, FINISHED if none ever will."""
+        if self._signals.received is not None:
+            return Searcher.FINISHED
         found = self._schedule.next_job()
         self._on_change()
         if found is None:
@@ -51,12 +55,14 @@ class _FromSchedule(Searcher):
             return Searcher.FINISHED if over else None
         name, job = found
         self._names[trial_id] = name
-        return {"name": name, "job": json.dumps(dataclasses.asdict(job))}
+        return {"name": name, "job": json.dumps(dataclasses.asdict(dataclasses.replace(job, stop=str(self._stop))))}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A job ended, or its process died more often than it may."""
         name = self._names.pop(trial_id, None)
-        if name is not None:
+        if name is not None and self._signals.received is not None:
+            self._schedule.job_left(name)
+        elif name is not None:
             self._schedule.job_ended(name, f"its process died {RETRIES + 1} times" if error else None)
         self._on_change()
 
@@ -116,10 +122,12 @@ def run_schedule(schedule: Schedule, *, concurrent: int, resources: Resources, f
         schedule: What to do.
         concurrent: Jobs at a time; half as many from when a machine's memory was full.
         resources: What each may use; decides what Tune reserves for it.
-        folder: Where Tune keeps its own notes, which nothing depends on.
+        folder: Where Tune keeps its own notes, pickles among them: made anew, never read again, and removed at the end.
         watcher: Told what happens.
 
     Raises:
+        KeyboardInterrupt: A signal asked it to stop, and all jobs have stopped where they can be resumed; or a second
+            signal came before they had.
         StuckError: No job said anything for half an hour; the message names what holds the cluster.
     """
     # Ctrl-C is the caller's: Tune's own handler would wait for trials that go on for minutes.
@@ -129,10 +137,8 @@ def run_schedule(schedule: Schedule, *, concurrent: int, resources: Resources, f
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # the watcher has a line for it
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of what failed the rows tell, and why
     while True:
-        watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans)
         try:
-            with watchdog:
-                _tuner(schedule, concurrent, resources, folder, watcher, watchdog).fit()
+            _run_once(schedule, concurrent, resources, folder, watcher)
             return
         except RuntimeError as error:
             # Where memory is full Ray kills workers before the kernel kills anyone, and Tune ends over it.
@@ -145,8 +151,29 @@ def run_schedule(schedule: Schedule, *, concurrent: int, resources: Resources, f
         concurrent = max(1, concurrent // 2)
 
 
+def _run_once(schedule: Schedule, concurrent: int, resources: Resources, folder: Path, watcher: Watcher) -> None:
+    """Do all jobs in one run of Tune; what ends it early is raised."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
+    folder.mkdir(parents=True)
+    watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans)
+    signals = Signals(folder / "stop", at_once=lambda: watchdog.is_stuck)
+    try:
+        with signals, watchdog:
+            _tuner(schedule, concurrent, resources, folder, watcher, watchdog, signals).fit()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if signals.received is not None:
+        raise KeyboardInterrupt
+
+
 def _tuner(
-    schedule: Schedule, concurrent: int, resources: Resources, folder: Path, watcher: Watcher, watchdog: Watchdog
+    schedule: Schedule,
+    concurrent: int,
+    resources: Resources,
+    folder: Path,
+    watcher: Watcher,
+    watchdog: Watchdog,
+    signals: Signals,
 ) -> tune.Tuner:
     """Tune's side of it."""
     seen: tuple[int, int, tuple[str, ...]] | None = None
@@ -165,7 +192,7 @@ def _tuner(
     return tune.Tuner(
         tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
-            search_alg=_FromSchedule(schedule, changed),
+            search_alg=_FromSchedule(schedule, changed, folder / "stop", signals),
             num_samples=-1,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -193,5 +220,8 @@ def _trial(config: dict[str, Any]) -> None:
             last, of = time.monotonic(), frozenset(numbers)
             tune.report(dict(numbers))
 
-    status = run_job(job, tell)
+    try:
+        status = run_job(job, tell)
+    except JobStopped:
+        status = "stopped"
     tune.report({"status": status})

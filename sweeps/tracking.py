@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import shlex
 import sys
 import threading
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sweeps.exhibits import Exhibit, Point, by_size, evaluation, read_curve, telling_columns, text, training
+from sweeps.redaction import without_secrets
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ class Mirror:
     @property
     def uri(self) -> str:
         """The tracking address, fit for showing: without a password."""
-        return _without_secrets(self._uri)
+        return without_secrets(self._uri)
 
     @property
     def command(self) -> str:
@@ -167,7 +167,7 @@ class Mirror:
     def _complain(self, fault: str) -> None:
         if not self._complained:
             self._complained = True
-            reason = _without_secrets(fault)
+            reason = without_secrets(fault)
             _log.warning("MLflow at %s is behind: %s; the sweep goes on, a later sync catches up", self.uri, reason)
 
     def _moved(self) -> None:
@@ -444,7 +444,3 @@ def _ms(time_utc: str | None) -> int | None:
         return int(datetime.fromisoformat(time_utc).timestamp() * 1000) if time_utc else None
     except ValueError:
         return None
-
-
-def _without_secrets(text: str) -> str:
-    return re.sub(r"//[^/@\s]+@", "//***@", text)

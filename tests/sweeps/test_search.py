@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -187,6 +188,40 @@ def test_a_trial_whose_process_died_too_often_is_a_failed_row(
     run(sweep, tmp_path / "tune")
     (row,) = sweep.store.rows("sweep")
     assert (row["status"], row["reason"]) == ("failed", "its behaviour policy failed: its process died 3 times")
+
+
+def test_a_signal_asks_the_jobs_to_stop_and_nothing_is_concluded_from_what_they_leave(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(tuner: PretendedTuner) -> None:
+        job = job_of(tuner.algorithm.suggest("trial 0"))
+        assert job.stop is not None
+        assert not Path(job.stop).exists()
+        signal.raise_signal(signal.SIGTERM)
+        assert Path(job.stop).exists()
+        tuner.algorithm.on_trial_complete("trial 0")
+        assert tuner.algorithm.suggest("trial 1") == search.Searcher.FINISHED
+
+    monkeypatch.setattr(PretendedTuner, "act", stop, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(sweep, tmp_path / "tune")
+    assert sweep.store.rows("sweep") == []  # no row says that SARSA lacks its behaviour policy
+
+
+def test_tunes_folder_is_made_anew_and_gone_afterwards(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "tune"
+    (folder / "sweep").mkdir(parents=True)
+    (folder / "sweep" / "tuner.pkl").write_bytes(b"of a driver that was killed")
+
+    def leave(tuner: PretendedTuner) -> None:
+        assert list(folder.iterdir()) == []
+        (folder / "tuner.pkl").write_bytes(b"as Tune does")
+
+    monkeypatch.setattr(PretendedTuner, "act", leave, raising=False)
+    run(sweep, folder)
+    assert not folder.exists()
 
 
 def job_of(found: dict[str, Any]) -> Job:
