@@ -213,13 +213,13 @@ def expected_seconds(trained: Trained) -> Floats:
     """
     count = trained.trainings.size
     budgets = np.arange(1, count + 1)
-    total: Floats = budgets * float(trained.evaluate_seconds.mean())
+    total = budgets * float(trained.evaluate_seconds.mean())
     for training in np.unique(trained.trainings):
         own = trained.trainings == training
         left = count - int(own.sum())
-        absent: Floats = np.cumprod([max(0, left - i) / (count - i) for i in range(count)])
+        absent = np.cumprod([max(0, left - i) / (count - i) for i in range(count)])
         total = total + float(trained.train_seconds[own].max()) * (1.0 - absent)
-    return total
+    return np.asarray(total, dtype=np.float64)
 
 
 def _linearised(trained: Trained, values: Floats, by_episode: Floats | None = None) -> tuple[Floats, Floats, int]:

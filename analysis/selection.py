@@ -9,11 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from analysis.bounded import TOO_FEW_CELLS, Bounded
 from analysis.cells import Cell
 from analysis.estimators import rank_correlation
+from analysis.labels import Value
 from analysis.landscape import weights_key
+
+Key: TypeAlias = tuple[tuple[str, Value], ...]
+"""A training: `landscape.weights_key`."""
 
 FEWEST_TRAININGS = 8
 """Pairs below which the interval of a rank correlation is withheld: see `tests/coverage`."""
@@ -63,9 +68,9 @@ def spearman(pairs: Sequence[tuple[float, float]]) -> Bounded:
     return Bounded(found, math.tanh(math.atanh(found) - half), math.tanh(math.atanh(found) + half))
 
 
-def scores_by_training(cells: Sequence[Cell], method: str) -> dict[tuple[tuple[str, object], ...], float]:
+def scores_by_training(cells: Sequence[Cell], method: str) -> dict[Key, float]:
     """The score of each training of a method's design cells, at the decoding with the best score on the tune scenes."""
-    groups: dict[tuple[tuple[str, object], ...], list[Cell]] = {}
+    groups: dict[Key, list[Cell]] = {}
     for cell in cells:
         if cell.method == method and cell.origin == "design" and cell.seeds:
             groups.setdefault(weights_key(cell), []).append(cell)
@@ -81,7 +86,7 @@ def scores_by_training(cells: Sequence[Cell], method: str) -> dict[tuple[tuple[s
 def correlations(
     cells: Sequence[Cell],
     method: str,
-    signals: Mapping[tuple[str, float], Mapping[tuple[tuple[str, object], ...], float]],
+    signals: Mapping[tuple[str, float], Mapping[Key, float]],
 ) -> tuple[SignalCorrelation, ...]:
     """How each signal ranks the trainings of a method, the strongest first.
 
