@@ -1,6 +1,6 @@
 """The command line: one line for a user's mistake, a status that says how it went, and fast starts.
 
-    sweeps run QUESTION [OPTIONS]    sweeps list          sweeps report SWEEP
+    sweeps run QUESTION [OPTIONS]    sweeps list          sweeps report SWEEP [SWEEP ...]
     sweeps plan QUESTION [OPTIONS]   sweeps status SWEEP  sweeps remove SWEEP
     sweeps reply TRIAL TEXT ...      sweeps doctor        sweeps advantages TRIAL
     sweeps export TRIAL FOLDER [--model DIR]
@@ -99,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.add_argument("--store", metavar="DIR", help="default: $SWEEPS_STORE, else ~/.sweeps/store")
         if name in ("status", "report", "remove"):
             command.add_argument("sweep")
+        if name == "report":
+            command.add_argument("others", nargs="*", metavar="SWEEP", help="with these: what holds across all of them")
         if name == "report":
             command.add_argument(
                 "--paper", action="store_true", help="count SARSA's cells in ILQL's row, as the paper does"
@@ -278,6 +280,12 @@ def _settings_apart(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _report(store: Store, given: argparse.Namespace) -> int:
+    if given.others:
+        from sweeps.reward_report import write_across_report  # noqa: PLC0415
+
+        paths, lines = write_across_report(store, [given.sweep, *given.others])
+        print("\n".join([*lines, *(f"        {path}" for path in paths)]))
+        return 0
     from sweeps.reporting import print_report, write_sweep_report  # noqa: PLC0415
 
     asked = (store.get("sweep", given.sweep) or {}).get("question")

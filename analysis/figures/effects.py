@@ -37,9 +37,9 @@ def draw_importance(found: Sequence[Importance]) -> go.Figure:
                 hovertemplate="%{text}<extra></extra>",
             )
         )
-    figure.update_xaxes(title_text="share of the variance of cells' expected returns", range=[0, 1.02])
+    figure.update_xaxes(title_text="share of the variance", range=[0, 1.02])
     figure.update_yaxes(autorange="reversed", showgrid=False, ticksuffix=" ")
-    figure.update_layout(barmode="group", bargap=0.35)
+    figure.update_layout(barmode="group", bargap=0.35, showlegend=True)
     return finish(figure)
 
 
