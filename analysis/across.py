@@ -4,8 +4,9 @@ A method's scores are a list per task, one number per run; as many runs in every
 library, rliable, and then every estimate here equals its own. Where runs are missing, every task keeps its equal
 weight. What differs: a generator decides the draws; tasks may have unequal runs; intervals widen what is drawn.
 
-Why widen: a bootstrap of n runs sees their variance too small by (n − 1)/n, a third with three. So each task's runs are
-spread around their mean by √(n/(n − 1)) before they are drawn (`spread=True`).
+Why widen: a bootstrap of n runs sees their variance too small by (n − 1)/n, a third with three, and takes it for known.
+So each task's runs are spread around their mean by √(n/(n − 1)) before they are drawn, and ends lie as many times
+further out as Student's t on Σ (n_j − 1) degrees of freedom lies beyond the normal.
 
 Axes: *J* tasks, *n_j* runs of task j, *B* bootstrap draws.
 """
@@ -18,8 +19,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from analysis.bounded import TOO_FEW_SEEDS, Bounded, percentile_interval
+from analysis.bounded import TOO_FEW_SEEDS, Bounded, percentile_interval, t_factor
 from analysis.estimators import Floats
+from analysis.landscape import FEWEST_DEGREES
 
 Scores: TypeAlias = Sequence[Floats]
 """Per task the scores of its runs, shape (n_j,), on a scale that tasks share."""
@@ -122,29 +124,43 @@ def spread_out(scores: Scores) -> list[Floats]:
     ]
 
 
-def iqm_interval(scores: Scores, rng: np.random.Generator, *, draws: int = DRAWS, spread: bool = True) -> Bounded:
-    """The IQM with its 95 % stratified bootstrap interval; `spread=False` is rliable's."""
-    drawn = iqm_draws(spread_out(scores) if spread else scores, rng, draws)
-    return _bounded(iqm(scores), drawn, scores)
+def iqm_interval(scores: Scores, rng: np.random.Generator, *, draws: int = DRAWS, widen: bool = True) -> Bounded:
+    """The IQM with its 95 % stratified bootstrap interval; `widen=False` is rliable's."""
+    drawn = iqm_draws(spread_out(scores) if widen else scores, rng, draws)
+    return _bounded(iqm(scores), drawn, [each.size for each in scores], widen=widen)
 
 
 def gap_interval(scores: Scores, rng: np.random.Generator, *, gamma: float = 1.0, draws: int = DRAWS) -> Bounded:
     """The optimality gap with its interval."""
     capped = [np.minimum(each, gamma) for each in _checked(scores)]
-    return _bounded(optimality_gap(scores, gamma), gamma - mean_draws(spread_out(capped), rng, draws), scores)
+    drawn = gamma - mean_draws(spread_out(capped), rng, draws)
+    return _bounded(optimality_gap(scores, gamma), drawn, [each.size for each in scores])
 
 
 def improvement_interval(first: Scores, second: Scores, rng: np.random.Generator, *, draws: int = DRAWS) -> Bounded:
-    """The probability of improvement with its interval."""
+    """The probability of improvement with its interval, in [0, 1].
+
+    Ranks cannot be spread out as scores can: what was drawn is, around the estimate, by √(n/(n − 1)) of the fewest.
+    """
+    value = probability_of_improvement(first, second)
+    runs = [min(x.size, y.size) for x, y in zip(first, second, strict=True)]
+    fewest = min(runs)
     drawn = improvement_draws(first, second, rng, draws)
-    fewest = [x if x.size < y.size else y for x, y in zip(first, second, strict=True)]
-    return _bounded(probability_of_improvement(first, second), drawn, fewest)
+    if fewest > 1:
+        drawn = value + math.sqrt(fewest / (fewest - 1)) * (drawn - value)
+    found = _bounded(value, drawn, runs)
+    if found.low is None or found.high is None:
+        return found
+    return Bounded(value, max(0.0, found.low), min(1.0, found.high))
 
 
-def _bounded(value: float, drawn: Floats, scores: Scores) -> Bounded:
-    if any(each.size < FEWEST_RUNS for each in scores):
+def _bounded(value: float, drawn: Floats, runs: Sequence[int], *, widen: bool = True) -> Bounded:
+    freedom = sum(number - 1 for number in runs)
+    if min(runs) < FEWEST_RUNS or freedom < FEWEST_DEGREES:
         return Bounded(value, why=TOO_FEW_SEEDS)
-    return Bounded(value, *percentile_interval(drawn))
+    factor = t_factor(freedom) if widen else 1.0
+    low, high = percentile_interval(drawn)
+    return Bounded(value, value + factor * (low - value), value + factor * (high - value))
 
 
 def _counts(rng: np.random.Generator, size: int, draws: int) -> Floats:

@@ -75,7 +75,7 @@ def across_section(tasks: Mapping[str, Sequence[Cell]], rng: np.random.Generator
     scale = "0: cloning, 1: the best method of each task"
     caption = (
         f"{count(len(scaled), 'task')}: {', '.join(scaled)}. {scale}. 95 % by stratified bootstrap over training "
-        "seeds, widened by √(n/(n − 1)); tasks are taken as they are, not as a sample of others."
+        "seeds, widened for few seeds; tasks are taken as they are, not as a sample of others."
     )
     figures: dict[str, tuple[Figure, str]] = {
         "across_profiles": (

@@ -52,7 +52,7 @@ def run(quick: bool) -> list[Line]:
         assert peer.stdout is not None
         lines = (peer.stdin, peer.stdout)
         theirs = _ask(lines, asked)
-        ours = iqm_interval(columns, rng, draws=draws, spread=False)
+        ours = iqm_interval(columns, rng, draws=draws, widen=False)
         _same("IQM", ours.value, theirs["iqm"], 1e-12)
         _same("optimality gap", optimality_gap(columns), theirs["gap"], 1e-12)
         _same("improvement", probability_of_improvement(columns, others), theirs["improvement"], 1e-12)
@@ -66,7 +66,7 @@ def run(quick: bool) -> list[Line]:
 
         def our_side() -> float:
             begin = time.perf_counter()
-            iqm_interval(columns, rng, draws=draws, spread=False)
+            iqm_interval(columns, rng, draws=draws, widen=False)
             return draws / (time.perf_counter() - begin)
 
         mine, other_rates = alternately(
