@@ -15,11 +15,14 @@ from analysis.render import to_markdown
 from analysis.report import Report, write_report
 from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
+from analysis.statements import Evidence, statements
 from ilql.hyperparameters import unknown
 from sweeps.advantages import report_section
+from sweeps.importance import adaptive_importances
 from sweeps.names import report_folder
 from sweeps.offline_section import little_known
 from sweeps.references import references_of
+from sweeps.signals import loss_by_step, rung_pairs, signals_of, stored_curves
 from sweeps.store import Store
 from sweeps.transcripts import write_transcripts
 
@@ -85,7 +88,8 @@ def write_sweep_report(
     missing = [line for _, lines in made for line in lines]
     store.compact()
     folder = folder or report_folder(store.folder, sweep)
-    parts = [report_section(store, by_arm, cells), *(make(store, sweep) for make in sections)]
+    stated = [] if estimated else statements(table, cells, evidence_of(store, sweep, cells))
+    parts = [*stated, report_section(store, by_arm, cells), *(make(store, sweep) for make in sections)]
     folder.mkdir(parents=True, exist_ok=True)
     said = None if estimated else write_transcripts(store, sweep, cells, folder)
     report = write_report(
@@ -101,6 +105,17 @@ def write_sweep_report(
     paths = report.paths if said is None else (*report.paths, said)
     report = dataclasses.replace(report, paths=paths, notes=(*report.notes, *missing))
     return report, comparisons
+
+
+def evidence_of(store: Store, sweep: str, cells: Sequence[Cell]) -> Evidence:
+    """What the store knows of a sweep beyond its rows: curves, scores at rungs, importances of what was searched."""
+    curves = stored_curves(store, sweep, cells)
+    return Evidence(
+        adaptive=adaptive_importances(store, sweep),
+        signals=signals_of(curves),
+        losses=loss_by_step(curves),
+        rungs=rung_pairs(store, sweep),
+    )
 
 
 def comparisons_of(cells: Sequence[Cell], asked: Against) -> tuple[list[Comparison], list[str]]:
