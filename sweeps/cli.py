@@ -3,6 +3,7 @@
     sweeps run QUESTION [OPTIONS]    sweeps list          sweeps report SWEEP
     sweeps plan QUESTION [OPTIONS]   sweeps status SWEEP  sweeps remove SWEEP
     sweeps reply TRIAL TEXT ...      sweeps doctor        sweeps advantages TRIAL
+    sweeps gc [--keep RULE] [--dry-run]    sweeps mirror [SWEEP]
     sweeps export TRIAL FOLDER [--model DIR]
     sweeps play TASK [--trial TRIAL] [--seed N] [OPTIONS]
     sweeps validate FILE [--set world.FIELD=VALUE]
@@ -94,6 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("export", "write a trained policy as a Hugging Face folder"),
         ("advantages", "recorded dialogues as a trial's values see them, token by token"),
         ("doctor", "what is wrong with the store"),
+        ("gc", "free what can be made again; rows, episodes and transcripts stay"),
+        ("mirror", "bring MLflow up to date from the store alone"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("--store", metavar="DIR", help="default: $SWEEPS_STORE, else ~/.sweeps/store")
@@ -104,8 +107,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 "--paper", action="store_true", help="count SARSA's cells in ILQL's row, as the paper does"
             )
         if name == "doctor":
-            command.add_argument("where", nargs="?", metavar="STORE", help="the store's folder, in place of --store")
+            _add_where(command)
             command.add_argument("--quick", action="store_true", help="compare files' sizes only, not their digests")
+        if name == "gc":
+            _add_where(command)
+            command.add_argument(
+                "--keep",
+                default="sweeps",
+                metavar="RULE",
+                help="what stays: `sweeps`, what any sweep of the store needs (the default); `best:K`, the weights of "
+                "each sweep's K best cells of every arm, by their score on the tune scenes; `none`",
+            )
+            command.add_argument("--dry-run", action="store_true", help="say what would be freed, and free nothing")
+            command.add_argument("--restore", metavar="TRIAL", help="train again what was dropped of a row's weights")
+        if name == "mirror":
+            command.add_argument("where", nargs="?", metavar="SWEEP", help="one sweep, or a store's folder; else all")
+            command.add_argument("--tracking", metavar="URI", help="default: as for a sweep's own mirror")
         if name in ("reply", "advantages", "export"):
             command.add_argument("trial", help="a row's trial_id, or its beginning")
         if name == "export":
@@ -139,10 +156,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _guarded(lambda: _COMMANDS[given.command](_store(given), given))
 
 
+def _add_where(command: argparse.ArgumentParser) -> None:
+    command.add_argument("where", nargs="?", metavar="STORE", help="the store's folder, in place of --store")
+
+
 def _store(given: argparse.Namespace) -> Store:
     """The store a command is about; what is to be examined must be there already."""
-    folder = store_folder(getattr(given, "where", None) or given.store)
-    if given.command == "doctor" and not (folder / MARK).is_file():
+    where = getattr(given, "where", None)
+    if given.command == "mirror" and where is not None and not (Path(where) / MARK).is_file():
+        where = None  # a sweep
+    folder = store_folder(where or given.store)
+    if given.command in ("doctor", "gc", "mirror") and not (folder / MARK).is_file():
         raise ValueError(f"a store's folder must hold a {MARK}, got {folder}, which has none")
     return Store(folder)
 
@@ -333,6 +357,40 @@ def _doctor(store: Store, given: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _gc(store: Store, given: argparse.Namespace) -> int:
+    from sweeps import gc  # noqa: PLC0415
+    from sweeps.policy import wanted_trial  # noqa: PLC0415
+
+    say = lambda line: print(line, flush=True)  # noqa: E731
+    print(f"store {store.folder}")
+    if given.restore is not None:
+        trained = gc.restore(store, wanted_trial(given.restore, store), say)
+        print(f"trained {trained} again" if trained else "its weights are there")
+        return 0
+    rule = gc.Rule.parse(given.keep)
+    if given.dry_run:
+        for line in gc.lines(gc.find(store, rule), each=True):
+            print(f"  would free {line}")
+        return 0
+    for line in gc.lines(gc.free(store, rule, say)):
+        print(f"  freed {line}")
+    return 0
+
+
+def _mirror(store: Store, given: argparse.Namespace) -> int:
+    from sweeps.tracking import remirror  # noqa: PLC0415
+
+    asked = None if given.where is None or Path(given.where).absolute() == store.folder else [given.where]
+    if asked is not None and store.get("sweep", asked[0]) is None:
+        raise ValueError(_no_sweep(store, asked[0]))
+    behind = remirror(store, given.tracking, asked)
+    done = len(asked or store.sweeps()) - len(behind)
+    print(f"store {store.folder}: MLflow has {count(done, 'sweep')} whole")
+    for name in behind:
+        print(f"  {name} could not be sent; the same command tries again")
+    return 1 if behind else 0
+
+
 _COMMANDS: dict[str, Callable[[Store, Any], int]] = {
     "list": _list,
     "status": _status,
@@ -342,6 +400,8 @@ _COMMANDS: dict[str, Callable[[Store, Any], int]] = {
     "export": _export,
     "advantages": _advantages,
     "doctor": _doctor,
+    "gc": _gc,
+    "mirror": _mirror,
 }
 
 
