@@ -20,6 +20,7 @@ from typing import Any
 from ray import tune
 from ray.tune.search import Searcher
 
+from cluster.faults import classify
 from cluster.placement import describe_cluster, release_orphans
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
@@ -30,15 +31,18 @@ STUCK_SECONDS = 1800.0
 """Without a word from any job for so long, a sweep ends and says what holds the cluster."""
 
 RETRIES = 2
-"""How often a job is tried again after its process died."""
+"""How often a job is tried again after its process died, or its machine failed it."""
+
+BACK_OFF_SECONDS = 5.0
+"""How long a job that its machine failed waits before it lets itself be tried again, wherever there is a place."""
 
 
 class _FromSchedule(Searcher):
     """Tune's view of a schedule."""
 
-    def __init__(self, schedule: Schedule, on_change: Callable[[], None]) -> None:
+    def __init__(self, schedule: Schedule, on_change: Callable[[], None], faults: Mapping[str, str]) -> None:
         super().__init__()
-        self._schedule, self._on_change = schedule, on_change
+        self._schedule, self._on_change, self._faults = schedule, on_change, faults
         self._names: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -56,7 +60,8 @@ class _FromSchedule(Searcher):
         """A job ended, or its process died more often than it may."""
         name = self._names.pop(trial_id, None)
         if name is not None:
-            self._schedule.job_ended(name, f"its process died {RETRIES + 1} times" if error else None)
+            told = f"; it told of {self._faults[name]}" if name in self._faults else ""
+            self._schedule.job_ended(name, f"its process died {RETRIES + 1} times{told}" if error else None)
         self._on_change()
 
     def save(self, checkpoint_path: str) -> None:
@@ -77,13 +82,15 @@ TOLD = ("step", "loss", "episodes", "estimating", "waiting")
 class _Listener(tune.Callback):
     """Passes on what running jobs tell."""
 
-    def __init__(self, on_progress: Callable[[str, Mapping[str, float]], None]) -> None:
-        self._on_progress = on_progress
+    def __init__(self, on_progress: Callable[[str, Mapping[str, float]], None], faults: dict[str, str]) -> None:
+        self._on_progress, self._faults = on_progress, faults
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A job told how far it is."""
+        """A job told how far it is, or what its machine did to it."""
+        if "fault" in result:
+            self._faults[trial.config["name"]] = str(result["fault"])
         numbers = {key: value for key, value in result.items() if key in TOLD}
         self._on_progress(trial.config["name"], numbers)
 
@@ -135,12 +142,13 @@ def run_schedule(
             watchdog.progress()
             on_change()
 
+    faults: dict[str, str] = {}  # what machines did to jobs, the last of each
     # With a worker group the trial itself only waits; its workers reserve what they need.
     needs = dict(CALLER_RESOURCES) if resources.in_group else {"CPU": 1.0}
     tuner = tune.Tuner(
         tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
-            search_alg=_FromSchedule(schedule, changed),
+            search_alg=_FromSchedule(schedule, changed, faults),
             num_samples=-1,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -150,7 +158,7 @@ def run_schedule(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Listener(progressed)],
+            callbacks=[_Listener(progressed, faults)],
         ),
     )
     with watchdog:
@@ -170,5 +178,10 @@ def _trial(config: dict[str, Any]) -> None:
             last, of = time.monotonic(), frozenset(numbers)
             tune.report(dict(numbers))
 
-    status = run_job(job, tell)
+    try:
+        status = run_job(job, tell)
+    except Exception as error:
+        tune.report({"fault": str(classify(error))})
+        time.sleep(BACK_OFF_SECONDS)
+        raise
     tune.report({"status": status})
