@@ -51,6 +51,22 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """Add a store's folder that stands by itself; `at` reads it, and the option."""
+    parser.add_argument("where", nargs="?", metavar="STORE", help="the store's folder, in place of --store")
+
+
+def at(given: argparse.Namespace) -> Store:
+    """The store that is there, named in either way.
+
+    Raises:
+        ValueError: It is not there, or two were named.
+    """
+    if given.where and given.store:
+        raise ValueError(f"one store must be named, got {given.where} and --store {given.store}")
+    return existing(given.where or given.store)
+
+
 def add_trial(parser: argparse.ArgumentParser) -> None:
     """Add a trial of a store."""
     add_store(parser)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shlex
 import signal
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import Any
 from cluster.connect import ClusterInfo, ConnectOptions, connect
 from cluster.watchdog import StuckError
 from sweeps.journal import StoreError, utc
-from sweeps.leases import Lease
+from sweeps.leases import CLEANING, Lease, driver_key
 from sweeps.options import Options, Plain
 from sweeps.plan import Plan, make_plan
 from sweeps.play import invitation
@@ -118,7 +117,7 @@ def driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
     Raises:
         ValueError: Somebody else drives it.
     """
-    key = f"sweep-{hashlib.sha256(sweep.encode()).hexdigest()[:16]}"
+    key = driver_key(sweep)
     asked = False
 
     def who() -> str:
@@ -137,6 +136,8 @@ def driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
             f"a sweep must have one driver at a time, {sweep} has one{who()}; wait for it, or give yours another "
             "--name: what both need is done once"
         )
+    # Who cleans up looks for drivers when it has its lease, and we for it when we have ours: one sees the other.
+    store.lease(CLEANING, lambda: say("waiting for `sweeps gc`, which is at this store")).release()
     return lease
 
 

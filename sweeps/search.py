@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.search import Searcher
 
-from cluster.faults import ended_for_memory
+from cluster.faults import classify, ended_for_memory
 from cluster.placement import describe_cluster, release_all, release_orphans
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
@@ -33,15 +33,26 @@ STUCK_SECONDS = 1800.0
 """Without a word from any job for so long, a sweep ends and says what holds the cluster."""
 
 RETRIES = 2
-"""How often a job is tried again after its process died."""
+"""How often a job is tried again after its process died, or its machine failed it."""
+
+BACK_OFF_SECONDS = 5.0
+"""How long a job that its machine failed waits before it lets itself be tried again, wherever there is a place."""
 
 
 class _FromSchedule(Searcher):
     """Tune's view of a schedule."""
 
-    def __init__(self, schedule: Schedule, on_change: Callable[[], None], stop: Path, signals: Signals) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        on_change: Callable[[], None],
+        faults: Mapping[str, str],
+        stop: Path,
+        signals: Signals,
+    ) -> None:
         super().__init__()
-        self._schedule, self._on_change, self._stop, self._signals = schedule, on_change, stop, signals
+        self._schedule, self._on_change, self._faults = schedule, on_change, faults
+        self._stop, self._signals = stop, signals
         self._names: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
@@ -63,7 +74,8 @@ class _FromSchedule(Searcher):
         if name is not None and self._signals.received is not None:
             self._schedule.job_left(name)
         elif name is not None:
-            self._schedule.job_ended(name, f"its process died {RETRIES + 1} times" if error else None)
+            told = f"; it told of {self._faults[name]}" if name in self._faults else ""
+            self._schedule.job_ended(name, f"its process died {RETRIES + 1} times{told}" if error else None)
         self._on_change()
 
     def save(self, checkpoint_path: str) -> None:
@@ -97,19 +109,22 @@ class Watcher(Protocol):
 class _Listener(tune.Callback):
     """Passes on what running jobs tell, and that one died."""
 
-    def __init__(self, watcher: Watcher, watchdog: Watchdog) -> None:
-        self._watcher, self._watchdog = watcher, watchdog
+    def __init__(self, watcher: Watcher, watchdog: Watchdog, faults: dict[str, str]) -> None:
+        self._watcher, self._watchdog, self._faults = watcher, watchdog, faults
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A job told how far it is."""
+        """A job told how far it is, or what its machine did to it."""
         self._watchdog.progress()
+        if "fault" in result:
+            self._faults[trial.config["name"]] = str(result["fault"])
         self._watcher.told(trial.config["name"], {key: value for key, value in result.items() if key in TOLD})
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A job's process died, and it is begun again."""
-        self._watcher.lost(trial.config["name"], "its process died")
+        name = trial.config["name"]
+        self._watcher.lost(name, self._faults.get(name, "its process died"))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -187,12 +202,13 @@ def _tuner(
             watchdog.progress()
             watcher.changed()
 
+    faults: dict[str, str] = {}  # what machines did to jobs, the last of each
     # With a worker group the trial itself only waits; its workers reserve what they need.
     needs = dict(CALLER_RESOURCES) if resources.in_group else {"CPU": 1.0}
     return tune.Tuner(
         tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
-            search_alg=_FromSchedule(schedule, changed, folder / "stop", signals),
+            search_alg=_FromSchedule(schedule, changed, faults, folder / "stop", signals),
             num_samples=-1,
             max_concurrent_trials=concurrent,
             reuse_actors=True,
@@ -202,7 +218,7 @@ def _tuner(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Listener(watcher, watchdog)],
+            callbacks=[_Listener(watcher, watchdog, faults)],
         ),
     )
 
@@ -224,4 +240,8 @@ def _trial(config: dict[str, Any]) -> None:
         status = run_job(job, tell)
     except JobStopped:
         status = "stopped"
+    except Exception as error:
+        tune.report({"fault": str(classify(error))})
+        time.sleep(BACK_OFF_SECONDS)
+        raise
     tune.report({"status": status})

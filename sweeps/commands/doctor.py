@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Sequence
 
 from analysis.text import count
-from sweeps.command import Command, add_json, add_store, existing, print_json
+from sweeps.command import Command, add_json, add_store, add_where, at, print_json
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("where", nargs="?", metavar="STORE", help="the store's folder, in place of --store")
+    add_where(parser)
     parser.add_argument("--quick", action="store_true", help="compare files' sizes only, not their digests")
     add_json(parser)
 
@@ -19,9 +19,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     from sweeps.doctor import findings  # noqa: PLC0415
 
-    if given.where and given.store:
-        raise ValueError(f"one store must be named, got {given.where} and --store {given.store}")
-    store = existing(given.where or given.store)
+    store = at(given)
     problems = findings(store, deep=not given.quick)
     if given.json:
         print_json({"store": str(store.folder), "problems": problems})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from ray.exceptions import OutOfMemoryError
 
 from cluster.watchdog import StuckError
 from sweeps import search
+from sweeps.store import Store
 from sweeps.work import Job, Resources
 
 if TYPE_CHECKING:
@@ -224,6 +226,39 @@ def test_tunes_folder_is_made_anew_and_gone_afterwards(
     assert not folder.exists()
 
 
+def test_what_its_machine_did_to_it_stands_in_the_row(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(tuner: PretendedTuner) -> None:
+        found = tuner.algorithm.suggest("trial 0")
+        told = {"fault": "machine: OSError: No space left on device"}
+        tuner.listener.on_trial_result(1, [], SimpleNamespace(config=found), told)
+        tuner.algorithm.on_trial_complete("trial 0", error=True)
+        assert tuner.algorithm.suggest("trial 1") == search.Searcher.FINISHED
+
+    monkeypatch.setattr(PretendedTuner, "act", die, raising=False)
+    run(sweep, tmp_path / "tune")
+    (row,) = sweep.store.rows("sweep")
+    assert row["reason"].endswith("its process died 3 times; it told of machine: OSError: No space left on device")
+
+
+def test_a_job_that_its_machine_failed_tells_of_it_and_waits_before_it_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[object] = []
+
+    def fail(job: Job, tell: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(search, "run_job", fail)
+    monkeypatch.setattr(search.tune, "report", told.append)
+    monkeypatch.setattr(search.time, "sleep", told.append)
+    job = {"store": "", "training": "", "evaluations": [], "resources": {}, "keep_trajectory": False}
+    with pytest.raises(OSError, match="No space left"):
+        search._trial({"name": "job", "job": json.dumps(job)})
+    assert told == [{"fault": "machine: OSError: [Errno 28] No space left on device"}, search.BACK_OFF_SECONDS]
+
+
 def job_of(found: dict[str, Any]) -> Job:
     """The job of what Tune was given."""
     values = json.loads(found["job"])
@@ -242,6 +277,36 @@ def hang(config):
 search.STUCK_SECONDS, search._trial = 5.0, hang
 sys.exit(run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
 """
+
+
+DIES = f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from sweeps import bandit_ablation, cli, search
+
+def die(config):
+    with open(os.environ["DEATHS"], "a") as deaths:
+        deaths.write("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+search._trial = die
+sys.exit(cli.run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
+"""
+
+
+@pytest.mark.timeout(400)
+def test_with_tune_itself_a_worker_that_is_killed_each_time_is_tried_so_often_and_no_more(
+    commands: Commands, tmp_path: Path
+) -> None:
+    process = commands.start(
+        "-c", DIES, "--preset", "smoke", "--store", str(tmp_path / "store"), "--methods", "bc", "--trials", "0",
+        "--no-mlflow", DEATHS=str(tmp_path / "deaths"),
+    )  # fmt: skip
+    out, err = process.communicate(timeout=350)
+    assert process.returncode == 1, out + err
+    assert (tmp_path / "deaths").read_text() == "x" * (search.RETRIES + 1)
+    (row,) = Store(tmp_path / "store").rows()
+    assert (row["status"], row["reason"]) == ("failed", f"its process died {search.RETRIES + 1} times")
 
 
 @pytest.mark.long
