@@ -72,7 +72,26 @@ def load_weights(module: nn.Module, folder: Path) -> None:
                     f"{name} must have shape {tuple(tensor.shape)}, "
                     f"got {tuple(stored[name].shape)} in {folder / WEIGHTS}"
                 )
+            if tensor.dtype != stored[name].dtype:
+                raise CheckpointError(
+                    f"{name} must be {_sort(tensor)}, got {_sort(stored[name])} in {folder / WEIGHTS}: a copy would round"
+                )
             tensor.copy_(stored[name])
+
+
+def check_finite(module: nn.Module, folder: str) -> None:
+    """Refuse a network that can say nothing.
+
+    Args:
+        module: Whose parameters are looked at.
+        folder: Where they were read from, for the message.
+
+    Raises:
+        CheckpointError: A parameter holds NaN or an infinity.
+    """
+    for name, parameter in module.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise CheckpointError(f"weights must be finite numbers, got others in {name} of {folder}/{WEIGHTS}")
 
 
 def save_checkpoint(folder: Path, module: nn.Module, optimiser: Mapping[str, Tensor], *, step: int) -> Path:
@@ -141,6 +160,10 @@ def file_digest(file: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sort(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:

@@ -162,7 +162,7 @@ def _place(root: Path, kind: str, key: str) -> Path:
 def _read_about(folder: Path) -> Record | None:
     try:
         about = loads((folder / ABOUT).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return about if isinstance(about, dict) else None
 
@@ -173,7 +173,7 @@ def _is_whole(folder: Path) -> bool:
         return False
     try:
         return all((folder / name).stat().st_size == file["bytes"] for name, file in about["files"].items())
-    except (OSError, KeyError):
+    except (OSError, KeyError, TypeError, AttributeError):  # the last two: it is no about.json of ours
         return False
 
 
