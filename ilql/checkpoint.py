@@ -76,7 +76,25 @@ def load_weights(module: nn.Module, folder: Path) -> None:
                     f"{name} must have shape {tuple(tensor.shape)}, "
                     f"got {tuple(stored[name].shape)} in {folder / WEIGHTS}"
                 )
+            if tensor.dtype != stored[name].dtype:
+                wanted, got = _sort(tensor), _sort(stored[name])
+                raise CheckpointError(f"{name} must be {wanted}, got {got} in {folder / WEIGHTS}: a copy would round")
             tensor.copy_(stored[name])
+
+
+def check_finite(module: nn.Module, folder: str) -> None:
+    """Refuse a network that can say nothing.
+
+    Args:
+        module: Whose parameters are looked at.
+        folder: Where they were read from, for the message.
+
+    Raises:
+        CheckpointError: A parameter holds NaN or an infinity.
+    """
+    for name, parameter in module.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise CheckpointError(f"weights must be finite numbers, got others in {name} of {folder}/{WEIGHTS}")
 
 
 def save_checkpoint(folder: Path, module: nn.Module, optimiser: Mapping[str, Tensor], *, step: int) -> Path:
@@ -161,6 +179,10 @@ def _write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
+
+
+def _sort(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:

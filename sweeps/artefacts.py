@@ -211,7 +211,7 @@ def _place(root: Path, kind: str, key: str) -> Path:
 def _read_about(folder: Path) -> Record | None:
     try:
         about = loads((folder / ABOUT).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return about if isinstance(about, dict) else None
 
@@ -223,7 +223,7 @@ def _is_whole(folder: Path) -> bool:
     try:
         files = about["files"].items()
         return all(_is_within(name) and (folder / name).stat().st_size == file["bytes"] for name, file in files)
-    except (OSError, KeyError):
+    except (OSError, KeyError, TypeError, AttributeError):  # the last two: it is no about.json of ours
         return False
 
 

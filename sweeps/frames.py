@@ -56,6 +56,22 @@ _EPISODES_SCHEMA: dict[str, Any] = {
 }
 
 
+def check_member(key: str, member: Record) -> Record:
+    """The member, as it is.
+
+    Raises:
+        StoreError: It lacks what every one has: another version of this program wrote it.
+    """
+    lacking = [name for name in (*_IDENTITY, "columns") if name not in member and name != "arm"]
+    if lacking:
+        raise StoreError(
+            f"a member must have {', '.join(_IDENTITY)} and columns, got member {key} without {lacking[0]}"
+        )
+    if not isinstance(member["columns"], dict):
+        raise StoreError(f"a member's columns must be an object, got {member['columns']!r:.60} in member {key}")
+    return member
+
+
 def rows(
     members: Iterable[Mapping[str, Any]], evaluations: Mapping[str, Record], trainings: Mapping[str, Record]
 ) -> Iterator[Record]:
@@ -98,10 +114,12 @@ def runs_frame(flat: Sequence[Record]) -> pl.DataFrame:
     """
     names = {name: None for row in flat for name in row if name not in _SCHEMA}
     extra = sorted(names, key=lambda name: (next((i for i, bag in enumerate(_BAGS) if name.startswith(bag)), 9), name))
-    try:
-        series = [pl.Series(name, [row.get(name) for row in flat], kind) for name, kind in _SCHEMA.items()]
-    except (TypeError, OverflowError, pl.exceptions.PolarsError) as fault:
-        raise StoreError(f"a record does not fit the table: {str(fault).splitlines()[0]}") from fault
+    series = []
+    for name, kind in _SCHEMA.items():
+        try:
+            series.append(pl.Series(name, [row.get(name) for row in flat], kind))
+        except (TypeError, OverflowError, pl.exceptions.PolarsError) as fault:
+            raise StoreError(f"a record does not fit the table's {name}: {str(fault).splitlines()[0]}") from fault
     return pl.DataFrame([*series, *(_series(name, [row.get(name) for row in flat]) for name in extra)])
 
 

@@ -339,9 +339,11 @@ def _write(descriptor: int, data: bytes) -> None:
 def _read(file: Path) -> Holder | None:
     """Who a file says holds it; None if it is gone, or its writer was killed in it."""
     try:
-        return Holder(**json.loads(file.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        holder = Holder(**json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    ours = all(isinstance(value, str) for value in vars(holder).values()) and holder.number.isdecimal()
+    return holder if ours else None
 
 
 @functools.cache

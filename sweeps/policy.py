@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ilql.batch import tokenize
+from ilql.checkpoint import check_finite
 from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Player, reply_to
 from ilql.hyperparameters import unknown
@@ -75,6 +76,7 @@ def load_policy(trial_id: str, store: Store | None = None) -> Policy:
     where = store or Store(store_folder(None))
     spec = find_trial(trial_id, where)
     module = load_module(where, spec)
+    check_finite(module, str(where.stage("weights", spec.weights_id)))
     behaviour = load_behaviour(where, spec) if spec.kind.needs_behaviour else None
     return Policy(spec, spec.kind.actor(module, behaviour), load_tokenizer_stage(where, spec))
 
@@ -163,7 +165,12 @@ def wanted_trial(trial_id: str, where: Store) -> TrialSpec:
                 f"a trial's id must be unique, {trial_id!r} begins {len(members)} of them; give more of it"
             )
         raise ValueError(unknown(trial_id, f"trial of the store {where.folder}", known[:10]))
-    return TrialSpec.from_json(str(next(iter(members.values()))["spec"]))
+    ((found, member),) = members.items()
+    try:
+        return TrialSpec.from_json(str(member.get("spec")))
+    except (ValueError, KeyError, TypeError, RecursionError) as fault:
+        message = fault.args[0] if isinstance(fault, KeyError) else fault
+        raise ValueError(f"a trial must be one that this version reads, got {found}: {message}") from None
 
 
 def _check_trained(spec: TrialSpec, where: Store) -> None:

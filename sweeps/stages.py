@@ -38,7 +38,7 @@ from ilql.tasks import known_tasks
 from ilql.tokens import Tokenizer, cut_tokenizer, load_tokenizer, symbol_tokenizer, train_tokenizer
 from sweeps.exact_json import Record
 from sweeps.spec import TrialSpec, world_key
-from sweeps.store import Store
+from sweeps.store import Store, StoreError
 
 RETURNS_FILE, CUT_FILE = "returns.npy", "cut.json"
 
@@ -319,5 +319,5 @@ def drop_trajectory(store: Store, spec: TrialSpec) -> None:
 def _stage(store: Store, kind: str, key: str) -> Path:
     folder = store.stage(kind, key)
     if folder is None:
-        raise FileNotFoundError(f"the stage {kind}/{key} must be built before it is read, it is not in {store.folder}")
+        raise StoreError(f"the stage {kind}/{key} must be whole before it is read, it is not in {store.folder}")
     return folder

@@ -24,9 +24,10 @@ from pathlib import Path
 
 import polars as pl
 
+from ilql.files import FILE, NOTHING, kind_of
 from sweeps.artefacts import Stages
 from sweeps.exact_json import JSON, Record
-from sweeps.frames import episodes_frame, rows, runs_frame
+from sweeps.frames import check_member, episodes_frame, rows, runs_frame
 from sweeps.journal import StoreError, sync_folder, utc
 from sweeps.leases import Holder, Lease, Leases
 from sweeps.records import Records
@@ -263,7 +264,8 @@ class Store:
     def members(self, sweep: str | None = None) -> list[Record]:
         """The member records of a sweep, or of all, in the order of their keys."""
         members = self.all("member")
-        return [members[key] for key in sorted(members) if sweep is None or members[key]["sweep"] == sweep]
+        checked = (check_member(key, members[key]) for key in sorted(members))
+        return [member for member in checked if sweep is None or member["sweep"] == sweep]
 
     def rows(self, sweep: str | None = None) -> list[Record]:
         """The rows of `runs` as flat mappings without the columns that do not apply."""
@@ -377,9 +379,11 @@ def _open(folder: Path) -> None:
 
 
 def _check_format(mark: Path) -> None:
+    if kind_of(mark) not in (FILE, NOTHING):
+        raise ValueError(f"the store's mark must be a file, got {kind_of(mark)}: {mark}")
     try:
         found = json.loads(mark.read_bytes())["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"the store's mark {mark} is damaged; it should be {json.dumps({'format': FORMAT})}") from None
     if found != FORMAT:
         raise ValueError(f"the store {mark.parent} must be of format {FORMAT}, got {found}; use a newer program")

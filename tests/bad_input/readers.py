@@ -3,7 +3,15 @@
 import bad_dialogues
 import bad_options
 import bad_reddit
+import bad_store
 import bad_visdial
 import bad_wordle
 
-READERS = (*bad_dialogues.READERS, *bad_options.READERS, *bad_reddit.READERS, *bad_visdial.READERS, *bad_wordle.READERS)
+READERS = (
+    *bad_visdial.READERS,
+    *bad_wordle.READERS,
+    *bad_reddit.READERS,
+    *bad_dialogues.READERS,
+    *bad_options.READERS,
+    *bad_store.READERS,
+)
