@@ -11,9 +11,11 @@ from contextlib import ExitStack
 from typing import Any
 
 from cluster.connect import ClusterInfo, ConnectOptions, connect
+from cluster.shapes import Need
 from cluster.watchdog import StuckError
 from sweeps.journal import StoreError, utc
 from sweeps.leases import Lease
+from sweeps.machines import Fleet, check_fits
 from sweeps.options import Options, Plain
 from sweeps.plan import Plan, make_plan
 from sweeps.play import invitation
@@ -84,9 +86,10 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         terminated = signal.getsignal(signal.SIGTERM)
         info = stack.enter_context(connect(ConnectOptions(packages=package_folders())))
         signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal for itself, and answers it by aborting
+        fleet = stack.enter_context(Fleet(store.folder, say, own=info.started))
         for sweep in sweeps.values():
             with _driving(store, sweep.name, say):
-                ended = _run_sweep(question, sweep, options, store, info, say)
+                ended = _run_sweep(question, sweep, options, store, info, fleet, say)
             if ended is None or ended == INTERRUPTED:
                 return ended or 1
             status = max(status, ended)
@@ -131,7 +134,13 @@ def _driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
 
 
 def _run_sweep(
-    question: Question, sweep: Sweep, options: Options, store: Store, info: ClusterInfo, say: Callable[[str], None]
+    question: Question,
+    sweep: Sweep,
+    options: Options,
+    store: Store,
+    info: ClusterInfo,
+    fleet: Fleet,
+    say: Callable[[str], None],
 ) -> int | None:
     """Do what is missing of one sweep and print its table.
 
@@ -139,7 +148,9 @@ def _run_sweep(
         The exit status: 0, 1 if nothing has finished, `INTERRUPTED`; None if it could not be brought to its end.
     """
     resume = f"the same command goes on from here: {shlex.join([*options.command])}"
-    concurrent = places(info, sweep.resources, options.concurrent)
+    need = need_of(sweep.resources)
+    check_fits(fleet.machines, need)
+    concurrent = fleet.places(need, options.concurrent)
     say(f"sweep {sweep.name} on {info}, {concurrent} jobs at a time")
     for line in _plan(store, sweep).lines(concurrent=concurrent):
         say(line)
@@ -168,7 +179,7 @@ def _run_sweep(
     try:
         run_schedule(
             schedule,
-            concurrent=concurrent,
+            concurrent=lambda: fleet.places(need, options.concurrent),
             resources=sweep.resources,
             folder=store.folder / "tune" / sweep.name,
             on_progress=progress.told,
@@ -211,23 +222,11 @@ def _plan(store: Store, sweep: Sweep) -> Plan:
     return make_plan(store, sweep.setting, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement)
 
 
-def places(info: ClusterInfo, resources: Resources, wanted: int | None) -> int:
-    """How many jobs fit the cluster at a time, at most `wanted`.
-
-    Raises:
-        ValueError: Not one does.
-    """
-    cpus = resources.workers if resources.in_group else 1
-    gpus = resources.workers * resources.gpus_per_worker
-    if info.gpus < gpus:
-        raise ValueError(
-            f"a job needs {gpus:g} GPUs ({resources.workers} workers × {resources.gpus_per_worker:g}), "
-            f"the cluster has {info.gpus:g}; --gpus-per-worker 0 trains on CPUs"
-        )
-    if info.cpus < cpus:
-        raise ValueError(f"a job needs {cpus} CPUs, the cluster has {info.cpus:g}; --workers sets how many it uses")
-    fit = int(min(info.cpus // cpus, info.gpus // gpus if gpus else info.cpus))
-    return max(1, min(fit, wanted or fit))
+def need_of(resources: Resources) -> Need:
+    """What a job needs of a cluster."""
+    if not resources.in_group:
+        return Need()
+    return Need(workers=resources.workers, gpus=resources.gpus_per_worker)
 
 
 def _record(store: Store, question: Question, sweep: Sweep, options: Options) -> dict[str, Any]:

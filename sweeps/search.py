@@ -23,11 +23,19 @@ from ray.tune.search import Searcher
 from cluster.placement import describe_cluster, release_orphans
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
+from sweeps.provenance import host
 from sweeps.schedule import Schedule
-from sweeps.work import Job, Resources, run_job
+from sweeps.store import MARK
+from sweeps.work import Job, MachineFault, Resources, run_job
 
 STUCK_SECONDS = 1800.0
 """Without a word from any job for so long, a sweep ends and says what holds the cluster."""
+
+AWAY_SECONDS = 15.0
+"""How long a job that came to a machine without the store holds its place there before it is tried elsewhere."""
+
+STARTING = 16
+"""Processes that may be starting at once, at least: what a cluster grows by need not wait in a row."""
 
 RETRIES = 2
 """How often a job is tried again after its process died."""
@@ -36,13 +44,15 @@ RETRIES = 2
 class _FromSchedule(Searcher):
     """Tune's view of a schedule."""
 
-    def __init__(self, schedule: Schedule, on_change: Callable[[], None]) -> None:
+    def __init__(self, schedule: Schedule, concurrent: Callable[[], int], on_change: Callable[[], None]) -> None:
         super().__init__()
-        self._schedule, self._on_change = schedule, on_change
+        self._schedule, self._concurrent, self._on_change = schedule, concurrent, on_change
         self._names: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """The next job's configuration, None if none can start now, FINISHED if none ever will."""
+        if len(self._names) >= self._concurrent():
+            return None
         found = self._schedule.next_job()
         self._on_change()
         if found is None:
@@ -50,7 +60,8 @@ class _FromSchedule(Searcher):
             return Searcher.FINISHED if over else None
         name, job = found
         self._names[trial_id] = name
-        return {"name": name, "job": json.dumps(dataclasses.asdict(job))}
+        mark = (Path(job.store) / MARK).read_text(encoding="utf-8")
+        return {"name": name, "job": json.dumps(dataclasses.asdict(job)), "mark": mark}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A job ended, or its process died more often than it may."""
@@ -94,7 +105,7 @@ class _Listener(tune.Callback):
 def run_schedule(
     schedule: Schedule,
     *,
-    concurrent: int,
+    concurrent: Callable[[], int],
     resources: Resources,
     folder: Path,
     on_progress: Callable[[str, Mapping[str, float]], None],
@@ -104,7 +115,7 @@ def run_schedule(
 
     Args:
         schedule: What to do.
-        concurrent: Jobs at a time.
+        concurrent: Jobs at a time: asked again and again, as nodes come and go.
         resources: What each may use; decides what Tune reserves for it.
         folder: Where Tune keeps its own notes, which nothing depends on.
         on_progress: Called with a running job's name and its numbers.
@@ -117,6 +128,8 @@ def run_schedule(
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    # Tune starts so many processes at once; left to itself, without a limit of its own on trials, one after the other.
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(max(STARTING, concurrent())))
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans)
 
@@ -140,9 +153,8 @@ def run_schedule(
     tuner = tune.Tuner(
         tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
-            search_alg=_FromSchedule(schedule, changed),
-            num_samples=-1,
-            max_concurrent_trials=concurrent,
+            search_alg=_FromSchedule(schedule, concurrent, changed),
+            num_samples=-1,  # and no max_concurrent_trials, which could not grow with the cluster
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -160,6 +172,7 @@ def run_schedule(
 def _trial(config: dict[str, Any]) -> None:
     """One job in a Tune trial."""
     values = json.loads(config["job"])
+    check_store(values["store"], config["mark"])
     job = Job(**values | {"resources": Resources(**values["resources"]), "evaluations": tuple(values["evaluations"])})
     last, of = 0.0, frozenset[str]()
 
@@ -172,3 +185,16 @@ def _trial(config: dict[str, Any]) -> None:
 
     status = run_job(job, tell)
     tune.report({"status": status})
+
+
+def check_store(folder: str, mark: str) -> None:
+    """Do nothing if the driver's store is here; a node that joins is asked so before it is known to be usable.
+
+    Raises:
+        MachineFault: Here is none, or another.
+    """
+    file = Path(folder) / MARK
+    here = file.read_text(encoding="utf-8") if file.is_file() else None
+    if here != mark:
+        time.sleep(AWAY_SECONDS)  # so long this place takes no other job, and the driver leaves the node out meanwhile
+        raise MachineFault(f"the store must be a folder that all machines share, {host()} has none of ours at {folder}")

@@ -15,7 +15,8 @@ import pytest
 
 from cluster.watchdog import StuckError
 from sweeps import search
-from sweeps.work import Job, Resources
+from sweeps.store import Store
+from sweeps.work import Job, MachineFault, Resources
 
 if TYPE_CHECKING:
     from conftest import Commands, MakeSweep, MakeTrainings, MakeTrial, PretendedSweep, Worker
@@ -54,7 +55,10 @@ class PretendedTuner:
 @pytest.fixture
 def sweep(make_sweep: MakeSweep, make_trainings: MakeTrainings, monkeypatch: pytest.MonkeyPatch) -> PretendedSweep:
     """The behaviour policy, and SARSA that waits for it; Tune is pretended."""
-    for name in ("TUNE_DISABLE_SIGINT_HANDLER", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "RAY_AIR_NEW_OUTPUT"):
+    for name in (
+        "TUNE_DISABLE_SIGINT_HANDLER", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "RAY_AIR_NEW_OUTPUT",
+        "TUNE_MAX_PENDING_TRIALS_PG",
+    ):  # fmt: skip
         monkeypatch.setenv(name, os.environ.get(name, "1"))
     monkeypatch.setattr(search, "STUCK_SECONDS", STUCK)
     monkeypatch.setattr(search, "describe_cluster", lambda: "1 x trial bc")
@@ -69,7 +73,7 @@ def run(sweep: PretendedSweep, folder: Path) -> tuple[list[str], int]:
     changes = []
     search.run_schedule(
         sweep.schedule(),
-        concurrent=2,
+        concurrent=lambda: 2,
         resources=Resources(),
         folder=folder,
         on_progress=lambda name, numbers: told.append(f"{name.partition('-')[0]} {dict(numbers)}"),
@@ -107,7 +111,7 @@ def test_a_job_that_tells_how_far_it_is_keeps_the_sweep_alive(
 
 
 def test_of_reports_within_a_second_only_those_of_something_new_are_passed_on(
-    monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial
+    monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial, tmp_path: Path
 ) -> None:
     def work(job: Job, tell: Callable[[Mapping[str, float]], None]) -> str:
         for numbers in ({"step": 1.0}, {"step": 2.0}, {"episodes": 4.0}, {"estimating": 1.0}, {"episodes": 5.0}):
@@ -117,11 +121,57 @@ def test_of_reports_within_a_second_only_those_of_something_new_are_passed_on(
     told: list[Mapping[str, Any]] = []
     monkeypatch.setattr(search, "run_job", work)
     monkeypatch.setattr(search.tune, "report", told.append)
-    job = Job(store="", training=make_trial().to_json(), evaluations=(), resources=Resources())
-    search._trial({"job": json.dumps(dataclasses.asdict(job))})
+    Store(tmp_path / "store")
+    search._trial(trial_config(make_trial, tmp_path / "store", mark_of(tmp_path / "store")))
     assert told == [
         {"step": 1.0}, {"episodes": 4.0}, {"estimating": 1.0}, {"episodes": 5.0}, {"status": "finished"}
     ]  # fmt: skip
+
+
+def trial_config(make_trial: MakeTrial, folder: Path, mark: str) -> dict[str, str]:
+    """What Tune hands a worker."""
+    job = Job(store=str(folder), training=make_trial().to_json(), evaluations=(), resources=Resources())
+    return {"name": "bc", "job": json.dumps(dataclasses.asdict(job)), "mark": mark}
+
+
+def mark_of(folder: Path) -> str:
+    """What is in a store's mark."""
+    return (folder / "store.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_worker_that_has_no_store_or_another_at_that_path_writes_nothing_and_is_a_machines_fault(
+    monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial, tmp_path: Path, there: bool
+) -> None:
+    monkeypatch.setattr(search, "AWAY_SECONDS", 0.0)
+    monkeypatch.setattr(search, "run_job", lambda job, tell: pytest.fail("it was run"))
+    folder = tmp_path / "store"
+    if there:
+        Store(folder)
+    with pytest.raises(MachineFault, match="the store must be a folder that all machines share, "):
+        search._trial(trial_config(make_trial, folder, '{"format": 1, "made_at": "another day"}'))
+    assert folder.exists() == there
+
+
+def test_more_jobs_run_as_soon_as_the_cluster_has_grown(
+    make_sweep: MakeSweep, make_trainings: MakeTrainings, sweep: PretendedSweep, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    room = [1]
+
+    def grow(tuner: PretendedTuner) -> None:
+        assert tuner.algorithm.suggest("trial 0") is not None
+        assert tuner.algorithm.suggest("trial 1") is None
+        room[0] = 2
+        assert tuner.algorithm.suggest("trial 1") is not None
+        assert tuner.algorithm.suggest("trial 2") is None
+
+    monkeypatch.setattr(PretendedTuner, "act", grow, raising=False)
+    three = make_sweep([*make_trainings("bc"), *make_trainings("filtered_bc", {"train.keep": (0.3, 0.6)})])
+    search.run_schedule(
+        three.schedule(), concurrent=lambda: room[0], resources=Resources(), folder=tmp_path / "tune",
+        on_progress=lambda name, numbers: None, on_change=lambda: None,
+    )  # fmt: skip
 
 
 def test_a_job_that_starts_or_ends_keeps_the_sweep_alive_and_is_told_once(
