@@ -7,6 +7,7 @@ is then done again elsewhere, and resumes.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import shutil
@@ -110,6 +111,16 @@ class MachineFault(RuntimeError):  # noqa: N818  a fault is whose it was, as in 
     """A machine failed under work of ours that ran elsewhere."""
 
 
+@functools.lru_cache(maxsize=2)
+def opened_store(folder: str) -> Store:
+    """The store, opened once by a process that does one job after another.
+
+    Each opening begins a journal of its own and reads everybody's from their beginning: with one for every job, all
+    readers would look at as many journals as there were jobs, and a job would read all that was ever recorded.
+    """
+    return Store(Path(folder))
+
+
 Tell = Callable[[Mapping[str, float]], None]
 """Called now and then with numbers that say how far a job is."""
 
@@ -124,7 +135,7 @@ def run_job(job: Job, tell: Tell) -> str:
         MachineFault: See there; like everything a machine does to us, it is for whoever runs jobs to try again.
         LeaseLostError: This process was not heard of for so long that another one took the job over.
     """
-    store, spec = Store(Path(job.store)), TrialSpec.from_json(job.training)
+    store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
     with store.lease(spec.trajectory_id, lambda: tell({"waiting": 1.0})) as lease:
         try:
             return _run(job, store, spec, lease, tell)
@@ -231,7 +242,7 @@ def _record_training(store: Store, spec: TrialSpec, outcome: Record, started: st
 def train_loop(job: Job, group: Group) -> None:
     """Train one set of weights as one worker of a group (of perhaps one), and build its stage."""
     torch.set_num_threads(1)
-    store, spec = Store(Path(job.store)), TrialSpec.from_json(job.training)
+    store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
     method, settings = canonical(spec)
     sequences = load_tokens(store, spec)
     ensure_candidates(store, spec, lambda done: group.report({"step": 0.0, "dialogues_drawn": float(done)}))
@@ -289,7 +300,7 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
         tell: Called now and then with the number of episodes finished.
     """
     torch.set_num_threads(1)
-    store, specs, lease = Store(Path(block.store)), [TrialSpec.from_json(trial) for trial in block.trials], block.lease
+    store, specs, lease = opened_store(block.store), [TrialSpec.from_json(trial) for trial in block.trials], block.lease
     started, clock = utc(), time.monotonic()
     first = specs[0]
     task = load_task(store, first.data.task, first.evaluation.world)
