@@ -47,6 +47,7 @@ def write_report(
     sections: Sequence[Section] = (),
     references: Mapping[str, Sequence[float]] | None = None,
     notes: Sequence[str] = (),
+    links: Sequence[tuple[str, str]] = (),
     static_formats: Sequence[str] = figures.STATIC_FORMATS,
 ) -> Report:
     """Write the report of all runs in `table` to `folder`, and say which files it consists of.
@@ -65,6 +66,7 @@ def write_report(
         sections: What else it is to say and show, behind the comparisons.
         references: See `ablation_table`.
         notes: See `ablation_table`.
+        links: Other files of the folder to name on the page: what each is, and its address.
         static_formats: Some of svg, png, pdf; none for no static figures and no browser.
 
     Raises:
@@ -101,7 +103,7 @@ def write_report(
     if placed:
         captions = "\n\n".join(f"**{figure.name}** {figure.caption}" for figure in placed)
         paths.append(_written(folder / "figures" / "captions.md", captions + "\n"))
-    body = _body(table, ablation, comparisons, sections, placed, told)
+    body = _body(table, ablation, comparisons, sections, placed, told, links)
     whole = _written(folder / "report.html", page(_title(ablation), body, script=script))
     return Report(ablation, (whole, *paths, *static), tuple(told), tuple(sections))
 
@@ -162,6 +164,7 @@ def _body(
     sections: Sequence[Section],
     placed: Sequence[PageFigure],
     notes: Sequence[str],
+    links: Sequence[tuple[str, str]],
 ) -> str:
     files = [(f"table.{suffix}", f"table.{suffix}") for suffix in ("md", "tex", "csv", "json")]
     parts = [
@@ -171,6 +174,8 @@ def _body(
         notes_html(ablation.footnotes),
         f"<p>The table as a file: {links_html(files)}</p>",
     ]
+    if links:
+        parts.append(f"<p>To be read: {links_html(links)}</p>")
     if comparisons:
         parts.append("<h2>Paired comparisons</h2>")
         for comparison in comparisons:

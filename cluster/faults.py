@@ -84,6 +84,11 @@ def classify(error: BaseException) -> Fault:
     return _fault("machine", roots[0])
 
 
+def ended_for_memory(error: BaseException) -> bool:
+    """True if Ray killed workers because a machine's memory was full, and whoever waited for them gave up over it."""
+    return any(isinstance(each, ray.exceptions.OutOfMemoryError) for each in (error, error.__cause__))
+
+
 def _fault(owner: Owner, error: BaseException) -> Fault:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[0] if lines else "no message"

@@ -11,6 +11,7 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.faults import Fault, classify
+from cluster.placement import SET_ASIDE
 from cluster.shapes import Machine
 
 Item = TypeVar("Item")
@@ -82,8 +83,8 @@ def set_aside(node: Node) -> Sequence[PlacementGroup]:
     Ray gives them back when this program ends, or they are removed one by one.
     """
     return [
-        placement_group([{"CPU": 1}], bundle_label_selector=[{_NODE_ID: node.id}])
-        for _ in range(int(node.machine.cpus))
+        placement_group([{"CPU": 1}], name=f"{SET_ASIDE}{node.id} {cpu}", bundle_label_selector=[{_NODE_ID: node.id}])
+        for cpu in range(int(node.machine.cpus))
     ]
 
 

@@ -17,10 +17,25 @@ from sweeps.options import OneLineParser
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The `sweeps` command; returns the exit status."""
-    known = known_commands()
+    parser, parsers = make_parser()
+    given, rest = parser.parse_known_args(arguments)
+    command, chosen = known_commands()[given.command], parsers[given.command]
+    if command.subject is None:
+        if rest:
+            chosen.unrecognised(rest)
+    elif getattr(given, command.subject[0]) is None:
+        if {"--help", "-h"} & set(rest):
+            chosen.print_help()
+            return 0
+        chosen.error(f"the following arguments are required: {command.subject[0]}")
+    return guarded(lambda: command.run(given, rest))
+
+
+def make_parser() -> tuple[OneLineParser, dict[str, OneLineParser]]:
+    """The parser of the command line, and that of each command."""
     parser = OneLineParser(prog="sweeps", description="Sweep and ablate offline RL for language models.")
     parsers = parser.add_subparsers(dest="command", required=True)
-    for name, command in known.items():
+    for name, command in known_commands().items():
         if command.subject is None:
             command.add(parsers.add_parser(name, help=command.help, description=command.help))
             continue
@@ -38,17 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         asking.add_argument(subject, nargs="?", help=meaning())
         command.add(asking)
-    given, rest = parser.parse_known_args(arguments)
-    command, chosen = known[given.command], parsers.choices[given.command]
-    if command.subject is None:
-        if rest:
-            chosen.unrecognised(rest)
-    elif getattr(given, command.subject[0]) is None:
-        if {"--help", "-h"} & set(rest):
-            chosen.print_help()
-            return 0
-        chosen.error(f"the following arguments are required: {command.subject[0]}")
-    return guarded(lambda: command.run(given, rest))
+    return parser, dict(parsers.choices)
 
 
 if __name__ == "__main__":

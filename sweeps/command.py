@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from sweeps.store import Store, store_folder
+from sweeps.store import MARK, Store, store_folder
 
 
 def _nothing(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +42,11 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sweep(parser: argparse.ArgumentParser) -> None:
-    """Add a sweep of a store."""
+    """Add a sweep of a store; `chosen` reads it."""
     add_store(parser)
-    parser.add_argument("sweep", help="one of `sweeps list`")
+    parser.add_argument(
+        "sweep", nargs="?", help="one of `sweeps list`, or a store's folder; may be left out where there is one sweep"
+    )
 
 
 def add_trial(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +55,58 @@ def add_trial(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("trial", help="a row's trial_id, or its beginning")
 
 
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the option that has a program as its reader; `print_json` answers it."""
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def print_json(value: object) -> None:
+    """Print a value as one line of JSON that every reader takes: what is no finite number is its name, as text."""
+    print(json.dumps(_finite(value), allow_nan=False))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value
+
+
 def opened(given: argparse.Namespace) -> Store:
     """The store that was asked for."""
     return Store(store_folder(given.store))
+
+
+def chosen(given: argparse.Namespace) -> tuple[Store, str]:
+    """The store and the sweep of it that were asked for.
+
+    Raises:
+        ValueError: There is no such sweep, or several where none was named.
+    """
+    name, where = given.sweep, given.store
+    if name is not None and where is None and is_store(Path(name)):
+        name, where = None, name
+    store = Store(store_folder(where))
+    if name is None:
+        names = [info.name for info in store.sweeps()]
+        if len(names) != 1:
+            raise ValueError(f"a sweep must be named unless the store has one, {store.folder} has {_few(names)}")
+        return store, names[0]
+    check_sweep(store, name)
+    return store, name
+
+
+def is_store(folder: Path) -> bool:
+    """True if a folder is a store, and not one that could become one."""
+    return (folder / MARK).is_file()
+
+
+def _few(names: Sequence[str], shown: int = 5) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return (", ".join(names[:shown]) or "none") + more
 
 
 def check_sweep(store: Store, name: str) -> None:

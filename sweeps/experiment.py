@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import shlex
 import signal
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from cluster.connect import ClusterInfo, ConnectOptions, connect
@@ -83,12 +84,10 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         return 0
     status = 0
     with ExitStack() as stack:
-        terminated = signal.getsignal(signal.SIGTERM)
-        info = stack.enter_context(connect(ConnectOptions(packages=package_folders())))
-        signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal for itself, and answers it by aborting
+        info = stack.enter_context(connected())
         fleet = stack.enter_context(Fleet(store.folder, say, own=info.started))
         for sweep in sweeps.values():
-            with _driving(store, sweep.name, say):
+            with driving(store, sweep.name, say):
                 ended = _run_sweep(question, sweep, options, store, info, fleet, say)
             if ended is None or ended == INTERRUPTED:
                 return ended or 1
@@ -105,7 +104,16 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
     return status
 
 
-def _driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
+@contextmanager
+def connected() -> Iterator[ClusterInfo]:
+    """A cluster to work on: the one that the environment names, or one of our own until the end of the context."""
+    terminated = signal.getsignal(signal.SIGTERM)
+    with connect(ConnectOptions(packages=package_folders())) as info:
+        signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal for itself, and answers it by aborting
+        yield info
+
+
+def driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
     """The lease of a sweep's one driver. After a machine was switched off it takes a minute to know that it is gone.
 
     Raises:
@@ -173,17 +181,51 @@ def _run_sweep(
         study=study,
         resources=sweep.resources,
     )
-    progress = Progress(store, sweep.name, schedule)
+    limit = functools.partial(fleet.places, need, options.concurrent)
+    ended = carry_out(store, sweep.name, schedule, sweep.resources, limit, mirror, resume, say)
+    if ended != 0:
+        return ended
+    _drop_stale(store, sweep.name, schedule.members)
+    present(store, sweep.name, question, mirror, say)
+    task = load_task(store, sweep.setting.data.task, sweep.setting.report.world)
+    if (invited := invitation(store, sweep.name, task)) is not None:
+        say(invited)
+    say(f"Optuna's view: optuna-dashboard {study.file}")
+    if mirror is not None:
+        say(f"MLflow's view: {mirror.command}")
+    if not any(row["status"] == "finished" for row in store.rows(sweep.name)):
+        say(f"nothing has finished; `sweeps status {sweep.name}` says why")
+        return 1
+    return 0
+
+
+def carry_out(
+    store: Store,
+    sweep: str,
+    schedule: Schedule,
+    resources: Resources,
+    concurrent: Callable[[], int],
+    mirror: Mirror | None,
+    resume: str,
+    say: Callable[[str], None],
+) -> int | None:
+    """Do a schedule's jobs on the connected cluster, and say how far they are.
+
+    Returns:
+        0 if all are done, `INTERRUPTED` after Ctrl-C, None if they could not be brought to their end.
+
+    Raises:
+        StoreError: The disk is full.
+    """
     if mirror is not None:
         mirror.start(15.0)
     try:
         run_schedule(
             schedule,
-            concurrent=lambda: fleet.places(need, options.concurrent),
-            resources=sweep.resources,
-            folder=store.folder / "tune" / sweep.name,
-            on_progress=progress.told,
-            on_change=progress.changed,
+            concurrent=concurrent,
+            resources=resources,
+            folder=store.folder / "tune" / sweep,
+            watcher=Progress(store, sweep, schedule),
         )
     except KeyboardInterrupt:
         say(f"stopped; nothing that was finished is lost, and {resume}")
@@ -196,22 +238,16 @@ def _run_sweep(
     if not schedule.is_over:
         say(f"the sweep ended before its plan was done; {resume}")
         return None
-    _drop_stale(store, sweep.name, schedule.members)
-    report, comparisons = write_sweep_report(store, sweep.name, question.against, sections=question.sections)
+    return 0
+
+
+def present(store: Store, sweep: str, question: Question, mirror: Mirror | None, say: Callable[[str], None]) -> None:
+    """Write a sweep's report, send it to MLflow, and print it."""
+    report, comparisons = write_sweep_report(store, sweep, question.against, sections=question.sections)
     if mirror is not None:
         mirror.finish(files_to_show(report))
     print_report(report, comparisons, say)
-    say(shares_line(store, sweep.name))
-    task = load_task(store, sweep.setting.data.task, sweep.setting.report.world)
-    if (invited := invitation(store, sweep.name, task)) is not None:
-        say(invited)
-    say(f"Optuna's view: optuna-dashboard {study.file}")
-    if mirror is not None:
-        say(f"MLflow's view: {mirror.command}")
-    if not any(row["status"] == "finished" for row in store.rows(sweep.name)):
-        say(f"nothing has finished; `sweeps status {sweep.name}` says why")
-        return 1
-    return 0
+    say(shares_line(store, sweep))
 
 
 def _keep_quiet(line: str) -> None:
@@ -242,6 +278,7 @@ def _record(store: Store, question: Question, sweep: Sweep, options: Options) ->
         "seeds": sweep.seeds,
         "episodes": sweep.setting.report.episodes,
         "proposals": 0 if sweep.refinement is None else sweep.refinement.proposals,
+        "tune": dataclasses.asdict(sweep.setting.tune),
         "command": shlex.join(options.command),
     }
 
@@ -257,8 +294,12 @@ def _drop_other_blocks(store: Store, sweep: Sweep) -> None:
 
 
 def _drop_stale(store: Store, sweep: str, members: set[str]) -> None:
-    """Take rows that are no longer planned out of a sweep whose plan is done; their results stay."""
-    for member in store.members(sweep):
-        key = f"{sweep}/{member['trial_id']}"
-        if key not in members:
+    """Take rows that are no longer planned out of a sweep whose plan is done; their results stay.
+
+    What was added to it stays in it, as long as the weights belong to the plan.
+    """
+    there = {f"{sweep}/{member['trial_id']}": member for member in store.members(sweep)}
+    planned = {member["weights_id"] for key, member in there.items() if key in members}
+    for key, member in there.items():
+        if key not in members and not (member.get("added") and member["weights_id"] in planned):
             store.remove("member", key)

@@ -157,22 +157,12 @@ def parse(
     add("--trials", type=_count(0), help="proposals after the design, for each method that is refined")
     add("--search-seed", type=_count(0), default=0, help="seed of the proposals (default: %(default)s)")
     add("--name", help="the sweep's name in the store")
-    add("--concurrent", type=_count(1), help="jobs at a time (default: as many as fit)")
     add("--workers", type=_count(1), help="workers that train together in a job")
-    add("--gpus-per-worker", type=_share, help="GPUs of each worker")
     add("--ray-train", action="store_true", help="train in Ray Train worker groups even with one worker on a CPU")
     add("--micro-batch", type=_count(0), help="dialogues per forward pass, for memory")
-    add("--tracking-uri", help="MLflow's tracking URI (default: $MLFLOW_TRACKING_URI, else SQLite in the store)")
-    add("--no-mlflow", action="store_true", help="do not mirror to MLflow")
+    add_machines(parser)
     given, rest = parser.parse_known_args(arguments)
-    said = [word for word in rest if "=" in word and not word.startswith("-")]
-    if unread := [word for word in rest if word not in said]:
-        parser.unrecognised(unread)
-    overrides = dict[str, tuple[Plain, ...]]()
-    for column, values in (parser.read(_variation, word) for word in said):
-        if column in overrides:
-            parser.error(f"a column must be said once, got {column} twice")
-        overrides[column] = values
+    overrides = columns_said(parser, rest)
     resources: dict[str, Value] = {
         name: value
         for name, value in (
@@ -213,6 +203,27 @@ def parse(
         plan_only=given.plan,
         show=given.show,
     )
+
+
+def columns_said(parser: OneLineParser, rest: Sequence[str]) -> dict[str, tuple[Plain, ...]]:
+    """What is left of a command line as columns and their values; leaves with one line if it is something else.
+
+    Each is spelt `COLUMN=VALUES`, `--COLUMN=VALUES` or `--COLUMN VALUES`; every column has a dot in its name.
+    """
+    found: dict[str, tuple[Plain, ...]] = {}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        name = word.removeprefix("--").partition("=")[0]
+        if "." not in name or word.startswith("-") != word.startswith("--"):
+            parser.unrecognised([word])
+        if word.startswith("--") and "=" not in word:
+            word = f"{word}={words.pop(0) if words else ''}"
+        column, values = parser.read(_variation, word.removeprefix("--"))
+        if column in found:
+            parser.error(f"a column must be said once, got {column} twice")
+        found[column] = values
+    return found
 
 
 def parse_world(
@@ -257,6 +268,15 @@ def _add_world(
     add("--world", help="which world, if not the one that follows from --data")
     add("--set", metavar="COLUMN=VALUE", action="append", default=[], type=assignment, help=columns)
     add("--store", metavar="DIR", help="where results live (default: $SWEEPS_STORE, else ~/.sweeps/store)")
+
+
+def add_machines(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how much runs at a time, on what, and where it is shown: they decide no number."""
+    add = parser.add_argument
+    add("--concurrent", type=_count(1), help="jobs at a time (default: as many as fit)")
+    add("--gpus-per-worker", type=_share, help="GPUs of each worker")
+    add("--tracking-uri", help="MLflow's tracking URI (default: $MLFLOW_TRACKING_URI, else SQLite in the store)")
+    add("--no-mlflow", action="store_true", help="do not mirror to MLflow")
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -13,7 +13,7 @@ by its long name. So everything that can be said on the command line can be said
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,15 @@ def read_question(file: Path) -> tuple[str, list[str]]:
     if not isinstance(question, str):
         raise ValueError(f"{file} must say which question it asks, as in `question: visdial`, got {question!r}")
     return question, [word for key, value in _flat(found) for word in _words(file, key, value)]
+
+
+def write_question(
+    question: str, options: Mapping[str, object], columns: Mapping[str, Sequence[object]], notes: Sequence[str]
+) -> str:
+    """A file's text that `read_question` reads: a question, options by their long names, and columns' values."""
+    lines = [f"# {note}" for note in notes]
+    plain = {"question": question, **options, **{name: list(values) for name, values in columns.items()}}
+    return "\n".join([*lines, yaml.safe_dump(plain, sort_keys=False, default_flow_style=None)])
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sweeps.advantages import report_section
 from sweeps.offline_section import little_known
 from sweeps.references import references_of
 from sweeps.store import Store
+from sweeps.transcripts import write_transcripts
 
 ESTIMATED = (
     "Scores are fitted-Q estimates and no returns: nothing was played. ± is over the beginnings of held-out dialogues; "
@@ -54,8 +55,9 @@ def write_sweep_report(
     *,
     sections: Sequence[MakeSection] = (),
     mode: Mode = "default",
+    folder: Path | None = None,
 ) -> tuple[Report, tuple[Comparison, ...]]:
-    """Table, comparisons and figures of a sweep, from the store alone, under `<store>/reports/<sweep>/`.
+    """Table, comparisons and figures of a sweep, from the store alone.
 
     Args:
         store: Where the rows are.
@@ -63,6 +65,7 @@ def write_sweep_report(
         against: The comparisons that are asked for.
         sections: What else the report is to have: sections made from the store.
         mode: `paper` counts SARSA's cells in ILQL's row as well.
+        folder: Where to; `<store>/reports/<sweep>/` unless another is named.
 
     Raises:
         ValueError: There is no such sweep.
@@ -80,8 +83,10 @@ def write_sweep_report(
     comparisons = tuple(comparison for found, _ in made for comparison in found)
     missing = [line for _, lines in made for line in lines]
     store.compact()
-    folder = store.folder / "reports" / sweep
+    folder = folder or store.folder / "reports" / sweep
     parts = [report_section(store, by_arm, cells), *(make(store, sweep) for make in sections)]
+    folder.mkdir(parents=True, exist_ok=True)
+    said = None if estimated else write_transcripts(store, sweep, cells, folder)
     report = write_report(
         table,
         folder,
@@ -90,8 +95,10 @@ def write_sweep_report(
         sections=[section for section in parts if section is not None],
         references=references_of(store, sweep),
         notes=(ESTIMATED, *little_known(store, sweep)) if estimated else (),
+        links=[] if said is None else [("what every cell said, beside another's", said.name)],
     )
-    report = dataclasses.replace(report, notes=(*report.notes, *missing))
+    paths = report.paths if said is None else (*report.paths, said)
+    report = dataclasses.replace(report, paths=paths, notes=(*report.notes, *missing))
     return report, comparisons
 
 

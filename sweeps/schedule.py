@@ -41,6 +41,7 @@ class Schedule:
         seeds: Training seeds of every cell.
         study: Told of every training at the first seed.
         resources: What a job may use.
+        added: True if the design's cells come on top of what the sweep is planned to be.
 
     Attributes:
         halted: Why no further job is started, or None.
@@ -59,15 +60,17 @@ class Schedule:
         seeds: int,
         study: Study,
         resources: Resources,
+        added: bool = False,
     ) -> None:
         if seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {seeds}")
         self._store, self._study, self._seeds, self._resources = store, study, seeds, resources
-        self._cells = Cells(store, sweep, setting)
+        self._cells = Cells(store, sweep, setting, added=added)
         self._rounds = Rounds(refinement or Refinement(bases=(), proposals=0), store, self._cells, study)
         self._queue = Queue()
         self._running: dict[str, Step] = {}
         self._required_once: set[str] = set()
+        self._lost = Counter[str]()
         self.halted: str | None = None
         self.finished_jobs = 0
         self.cached_jobs = 0
@@ -136,6 +139,22 @@ class Schedule:
                 if not is_evaluated(self._store, trial):
                     self._store.put("evaluation", trial.trial_id, {"status": "failed", "reason": error})
         self._ended(step)
+
+    def all_lost(self, reason: str, tries: int) -> None:
+        """Whatever runs was lost through no fault of its own: it waits again, before all else.
+
+        Args:
+            reason: Of what.
+            tries: Who was lost more often than this is not tried again, and has failed of that reason.
+        """
+        again: list[Step] = []
+        for name in list(self._running):
+            self._lost[name] += 1
+            if self._lost[name] > tries:
+                self.job_ended(name, f"{reason}, {self._lost[name]} times")
+            else:
+                again.append(self._running.pop(name))
+        self._queue.prepend(again)
 
     def _want(self, numbered: Sequence[Numbered], *, front: bool = False) -> None:
         """Queue trainings, each the study's trial of that number, at every seed, and their rows' places."""

@@ -3,24 +3,26 @@
 Tune asks for a trial when a place is free; the schedule gives it a job or none. Every Tune trial runs to its own end:
 nothing is ever stopped from outside, so no placement group of a worker group can be orphaned by a stop. Actors are
 reused, so a job costs a twentieth of a second on top of its work. A trial whose process dies is tried again, and
-resumes from the store.
+resumes from the store; where a machine's memory was full, with half as many at a time.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ray import tune
 from ray.tune.search import Searcher
 
-from cluster.placement import describe_cluster, release_orphans
+from cluster.faults import ended_for_memory
+from cluster.placement import describe_cluster, release_all, release_orphans
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
 from sweeps.provenance import host
@@ -85,41 +87,52 @@ TOLD = ("step", "loss", "episodes", "estimating", "waiting")
 """The numbers that are passed on to whoever watches."""
 
 
-class _Listener(tune.Callback):
-    """Passes on what running jobs tell."""
+class Watcher(Protocol):
+    """Whoever is told how a schedule's jobs are getting on."""
 
-    def __init__(self, on_progress: Callable[[str, Mapping[str, float]], None]) -> None:
-        self._on_progress = on_progress
+    def told(self, name: str, numbers: Mapping[str, float]) -> None:
+        """A running job told how far it is."""
+
+    def changed(self) -> None:
+        """A job may have started or ended."""
+
+    def lost(self, name: str, why: str) -> None:
+        """A machine failed under a job, which is begun again."""
+
+
+class _Listener(tune.Callback):
+    """Passes on what running jobs tell, and that one died."""
+
+    def __init__(self, watcher: Watcher, watchdog: Watchdog) -> None:
+        self._watcher, self._watchdog = watcher, watchdog
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A job told how far it is."""
-        numbers = {key: value for key, value in result.items() if key in TOLD}
-        self._on_progress(trial.config["name"], numbers)
+        self._watchdog.progress()
+        self._watcher.told(trial.config["name"], {key: value for key, value in result.items() if key in TOLD})
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A job's process died, and it is begun again."""
+        self._watcher.lost(trial.config["name"], "its process died")
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 def run_schedule(
-    schedule: Schedule,
-    *,
-    concurrent: Callable[[], int],
-    resources: Resources,
-    folder: Path,
-    on_progress: Callable[[str, Mapping[str, float]], None],
-    on_change: Callable[[], None],
+    schedule: Schedule, *, concurrent: Callable[[], int], resources: Resources, folder: Path, watcher: Watcher
 ) -> None:
     """Do all jobs of a schedule on the connected cluster.
 
     Args:
         schedule: What to do.
-        concurrent: Jobs at a time: asked again and again, as nodes come and go.
+        concurrent: Jobs at a time, asked again and again, as nodes come and go; of that many the half from when a
+            machine's memory was full.
         resources: What each may use; decides what Tune reserves for it.
         folder: Where Tune keeps its own notes, which nothing depends on.
-        on_progress: Called with a running job's name and its numbers.
-        on_change: Called when a job starts or ends.
+        watcher: Told what happens.
 
     Raises:
         StuckError: No job said anything for half an hour; the message names what holds the cluster.
@@ -128,15 +141,43 @@ def run_schedule(
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # the watcher has a line for it
     # Tune starts so many processes at once; left to itself, without a limit of its own on trials, one after the other.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(max(STARTING, concurrent())))
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of what failed the rows tell, and why
+    cut = 1
+    while True:
+        watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans)
+        limit = functools.partial(_share_of, concurrent, cut)
+        try:
+            with watchdog:
+                _tuner(schedule, limit, resources, folder, watcher, watchdog).fit()
+            return
+        except RuntimeError as error:
+            # Where memory is full Ray kills workers before the kernel kills anyone, and Tune ends over it.
+            if not ended_for_memory(error):
+                raise
+        for name in schedule.running_names:
+            watcher.lost(name, "the memory of its machine was full")
+        schedule.all_lost("its process was killed for want of memory", RETRIES)
+        release_all()
+        cut *= 2
 
-    def progressed(name: str, numbers: Mapping[str, float]) -> None:
-        watchdog.progress()
-        on_progress(name, numbers)
 
+def _share_of(concurrent: Callable[[], int], cut: int) -> int:
+    """A part of what fits, at least 1."""
+    return max(1, concurrent() // cut)
+
+
+def _tuner(
+    schedule: Schedule,
+    concurrent: Callable[[], int],
+    resources: Resources,
+    folder: Path,
+    watcher: Watcher,
+    watchdog: Watchdog,
+) -> tune.Tuner:
+    """Tune's side of it."""
     seen: tuple[int, int, tuple[str, ...]] | None = None
 
     def changed() -> None:
@@ -146,11 +187,11 @@ def run_schedule(
         if now != seen:
             seen = now
             watchdog.progress()
-            on_change()
+            watcher.changed()
 
     # With a worker group the trial itself only waits; its workers reserve what they need.
     needs = dict(CALLER_RESOURCES) if resources.in_group else {"CPU": 1.0}
-    tuner = tune.Tuner(
+    return tune.Tuner(
         tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
             search_alg=_FromSchedule(schedule, concurrent, changed),
@@ -162,11 +203,9 @@ def run_schedule(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Listener(progressed)],
+            callbacks=[_Listener(watcher, watchdog)],
         ),
     )
-    with watchdog:
-        tuner.fit()
 
 
 def _trial(config: dict[str, Any]) -> None:

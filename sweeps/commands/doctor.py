@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from analysis.text import count
-from sweeps.command import Command, add_store
+from sweeps.command import Command, add_json, add_store, is_store, print_json
 from sweeps.store import MARK, Store, store_folder
 
 
@@ -14,16 +14,20 @@ def _add(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     parser.add_argument("where", nargs="?", metavar="STORE", help="the store's folder, in place of --store")
     parser.add_argument("--quick", action="store_true", help="compare files' sizes only, not their digests")
+    add_json(parser)
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     from sweeps.doctor import findings  # noqa: PLC0415
 
     folder = store_folder(given.where or given.store)
-    if not (folder / MARK).is_file():  # a mistyped folder must not become a store
+    if not is_store(folder):  # a mistyped folder must not become a store
         raise ValueError(f"a store's folder must hold a {MARK}, got {folder}, which has none")
     store = Store(folder)
     problems = findings(store, deep=not given.quick)
+    if given.json:
+        print_json({"store": str(store.folder), "problems": problems})
+        return 1 if problems else 0
     print(f"store {store.folder}: {count(len(problems), 'problem')}")
     for problem in problems:
         print(f"  {problem}")

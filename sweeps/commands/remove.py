@@ -6,14 +6,13 @@ import argparse
 from collections.abc import Sequence
 
 from analysis.text import count
-from sweeps.command import Command, add_sweep, check_sweep, opened
+from sweeps.command import Command, add_sweep, chosen
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
-    store = opened(given)
-    check_sweep(store, given.sweep)
-    removed = count(store.remove_sweep(given.sweep), "row")
-    print(f"removed the sweep {given.sweep} with {removed}; their results stay in the store")
+    store, name = chosen(given)
+    removed = count(store.remove_sweep(name), "row")
+    print(f"removed the sweep {name} with {removed}; their results stay in the store")
     return 0
 
 

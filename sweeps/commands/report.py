@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from sweeps.command import Command, add_sweep, opened
+from sweeps.command import Command, add_sweep, chosen
 from sweeps.questions import question_named, question_names
-
-if TYPE_CHECKING:
-    from analysis.ablation import Mode
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
     add_sweep(parser)
     parser.add_argument("--paper", action="store_true", help="count SARSA's cells in ILQL's row, as the paper does")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="where to (default: the store's reports/SWEEP)")
+    parser.add_argument("--transcripts", action="store_true", help="also all that was said, as one Parquet file")
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     from sweeps.reporting import print_report, write_sweep_report  # noqa: PLC0415
+    from sweeps.transcripts import write_all  # noqa: PLC0415
 
-    store = opened(given)
-    asked = (store.get("sweep", given.sweep) or {}).get("question")
-    mode: Mode = "paper" if given.paper else "default"
-    if asked in question_names():
-        question = question_named(asked)
-        report = write_sweep_report(store, given.sweep, question.against, sections=question.sections, mode=mode)
-    else:
-        report = write_sweep_report(store, given.sweep, (), mode=mode)
-    print_report(*report, lambda line: print(line, flush=True))
+    store, name = chosen(given)
+    if given.out is not None and given.out.exists() and not given.out.is_dir():
+        raise ValueError(f"-o must name a folder, got the file {given.out}")
+    asked = (store.get("sweep", name) or {}).get("question")
+    question = question_named(asked) if asked in question_names() else None
+    report, comparisons = write_sweep_report(
+        store,
+        name,
+        () if question is None else question.against,
+        sections=() if question is None else question.sections,
+        mode="paper" if given.paper else "default",
+        folder=given.out,
+    )
+    if given.transcripts:
+        report = dataclasses.replace(report, paths=(*report.paths, write_all(store, name, report.paths[0].parent)))
+    print_report(report, comparisons, lambda line: print(line, flush=True))
     return 0
 
 

@@ -3,19 +3,61 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import math
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from analysis.text import count
-from sweeps.command import Command, add_sweep, check_sweep, opened
+from sweeps.command import Command, add_json, add_sweep, chosen, print_json
+from sweeps.store import SweepInfo
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add_sweep(parser)
+    add_json(parser)
+    parser.add_argument(
+        "--watch",
+        nargs="?",
+        type=_seconds,
+        const=10.0,
+        metavar="SECONDS",
+        help="again every so many seconds (%(const)g if not said), until all is done",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"must be seconds above 0, got {text!r}")
+    return seconds
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
-    store = opened(given)
-    check_sweep(store, given.sweep)
-    info = next(info for info in store.sweeps() if info.name == given.sweep)
+    store, name = chosen(given)
+    while True:
+        info = next(info for info in store.sweeps() if info.name == name)
+        rows = store.rows(name)
+        if given.json:
+            print_json({"store": str(store.folder), **dataclasses.asdict(info), "rows": rows})
+        else:
+            if given.watch is not None and sys.stdout.isatty():
+                print("\033[H\033[2J", end="")  # from the top of an empty screen
+            _show(info, rows)
+        ended = info.done + info.failed + info.stopped >= info.wanted
+        if given.watch is None or ended:
+            return 0
+        sys.stdout.flush()
+        time.sleep(given.watch)
+
+
+def _show(info: SweepInfo, rows: Sequence[Mapping[str, Any]]) -> None:
     print(f"{info.name}: {info.done} of {count(info.wanted, 'evaluation')} done, {info.failed} failed")
-    rows = store.rows(info.name)
     settings = _settings_apart(rows)
     table = [("trial", "method", "seed", "status", "score", "settings", "reason")] if rows else []
     for row in rows:
@@ -25,7 +67,6 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         print("  " + "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    return 0
 
 
 def _settings_apart(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -43,4 +84,4 @@ def _settings_apart(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-COMMAND = Command(name="status", help="what a sweep has done", run=_run, add=add_sweep)
+COMMAND = Command(name="status", help="what a sweep has done", run=_run, add=_add)

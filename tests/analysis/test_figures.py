@@ -16,6 +16,7 @@ from analysis.ablation import ablation_table
 from analysis.cells import cells_of
 from analysis.comparison import compare_chosen
 from analysis.figure_data import LABEL_SHARE, beta_curves, has_grid, heat_map, score_by_cell
+from analysis.figures.export import without_lot
 from analysis.labels import METHOD_LABELS, in_order, setting_label, value_label
 from analysis.report import write_report
 from analysis.runs import RunTable
@@ -227,6 +228,29 @@ def test_static_figures_come_in_three_formats(grid: RunTable, tmp_path: Path) ->
     paths = figures.write_static({"heat_map": figure}, tmp_path)
     assert [path.name for path in paths] == ["heat_map.svg", "heat_map.png", "heat_map.pdf"]
     assert [path.read_bytes()[:4] for path in paths] == [b"<svg", b"\x89PNG", b"%PDF"]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="static figures need Chromium on the PATH")
+def test_a_figure_drawn_twice_is_the_same_file(grid: RunTable, tmp_path: Path) -> None:
+    cells, made = cells_of(grid), []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        drawn = {
+            "map": figures.draw_heat_map(heat_map(cells), value_title="score"),  # its colours are a gradient with an id
+            "curves": figures.draw_beta_curves(beta_curves(cells), y_title="score"),
+        }
+        made.append([path.read_bytes() for path in figures.write_static(drawn, folder, ["svg"])])
+    assert made[0] == made[1]
+    assert b"defs-" in made[0][0]
+
+
+def test_ids_drawn_by_lot_are_made_of_the_name_and_no_number_is_taken_for_one() -> None:
+    svg = '<svg><defs id="defs-012345"><clipPath id="clip012345xy"/></defs><path d="M012345,1"/></svg>'
+    made = without_lot(svg, "map")
+    assert made == without_lot(svg.replace("-012345", "-abcdef").replace("clip012345", "clipabcdef"), "map")
+    assert made != without_lot(svg, "curves")
+    assert "M012345,1" in made
+    assert without_lot("<svg/>", "map") == "<svg/>"
 
 
 def test_an_unknown_static_format_is_refused(tmp_path: Path) -> None:

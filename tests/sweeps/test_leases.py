@@ -148,6 +148,27 @@ def test_the_heart_touches_what_is_held(tmp_path: Path, monkeypatch: pytest.Monk
         time.sleep(0.02)
 
 
+def test_a_process_that_was_forked_has_a_heart_of_its_own(tmp_path: Path) -> None:
+    code = f"""
+import os, time
+from pathlib import Path
+from sweeps import leases
+leases.HEARTBEAT_SECONDS = 0.05
+ours = leases.Leases(Path({str(tmp_path)!r}))
+assert ours.take("parent") is not None
+child = os.fork()
+if child == 0:
+    lease = ours.take("child")
+    os.utime(lease.file, (1, 1))
+    deadline = time.monotonic() + 20
+    while lease.file.stat().st_mtime < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os._exit(0 if lease.file.stat().st_mtime > 2 else 1)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
+
+
 def test_a_released_key_is_not_freed_twice(tmp_path: Path) -> None:
     first = Leases(tmp_path).take("key")
     assert first is not None

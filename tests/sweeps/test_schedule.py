@@ -191,6 +191,34 @@ def test_a_machine_that_failed_after_training_is_a_failed_evaluation(sweep: Pret
     assert training["status"] == "finished"
 
 
+def test_what_was_lost_waits_again_before_all_else(sweep: PretendedSweep, worker: Worker) -> None:
+    schedule = sweep.schedule(seeds=2)
+    lost = [schedule.next_job(), schedule.next_job()]
+    schedule.all_lost("memory", tries=1)
+    assert schedule.running_names == []
+    assert [schedule.next_job(), schedule.next_job()] == lost
+    assert schedule.next_job() is None  # all else waits for these
+    schedule.all_lost("memory", tries=2)
+    worker.drive(schedule)
+    assert worker.trained == [
+        "bc 12 #0", "bc 12 #1", "sarsa 20 #0", "ilql 0.70 20 #0", "ilql 0.90 20 #0",
+        "sarsa 20 #1", "ilql 0.70 20 #1", "ilql 0.90 20 #1",
+    ]  # fmt: skip
+    assert {status for status, _, _ in rows(sweep.store).values()} == {"finished"}
+
+
+def test_what_was_lost_too_often_has_failed_and_says_of_what(sweep: PretendedSweep, worker: Worker) -> None:
+    schedule = sweep.schedule()
+    for _ in range(3):
+        assert schedule.next_job() is not None
+        schedule.all_lost("its process was killed for want of memory", tries=2)
+    assert schedule.running_names == []
+    worker.drive(schedule)
+    found = rows(sweep.store)
+    assert found["bc   #0 design"][:2] == ("failed", "its process was killed for want of memory, 3 times")
+    assert {status for status, _, _ in found.values()} == {"failed"}  # nobody can begin without the behaviour policy
+
+
 def test_nothing_is_started_on_a_full_disk(sweep: PretendedSweep, monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = sweep.schedule()
     assert schedule.next_job() is not None

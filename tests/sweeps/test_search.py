@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ray.exceptions import OutOfMemoryError
 
 from cluster.watchdog import StuckError
 from sweeps import search
@@ -33,7 +34,7 @@ class PretendedTuner:
     act: Callable[[PretendedTuner], None]
 
     def __init__(self, trainable: object, *, tune_config: Any, run_config: Any) -> None:
-        self.algorithm = tune_config.search_alg
+        self.algorithm, self.concurrent = tune_config.search_alg, tune_config.max_concurrent_trials
         (self.listener,) = run_config.callbacks
 
     def fit(self) -> None:
@@ -55,10 +56,8 @@ class PretendedTuner:
 @pytest.fixture
 def sweep(make_sweep: MakeSweep, make_trainings: MakeTrainings, monkeypatch: pytest.MonkeyPatch) -> PretendedSweep:
     """The behaviour policy, and SARSA that waits for it; Tune is pretended."""
-    for name in (
-        "TUNE_DISABLE_SIGINT_HANDLER", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "RAY_AIR_NEW_OUTPUT",
-        "TUNE_MAX_PENDING_TRIALS_PG",
-    ):  # fmt: skip
+    for name in ("TUNE_DISABLE_SIGINT_HANDLER", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "RAY_AIR_NEW_OUTPUT",
+                 "TUNE_PRINT_ALL_TRIAL_ERRORS", "TUNE_MAX_PENDING_TRIALS_PG"):  # fmt: skip
         monkeypatch.setenv(name, os.environ.get(name, "1"))
     monkeypatch.setattr(search, "STUCK_SECONDS", STUCK)
     monkeypatch.setattr(search, "describe_cluster", lambda: "1 x trial bc")
@@ -67,19 +66,28 @@ def sweep(make_sweep: MakeSweep, make_trainings: MakeTrainings, monkeypatch: pyt
     return make_sweep(make_trainings("sarsa"))
 
 
+class Watched:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.changes = 0
+
+    def told(self, name: str, numbers: Mapping[str, float]) -> None:
+        self.said.append(f"{name.partition('-')[0]} {dict(numbers)}")
+
+    def changed(self) -> None:
+        self.changes += 1
+
+    def lost(self, name: str, why: str) -> None:
+        self.said.append(f"{name.partition('-')[0]}: {why}")
+
+
 def run(sweep: PretendedSweep, folder: Path) -> tuple[list[str], int]:
     """Run it; what its jobs told, and how often a job was said to have started or ended."""
-    told: list[str] = []
-    changes = []
-    search.run_schedule(
-        sweep.schedule(),
-        concurrent=lambda: 2,
-        resources=Resources(),
-        folder=folder,
-        on_progress=lambda name, numbers: told.append(f"{name.partition('-')[0]} {dict(numbers)}"),
-        on_change=lambda: changes.append(1),
-    )
-    return told, len(changes)
+    watched = Watched()
+    search.run_schedule(sweep.schedule(), concurrent=lambda: 2, resources=Resources(), folder=folder, watcher=watched)
+    return watched.said, watched.changes
 
 
 def test_a_job_that_hangs_while_a_place_is_free_ends_the_sweep(
@@ -108,6 +116,27 @@ def test_a_job_that_tells_how_far_it_is_keeps_the_sweep_alive(
     monkeypatch.setattr(PretendedTuner, "act", go_on, raising=False)
     told, _ = run(sweep, tmp_path / "tune")
     assert told == [f"bc {{'step': {step}, 'loss': 0.5}}" for step in range(8)]
+
+
+def test_where_memory_is_full_what_ran_is_begun_again_with_half_as_many_at_a_time(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[int, list[str]]] = []
+    released: list[int] = []
+    monkeypatch.setattr(search, "release_all", lambda: released.append(1))
+
+    def run_out(tuner: PretendedTuner) -> None:
+        job = tuner.algorithm.suggest(f"trial {len(begun)}")
+        begun.append((tuner.algorithm._concurrent(), [job["name"].partition("-")[0]]))
+        if len(begun) < 3:
+            raise RuntimeError("Caught unexpected exception") from OutOfMemoryError("2 workers were killed")
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(PretendedTuner, "act", run_out, raising=False)
+    with pytest.raises(RuntimeError, match="something else"):
+        run(sweep, tmp_path / "tune")
+    assert begun == [(2, ["bc"]), (1, ["bc"]), (1, ["bc"])]
+    assert len(released) == 2
 
 
 def test_of_reports_within_a_second_only_those_of_something_new_are_passed_on(
@@ -170,7 +199,7 @@ def test_more_jobs_run_as_soon_as_the_cluster_has_grown(
     three = make_sweep([*make_trainings("bc"), *make_trainings("filtered_bc", {"train.keep": (0.3, 0.6)})])
     search.run_schedule(
         three.schedule(), concurrent=lambda: room[0], resources=Resources(), folder=tmp_path / "tune",
-        on_progress=lambda name, numbers: None, on_change=lambda: None,
+        watcher=Watched(),
     )  # fmt: skip
 
 
