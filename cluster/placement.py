@@ -16,6 +16,9 @@ from typing import Any
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
+SET_ASIDE = "set aside "
+"""How the names of placement groups begin that are there to keep work away from a node."""
+
 
 def release_orphans() -> int:
     """Remove this job's placement groups whose maker is dead, and give their number.
@@ -27,8 +30,11 @@ def release_orphans() -> int:
 
 
 def release_all() -> int:
-    """Remove all of this job's placement groups, and give their number: for a driver whose work has come to nothing."""
-    return _release(lambda group: True)
+    """Remove all of this job's placement groups, and give their number: for a driver whose work has come to nothing.
+
+    Those that keep work away from a node (`cluster.nodes.set_aside`) stay.
+    """
+    return _release(lambda group: not group.name.startswith(SET_ASIDE))
 
 
 def _release(wanted: Callable[[Any], bool]) -> int:

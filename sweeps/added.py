@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import tempfile
 from collections import defaultdict
@@ -14,7 +15,8 @@ from typing import Any
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
 from sweeps.cells import Setting
-from sweeps.experiment import carry_out, connected, driving, places, present
+from sweeps.experiment import carry_out, connected, driving, need_of, present
+from sweeps.machines import Fleet, check_fits
 from sweeps.questions import question_named
 from sweeps.schedule import Schedule
 from sweeps.space import Training, column_names, settings
@@ -172,9 +174,11 @@ def add_evaluations(
             resources=resources,
             added=True,
         )
-        with connected() as info:
-            at_a_time = places(info, resources, concurrent)
+        with connected() as info, Fleet(store.folder, say, own=info.started) as fleet:
+            need = need_of(resources)
+            check_fits(fleet.machines, need)
             resume = "the same command goes on from here"
+            at_a_time = functools.partial(fleet.places, need, concurrent)
             ended = carry_out(store, sweep, schedule, resources, at_a_time, mirror, resume, say)
     if ended != 0:
         return ended or 1

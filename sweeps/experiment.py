@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shlex
 import signal
 from collections.abc import Callable, Iterator
@@ -10,9 +11,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from cluster.connect import ClusterInfo, ConnectOptions, connect
+from cluster.shapes import Need
 from cluster.watchdog import StuckError
 from sweeps.journal import StoreError, utc
 from sweeps.leases import CLEANING, Lease, driver_key
+from sweeps.machines import Fleet, check_fits
 from sweeps.options import Options, Plain
 from sweeps.plan import Plan, make_plan
 from sweeps.play import invitation
@@ -84,9 +87,10 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
     status = 0
     with ExitStack() as stack:
         info = stack.enter_context(connected())
+        fleet = stack.enter_context(Fleet(store.folder, say, own=info.started))
         for sweep in sweeps.values():
             with driving(store, sweep.name, say):
-                ended = _run_sweep(question, sweep, options, store, info, say)
+                ended = _run_sweep(question, sweep, options, store, info, fleet, say)
             if ended is None or ended == INTERRUPTED:
                 return ended or 1
             status = max(status, ended)
@@ -142,7 +146,13 @@ def driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
 
 
 def _run_sweep(
-    question: Question, sweep: Sweep, options: Options, store: Store, info: ClusterInfo, say: Callable[[str], None]
+    question: Question,
+    sweep: Sweep,
+    options: Options,
+    store: Store,
+    info: ClusterInfo,
+    fleet: Fleet,
+    say: Callable[[str], None],
 ) -> int | None:
     """Do what is missing of one sweep and print its table.
 
@@ -150,7 +160,9 @@ def _run_sweep(
         The exit status: 0, 1 if nothing has finished, `INTERRUPTED`; None if it could not be brought to its end.
     """
     resume = f"the same command goes on from here: {shlex.join([*options.command])}"
-    concurrent = places(info, sweep.resources, options.concurrent)
+    need = need_of(sweep.resources)
+    check_fits(fleet.machines, need)
+    concurrent = fleet.places(need, options.concurrent)
     say(f"sweep {sweep.name} on {info}, {concurrent} jobs at a time")
     for line in _plan(store, sweep).lines(concurrent=concurrent):
         say(line)
@@ -173,7 +185,8 @@ def _run_sweep(
         study=study,
         resources=sweep.resources,
     )
-    ended = carry_out(store, sweep.name, schedule, sweep.resources, concurrent, mirror, resume, say)
+    limit = functools.partial(fleet.places, need, options.concurrent)
+    ended = carry_out(store, sweep.name, schedule, sweep.resources, limit, mirror, resume, say)
     if ended != 0:
         return ended
     _drop_stale(store, sweep.name, schedule.members)
@@ -195,7 +208,7 @@ def carry_out(
     sweep: str,
     schedule: Schedule,
     resources: Resources,
-    concurrent: int,
+    concurrent: Callable[[], int],
     mirror: Mirror | None,
     resume: str,
     say: Callable[[str], None],
@@ -251,23 +264,11 @@ def _plan(store: Store, sweep: Sweep) -> Plan:
     return make_plan(store, sweep.setting, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement)
 
 
-def places(info: ClusterInfo, resources: Resources, wanted: int | None) -> int:
-    """How many jobs fit the cluster at a time, at most `wanted`.
-
-    Raises:
-        ValueError: Not one does.
-    """
-    cpus = resources.workers if resources.in_group else 1
-    gpus = resources.workers * resources.gpus_per_worker
-    if info.gpus < gpus:
-        raise ValueError(
-            f"a job needs {gpus:g} GPUs ({resources.workers} workers × {resources.gpus_per_worker:g}), "
-            f"the cluster has {info.gpus:g}; --gpus-per-worker 0 trains on CPUs"
-        )
-    if info.cpus < cpus:
-        raise ValueError(f"a job needs {cpus} CPUs, the cluster has {info.cpus:g}; --workers sets how many it uses")
-    fit = int(min(info.cpus // cpus, info.gpus // gpus if gpus else info.cpus))
-    return max(1, min(fit, wanted or fit))
+def need_of(resources: Resources) -> Need:
+    """What a job needs of a cluster."""
+    if not resources.in_group:
+        return Need()
+    return Need(workers=resources.workers, gpus=resources.gpus_per_worker)
 
 
 def _record(store: Store, question: Question, sweep: Sweep, options: Options) -> dict[str, Any]:

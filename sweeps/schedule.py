@@ -176,6 +176,9 @@ class Schedule:
                 else:
                     replicates.append(Step(training, seed, tune + report))
         self._cells.put(places)
+        # What more of the others start from comes first: of two critics, the one that four policies are waiting for.
+        unblocks = Counter(spec.weights_id for step in (*firsts, *replicates) for spec in step.spec.required)
+        firsts.sort(key=lambda step: -unblocks[step.spec.weights_id])
         if front:
             self._queue.prepend(firsts)
         # The study waits for the first seed; replicates fill whatever time is left.

@@ -9,6 +9,7 @@ resumes from the store; where a machine's memory was full, with half as many at 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -25,12 +26,20 @@ from cluster.faults import classify, ended_for_memory
 from cluster.placement import describe_cluster, release_all, release_orphans
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
+from sweeps.provenance import host
 from sweeps.schedule import Schedule
 from sweeps.stopping import JobStopped, Signals
-from sweeps.work import Job, Resources, run_job
+from sweeps.store import MARK
+from sweeps.work import Job, MachineFault, Resources, run_job
 
 STUCK_SECONDS = 1800.0
 """Without a word from any job for so long, a sweep ends and says what holds the cluster."""
+
+AWAY_SECONDS = 15.0
+"""How long a job that came to a machine without the store holds its place there before it is tried elsewhere."""
+
+STARTING = 16
+"""Processes that may be starting at once, at least: what a cluster grows by need not wait in a row."""
 
 RETRIES = 2
 """How often a job is tried again after its process died, or its machine failed it."""
@@ -45,13 +54,14 @@ class _FromSchedule(Searcher):
     def __init__(
         self,
         schedule: Schedule,
+        concurrent: Callable[[], int],
         on_change: Callable[[], None],
         faults: Mapping[str, str],
         stop: Path,
         signals: Signals,
     ) -> None:
         super().__init__()
-        self._schedule, self._on_change, self._faults = schedule, on_change, faults
+        self._schedule, self._concurrent, self._on_change, self._faults = schedule, concurrent, on_change, faults
         self._stop, self._signals = stop, signals
         self._names: dict[str, str] = {}
 
@@ -59,6 +69,8 @@ class _FromSchedule(Searcher):
         """The next job's configuration, None if none can start now, FINISHED if none ever will."""
         if self._signals.received is not None:
             return Searcher.FINISHED
+        if len(self._names) >= self._concurrent():
+            return None
         found = self._schedule.next_job()
         self._on_change()
         if found is None:
@@ -66,7 +78,9 @@ class _FromSchedule(Searcher):
             return Searcher.FINISHED if over else None
         name, job = found
         self._names[trial_id] = name
-        return {"name": name, "job": json.dumps(dataclasses.asdict(dataclasses.replace(job, stop=str(self._stop))))}
+        mark = (Path(job.store) / MARK).read_text(encoding="utf-8")
+        told = json.dumps(dataclasses.asdict(dataclasses.replace(job, stop=str(self._stop))))
+        return {"name": name, "job": told, "mark": mark}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A job ended, or its process died more often than it may."""
@@ -130,12 +144,15 @@ class _Listener(tune.Callback):
         return {}
 
 
-def run_schedule(schedule: Schedule, *, concurrent: int, resources: Resources, folder: Path, watcher: Watcher) -> None:
+def run_schedule(
+    schedule: Schedule, *, concurrent: Callable[[], int], resources: Resources, folder: Path, watcher: Watcher
+) -> None:
     """Do all jobs of a schedule on the connected cluster.
 
     Args:
         schedule: What to do.
-        concurrent: Jobs at a time; half as many from when a machine's memory was full.
+        concurrent: Jobs at a time, asked again and again, as nodes come and go; of that many the half from when a
+            machine's memory was full.
         resources: What each may use; decides what Tune reserves for it.
         folder: Where Tune keeps its own notes, pickles among them: made anew, never read again, and removed at the end.
         watcher: Told what happens.
@@ -150,10 +167,13 @@ def run_schedule(schedule: Schedule, *, concurrent: int, resources: Resources, f
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # the watcher has a line for it
+    # Tune starts so many processes at once; left to itself, without a limit of its own on trials, one after the other.
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(max(STARTING, concurrent())))
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of what failed the rows tell, and why
+    cut = 1
     while True:
         try:
-            _run_once(schedule, concurrent, resources, folder, watcher)
+            _run_once(schedule, functools.partial(_share_of, concurrent, cut), resources, folder, watcher)
             return
         except RuntimeError as error:
             # Where memory is full Ray kills workers before the kernel kills anyone, and Tune ends over it.
@@ -163,10 +183,17 @@ def run_schedule(schedule: Schedule, *, concurrent: int, resources: Resources, f
             watcher.lost(name, "the memory of its machine was full")
         schedule.all_lost("its process was killed for want of memory", RETRIES)
         release_all()
-        concurrent = max(1, concurrent // 2)
+        cut *= 2
 
 
-def _run_once(schedule: Schedule, concurrent: int, resources: Resources, folder: Path, watcher: Watcher) -> None:
+def _share_of(concurrent: Callable[[], int], cut: int) -> int:
+    """A part of what fits, at least 1."""
+    return max(1, concurrent() // cut)
+
+
+def _run_once(
+    schedule: Schedule, concurrent: Callable[[], int], resources: Resources, folder: Path, watcher: Watcher
+) -> None:
     """Do all jobs in one run of Tune; what ends it early is raised."""
     shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
     folder.mkdir(parents=True)
@@ -183,7 +210,7 @@ def _run_once(schedule: Schedule, concurrent: int, resources: Resources, folder:
 
 def _tuner(
     schedule: Schedule,
-    concurrent: int,
+    concurrent: Callable[[], int],
     resources: Resources,
     folder: Path,
     watcher: Watcher,
@@ -208,9 +235,8 @@ def _tuner(
     return tune.Tuner(
         tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
-            search_alg=_FromSchedule(schedule, changed, faults, folder / "stop", signals),
-            num_samples=-1,
-            max_concurrent_trials=concurrent,
+            search_alg=_FromSchedule(schedule, concurrent, changed, faults, folder / "stop", signals),
+            num_samples=-1,  # and no max_concurrent_trials, which could not grow with the cluster
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -226,6 +252,7 @@ def _tuner(
 def _trial(config: dict[str, Any]) -> None:
     """One job in a Tune trial."""
     values = json.loads(config["job"])
+    check_store(values["store"], config["mark"])
     job = Job(**values | {"resources": Resources(**values["resources"]), "evaluations": tuple(values["evaluations"])})
     last, of = 0.0, frozenset[str]()
 
@@ -245,3 +272,16 @@ def _trial(config: dict[str, Any]) -> None:
         time.sleep(BACK_OFF_SECONDS)
         raise
     tune.report({"status": status})
+
+
+def check_store(folder: str, mark: str) -> None:
+    """Do nothing if the driver's store is here; a node that joins is asked so before it is known to be usable.
+
+    Raises:
+        MachineFault: Here is none, or another.
+    """
+    file = Path(folder) / MARK
+    here = file.read_text(encoding="utf-8") if file.is_file() else None
+    if here != mark:
+        time.sleep(AWAY_SECONDS)  # so long this place takes no other job, and the driver leaves the node out meanwhile
+        raise MachineFault(f"the store must be a folder that all machines share, {host()} has none of ours at {folder}")

@@ -8,6 +8,7 @@ is then done again elsewhere, and resumes.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
 import shutil
@@ -115,6 +116,16 @@ class MachineFault(RuntimeError):  # noqa: N818  a fault is whose it was, as in 
     """A machine failed under work of ours that ran elsewhere."""
 
 
+@functools.lru_cache(maxsize=2)
+def opened_store(folder: str) -> Store:
+    """The store, opened once by a process that does one job after another.
+
+    Each opening begins a journal of its own and reads everybody's from their beginning: with one for every job, all
+    readers would look at as many journals as there were jobs, and a job would read all that was ever recorded.
+    """
+    return Store(Path(folder))
+
+
 Tell = Callable[[Mapping[str, float]], None]
 """Called now and then with numbers that say how far a job is."""
 
@@ -136,7 +147,7 @@ def run_job(job: Job, tell: Tell) -> str:
         asked.check()
         tell({"waiting": 1.0})
 
-    store, spec = Store(Path(job.store)), TrialSpec.from_json(job.training)
+    store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
     with store.lease(spec.trajectory_id, waiting) as lease:
         try:
             return _run(job, store, spec, lease, tell)
@@ -258,7 +269,7 @@ def train_loop(job: Job, group: Group) -> None:
 
 def _train_through(job: Job, group: Group, asked: Asked) -> None:
     torch.set_num_threads(1)
-    store, spec = Store(Path(job.store)), TrialSpec.from_json(job.training)
+    store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
     method, settings = canonical(spec)
     sequences = load_tokens(store, spec)
 
@@ -327,7 +338,7 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
         JobStopped: It was asked to stop; nothing of what was not finished is recorded.
     """
     torch.set_num_threads(1)
-    store, specs, lease = Store(Path(block.store)), [TrialSpec.from_json(trial) for trial in block.trials], block.lease
+    store, specs, lease = opened_store(block.store), [TrialSpec.from_json(trial) for trial in block.trials], block.lease
     started, clock = utc(), time.monotonic()
     first = specs[0]
     task = load_task(store, first.data.task, first.evaluation.world)

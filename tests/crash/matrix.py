@@ -207,7 +207,8 @@ def one_kill(victim: str, phase: str, delay: float, reference: Reference, folder
     try:
         if victim == "node":
             nodes = Nodes(mark, Path(tempfile.mkdtemp(prefix="r", dir="/tmp")))
-            nodes.start()
+            nodes.start_head(1)
+            nodes.start_node("second", 2)
         sweep = Sweep(folder / "store", mark, tracker.uri, None if nodes is None else nodes.address)
         sweep.start()
         assert sweep.process is not None
@@ -269,8 +270,8 @@ def kill(victim: str, sweep: Sweep, tracker: Tracker, nodes: Nodes | None) -> in
         return len(chosen)
     if victim == "node":
         assert nodes is not None
-        there = len(marked(f"{nodes.mark}-second"))
-        nodes.kill_second()
+        there = len(nodes.processes("second"))
+        nodes.kill_node("second")
         return there
     tracker.kill()
     return 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -119,50 +120,70 @@ class Tracker:
 
 @dataclass
 class Nodes:
-    """A Ray cluster of a head with one CPU and a second node with two, on this machine."""
+    """A Ray cluster of several nodes on this machine, each of them `ray start --block` with ports of its own.
+
+    Each has a folder of its own, too: nodes that share one remove each other's copy of a job's working directory.
+    """
 
     mark: str
     folder: Path
     port: int = field(default_factory=free_port)
-    heads: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    dashboard: int = field(default_factory=free_port)
+    running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     @property
     def address(self) -> str:
         """Of the head."""
         return f"127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        """Start both."""
-        dashboard = free_port()
-        self._begin("head", "--head", "--num-cpus=1", f"--port={self.port}", f"--dashboard-port={dashboard}",
-                    f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}",
-                    f"--temp-dir={self.folder}")  # fmt: skip
-        version = f"http://127.0.0.1:{dashboard}/api/version"
-        wait_for(lambda: answers(version), 90, "the head's dashboard answered")
-        self.start_second()
+    @property
+    def job_server(self) -> str:
+        """Where jobs are submitted."""
+        return f"http://127.0.0.1:{self.dashboard}"
 
-    def start_second(self) -> None:
-        """Start the second node; also again after it was killed."""
-        self._begin("second", f"--address={self.address}", "--num-cpus=2",
-                    f"--dashboard-agent-listen-port={free_port()}")  # fmt: skip
+    def start_head(self, cpus: int) -> None:
+        """Start the head, and wait until it takes jobs."""
+        self._begin("head", cpus, "--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}",
+                    "--dashboard-host=127.0.0.1", f"--ray-client-server-port={free_port()}")  # fmt: skip
+        wait_for(lambda: answers(f"{self.job_server}/api/version"), 240, "the head's dashboard answered")
 
-    def _begin(self, which: str, *options: str) -> None:
-        self.heads.append(
-            subprocess.Popen(
-                ["ray", "start", "--block", "--disable-usage-stats", "--object-store-memory=100000000",
-                 "--node-ip-address=127.0.0.1", *options],
-                env=environment(f"{self.mark}-{which}"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
+    def start_node(self, name: str, cpus: int, *, prefix: tuple[str, ...] = (), **environment: str) -> None:
+        """Start another node, or one of that name again after it was killed.
+
+        Args:
+            name: What it is called here.
+            cpus: Its logical CPUs.
+            prefix: What its command is put behind, such as one that takes a folder out of its sight.
+            environment: More of its environment.
+        """
+        self._begin(name, cpus, f"--address={self.address}", prefix=prefix, **environment)
+
+    def _begin(self, name: str, cpus: int, *options: str, prefix: tuple[str, ...] = (), **more: str) -> None:
+        self.running[name] = subprocess.Popen(
+            [*prefix, BIN / "ray", "start", "--block", "--disable-usage-stats", "--object-store-memory=100000000",
+             "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", f"--dashboard-agent-listen-port={free_port()}",
+             f"--temp-dir={self.folder / name}", *options],
+            env=environment(f"{self.mark}-{name}") | more, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )  # fmt: skip
 
-    def kill_second(self) -> None:
-        """Cut its power: raylet, agents and workers."""
-        cut(marked(f"{self.mark}-second"))
+    def alive(self) -> int:
+        """How many nodes the head takes for alive."""
+        url = f"{self.job_server}/api/v0/nodes?filter_keys=state&filter_predicates=%3D&filter_values=ALIVE"
+        with contextlib.suppress(OSError, ValueError, KeyError), urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310
+            return len(json.load(answer)["data"]["result"]["result"])
+        return 0
+
+    def processes(self, name: str) -> set[int]:
+        """A node's: raylet, agents and workers."""
+        return marked(f"{self.mark}-{name}")
+
+    def kill_node(self, name: str) -> None:
+        """Cut its power."""
+        cut(self.processes(name))
+        self.running.pop(name).wait()
 
     def stop(self) -> None:
         """End all of it."""
-        for which in ("second", "head"):
-            cut(marked(f"{self.mark}-{which}"))
-        for process in self.heads:
-            process.wait()
+        for name in list(self.running):
+            self.kill_node(name)

@@ -59,6 +59,22 @@ def test_the_behaviour_policy_comes_first_and_first_seeds_before_replicates(
     ]  # fmt: skip
 
 
+def test_of_equals_that_comes_first_which_more_of_the_others_start_from(
+    make_sweep: MakeSweep, make_trainings: MakeTrainings
+) -> None:
+    design = [
+        *make_trainings("ilql", {"train.tau": (0.6, 0.7, 0.8, 0.9)}),
+        *make_trainings("awr", {"train.tau": (0.7,), "train.awr_beta": (1.0,)}),
+        *make_trainings("awr", {"train.tau": (0.9,), "train.awr_beta": (1.0, 4.0)}),
+    ]
+    sweep = make_sweep(design)
+    worker = sweep.worker()
+    worker.drive(sweep.schedule())
+    # Two policies start from the critic at .9, one from that at .7, none from the others, which keep their order.
+    assert worker.trained[:5] == ["bc 12 #0", *(f"ilql {tau} 20 #0" for tau in ("0.90", "0.70", "0.60", "0.80"))]
+    assert len(worker.trained) == 8  # the behaviour policy, four critics, three policies: no critic was trained twice
+
+
 def test_what_needs_the_behaviour_policy_waits_for_it(sweep: PretendedSweep, worker: Worker) -> None:
     schedule = sweep.schedule(seeds=2)
     first = schedule.next_job()

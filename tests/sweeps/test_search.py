@@ -18,8 +18,8 @@ from ray.exceptions import OutOfMemoryError
 
 from cluster.watchdog import StuckError
 from sweeps import search
-from sweeps.store import Store
-from sweeps.work import Job, Resources
+from sweeps.store import MARK, Store
+from sweeps.work import Job, MachineFault, Resources
 
 if TYPE_CHECKING:
     from conftest import Commands, MakeSweep, MakeTrainings, MakeTrial, PretendedSweep, Worker
@@ -59,7 +59,7 @@ class PretendedTuner:
 def sweep(make_sweep: MakeSweep, make_trainings: MakeTrainings, monkeypatch: pytest.MonkeyPatch) -> PretendedSweep:
     """The behaviour policy, and SARSA that waits for it; Tune is pretended."""
     for name in ("TUNE_DISABLE_SIGINT_HANDLER", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "RAY_AIR_NEW_OUTPUT",
-                 "TUNE_PRINT_ALL_TRIAL_ERRORS"):  # fmt: skip
+                 "TUNE_PRINT_ALL_TRIAL_ERRORS", "TUNE_MAX_PENDING_TRIALS_PG"):  # fmt: skip
         monkeypatch.setenv(name, os.environ.get(name, "1"))
     monkeypatch.setattr(search, "STUCK_SECONDS", STUCK)
     monkeypatch.setattr(search, "describe_cluster", lambda: "1 x trial bc")
@@ -88,7 +88,7 @@ class Watched:
 def run(sweep: PretendedSweep, folder: Path) -> tuple[list[str], int]:
     """Run it; what its jobs told, and how often a job was said to have started or ended."""
     watched = Watched()
-    search.run_schedule(sweep.schedule(), concurrent=2, resources=Resources(), folder=folder, watcher=watched)
+    search.run_schedule(sweep.schedule(), concurrent=lambda: 2, resources=Resources(), folder=folder, watcher=watched)
     return watched.said, watched.changes
 
 
@@ -129,7 +129,7 @@ def test_where_memory_is_full_what_ran_is_begun_again_with_half_as_many_at_a_tim
 
     def run_out(tuner: PretendedTuner) -> None:
         job = tuner.algorithm.suggest(f"trial {len(begun)}")
-        begun.append((tuner.concurrent, [job["name"].partition("-")[0]]))
+        begun.append((tuner.algorithm._concurrent(), [job["name"].partition("-")[0]]))
         if len(begun) < 3:
             raise RuntimeError("Caught unexpected exception") from OutOfMemoryError("2 workers were killed")
         raise RuntimeError("something else")
@@ -142,7 +142,7 @@ def test_where_memory_is_full_what_ran_is_begun_again_with_half_as_many_at_a_tim
 
 
 def test_of_reports_within_a_second_only_those_of_something_new_are_passed_on(
-    monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial
+    monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial, tmp_path: Path
 ) -> None:
     def work(job: Job, tell: Callable[[Mapping[str, float]], None]) -> str:
         for numbers in ({"step": 1.0}, {"step": 2.0}, {"episodes": 4.0}, {"estimating": 1.0}, {"episodes": 5.0}):
@@ -152,11 +152,57 @@ def test_of_reports_within_a_second_only_those_of_something_new_are_passed_on(
     told: list[Mapping[str, Any]] = []
     monkeypatch.setattr(search, "run_job", work)
     monkeypatch.setattr(search.tune, "report", told.append)
-    job = Job(store="", training=make_trial().to_json(), evaluations=(), resources=Resources())
-    search._trial({"job": json.dumps(dataclasses.asdict(job))})
+    Store(tmp_path / "store")
+    search._trial(trial_config(make_trial, tmp_path / "store", mark_of(tmp_path / "store")))
     assert told == [
         {"step": 1.0}, {"episodes": 4.0}, {"estimating": 1.0}, {"episodes": 5.0}, {"status": "finished"}
     ]  # fmt: skip
+
+
+def trial_config(make_trial: MakeTrial, folder: Path, mark: str) -> dict[str, str]:
+    """What Tune hands a worker."""
+    job = Job(store=str(folder), training=make_trial().to_json(), evaluations=(), resources=Resources())
+    return {"name": "bc", "job": json.dumps(dataclasses.asdict(job)), "mark": mark}
+
+
+def mark_of(folder: Path) -> str:
+    """What is in a store's mark."""
+    return (folder / "store.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_worker_that_has_no_store_or_another_at_that_path_writes_nothing_and_is_a_machines_fault(
+    monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial, tmp_path: Path, there: bool
+) -> None:
+    monkeypatch.setattr(search, "AWAY_SECONDS", 0.0)
+    monkeypatch.setattr(search, "run_job", lambda job, tell: pytest.fail("it was run"))
+    folder = tmp_path / "store"
+    if there:
+        Store(folder)
+    with pytest.raises(MachineFault, match="the store must be a folder that all machines share, "):
+        search._trial(trial_config(make_trial, folder, '{"format": 1, "made_at": "another day"}'))
+    assert folder.exists() == there
+
+
+def test_more_jobs_run_as_soon_as_the_cluster_has_grown(
+    make_sweep: MakeSweep, make_trainings: MakeTrainings, sweep: PretendedSweep, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    room = [1]
+
+    def grow(tuner: PretendedTuner) -> None:
+        assert tuner.algorithm.suggest("trial 0") is not None
+        assert tuner.algorithm.suggest("trial 1") is None
+        room[0] = 2
+        assert tuner.algorithm.suggest("trial 1") is not None
+        assert tuner.algorithm.suggest("trial 2") is None
+
+    monkeypatch.setattr(PretendedTuner, "act", grow, raising=False)
+    three = make_sweep([*make_trainings("bc"), *make_trainings("filtered_bc", {"train.keep": (0.3, 0.6)})])
+    search.run_schedule(
+        three.schedule(), concurrent=lambda: room[0], resources=Resources(), folder=tmp_path / "tune",
+        watcher=Watched(),
+    )  # fmt: skip
 
 
 def test_a_job_that_starts_or_ends_keeps_the_sweep_alive_and_is_told_once(
@@ -243,7 +289,7 @@ def test_what_its_machine_did_to_it_stands_in_the_row(
 
 
 def test_a_job_that_its_machine_failed_tells_of_it_and_waits_before_it_is_tried_again(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[object] = []
 
@@ -253,9 +299,10 @@ def test_a_job_that_its_machine_failed_tells_of_it_and_waits_before_it_is_tried_
     monkeypatch.setattr(search, "run_job", fail)
     monkeypatch.setattr(search.tune, "report", told.append)
     monkeypatch.setattr(search.time, "sleep", told.append)
-    job = {"store": "", "training": "", "evaluations": [], "resources": {}, "keep_trajectory": False}
+    mark = (Store(tmp_path).folder / MARK).read_text(encoding="utf-8")
+    job = {"store": str(tmp_path), "training": "", "evaluations": [], "resources": {}, "keep_trajectory": False}
     with pytest.raises(OSError, match="No space left"):
-        search._trial({"name": "job", "job": json.dumps(job)})
+        search._trial({"name": "job", "job": json.dumps(job), "mark": mark})
     assert told == [{"fault": "machine: OSError: [Errno 28] No space left on device"}, search.BACK_OFF_SECONDS]
 
 
@@ -282,7 +329,8 @@ sys.exit(run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
 DIES = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
-from sweeps import bandit_ablation, cli, search
+from sweeps import bandit_ablation, search
+from sweeps.commands.run import run_command
 
 def die(config):
     with open(os.environ["DEATHS"], "a") as deaths:
@@ -290,7 +338,7 @@ def die(config):
     os.kill(os.getpid(), signal.SIGKILL)
 
 search._trial = die
-sys.exit(cli.run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
+sys.exit(run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
 """
 
 
