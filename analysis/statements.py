@@ -67,8 +67,10 @@ def overview_section(
     lines = parallel(cells)
     if lines is not None:
         figures["parallel"] = (
-            draw_parallel(lines, y_title=y_title),
-            f"Every finished cell of {method_label(lines.method)} as a line through its hyperparameters to its score, "
+            draw_parallel(lines),
+            f"Every finished cell of {method_label(lines.method)} as a line through its hyperparameters to its score ("
+            + y_title
+            + "), "
             "lighter for higher scores, the best one thick; at the right, ± one standard error over episodes.",
         )
     learnt = learning_curves(cells, losses)
