@@ -68,10 +68,8 @@ def overview_section(
     if lines is not None:
         figures["parallel"] = (
             draw_parallel(lines),
-            f"Every finished cell of {method_label(lines.method)} as a line through its hyperparameters to its score ("
-            + y_title
-            + "), "
-            "lighter for higher scores, the best one thick; at the right, ± one standard error over episodes.",
+            f"Every finished cell of {method_label(lines.method)} as a line through its hyperparameters to its score "
+            f"({y_title}), lighter for higher scores, the best one thick; at the right, ± one s.e. over episodes.",
         )
     learnt = learning_curves(cells, losses)
     if learnt:
