@@ -151,6 +151,9 @@ def improvement_interval(first: Scores, second: Scores, rng: np.random.Generator
     found = _bounded(value, drawn, runs)
     if found.low is None or found.high is None:
         return found
+    if value in {0.0, 1.0}:  # no draw of runs of which each wins has a loss in it: the end is that of n wins of n
+        end = 0.025 ** (1.0 / sum(runs))
+        return Bounded(value, end, 1.0) if value == 1.0 else Bounded(value, 0.0, 1.0 - end)
     return Bounded(value, max(0.0, found.low), min(1.0, found.high))
 
 

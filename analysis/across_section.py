@@ -30,8 +30,9 @@ POLICIES: tuple[Policy, ...] = ("exclude", "worst")
 def across_section(tasks: Mapping[str, Sequence[Cell]], rng: np.random.Generator) -> Section | None:
     """What holds of methods across several tasks or rewards; None below two with anything in common.
 
-    A method's runs in a task are the training seeds of the cell that the tune scenes choose, each a mean over the
-    report scenes. They are put on one scale: 0 is the mean of cloning's cell, 1 that of the best method's.
+    A method's runs in a task are the training seeds of the cell that the tune scenes choose, among those with the most
+    seeds; each is a mean over the report scenes. They are put on one scale: 0 is the mean of cloning's cell, 1 that of
+    the best method's.
 
     Args:
         tasks: The cells of each, by what it is called.
@@ -102,10 +103,12 @@ def across_section(tasks: Mapping[str, Sequence[Cell]], rng: np.random.Generator
 
 
 def _tuned_runs(cells: Sequence[Cell]) -> dict[str, Floats]:
-    """Of every method the score of each training seed at the cell that the tune scenes choose."""
+    """Of every method the score of each seed at the cell that the tune scenes choose, of those with the most seeds."""
     found = {}
     for method in in_order(cell.method for cell in cells):
         own = [cell for cell in cells if cell.method == method and cell.seeds]
+        most = max((len(cell.seeds) for cell in own), default=0)
+        own = [cell for cell in own if len(cell.seeds) == most]
         known = [cell for cell in own if cell.tune_score is not None]
         chosen = max(known, key=lambda cell: cell.tune_score or 0.0) if known else best_cell(own)
         if chosen is not None:

@@ -35,6 +35,7 @@ Policy: TypeAlias = Literal["exclude", "worst", "floor"]
 run the lowest score of a cell in that environment, `floor` a given score (cloning's)."""
 
 DRAWS = 2000
+DIMENSION_DRAWS = 400
 ENOUGH = 0.95
 """The share of the peak that the effective dimension has to reach, as published."""
 
@@ -119,7 +120,7 @@ def sensitivity(
     levels = _levels([dict(key) for key in kept])
     means = np.stack([scape.means for scape in scapes])
     likely = np.stack([scape.likely_means(rng, draws) for scape in scapes], axis=1)
-    dims = np.array([effective_dimension(gamma, levels) for gamma in likely])
+    dims = np.array([effective_dimension(gamma, levels) for gamma in likely[:DIMENSION_DRAWS]])
     enough = all(scape.is_clear for scape in scapes)
     return Sensitivity(
         method=method,
@@ -208,4 +209,8 @@ def _filled(cells: Sequence[Cell], fill: float | None, low: float, high: float) 
 
 
 def _bounded(value: float, draws: Floats, enough: bool) -> Bounded:
-    return Bounded(value, *hull_interval(value, draws)) if enough else Bounded(value, why=TOO_FEW_SEEDS)
+    """`draws` are not negative, and neither is what is estimated: so the interval ends at 0 at the latest."""
+    if not enough:
+        return Bounded(value, why=TOO_FEW_SEEDS)
+    low, high = hull_interval(value, draws)
+    return Bounded(value, max(0.0, low), max(0.0, high))

@@ -67,9 +67,9 @@ def overview_section(
     lines = parallel(cells)
     if lines is not None:
         figures["parallel"] = (
-            draw_parallel(lines, y_title=y_title),
-            f"Every finished cell of {method_label(lines.method)} as a line through its hyperparameters to its score, "
-            "lighter for higher scores, the best one thick; at the right, ± one standard error over episodes.",
+            draw_parallel(lines),
+            f"Every finished cell of {method_label(lines.method)} as a line through its hyperparameters to its score "
+            f"({y_title}), lighter for higher scores, the best one thick; at the right, ± one s.e. over episodes.",
         )
     learnt = learning_curves(cells, losses)
     if learnt:

@@ -23,7 +23,7 @@ def draw_tuning(
         curves: One per method.
         bar: What is to be beaten, by name; None for nothing.
         y_title: What a score is.
-        by_seconds: Whether the axis is seconds, logarithmic.
+        by_seconds: Whether the axis is seconds.
     """
     figure = go.Figure()
     ends = []
@@ -61,7 +61,7 @@ def draw_tuning(
     title = (
         "expected seconds of training and playing" if by_seconds else "evaluations: distinct cells, trained and played"
     )
-    figure.update_xaxes(title_text=title, type="log" if by_seconds else "linear", dtick=1 if by_seconds else None)
+    figure.update_xaxes(title_text=title)
     figure.update_yaxes(title_text=y_title)
     return finish(figure)
 

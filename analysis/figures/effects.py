@@ -13,7 +13,7 @@ from analysis.figures.theme import GREY, SYMBOLS, blue, colour_of, error_bars, f
 from analysis.importance import Importance
 from analysis.labels import method_label, value_label
 from analysis.overview_data import Parallel
-from analysis.text import count, with_error
+from analysis.text import count, number, with_error
 
 
 def draw_importance(found: Sequence[Importance]) -> go.Figure:
@@ -94,7 +94,7 @@ def draw_dose(curves: Sequence[DoseResponse], *, y_title: str) -> go.Figure:
     return finish(figure)
 
 
-def draw_parallel(data: Parallel, *, y_title: str) -> go.Figure:
+def draw_parallel(data: Parallel) -> go.Figure:
     """A line per cell through its hyperparameters to its score, coloured by it; the best is drawn last and thick."""
     figure = go.Figure()
     low, high = min(data.scores), max(data.scores)
@@ -141,18 +141,13 @@ def draw_parallel(data: Parallel, *, y_title: str) -> go.Figure:
         ]
     figure.add_vline(x=last, line={"color": GREY, "width": 1}, layer="below")
     ends = ((0.0, low), (0.5, low + span / 2), (1.0, low + span))
-    notes += [
-        {"x": last, "y": y, "text": f"{v:.2f}".replace("-", "−"), "xanchor": "left", "xshift": 4} for y, v in ends
-    ]
-    figure.update_layout(
-        annotations=[
-            {**note, "showarrow": False, "font": {"size": 12}, "bgcolor": "rgba(255,255,255,.8)"} for note in notes
-        ]
-    )
+    notes += [{"x": last + 0.4, "y": y, "text": number(v), "xanchor": "left", "xshift": 4} for y, v in ends]
+    plain = {"showarrow": False, "font": {"size": 12}, "bgcolor": "rgba(255,255,255,.8)"}
+    figure.update_layout(annotations=[{**note, **plain} for note in notes])
     figure.update_xaxes(
         tickvals=list(range(last + 1)),
-        ticktext=[*(axis.label for axis in data.axes), y_title.replace(" (", "<br>(")],
-        range=[-0.4, last + 0.75],
+        ticktext=[*(axis.label for axis in data.axes), "score"],
+        range=[-0.4, last + 1],
         showgrid=False,
     )
     figure.update_yaxes(visible=False)
