@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sweeps import work
+from sweeps.store import Store
 from sweeps.tracking import Mirror
 
 if TYPE_CHECKING:
     from conftest import Bench, Commands
-
-from sweeps.store import Store
 
 pytestmark = pytest.mark.timeout(600)
 
