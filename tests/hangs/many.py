@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run what is missing of them; 0 if every one ended, and ended well."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweeps", type=int, default=50)
-    parser.add_argument("--limit", type=float, default=600.0, help="seconds after which one counts as hung")
+    parser.add_argument("--limit", type=float, default=1200.0, help="seconds after which one counts as hung")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args(arguments)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def one_sweep(number: int, *, dashboard: bool, limit_seconds: float) -> dict[str, Any]:
-    """How one ended: its exit status (None if it hung), seconds, rows by status, and processes it left."""
+    """How one ended: its exit status (None if it hung), seconds, rows by status, its last word, processes it left.
+
+    The last word tells one that stood still from one that a busy machine did not let come to its end.
+    """
     folder, mark = Path(tempfile.mkdtemp(prefix="hangs-")), f"{os.getpid()}-{number}"
     address = {} if dashboard else {"RAY_ADDRESS": _start_bare_head(folder, f"{mark}-head")}
     begin = time.monotonic()
@@ -79,6 +82,7 @@ def one_sweep(number: int, *, dashboard: bool, limit_seconds: float) -> dict[str
         "status": status,
         "seconds": round(seconds, 1),
         "rows": _rows(folder / "store"),
+        "said": (folder / "out").read_text(encoding="utf-8").splitlines()[-1:],
         "left": len(left),
     }
     _kill(_marked(f"{mark}-head"))
