@@ -74,7 +74,7 @@ def load_weights(module: nn.Module, folder: Path) -> None:
                 )
             if tensor.dtype != stored[name].dtype:
                 raise CheckpointError(
-                    f"{name} must be {_sort(tensor)}, got {_sort(stored[name])} in {folder / WEIGHTS}: a copy would round"
+                    f"{name} must be {_sort(tensor)}, got {_sort(stored[name])} in {folder / WEIGHTS}"
                 )
             tensor.copy_(stored[name])
 
