@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ilql.files import FILE, kind_of
+
 WEIGHTS = "weights.safetensors"
 OPTIMISER = "optimiser.safetensors"
 STATE = "state.json"
@@ -100,7 +102,7 @@ def check_finite(module: nn.Module, folder: str) -> None:
 def save_checkpoint(folder: Path, module: nn.Module, optimiser: Mapping[str, Tensor], *, step: int) -> Path:
     """Write a checkpoint `step-N` under `folder`, atomically, and remove the older ones; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    final, partial = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
+    final, partial = folder / _name(step), folder / f".{_name(step)}.{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
@@ -150,18 +152,24 @@ def check_checkpoint(path: Path) -> int:
         CheckpointError: They are not.
     """
     try:
+        if (kind := kind_of(path / STATE)) != FILE:
+            raise ValueError(kind)
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         step, digests = int(state["step"]), dict(state["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"a checkpoint must hold a readable {STATE}, got {path}: {error}") from error
-    if path.name != f"step-{step:08d}" or digests.keys() != {WEIGHTS, OPTIMISER}:
-        raise CheckpointError(
-            f"{path / STATE} must say what its folder does, it says step {step}: truncated or altered"
-        )
+    if path.name != _name(step):
+        raise CheckpointError(f"a checkpoint must be of the step in its name, got {path} of step {step}")
+    if digests.keys() != {WEIGHTS, OPTIMISER}:
+        raise CheckpointError(f"a checkpoint must have a digest of each file, got {path} with {sorted(digests)}")
     for name, digest in digests.items():
-        if not (path / name).is_file() or file_digest(path / name) != digest:
+        if kind_of(path / name) != FILE or file_digest(path / name) != digest:
             raise CheckpointError(f"{path / name} must match its recorded digest, it does not: truncated or altered")
     return step
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def file_digest(file: Path) -> str:

@@ -15,6 +15,7 @@ EPISODES_FILE = "episodes.parquet"
 """What an evaluation's stage keeps: one row per episode."""
 
 _IDENTITY = ("sweep", "origin", "arm", "method", "cell_id", "trial_id", "weights_id", "seed")
+_NEEDED = (*(name for name in _IDENTITY if name != "arm"), "columns")
 _RESULT = ("score", "score_sd", "episodes")
 _BAGS = ("train.", "decode.", "backbone.")
 
@@ -56,20 +57,20 @@ _EPISODES_SCHEMA: dict[str, Any] = {
 }
 
 
-def check_member(key: str, member: Record) -> Record:
-    """The member, as it is.
+def check_member(key: str, member: Mapping[str, Any], needed: Sequence[str] = ("sweep", "trial_id")) -> None:
+    """Refuse a member that lacks something.
+
+    Args:
+        key: Its key.
+        member: What is recorded.
+        needed: What it must have.
 
     Raises:
-        StoreError: It lacks what every one has: another version of this program wrote it.
+        StoreError: It lacks something: another version of this program wrote it.
     """
-    lacking = [name for name in (*_IDENTITY, "columns") if name not in member and name != "arm"]
+    lacking = [name for name in needed if name not in member]
     if lacking:
-        raise StoreError(
-            f"a member must have {', '.join(_IDENTITY)} and columns, got member {key} without {lacking[0]}"
-        )
-    if not isinstance(member["columns"], dict):
-        raise StoreError(f"a member's columns must be an object, got {member['columns']!r:.60} in member {key}")
-    return member
+        raise StoreError(f"a member must have {', '.join(needed)}, got member {key} without {lacking[0]}")
 
 
 def rows(
@@ -83,6 +84,7 @@ def rows(
     evaluation that the member names in `tune_trial_id`.
     """
     for member in members:
+        check_member(f"{member['sweep']}/{member['trial_id']}", member, _NEEDED)
         evaluation = evaluations.get(member["trial_id"])
         training = trainings.get(member["weights_id"], {})
         outcome = evaluation or next((each for each in (member, training) if _ended_badly(each)), None)

@@ -11,7 +11,7 @@ from ilql.conventions import METHODS as CONVENTIONAL
 from ilql.conventions import convention
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
-from ilql.networks import find_model
+from ilql.networks import context_of, find_model
 from ilql.task import Task
 from ilql.tasks import known_tasks
 from ilql.tokens import symbol_tokenizer
@@ -286,6 +286,8 @@ def make_sweep(
         if name not in task.rewards:
             raise KeyError(unknown(name, f"reward of {task.name}", task.rewards))
     model = None if preset.model is None else find_model(preset.model)
+    if model is not None:
+        _check_lengths(context_of(model), preset, design)
     backbone = Backbone(
         architecture=preset.architecture,
         pretrained="" if model is None else pretrained_digest(model),

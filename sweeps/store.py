@@ -264,8 +264,9 @@ class Store:
     def members(self, sweep: str | None = None) -> list[Record]:
         """The member records of a sweep, or of all, in the order of their keys."""
         members = self.all("member")
-        checked = (check_member(key, members[key]) for key in sorted(members))
-        return [member for member in checked if sweep is None or member["sweep"] == sweep]
+        for key, member in members.items():
+            check_member(key, member)
+        return [members[key] for key in sorted(members) if sweep is None or members[key]["sweep"] == sweep]
 
     def rows(self, sweep: str | None = None) -> list[Record]:
         """The rows of `runs` as flat mappings without the columns that do not apply."""

@@ -203,7 +203,7 @@ def test_a_stages_list_of_files_cannot_name_one_outside_of_it(tmp_path: Path, na
 
 def test_a_checkpoint_cannot_leave_its_weights_out_of_what_is_checked(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(json.dumps({"step": 3, "sha256": {}}))
-    with pytest.raises(CheckpointError, match="a checkpoint must have digests of"):
+    with pytest.raises(CheckpointError, match="a checkpoint must have a digest of each file"):
         check_checkpoint(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """All readers, and with them the whole corpus."""
 
 import bad_dialogues
+import bad_models
 import bad_options
 import bad_reddit
 import bad_store
@@ -14,4 +15,5 @@ READERS = (
     *bad_dialogues.READERS,
     *bad_options.READERS,
     *bad_store.READERS,
+    *bad_models.READERS,
 )
