@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from analysis import honest_render
 from analysis.ablation import Mode
 from analysis.cells import Cell, cells_of
 from analysis.comparison import Comparison, cells_with, compare_chosen, compare_fixed, comparison_markdown
 from analysis.published import beside_published
 from analysis.render import to_markdown
-from analysis.report import Report, write_report
+from analysis.report import ONE_SEED, Report, write_report
 from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
 from analysis.statements import Evidence, statements
@@ -30,6 +33,9 @@ ESTIMATED = (
     "Scores are fitted-Q estimates and no returns: nothing was played. ± is over the beginnings of held-out dialogues; "
     "it holds neither the chance in recorded rewards nor what the fit cannot know, so methods are not compared."
 )
+
+INTERVAL_SEED = 0
+"""Of what draws the intervals: the same rows give the same report."""
 
 MakeSection = Callable[[Store, str], Section | None]
 """Makes a section of a sweep's report, or none where there is nothing to say yet. Takes the store, the sweep's name."""
@@ -95,6 +101,7 @@ def write_sweep_report(
     report = write_report(
         table,
         folder,
+        rng=np.random.default_rng(INTERVAL_SEED),
         mode=mode,
         comparisons=comparisons,
         sections=[section for section in parts if section is not None],
@@ -154,6 +161,8 @@ def print_report(report: Report, comparisons: Sequence[Comparison], say: Callabl
     say(to_markdown(report.table))
     if (beside := beside_published(report.table)) is not None:
         say(beside)
+    if report.honest is not None:
+        say(honest_render.to_markdown(report.honest) if report.honest.possible else ONE_SEED)
     for comparison in comparisons:
         say(comparison_markdown(comparison))
     for section in report.sections:

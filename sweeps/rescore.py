@@ -22,6 +22,7 @@ from ilql.tasks import known_tasks
 from sweeps.names import report_folder
 from sweeps.options import Options
 from sweeps.question import WORLD, Question
+from sweeps.reporting import INTERVAL_SEED
 from sweeps.spec import TrialSpec, probe_key
 from sweeps.stages import ensure_world, load_task
 from sweeps.store import Store
@@ -92,7 +93,8 @@ def rescore(store: Store, sweep: str, question: Question, options: Options, say:
         f"Scored anew, from stored transcripts, by the reward {reward} of the world {world}; nothing was played again."
     )
     folder = report_folder(store.folder, f"{sweep}-as-{reward}-{world[:6]}")
-    return write_report(RunTable(anew, episodes), folder, notes=(note,))
+    rng = np.random.default_rng(INTERVAL_SEED)
+    return write_report(RunTable(anew, episodes), folder, rng=rng, notes=(note,))
 
 
 def _world(store: Store, spec: TrialSpec, options: Options, say: Callable[[str], None]) -> str:

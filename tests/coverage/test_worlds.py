@@ -74,6 +74,13 @@ def test_the_truth_of_a_checkpoint_is_its_cell_and_its_seed() -> None:
     assert drawn.checkpoint_means.mean(axis=1) != pytest.approx(drawn.means)
 
 
+def test_seed_noise_may_differ_between_trainings_at_the_same_mean_square() -> None:
+    world = World(trainings=2, seeds=200, episodes=1, seed_sd_varies=0.5, config_sd=0.0, scene_sd=0.0, episode_sd=0.0)
+    spread = sample_many(world, rng(), 2000).scores.std(axis=-1)  # shape (W, 2), about f · 0.5 each
+    assert np.square(spread).mean() == pytest.approx(0.25, rel=0.1)  # E f² = 1; f² has variance e − 1: s.e. 2 %
+    assert np.log(spread).std() == pytest.approx(0.5, rel=0.05)
+
+
 def test_the_true_sigmas_are_those_of_the_true_means() -> None:
     means = np.array([2.0, 3.0, 1.0, 6.0])  # two trainings with two decodings each
     drawn = Sample(np.empty((4, 1, 1)), means, means[:, None], np.ones((4, 1), bool))

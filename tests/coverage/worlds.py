@@ -41,6 +41,8 @@ class World:
         decoding_sd: Of the effect that a decoding has on all trainings.
         config_by_decoding_sd: Of what a decoding does to one training beyond that.
         seed_sd: Of a training seed's effect on one training, shared by all its decodings.
+        seed_sd_varies: How much `seed_sd` differs between trainings: it is f · seed_sd with log f normal of this sd and
+            E f² = 1.
         seed_common_sd: Of a training seed's effect on all trainings alike.
         seed_by_decoding_sd: Of a training seed's effect on one cell beyond those two.
         scene_sd: Of a scene's effect on all cells.
@@ -62,6 +64,7 @@ class World:
     decoding_sd: float = 0.0
     config_by_decoding_sd: float = 0.0
     seed_sd: float = 0.5
+    seed_sd_varies: float = 0.0
     seed_common_sd: float = 0.0
     seed_by_decoding_sd: float = 0.0
     scene_sd: float = 2.0
@@ -75,7 +78,7 @@ class World:
         sizes = (self.trainings, self.decodings, self.seeds, self.episodes, self.episodes_per_scene)
         if min(sizes) < 1 or self.episodes % self.episodes_per_scene:
             raise ValueError(f"sizes must be at least 1 and scenes whole, got {sizes}")
-        spreads = {name: value for name, value in vars(self).items() if name.endswith("_sd")}
+        spreads = {name: value for name, value in vars(self).items() if "_sd" in name}
         wrong = {name: sd for name, sd in spreads.items() if not 0 <= sd < math.inf}
         if wrong:
             raise ValueError(f"a standard deviation must be finite and not negative, got {wrong}")
@@ -177,7 +180,9 @@ def sample_many(world: World, rng: np.random.Generator, worlds: int) -> Sample:
         + settings(w.config_by_decoding_sd, t, b)
         + np.zeros((worlds, t, b))
     )
-    by_seed = noise(w.seed_common_sd, 1, 1, s) + noise(w.seed_sd, t, 1, s) + noise(w.seed_by_decoding_sd, t, b, s)
+    unequal = np.exp(settings(w.seed_sd_varies, t, 1, 1) - w.seed_sd_varies**2)
+    by_training = unequal * noise(w.seed_sd, t, 1, s)
+    by_seed = noise(w.seed_common_sd, 1, 1, s) + by_training + noise(w.seed_by_decoding_sd, t, b, s)
     trained = means[..., None] + by_seed + np.zeros(s)
     by_scene = (
         noise(w.scene_sd, 1, 1, 1, i)
