@@ -139,7 +139,7 @@ def reload_language_model(folder: Path) -> nn.Module:
     """
     check_model_folder(folder)
     try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(  # nosec B615  a folder, nothing of the hub
+        model: nn.Module = AutoModelForCausalLM.from_pretrained(  # a folder, nothing of the hub  # nosec B615
             str(folder), dtype=torch.float32, local_files_only=True, attn_implementation="sdpa",
             use_safetensors=True, trust_remote_code=False,
         )  # fmt: skip
