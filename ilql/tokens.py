@@ -193,7 +193,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise ValueError(f"a model folder must hold a tokenizer.json, got {folder} with {_names(folder)}")
     from transformers import AutoTokenizer  # noqa: PLC0415  slow import, needed only for older layouts
 
-    found = AutoTokenizer.from_pretrained(  # nosec B615  a folder, nothing of the hub
+    found = AutoTokenizer.from_pretrained(  # a folder, nothing of the hub  # nosec B615
         str(folder), use_fast=True, local_files_only=True, trust_remote_code=False
     )
     return Tokenizer(found.backend_tokenizer)

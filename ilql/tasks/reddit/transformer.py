@@ -127,11 +127,11 @@ def _load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: PLC0415  slow import, seldom needed
 
     try:
-        model, about = AutoModelForSequenceClassification.from_pretrained(  # nosec B615  a folder
+        model, about = AutoModelForSequenceClassification.from_pretrained(  # a folder  # nosec B615
             str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False,
             output_loading_info=True, dtype=torch.float32,
         )  # fmt: skip
-        tokenizer = AutoTokenizer.from_pretrained(  # nosec B615  the same
+        tokenizer = AutoTokenizer.from_pretrained(  # the same  # nosec B615
             str(folder), local_files_only=True, trust_remote_code=False
         )
     except LOADING_FAULTS as error:
