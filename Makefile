@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: ablation grid test check bench bench-long crash clean
+.PHONY: ablation grid test check bench bench-long crash fuzz clean
 .DELETE_ON_ERROR:
 
 ablation: $(INSTALLED)
@@ -32,6 +32,11 @@ bench-long: $(INSTALLED)
 # An hour and more. Goes on where it was: the file of results says what is done.
 crash: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/crash/matrix.py --kills 60 --out build/crash.jsonl $(ARGS)
+
+# So many accidents for each reader; the few of the tests take a minute, 200 about ten.
+EXAMPLES ?= 200
+fuzz: $(INSTALLED)
+	FUZZ_EXAMPLES=$(EXAMPLES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/bad_input/test_fuzz.py $(ARGS)
 
 # torch first and alone: asked for as a dependency, an installer may take the newest, with two gigabytes of CUDA.
 $(INSTALLED): pyproject.toml constraints.txt

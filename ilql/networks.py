@@ -43,6 +43,15 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".bin")
 """Endings of the files that decide a pretrained model."""
 
+SIZES = {
+    "num_hidden_layers": (1, 1024),
+    "hidden_size": (1, 2**17),
+    "num_attention_heads": (1, 2**12),
+    "vocab_size": (2, 2**24),
+    "max_position_embeddings": (2, 10**8),
+}
+"""From what to what the sizes of a model go: one of 2³¹ layers would be built for ever, before its weights are seen."""
+
 LOADING_FAULTS = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError, ImportError,
     RuntimeError, SafetensorError, StrictDataclassError,
@@ -322,10 +331,10 @@ def context_of(folder: Path) -> int:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except LOADING_FAULTS as error:
         raise ValueError(f"config.json must be one of a model, got {folder}: {first_line(error)}") from error
-    for name, least in (("max_position_embeddings", 2), ("num_hidden_layers", 1)):
+    for name, (least, most) in SIZES.items():
         value = getattr(config, name, None)
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"config.json must have a {name} of at least {least}, got {value!r} in {folder}")
+        if not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"config.json must have a {name} from {least} to {most:,}, got {value!r:.40} in {folder}")
     return int(config.max_position_embeddings)
 
 
