@@ -203,11 +203,17 @@ def _check_sorts(folder: Path, model: nn.Module) -> None:
     own = set(model.state_dict())
     own |= {name.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.") for name in own}
     for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  it is no mapping
-                sort = tensors.get_slice(name).get_dtype()
-                if sort not in FLOATS and name in own:
-                    raise ValueError(f"weights must be floats ({', '.join(FLOATS)}), got {sort} for {name} in {file}")
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                names = own.intersection(tensors.keys())
+                sorts = {name: tensors.get_slice(name).get_dtype() for name in names}
+        except SafetensorError as error:
+            raise ValueError(f"weights must be a whole safetensors file, got {file}: {first_line(error)}") from error
+        for name in sorted(sorts):
+            if sorts[name] not in FLOATS:
+                raise ValueError(
+                    f"weights must be floats ({', '.join(FLOATS)}), got {sorts[name]} for {name} in {file}"
+                )
 
 
 @torch.no_grad()
