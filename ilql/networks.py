@@ -43,6 +43,15 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".bin")
 """Endings of the files that decide a pretrained model."""
 
+SIZES = {
+    "num_hidden_layers": (1, 1024),
+    "hidden_size": (1, 2**17),
+    "num_attention_heads": (1, 2**12),
+    "vocab_size": (2, 2**24),
+    "max_position_embeddings": (2, 10**8),
+}
+"""From what to what the sizes of a model go: one of 2³¹ layers would be built for ever, before its weights are seen."""
+
 LOADING_FAULTS = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError, ImportError,
     RuntimeError, SafetensorError, StrictDataclassError,
@@ -194,11 +203,17 @@ def _check_sorts(folder: Path, model: nn.Module) -> None:
     own = set(model.state_dict())
     own |= {name.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.") for name in own}
     for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  it is no mapping
-                sort = tensors.get_slice(name).get_dtype()
-                if sort not in FLOATS and name in own:
-                    raise ValueError(f"weights must be floats ({', '.join(FLOATS)}), got {sort} for {name} in {file}")
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                names = own.intersection(tensors.keys())
+                sorts = {name: tensors.get_slice(name).get_dtype() for name in names}
+        except SafetensorError as error:
+            raise ValueError(f"weights must be a whole safetensors file, got {file}: {first_line(error)}") from error
+        for name in sorted(sorts):
+            if sorts[name] not in FLOATS:
+                raise ValueError(
+                    f"weights must be floats ({', '.join(FLOATS)}), got {sorts[name]} for {name} in {file}"
+                )
 
 
 @torch.no_grad()
@@ -329,10 +344,10 @@ def context_of(folder: Path) -> int:
         )
     except LOADING_FAULTS as error:
         raise ValueError(f"config.json must be one of a model, got {folder}: {first_line(error)}") from error
-    for name, least in (("max_position_embeddings", 2), ("num_hidden_layers", 1)):
+    for name, (least, most) in SIZES.items():
         value = getattr(config, name, None)
-        if not isinstance(value, int) or value < least:
-            raise ValueError(f"config.json must have a {name} of at least {least}, got {value!r} in {folder}")
+        if not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"config.json must have a {name} from {least} to {most:,}, got {value!r:.40} in {folder}")
     return int(config.max_position_embeddings)
 
 
