@@ -31,7 +31,7 @@ from sweeps.visdial_presets import LAPTOP, PAPER_SIZE
 
 METRICS = 20
 GOAL = 1 / 40
-MEMORY = Path("/dev/shm")  # noqa: S108  a place, not a file
+MEMORY = Path("/dev/shm")  # noqa: S108  # nosec B108  a place, not a file
 """Where files are no disk's, if the system has such a place."""
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as TextTokenizer
 
+from ilql.files import FILE, NOTHING, kind_of, parse_json
 from ilql.vocabulary import kept_tokens, token_pieces
 
 VERSION = 1
@@ -87,8 +88,20 @@ class Tokenizer:
         return np.asarray([*text, *range(whole.text_size, whole.size)], dtype=np.int64)
 
     def encode(self, text: str) -> list[int]:
-        """Text ids only; never a structural id, whatever the text is."""
-        ids = list(self.text.encode(text, add_special_tokens=False).ids)
+        """Text ids only; never a structural id, whatever the text is.
+
+        Raises:
+            ValueError: It holds half of a surrogate pair, which no encoding can, or the tokeniser has no token for a
+                part of it.
+        """
+        try:
+            ids = list(self.text.encode(text, add_special_tokens=False).ids)
+        except TypeError:  # what Rust calls no text
+            raise ValueError(f"a text must be whole, got half of a surrogate pair in {text[:60]!a}") from None
+        except Exception as error:  # a plain one is the library's own; there is no narrower name
+            if type(error) is not Exception:
+                raise
+            raise ValueError(f"a tokenizer must read any text, got {text[:60]!a}: {error}") from None
         return ids if self.kept is None else [new for old in ids for new in self._spelt(old)]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -165,18 +178,25 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     Raises:
         ValueError: The folder holds no fast tokeniser.
     """
-    file, kept = folder / "tokenizer.json", folder / KEPT_FILE
-    if file.is_file():
+    file = folder / "tokenizer.json"
+    if (kind := kind_of(file)) not in (FILE, NOTHING):
+        raise ValueError(f"tokenizer.json must be a file, got {kind}: {file}")
+    if kind == FILE:
         try:
             text = TextTokenizer.from_str(file.read_text(encoding="utf-8"))
         except Exception as error:
             raise ValueError(f"tokenizer.json must be a file of the tokenizers library, got {file}: {error}") from error
-        return Tokenizer(text, tuple(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None)
+        if not text.get_vocab_size():
+            raise ValueError(f"a tokenizer must know a token, got none in {file}")
+        return _kept(text, folder / KEPT_FILE)
     if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.model", "spiece.model")):
         raise ValueError(f"a model folder must hold a tokenizer.json, got {folder} with {_names(folder)}")
     from transformers import AutoTokenizer  # noqa: PLC0415  slow import, needed only for older layouts
 
-    return Tokenizer(AutoTokenizer.from_pretrained(str(folder), use_fast=True).backend_tokenizer)
+    found = AutoTokenizer.from_pretrained(  # nosec B615  a folder, nothing of the hub
+        str(folder), use_fast=True, local_files_only=True, trust_remote_code=False
+    )
+    return Tokenizer(found.backend_tokenizer)
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
@@ -219,6 +239,23 @@ def symbol_tokenizer(symbols: Sequence[str]) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return Tokenizer(tokenizer)
+
+
+def _kept(text: TextTokenizer, file: Path) -> Tokenizer:
+    """The tokeniser cut to the ids of a file, or the whole one where there is no such file.
+
+    Raises:
+        ValueError: The file is no list of ids that are kept.
+    """
+    if kind_of(file) == NOTHING:
+        return Tokenizer(text)
+    try:
+        ids = parse_json(file.read_text(encoding="utf-8"))
+        if not isinstance(ids, list) or not all(type(token) is int for token in ids):
+            raise ValueError("it must be a list of whole numbers")
+        return Tokenizer(text, tuple(ids))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{KEPT_FILE} must hold the ids that are kept, got {file}: {error}") from None
 
 
 def _names(folder: Path) -> str:

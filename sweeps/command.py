@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ilql.files import FILE, kind_of
 from sweeps.store import MARK, Store, store_folder
 
 
@@ -49,6 +51,22 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """Add a store's folder that stands by itself; `at` reads it, and the option."""
+    parser.add_argument("where", nargs="?", metavar="STORE", help="the store's folder, in place of --store")
+
+
+def at(given: argparse.Namespace) -> Store:
+    """The store that is there, named in either way.
+
+    Raises:
+        ValueError: It is not there, or two were named.
+    """
+    if given.where and given.store:
+        raise ValueError(f"one store must be named, got {given.where} and --store {given.store}")
+    return existing(given.where or given.store)
+
+
 def add_trial(parser: argparse.ArgumentParser) -> None:
     """Add a trial of a store."""
     add_store(parser)
@@ -76,8 +94,22 @@ def _finite(value: object) -> object:
 
 
 def opened(given: argparse.Namespace) -> Store:
-    """The store that was asked for."""
-    return Store(store_folder(given.store))
+    """The store that was asked for; the default one is made if it is not there, one that was named is not."""
+    if given.store or os.environ.get("SWEEPS_STORE"):
+        return existing(given.store)
+    return Store(store_folder(None))
+
+
+def existing(named: str | None) -> Store:
+    """A store that is there.
+
+    Raises:
+        ValueError: It is not: a misspelt folder must not become one.
+    """
+    folder = store_folder(named)
+    if not is_store(folder):
+        raise ValueError(f"a store's folder must hold a {MARK}, got {folder}, which has none")
+    return Store(folder)
 
 
 def chosen(given: argparse.Namespace) -> tuple[Store, str]:
@@ -86,10 +118,11 @@ def chosen(given: argparse.Namespace) -> tuple[Store, str]:
     Raises:
         ValueError: There is no such sweep, or several where none was named.
     """
-    name, where = given.sweep, given.store
-    if name is not None and where is None and is_store(Path(name)):
-        name, where = None, name
-    store = Store(store_folder(where))
+    name = given.sweep
+    if name is not None and given.store is None and is_store(Path(name)):
+        store, name = existing(name), None
+    else:
+        store = opened(given)
     if name is None:
         names = [info.name for info in store.sweeps()]
         if len(names) != 1:
@@ -101,7 +134,7 @@ def chosen(given: argparse.Namespace) -> tuple[Store, str]:
 
 def is_store(folder: Path) -> bool:
     """True if a folder is a store, and not one that could become one."""
-    return (folder / MARK).is_file()
+    return kind_of(folder / MARK) == FILE
 
 
 def _few(names: Sequence[str], shown: int = 5) -> str:

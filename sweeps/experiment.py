@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import shlex
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +15,7 @@ from cluster.shapes import Machine, Need, described
 from cluster.watchdog import StuckError
 from sweeps.forecast import Forecast, forecast
 from sweeps.journal import StoreError, utc
-from sweeps.leases import Lease
+from sweeps.leases import CLEANING, Lease, driver_key
 from sweeps.machines import Fleet, check_fits
 from sweeps.options import Options, Plain
 from sweeps.plan import Plan, make_plan, remaining
@@ -37,6 +36,9 @@ from sweeps.work import Resources
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
+
+STOPPED_MIRROR_SECONDS = 15.0
+"""So long may MLflow take to hear that a sweep was stopped; a rerun tells it what it did not hear."""
 
 
 def run_question(question: Question, options: Options, say: Callable[[str], None]) -> int:
@@ -126,7 +128,7 @@ def driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
     Raises:
         ValueError: Somebody else drives it.
     """
-    key = f"sweep-{hashlib.sha256(sweep.encode()).hexdigest()[:16]}"
+    key = driver_key(sweep)
     asked = False
 
     def who() -> str:
@@ -145,6 +147,8 @@ def driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
             f"a sweep must have one driver at a time, {sweep} has one{who()}; wait for it, or give yours another "
             "--name: what both need is done once"
         )
+    # Who cleans up looks for drivers when it has its lease, and we for it when we have ours: one sees the other.
+    store.lease(CLEANING, lambda: say("waiting for `sweeps gc`, which is at this store")).release()
     return lease
 
 
@@ -235,6 +239,8 @@ def carry_out(
             watcher=Progress(store, sweep, schedule),
         )
     except KeyboardInterrupt:
+        if mirror is not None:
+            mirror.finish((), "stopped", timeout_seconds=STOPPED_MIRROR_SECONDS)
         say(f"stopped; nothing that was finished is lost, and {resume}")
         return INTERRUPTED
     except StuckError as stuck:

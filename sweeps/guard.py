@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import select
 import signal
@@ -11,6 +12,7 @@ from collections.abc import Callable
 
 from ilql.task import TaskFault
 from sweeps.journal import StoreError
+from sweeps.options import printable
 
 WRONG_INPUT = 2
 STOPPED = 130
@@ -26,11 +28,15 @@ def guarded(run: Callable[[], int], *, stopped: str = "stopped") -> int:
         stopped: What is said when it is told to end.
     """
     signal.signal(signal.SIGTERM, interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold bytes that are no text
     try:
         status = run()
         sys.stdout.flush()  # here, and not when Python ends: a reader who has gone is no fault
         return status
     except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # it ends; one more would only break into that with a traceback
         print(stopped, file=sys.stderr)
         return STOPPED
     except BrokenPipeError as error:
@@ -43,7 +49,8 @@ def guarded(run: Callable[[], int], *, stopped: str = "stopped") -> int:
         if os.environ.get("SWEEPS_TRACEBACK"):
             raise
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        print(f"error: {message.splitlines()[0] if message else type(error).__name__}", file=sys.stderr)
+        line = message.strip().partition("\n")[0]
+        print(f"error: {printable(line) or type(error).__name__}", file=sys.stderr)
         return WRONG_INPUT
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):

@@ -11,11 +11,12 @@ from ilql.conventions import METHODS as CONVENTIONAL
 from ilql.conventions import convention
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
-from ilql.networks import find_model
+from ilql.networks import context_of, find_model
 from ilql.task import Task
 from ilql.tasks import known_tasks
 from ilql.tokens import symbol_tokenizer
 from sweeps.cells import Setting
+from sweeps.names import one_component
 from sweeps.offline import distinct_episodes
 from sweeps.options import Options
 from sweeps.overrides import settled, varied
@@ -158,6 +159,9 @@ class Sweep:
     seeds: int
     resources: Resources
 
+    def __post_init__(self) -> None:
+        one_component("a sweep's name", self.name)
+
 
 def chosen_preset(question: Question, options: Options) -> Preset:
     """The preset named, with what the command line overrides.
@@ -268,6 +272,8 @@ def make_sweep(
     """
     grids = question.chosen(options)
     design = tuple(training for grid in grids for training in grid.trainings(_for_grid(preset, grid)))
+    if preset.architecture is not None:
+        _check_lengths(preset.architecture.context, preset, design)
     kind = known_tasks()[question.task]
     chosen = world_settings(question, preset, options)
     world = ensure_world(store, kind, chosen, options.sources, say)
@@ -280,6 +286,8 @@ def make_sweep(
         if name not in task.rewards:
             raise KeyError(unknown(name, f"reward of {task.name}", task.rewards))
     model = None if preset.model is None else find_model(preset.model)
+    if model is not None:
+        _check_lengths(context_of(model), preset, design)
     backbone = Backbone(
         architecture=preset.architecture,
         pretrained="" if model is None else pretrained_digest(model),
@@ -365,6 +373,19 @@ def unreached(question: Question, preset: Preset, options: Options) -> list[str]
             cloned = f"behaviour.{column.removeprefix('train.')}"
             lines.append(f"{column} is the behaviour policy's for {', '.join(kept)}: --set {cloned} sets it there")
     return lines
+
+
+def _check_lengths(context: int, preset: Preset, design: Sequence[Training]) -> None:
+    """Refuse trainings that would read more tokens than the model can.
+
+    Raises:
+        ValueError: There is one.
+    """
+    read = {"behaviour.max_tokens": preset.behaviour.max_tokens}
+    read |= {f"train.max_tokens of {training.arm}": training.train.max_tokens for training in design}
+    for what, tokens in read.items():
+        if tokens > context:
+            raise ValueError(f"{what} must be at most the model's context ({context}), got {tokens}")
 
 
 def _check_distinct(setting: Setting, design: Sequence[Training]) -> None:

@@ -56,7 +56,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         ValueError: It cannot be read, says a key twice, or is something else.
     """
     try:
-        found = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a safe one
+        found = _Loader(file.read_text(encoding="utf-8")).get_single_data()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} must be a file of YAML, got {getattr(error, 'strerror', None) or error}") from None
     except (yaml.YAMLError, RecursionError) as error:

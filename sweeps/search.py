@@ -13,6 +13,7 @@ import functools
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,12 +22,13 @@ from typing import Any, Protocol
 from ray import tune
 from ray.tune.search import Searcher
 
-from cluster.faults import ended_for_memory
+from cluster.faults import classify, ended_for_memory
 from cluster.placement import describe_cluster, release_all, release_orphans
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
 from sweeps.provenance import host
 from sweeps.schedule import Schedule
+from sweeps.stopping import JobStopped, Signals
 from sweeps.store import MARK
 from sweeps.work import Job, MachineFault, Resources, run_job
 
@@ -40,19 +42,33 @@ STARTING = 16
 """Processes that may be starting at once, at least: what a cluster grows by need not wait in a row."""
 
 RETRIES = 2
-"""How often a job is tried again after its process died."""
+"""How often a job is tried again after its process died, or its machine failed it."""
+
+BACK_OFF_SECONDS = 5.0
+"""How long a job that its machine failed waits before it lets itself be tried again, wherever there is a place."""
 
 
 class _FromSchedule(Searcher):
     """Tune's view of a schedule."""
 
-    def __init__(self, schedule: Schedule, concurrent: Callable[[], int], on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        concurrent: Callable[[], int],
+        on_change: Callable[[], None],
+        faults: Mapping[str, str],
+        stop: Path,
+        signals: Signals,
+    ) -> None:
         super().__init__()
-        self._schedule, self._concurrent, self._on_change = schedule, concurrent, on_change
+        self._schedule, self._concurrent, self._on_change, self._faults = schedule, concurrent, on_change, faults
+        self._stop, self._signals = stop, signals
         self._names: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """The next job's configuration, None if none can start now, FINISHED if none ever will."""
+        if self._signals.received is not None:
+            return Searcher.FINISHED
         if len(self._names) >= self._concurrent():
             return None
         found = self._schedule.next_job()
@@ -63,13 +79,17 @@ class _FromSchedule(Searcher):
         name, job = found
         self._names[trial_id] = name
         mark = (Path(job.store) / MARK).read_text(encoding="utf-8")
-        return {"name": name, "job": json.dumps(dataclasses.asdict(job)), "mark": mark}
+        told = json.dumps(dataclasses.asdict(dataclasses.replace(job, stop=str(self._stop))))
+        return {"name": name, "job": told, "mark": mark}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A job ended, or its process died more often than it may."""
         name = self._names.pop(trial_id, None)
-        if name is not None:
-            self._schedule.job_ended(name, f"its process died {RETRIES + 1} times" if error else None)
+        if name is not None and self._signals.received is not None:
+            self._schedule.job_left(name)
+        elif name is not None:
+            told = f"; it told of {self._faults[name]}" if name in self._faults else ""
+            self._schedule.job_ended(name, f"its process died {RETRIES + 1} times{told}" if error else None)
         self._on_change()
 
     def save(self, checkpoint_path: str) -> None:
@@ -103,19 +123,22 @@ class Watcher(Protocol):
 class _Listener(tune.Callback):
     """Passes on what running jobs tell, and that one died."""
 
-    def __init__(self, watcher: Watcher, watchdog: Watchdog) -> None:
-        self._watcher, self._watchdog = watcher, watchdog
+    def __init__(self, watcher: Watcher, watchdog: Watchdog, faults: dict[str, str]) -> None:
+        self._watcher, self._watchdog, self._faults = watcher, watchdog, faults
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A job told how far it is."""
+        """A job told how far it is, or what its machine did to it."""
         self._watchdog.progress()
+        if "fault" in result:
+            self._faults[trial.config["name"]] = str(result["fault"])
         self._watcher.told(trial.config["name"], {key: value for key, value in result.items() if key in TOLD})
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A job's process died, and it is begun again."""
-        self._watcher.lost(trial.config["name"], "its process died")
+        name = trial.config["name"]
+        self._watcher.lost(name, self._faults.get(name, "its process died"))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -131,10 +154,12 @@ def run_schedule(
         concurrent: Jobs at a time, asked again and again, as nodes come and go; of that many the half from when a
             machine's memory was full.
         resources: What each may use; decides what Tune reserves for it.
-        folder: Where Tune keeps its own notes, which nothing depends on.
+        folder: Where Tune keeps its own notes, pickles among them: made anew, never read again, and removed at the end.
         watcher: Told what happens.
 
     Raises:
+        KeyboardInterrupt: A signal asked it to stop, and all jobs have stopped where they can be resumed; or a second
+            signal came before they had.
         StuckError: No job said anything for half an hour; the message names what holds the cluster.
     """
     # Ctrl-C is the caller's: Tune's own handler would wait for trials that go on for minutes.
@@ -147,11 +172,8 @@ def run_schedule(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of what failed the rows tell, and why
     cut = 1
     while True:
-        watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans)
-        limit = functools.partial(_share_of, concurrent, cut)
         try:
-            with watchdog:
-                _tuner(schedule, limit, resources, folder, watcher, watchdog).fit()
+            _run_once(schedule, functools.partial(_share_of, concurrent, cut), resources, folder, watcher)
             return
         except RuntimeError as error:
             # Where memory is full Ray kills workers before the kernel kills anyone, and Tune ends over it.
@@ -169,6 +191,23 @@ def _share_of(concurrent: Callable[[], int], cut: int) -> int:
     return max(1, concurrent() // cut)
 
 
+def _run_once(
+    schedule: Schedule, concurrent: Callable[[], int], resources: Resources, folder: Path, watcher: Watcher
+) -> None:
+    """Do all jobs in one run of Tune; what ends it early is raised."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
+    folder.mkdir(parents=True)
+    watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans)
+    signals = Signals(folder / "stop", at_once=lambda: watchdog.is_stuck)
+    try:
+        with signals, watchdog:
+            _tuner(schedule, concurrent, resources, folder, watcher, watchdog, signals).fit()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if signals.received is not None:
+        raise KeyboardInterrupt
+
+
 def _tuner(
     schedule: Schedule,
     concurrent: Callable[[], int],
@@ -176,6 +215,7 @@ def _tuner(
     folder: Path,
     watcher: Watcher,
     watchdog: Watchdog,
+    signals: Signals,
 ) -> tune.Tuner:
     """Tune's side of it."""
     seen: tuple[int, int, tuple[str, ...]] | None = None
@@ -189,12 +229,13 @@ def _tuner(
             watchdog.progress()
             watcher.changed()
 
+    faults: dict[str, str] = {}  # what machines did to jobs, the last of each
     # With a worker group the trial itself only waits; its workers reserve what they need.
     needs = dict(CALLER_RESOURCES) if resources.in_group else {"CPU": 1.0}
     return tune.Tuner(
         tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
-            search_alg=_FromSchedule(schedule, concurrent, changed),
+            search_alg=_FromSchedule(schedule, concurrent, changed, faults, folder / "stop", signals),
             num_samples=-1,  # and no max_concurrent_trials, which could not grow with the cluster
             reuse_actors=True,
         ),
@@ -203,7 +244,7 @@ def _tuner(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Listener(watcher, watchdog)],
+            callbacks=[_Listener(watcher, watchdog, faults)],
         ),
     )
 
@@ -222,7 +263,14 @@ def _trial(config: dict[str, Any]) -> None:
             last, of = time.monotonic(), frozenset(numbers)
             tune.report(dict(numbers))
 
-    status = run_job(job, tell)
+    try:
+        status = run_job(job, tell)
+    except JobStopped:
+        status = "stopped"
+    except Exception as error:
+        tune.report({"fault": str(classify(error))})
+        time.sleep(BACK_OFF_SECONDS)
+        raise
     tune.report({"status": status})
 
 

@@ -7,6 +7,7 @@ is then done again elsewhere, and resumes.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
@@ -26,7 +27,7 @@ from cluster.group import Group, Report, run_here
 from cluster.workers import run_group
 from ilql.checkpoint import save_weights
 from ilql.evaluate import Episode, Player, play
-from ilql.train import Loop, train
+from ilql.train import Loop, TrainingInterrupted, train
 from sweeps import advantages
 from sweeps.curve import Curve
 from sweeps.exact_json import Record
@@ -35,6 +36,7 @@ from sweeps.journal import utc
 from sweeps.leases import Lease, LeaseLostError
 from sweeps.offline import estimated
 from sweeps.provenance import code_digest, host, library_versions
+from sweeps.redaction import without_secrets
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.stages import (
     build_module,
@@ -47,6 +49,7 @@ from sweeps.stages import (
     load_tokenizer_stage,
     load_tokens,
 )
+from sweeps.stopping import Asked, JobStopped
 from sweeps.store import CURVE_FILE, Store
 
 SECONDS_FILE = "seconds.txt"
@@ -98,6 +101,7 @@ class Job:
         evaluations: Trials on those weights, as JSON; those that are recorded are skipped.
         resources: What it may use.
         keep_trajectory: Keep the checkpoints: someone may want to train on from here.
+        stop: The file whose being there asks it to stop, if anybody may ask.
     """
 
     store: str
@@ -105,6 +109,7 @@ class Job:
     evaluations: tuple[str, ...]
     resources: Resources
     keep_trajectory: bool = False
+    stop: str | None = None
 
 
 class MachineFault(RuntimeError):  # noqa: N818  a fault is whose it was, as in cluster.faults
@@ -134,19 +139,26 @@ def run_job(job: Job, tell: Tell) -> str:
     Raises:
         MachineFault: See there; like everything a machine does to us, it is for whoever runs jobs to try again.
         LeaseLostError: This process was not heard of for so long that another one took the job over.
+        JobStopped: It was asked to stop. A training that had begun is recorded as stopped; the job resumes.
     """
+    asked = Asked(job.stop)
+
+    def waiting() -> None:
+        asked.check()
+        tell({"waiting": 1.0})
+
     store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
-    with store.lease(spec.trajectory_id, lambda: tell({"waiting": 1.0})) as lease:
+    with store.lease(spec.trajectory_id, waiting) as lease:
         try:
             return _run(job, store, spec, lease, tell)
-        except (MachineFault, LeaseLostError):
+        except (MachineFault, LeaseLostError, JobStopped):
             raise
         except Exception as error:
             fault = classify(error)
             if fault.owner == "machine":
                 raise
             if store.stage("weights", spec.weights_id) is None:
-                _record_training(store, spec, {"status": "failed", "reason": str(fault)}, utc(), lease)
+                _record_training(store, spec, {"status": "failed", "reason": without_secrets(str(fault))}, utc(), lease)
             else:
                 trials = [trial for trial in _trials(job) if not is_evaluated(store, trial)]
                 _record_failures(store, trials, str(fault), lease)
@@ -164,14 +176,16 @@ def _run(job: Job, store: Store, spec: TrialSpec, lease: Lease, tell: Tell) -> s
     for evaluation in dict.fromkeys(trial.evaluation for trial in missing):
         block = [trial for trial in missing if trial.evaluation == evaluation]
         if job.resources.gpus_per_worker > 0:
-            cells = Block(job.store, tuple(trial.to_json() for trial in block), lease)
+            cells = Block(job.store, tuple(trial.to_json() for trial in block), lease, job.stop)
             done = call(evaluate_cells, cells, cpus=1.0, gpus=job.resources.gpus_per_worker)
+            if isinstance(done, Fault) and done.error == JobStopped.__name__:
+                raise JobStopped(done.reason)
             if isinstance(done, Fault) and done.owner == "machine":
                 raise MachineFault(str(done))
             if isinstance(done, Fault):
                 _record_failures(store, block, str(done), lease)
         else:
-            evaluate_cells(Block(job.store, tuple(trial.to_json() for trial in block), lease), tell)
+            evaluate_cells(Block(job.store, tuple(trial.to_json() for trial in block), lease, job.stop), tell)
     if not job.keep_trajectory:
         drop_trajectory(store, spec)
     return "finished"
@@ -208,11 +222,14 @@ def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell) ->
     seconds = before + time.monotonic() - clock
     (store.scratch("trajectory", spec.trajectory_id) / SECONDS_FILE).write_text(repr(seconds), encoding="utf-8")
     finished = store.stage("weights", spec.weights_id) is not None
-    reason = None if finished else str(result.fault)
+    reason = None if result.fault is None else without_secrets(str(result.fault))
     if not finished and result.fault is not None and result.fault.owner == "machine":
         raise MachineFault(reason)
+    stopped = not finished and result.fault is None
+    if stopped:
+        reason = f"stopped by a signal at step {result.metrics.get('step', 0.0):.0f}; a rerun goes on from there"
     outcome: Record = {
-        "status": "finished" if finished else "failed",
+        "status": "finished" if finished else "stopped" if stopped else "failed",
         "reason": reason,
         "train_seconds": seconds,
         "metrics": dict(result.metrics),
@@ -220,6 +237,8 @@ def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell) ->
     used = job.resources
     cut = {"workers": used.workers, "micro_batch": used.micro_batch, "gpus": used.workers * used.gpus_per_worker}
     _record_training(store, spec, outcome | cut, started, lease)
+    if stopped:
+        raise JobStopped(reason)
     shutil.rmtree(store.scratch("group", spec.weights_id), ignore_errors=True)
     if not finished:
         drop_trajectory(store, spec)  # what failed by its own fault would fail from there again
@@ -241,12 +260,25 @@ def _record_training(store: Store, spec: TrialSpec, outcome: Record, started: st
 
 
 def train_loop(job: Job, group: Group) -> None:
-    """Train one set of weights as one worker of a group (of perhaps one), and build its stage."""
+    """Train one set of weights as one worker of a group (of perhaps one), and build its stage.
+
+    If it is asked to stop it returns without building it.
+    """
+    with contextlib.suppress(TrainingInterrupted, JobStopped):
+        _train_through(job, group, Asked(job.stop))
+
+
+def _train_through(job: Job, group: Group, asked: Asked) -> None:
     torch.set_num_threads(1)
     store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
     method, settings = canonical(spec)
     sequences = load_tokens(store, spec)
-    ensure_candidates(store, spec, lambda done: group.report({"step": 0.0, "dialogues_drawn": float(done)}))
+
+    def on_drawn(done: int) -> None:
+        asked.check()
+        group.report({"step": 0.0, "dialogues_drawn": float(done)})
+
+    ensure_candidates(store, spec, on_drawn)
     module = build_module(store, spec)
     trajectory = store.scratch("trajectory", spec.trajectory_id)
     loop = Loop(
@@ -257,6 +289,7 @@ def train_loop(job: Job, group: Group) -> None:
         micro_batch=job.resources.micro_batch,
         rank=group.rank,
         workers=group.world_size,
+        stop=asked,
     )
     pad = load_tokenizer_stage(store, spec).structural("pad")
     curve = Curve(trajectory / CURVE_FILE, live=store.scratch("weights", spec.weights_id) / CURVE_FILE)
@@ -284,11 +317,13 @@ class Block:
         store: The store's folder.
         trials: They, as JSON.
         lease: What their rows are written under, if anything.
+        stop: The file whose being there asks to stop, if anybody may ask.
     """
 
     store: str
     trials: tuple[str, ...]
     lease: Lease | None = None
+    stop: str | None = None
 
 
 def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
@@ -299,6 +334,9 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
     Args:
         block: Which.
         tell: Called now and then with the number of episodes finished.
+
+    Raises:
+        JobStopped: It was asked to stop; nothing of what was not finished is recorded.
     """
     torch.set_num_threads(1)
     store, specs, lease = opened_store(block.store), [TrialSpec.from_json(trial) for trial in block.trials], block.lease
@@ -310,7 +348,10 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
     behaviour = load_behaviour(store, first) if first.kind.needs_behaviour else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+    asked = Asked(block.stop)
+
     def on_episode(done: int) -> None:
+        asked.check()
         if tell is not None:
             tell({"episodes": float(done)})
 
@@ -325,8 +366,8 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
             device=device,
             on_episode=on_episode,
         )
-    except (MemoryError, torch.OutOfMemoryError):
-        raise  # the machine's fault: tried again
+    except (MemoryError, torch.OutOfMemoryError, JobStopped):
+        raise  # the machine's fault, tried again; or no fault
     except Exception as error:  # noqa: BLE001  whatever it is, it is this row's reason
         _record_failures(store, specs, f"{type(error).__name__}: {classify(error).reason}", lease)
         return
@@ -407,8 +448,9 @@ def episodes_table(episodes: Sequence[Episode], evaluation: Evaluation) -> pl.Da
 
 
 def _record_failures(store: Store, trials: Sequence[TrialSpec], reason: str, lease: Lease | None) -> None:
+    told = without_secrets(reason)  # a user's environment may have been told a password, and say it
     for trial in trials:
-        store.put("evaluation", trial.trial_id, {"status": "failed", "reason": reason, **_provenance(utc())}, lease)
+        store.put("evaluation", trial.trial_id, {"status": "failed", "reason": told, **_provenance(utc())}, lease)
 
 
 def _provenance(started: str) -> Record:

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 from ilql.task import SPLITS
 from sweeps.command import Command, add_trial, opened
+from sweeps.options import whole_number
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
     add_trial(parser)
     parser.add_argument("--split", default="report", choices=SPLITS, help="which dialogues (default: report)")
-    parser.add_argument("--dialogues", type=int, default=200, help="how many (default: %(default)s)")
+    parser.add_argument("--dialogues", type=whole_number(1, 10**6), default=200, help="how many (default: %(default)s)")
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -6,13 +6,12 @@ import argparse
 from collections.abc import Sequence
 
 from analysis.text import count
-from sweeps.command import Command, add_json, add_store, is_store, print_json
-from sweeps.store import MARK, Store, store_folder
+from sweeps.command import Command, add_json, add_store, add_where, at, print_json
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("where", nargs="?", metavar="STORE", help="the store's folder, in place of --store")
+    add_where(parser)
     parser.add_argument("--quick", action="store_true", help="compare files' sizes only, not their digests")
     add_json(parser)
 
@@ -20,10 +19,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     from sweeps.doctor import findings  # noqa: PLC0415
 
-    folder = store_folder(given.where or given.store)
-    if not is_store(folder):  # a mistyped folder must not become a store
-        raise ValueError(f"a store's folder must hold a {MARK}, got {folder}, which has none")
-    store = Store(folder)
+    store = at(given)
     problems = findings(store, deep=not given.quick)
     if given.json:
         print_json({"store": str(store.folder), "problems": problems})

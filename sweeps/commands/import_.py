@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sweeps.command import Command
 from sweeps.importing import read_sweep
+from sweeps.options import whole_number
 from sweeps.question_file import ENDINGS, read_yaml, write_question
 from sweeps.questions import question_named
 
@@ -26,7 +27,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
     add("-o", "--out", type=Path, required=True, metavar="FILE.yaml", help="what to write")
     add("--question", default="visdial", help="what is asked of the sweep (default: %(default)s)")
     add("--methods", help="methods that are swept, separated by commas (default: the question's own)")
-    add("--points", type=int, default=4, help="values that an interval becomes (default: %(default)s)")
+    add(
+        "--points", type=whole_number(2, 1000), default=4, help="values that an interval becomes (default: %(default)s)"
+    )
     add("--rename", type=_renaming, action="append", default=[], metavar="THEIRS=train.OURS", help="a name of theirs")
     add("--drop", action="append", default=[], metavar="THEIRS", help="leave this one out")
 

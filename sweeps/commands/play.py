@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ilql.task import SPLITS
 from sweeps.command import Command
 from sweeps.guard import interrupt
-from sweeps.options import OneLineParser, parse_world
+from sweeps.options import LARGEST_SEED, OneLineParser, parse_world, whole_number
 from sweeps.questions import question_named, question_names
 from sweeps.store import Store
 
@@ -20,7 +20,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         "--trial",
         help="watch the policy of this row of `sweeps status`, by its id or the id's beginning; else you play",
     )
-    add("--seed", type=int, default=0, help="which episode (default: %(default)s)")
+    add("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="which episode (default: %(default)s)")
     add("--split", default="report", choices=SPLITS, help="whose scenes (default: %(default)s)")
 
 

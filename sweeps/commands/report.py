@@ -13,6 +13,7 @@ from sweeps.questions import question_named, question_names
 
 def _add(parser: argparse.ArgumentParser) -> None:
     add_sweep(parser)
+    parser.add_argument("others", nargs="*", metavar="SWEEP", help="with these: what holds across all of them")
     parser.add_argument("--paper", action="store_true", help="count SARSA's cells in ILQL's row, as the paper does")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="where to (default: the store's reports/SWEEP)")
     parser.add_argument("--transcripts", action="store_true", help="also all that was said, as one Parquet file")
@@ -20,11 +21,16 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     from sweeps.reporting import print_report, write_sweep_report  # noqa: PLC0415
+    from sweeps.reward_report import write_across_report  # noqa: PLC0415
     from sweeps.transcripts import write_all  # noqa: PLC0415
 
     store, name = chosen(given)
     if given.out is not None and given.out.exists() and not given.out.is_dir():
         raise ValueError(f"-o must name a folder, got the file {given.out}")
+    if given.others:
+        paths, lines = write_across_report(store, [name, *given.others], folder=given.out)
+        print("\n".join([*lines, *(f"        {path}" for path in paths)]))
+        return 0
     asked = (store.get("sweep", name) or {}).get("question")
     question = question_named(asked) if asked in question_names() else None
     report, comparisons = write_sweep_report(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +18,7 @@ from ray.exceptions import OutOfMemoryError
 
 from cluster.watchdog import StuckError
 from sweeps import search
-from sweeps.store import Store
+from sweeps.store import MARK, Store
 from sweeps.work import Job, MachineFault, Resources
 
 if TYPE_CHECKING:
@@ -236,6 +238,76 @@ def test_a_trial_whose_process_died_too_often_is_a_failed_row(
     assert (row["status"], row["reason"]) == ("failed", "its behaviour policy failed: its process died 3 times")
 
 
+def test_a_signal_asks_the_jobs_to_stop_and_nothing_is_concluded_from_what_they_leave(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(tuner: PretendedTuner) -> None:
+        sweep.worker().work(job_of(tuner.algorithm.suggest("trial of the behaviour policy")))
+        tuner.algorithm.on_trial_complete("trial of the behaviour policy")
+        job = job_of(tuner.algorithm.suggest("trial 0"))
+        assert job.stop is not None
+        assert not Path(job.stop).exists()
+        signal.raise_signal(signal.SIGTERM)
+        assert Path(job.stop).exists()
+        tuner.algorithm.on_trial_complete("trial 0")
+        assert tuner.algorithm.suggest("trial 1") == search.Searcher.FINISHED
+
+    monkeypatch.setattr(PretendedTuner, "act", stop, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(sweep, tmp_path / "tune")
+    assert [trial.state.name for trial in sweep.read_study().trials] == ["RUNNING"]  # SARSA's has not failed
+
+
+def test_tunes_folder_is_made_anew_and_gone_afterwards(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "tune"
+    (folder / "sweep").mkdir(parents=True)
+    (folder / "sweep" / "tuner.pkl").write_bytes(b"of a driver that was killed")
+
+    def leave(tuner: PretendedTuner) -> None:
+        assert list(folder.iterdir()) == []
+        (folder / "tuner.pkl").write_bytes(b"as Tune does")
+
+    monkeypatch.setattr(PretendedTuner, "act", leave, raising=False)
+    run(sweep, folder)
+    assert not folder.exists()
+
+
+def test_what_its_machine_did_to_it_stands_in_the_row(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(tuner: PretendedTuner) -> None:
+        found = tuner.algorithm.suggest("trial 0")
+        told = {"fault": "machine: OSError: No space left on device"}
+        tuner.listener.on_trial_result(1, [], SimpleNamespace(config=found), told)
+        tuner.algorithm.on_trial_complete("trial 0", error=True)
+        assert tuner.algorithm.suggest("trial 1") == search.Searcher.FINISHED
+
+    monkeypatch.setattr(PretendedTuner, "act", die, raising=False)
+    run(sweep, tmp_path / "tune")
+    (row,) = sweep.store.rows("sweep")
+    assert row["reason"].endswith("its process died 3 times; it told of machine: OSError: No space left on device")
+
+
+def test_a_job_that_its_machine_failed_tells_of_it_and_waits_before_it_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+
+    def fail(job: Job, tell: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(search, "run_job", fail)
+    monkeypatch.setattr(search.tune, "report", told.append)
+    monkeypatch.setattr(search.time, "sleep", told.append)
+    mark = (Store(tmp_path).folder / MARK).read_text(encoding="utf-8")
+    job = {"store": str(tmp_path), "training": "", "evaluations": [], "resources": {}, "keep_trajectory": False}
+    with pytest.raises(OSError, match="No space left"):
+        search._trial({"name": "job", "job": json.dumps(job), "mark": mark})
+    assert told == [{"fault": "machine: OSError: [Errno 28] No space left on device"}, search.BACK_OFF_SECONDS]
+
+
 def job_of(found: dict[str, Any]) -> Job:
     """The job of what Tune was given."""
     values = json.loads(found["job"])
@@ -254,6 +326,37 @@ def hang(config):
 search.STUCK_SECONDS, search._trial = 5.0, hang
 sys.exit(run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
 """
+
+
+DIES = f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from sweeps import bandit_ablation, search
+from sweeps.commands.run import run_command
+
+def die(config):
+    with open(os.environ["DEATHS"], "a") as deaths:
+        deaths.write("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+search._trial = die
+sys.exit(run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
+"""
+
+
+@pytest.mark.timeout(400)
+def test_with_tune_itself_a_worker_that_is_killed_each_time_is_tried_so_often_and_no_more(
+    commands: Commands, tmp_path: Path
+) -> None:
+    process = commands.start(
+        "-c", DIES, "--preset", "smoke", "--store", str(tmp_path / "store"), "--methods", "bc", "--trials", "0",
+        "--no-mlflow", DEATHS=str(tmp_path / "deaths"),
+    )  # fmt: skip
+    out, err = process.communicate(timeout=350)
+    assert process.returncode == 1, out + err
+    assert (tmp_path / "deaths").read_text() == "x" * (search.RETRIES + 1)
+    (row,) = Store(tmp_path / "store").rows()
+    assert (row["status"], row["reason"]) == ("failed", f"its process died {search.RETRIES + 1} times")
 
 
 @pytest.mark.long
