@@ -29,7 +29,7 @@ pytestmark = pytest.mark.timeout(1500)
 
 BANDIT = (
     "sweeps/bandit_ablation.py", "--preset", "smoke", "--methods", "bc,sarsa,ilql", "--trials", "0", "--seeds", "3",
-    "--set", "train.steps=1500", "--no-mlflow", "--name", "nodes",
+    "--set", "train.steps=3000", "--no-mlflow", "--name", "nodes",
 )  # fmt: skip
 SHORT = ("sweeps/bandit_ablation.py", "--preset", "smoke", "--methods", "bc", "--trials", "0", "--episodes", "64",
          "--no-mlflow")  # fmt: skip
@@ -138,8 +138,9 @@ def outcome(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     watching.start()
     job = submit(nodes, store, *BANDIT)
     try:
-        wait_while(job, lambda: len(watch.at) >= 2, "two nodes were at work")
+        wait_while(job, lambda: watch.at, "a node was at work")  # early: it takes as long to join as a job or two
         nodes.start_node("fourth", 1)
+        wait_while(job, lambda: {"head", "second", "third"} <= watch.at.keys(), "all three nodes were at work")
         wait_while(job, lambda: watch.at.get("fourth"), "the node that had joined was at work")
         held = wait_while(job, lambda: holds(store, watch, "second"), "the second node was at something")
         nodes.kill_node("second")
