@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: ablation grid test check bench bench-long crash hangs stress fuzz clean
+.PHONY: ablation grid test check bench bench-long crash nodes hangs stress fuzz clean
 .DELETE_ON_ERROR:
 
 ablation: $(INSTALLED)
@@ -34,6 +34,10 @@ bench-long: $(INSTALLED)
 # An hour and more. Goes on where it was: the file of results says what is done.
 crash: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/crash/matrix.py --kills 60 --out build/crash.jsonl $(ARGS)
+
+# Some ten minutes: several Ray nodes on this machine, nodes and heads killed, visual dialogue as a job.
+nodes: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long or not long" tests/cluster/test_nodes.py tests/cluster/test_launch.py $(ARGS)
 
 # Two hours. Goes on where it was, as `crash` does.
 hangs: $(INSTALLED)

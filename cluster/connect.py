@@ -237,6 +237,7 @@ def _join(options: ConnectOptions, address: str) -> None:
     runtime_env: dict[str, object] = {"env_vars": environment}
     if options.packages and "working_dir" not in job and "py_modules" not in job:
         runtime_env["py_modules"] = [str(package) for package in options.packages]
+        runtime_env["excludes"] = ["__pycache__"]  # of a working directory Ray leaves it out by itself, of modules not
     ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, runtime_env=runtime_env)
 
 

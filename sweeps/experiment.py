@@ -6,18 +6,19 @@ import dataclasses
 import functools
 import shlex
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from cluster.connect import ClusterInfo, ConnectOptions, connect
-from cluster.shapes import Need
+from cluster.shapes import Machine, Need, described
 from cluster.watchdog import StuckError
+from sweeps.forecast import Forecast, forecast
 from sweeps.journal import StoreError, utc
 from sweeps.leases import CLEANING, Lease, driver_key
 from sweeps.machines import Fleet, check_fits
 from sweeps.options import Options, Plain
-from sweeps.plan import Plan, make_plan
+from sweeps.plan import Plan, make_plan, remaining
 from sweeps.play import invitation
 from sweeps.progress import Progress
 from sweeps.provenance import package_folders
@@ -48,6 +49,8 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         KeyError: A name the user gave does not exist; one line.
     """
     preset = chosen_preset(question, options)
+    if options.cluster is not None:
+        described(options.cluster)  # a wrong one dies before anything is built
     store = Store(options.store)
     say(f"store {store.folder}")
     if (full := no_room(store.folder)) is not None:
@@ -83,6 +86,10 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
             say(f"sweep {sweep.name}")
             for line in _plan(store, sweep).lines(concurrent=options.concurrent or 1):
                 say(line)
+            if options.cluster is not None:
+                say(f"on a cluster {options.cluster}, of its design:")
+                for line in _forecast(store, sweep, described(options.cluster)).lines():
+                    say(f"  {line}")
         return 0
     status = 0
     with ExitStack() as stack:
@@ -262,6 +269,11 @@ def _keep_quiet(line: str) -> None:
 
 def _plan(store: Store, sweep: Sweep) -> Plan:
     return make_plan(store, sweep.setting, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement)
+
+
+def _forecast(store: Store, sweep: Sweep, machines: Sequence[Machine]) -> Forecast:
+    found = remaining(store, sweep.setting, sweep.design, seeds=sweep.seeds)
+    return forecast(store, found, sweep.resources, machines)
 
 
 def need_of(resources: Resources) -> Need:

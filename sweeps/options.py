@@ -69,6 +69,7 @@ class Options:
         tracking: MLflow's tracking URI, or None for its default.
         mirror: False to leave MLflow out.
         plan_only: True to print the plan and stop.
+        cluster: The description of a cluster that the plan is to be for, or None.
         show: True to print the preset and stop.
     """
 
@@ -99,6 +100,7 @@ class Options:
     tracking: str | None = None
     mirror: bool = True
     plan_only: bool = False
+    cluster: str | None = None
     show: bool = False
 
     @property
@@ -143,6 +145,7 @@ def parse(
     _add_world(parser, presets, inputs, columns="fix a hyperparameter, or with world.FIELD a setting of the world")
     add("--show", action="store_true", help="print the preset and stop")
     add("--plan", action="store_true", help="prepare the world, print what would be trained and evaluated, and stop")
+    add("--cluster", metavar="4x8:80GB", help="with --plan: what it takes of such a cluster, MACHINESxGPUS:MEMORY")
     # A question that reads a reward function has it as --reward.
     add(
         "--rewards",
@@ -216,7 +219,8 @@ def parse(
         search_seed=given.search_seed,
         tracking=given.tracking_uri,
         mirror=not given.no_mlflow,
-        plan_only=given.plan,
+        plan_only=given.plan or given.cluster is not None,
+        cluster=given.cluster,
         show=given.show,
     )
 

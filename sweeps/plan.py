@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sweeps.cells import Setting
@@ -60,26 +60,35 @@ class Plan:
         return text
 
 
-def make_plan(
-    store: Store,
-    setting: Setting,
-    design: Sequence[Training],
-    *,
-    seeds: int,
-    refinement: Refinement | None,
-) -> Plan:
+@dataclass(frozen=True)
+class Remaining:
+    """A design's trainings and evaluations, and those of them that are to be done.
+
+    Attributes:
+        wanted: A trial of all weights, by their key, those included that others start from.
+        evaluations: All trials, by their key.
+        to_train: Of `wanted`, those that are not there and are needed.
+        to_play: Of `evaluations`, those that did not finish.
+        dropped: Keys of weights that were there, were dropped, and are needed for nothing more.
+    """
+
+    wanted: Mapping[str, TrialSpec]
+    evaluations: Mapping[str, TrialSpec]
+    to_train: Sequence[TrialSpec]
+    to_play: Sequence[TrialSpec]
+    dropped: frozenset[str] = frozenset()
+
+
+def remaining(store: Store, setting: Setting, design: Sequence[Training], *, seeds: int) -> Remaining:
     """Compare what a design needs with what the store has."""
     wanted: dict[str, TrialSpec] = {}
     evaluations: dict[str, TrialSpec] = {}
-    cells: set[str] = set()
     for training in design:
         for seed in range(seeds):
             for split in ("tune", "report"):
                 for trial in setting.trials(training, seed, split=split):
                     wanted.setdefault(trial.weights_id, trial)
                     evaluations.setdefault(trial.trial_id, trial)
-                    if split == "report":
-                        cells.add(trial.cell_id)
     for trial in list(wanted.values()):
         for earlier in trial.required:
             wanted.setdefault(earlier.weights_id, earlier)
@@ -91,15 +100,28 @@ def make_plan(
     if dropped:
         dropped -= {spec.weights_id for trial in to_play for spec in (trial, *trial.required)}
     to_train = [wanted[key] for key in missing if key not in dropped]
+    return Remaining(wanted, evaluations, to_train, to_play, frozenset(dropped))
+
+
+def make_plan(
+    store: Store,
+    setting: Setting,
+    design: Sequence[Training],
+    *,
+    seeds: int,
+    refinement: Refinement | None,
+) -> Plan:
+    """The work of a design, and how much of it is done."""
+    found = remaining(store, setting, design, seeds=seeds)
     return Plan(
-        trainings=len(wanted),
-        trained=len(wanted) - len(to_train),
-        dropped=len(dropped),
-        evaluations=len(evaluations),
-        evaluated=len(evaluations) - len(to_play),
-        cells=len(cells),
+        trainings=len(found.wanted),
+        trained=len(found.wanted) - len(found.to_train),
+        dropped=len(found.dropped),
+        evaluations=len(found.evaluations),
+        evaluated=len(found.evaluations) - len(found.to_play),
+        cells=len({trial.cell_id for trial in found.evaluations.values() if trial.evaluation == setting.report}),
         proposals=0 if refinement is None else refinement.total,
-        seconds=_estimate(store, to_train, to_play),
+        seconds=_estimate(store, found.to_train, found.to_play),
     )
 
 

@@ -234,7 +234,8 @@ def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell) ->
         "train_seconds": seconds,
         "metrics": dict(result.metrics),
     }
-    cut = {"workers": job.resources.workers, "micro_batch": job.resources.micro_batch}
+    used = job.resources
+    cut = {"workers": used.workers, "micro_batch": used.micro_batch, "gpus": used.workers * used.gpus_per_worker}
     _record_training(store, spec, outcome | cut, started, lease)
     if stopped:
         raise JobStopped(reason)
@@ -398,6 +399,7 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
             | {
                 "evaluate_seconds": seconds + time.monotonic() - clock,
                 "backbone": spec.backbone_key,
+                "gpus": float(device.type == "cuda"),
                 **_provenance(started),
             },
             lease,

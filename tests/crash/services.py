@@ -145,7 +145,7 @@ class Nodes:
         """Start the head, and wait until it takes jobs."""
         self._begin("head", cpus, "--head", f"--port={self.port}", f"--dashboard-port={self.dashboard}",
                     "--dashboard-host=127.0.0.1", f"--ray-client-server-port={free_port()}")  # fmt: skip
-        wait_for(lambda: answers(f"{self.job_server}/api/version"), 240, "the head's dashboard answered")
+        wait_for(lambda: answers(f"{self.job_server}/api/version"), 480, "the head's dashboard answered")
 
     def start_node(self, name: str, cpus: int, *, prefix: tuple[str, ...] = (), **environment: str) -> None:
         """Start another node, or one of that name again after it was killed.

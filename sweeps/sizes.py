@@ -1,0 +1,129 @@
+"""How large the networks of a training are, what memory a step takes of them, and how many operations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ilql.candidates import Candidates
+from ilql.method import Start
+from ilql.networks import hidden_width, trunk_of
+from sweeps.spec import TrialSpec
+from sweeps.stages import canonical
+
+FLOAT = 4
+"""Bytes of a number: we train in float32."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of one training, as numbers.
+
+    Attributes:
+        trained: Parameters that are learnt.
+        frozen: Parameters that are held beside them: targets, a behaviour policy, a critic.
+        products: Weights that every token is multiplied with, learnt ones; an embedding is looked up, not multiplied.
+        frozen_products: The same of what is held beside.
+        layers: Transformer blocks of the trained trunk; 0 if it has none.
+        width: Their width.
+        heads: Attention heads of each.
+    """
+
+    trained: int
+    frozen: int
+    products: int
+    frozen_products: int
+    layers: int
+    width: int
+    heads: int
+
+    def memory_bytes(self, *, dialogues: int, tokens: int) -> int:
+        """The most a step takes, in float32.
+
+        Held all along: 16 bytes for each trained parameter (weight, gradient, AdamW's two moments), 4 for each other.
+        Activations: 16 numbers of the trunk's width for each token and layer (two norms' inputs and outputs' 4, query,
+        key and value 3, attention's output 1, the MLP's hidden layer before and after its function 2 × 4), and the
+        (T, T) weights of each head, which a CPU keeps and a GPU's kernels need not; the vocabulary's logits never are.
+
+        Args:
+            dialogues: In a forward pass: the micro-batch.
+            tokens: Of the longest of them.
+        """
+        held = FLOAT * (4 * self.trained + self.frozen)
+        of_a_token = 16 * self.width + self.heads * tokens
+        return held + FLOAT * dialogues * tokens * self.layers * of_a_token
+
+    def stored_bytes(self) -> int:
+        """Of its weights on disk."""
+        return FLOAT * (self.trained + self.frozen)
+
+    def step_flops(self, *, dialogues: int, tokens: float) -> float:
+        """Operations of an optimiser step, a multiplication and an addition being two.
+
+        For each token: 6 for each trained weight (2 forwards, 4 backwards), 2 for each frozen one, and attention's own,
+        12 × layers × width × tokens. Heads are counted at every token, though they run at actions only.
+        """
+        attention = 12 * self.layers * self.width * tokens
+        return dialogues * tokens * (6 * self.products + 2 * self.frozen_products + attention)
+
+    def token_flops(self) -> float:
+        """Operations for one more token of a conversation."""
+        return 2.0 * (self.products + self.frozen_products)
+
+
+def networks_of(spec: TrialSpec, language_model: nn.Module, returns: tuple[float, float] = (0.0, 1.0)) -> Networks:
+    """The networks of a training, built without storage.
+
+    Args:
+        spec: Any trial of it.
+        language_model: The one it starts from, on torch's `meta` device.
+        returns: As for `Start`.
+    """
+    language_model.tie_weights()  # type: ignore[operator]  # moving it between devices has untied them
+    with torch.device("meta"):
+        module, beside = _built(spec, language_model, returns)
+    config: Any = language_model.config
+    own = [p for p in module.parameters() if p.requires_grad]
+    rest = [p for p in module.parameters() if not p.requires_grad]
+    has_trunk = any(p.numel() >= config.hidden_size**2 for p in own) and spec.kind.proposals(spec.train) is None
+    return Networks(
+        trained=sum(p.numel() for p in own),
+        frozen=sum(p.numel() for p in rest) + sum(p.numel() for other in beside for p in other.parameters()),
+        products=_products([module], trained=True),
+        frozen_products=_products([module], trained=False) + sum(_products([other]) for other in beside),
+        layers=config.num_hidden_layers if has_trunk else 0,
+        width=config.hidden_size,
+        heads=config.num_attention_heads,
+    )
+
+
+def _built(spec: TrialSpec, model: nn.Module, returns: tuple[float, float]) -> tuple[nn.Module, list[nn.Module]]:
+    """A training's module, and what it learns from that is held beside it."""
+    method, train = canonical(spec)
+    critic, beside = None, list[nn.Module]()
+    if spec.critic is not None:
+        critic, _ = _built(spec.critic, model, returns)
+        beside.append(critic)
+    none = np.zeros((0, 1, hidden_width(trunk_of(model))), np.float32)
+    drawn = Candidates(none[:, 0], none, none[:, :, 0], np.zeros(1, np.int64))
+    candidates = None if method.proposals(train) is None else drawn
+    start = Start(model, model, 0, returns=returns, critic=critic, candidates=candidates)
+    return method.build(start, train), beside
+
+
+def _products(modules: Sequence[nn.Module], *, trained: bool | None = None) -> int:
+    """Weights that tokens are multiplied with."""
+    found = 0
+    for module in modules:
+        for part in module.modules():
+            weight = part._parameters.get("weight")
+            if weight is None or weight.dim() < 2 or isinstance(part, nn.Embedding):
+                continue
+            if trained is None or weight.requires_grad == trained:
+                found += weight.numel()
+    return found

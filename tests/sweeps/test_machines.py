@@ -1,0 +1,72 @@
+"""Which machines a sweep may use: what is compared, and what is said of those that differ."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from cluster.shapes import Machine, Need
+from sweeps.machines import CHECKED, Asked, Seen, check_fits, difference, look
+from sweeps.provenance import code_digest, library_versions
+
+HERE = Seen(dict.fromkeys(CHECKED, "1.2.3"), "abc")
+
+
+class TestDifferences:
+    def test_equal_machines_have_none(self) -> None:
+        assert difference(HERE, dataclasses.replace(HERE, answer="found")) is None
+
+    @pytest.mark.parametrize("name", CHECKED)
+    def test_each_version_that_is_checked_is_named_with_both(self, name: str) -> None:
+        other = dataclasses.replace(HERE, versions={**HERE.versions, name: "1.2.4"})
+        assert difference(HERE, other) == f"has {name} 1.2.4, the driver has 1.2.3"
+
+    def test_a_build_is_no_version(self) -> None:
+        cpu, cuda = (
+            dataclasses.replace(HERE, versions={**HERE.versions, "torch": f"2.13.0{build}"}) for build in ("+cpu", "")
+        )
+        assert difference(cpu, cuda) is None
+
+    def test_a_library_that_is_missing_differs(self) -> None:
+        versions = {name: version for name, version in HERE.versions.items() if name != "torch"}
+        assert difference(HERE, Seen(versions, "abc")) == "has torch none, the driver has 1.2.3"
+
+    def test_other_code_differs(self) -> None:
+        assert difference(HERE, Seen(HERE.versions, "abd")) == ("has our packages with digest abd, the driver has abc")
+
+    def test_all_that_is_checked_is_looked_up(self) -> None:
+        assert set(CHECKED) <= library_versions().keys()
+
+
+class TestLooking:
+    def test_what_the_driver_left_is_written_beside_it(self, tmp_path: Path) -> None:
+        (tmp_path / "nodes").mkdir()
+        (tmp_path / "nodes" / "token").write_text("secret")
+        seen = look(Asked(str(tmp_path), "token"))
+        assert seen.answer is not None
+        assert (tmp_path / "nodes" / seen.answer).read_text() == "secret"
+        assert (seen.versions, seen.code) == (library_versions(), code_digest())
+
+    def test_where_nothing_was_left_nothing_is_made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sweeps.machines._ARRIVAL_SECONDS", 0.0)
+        assert look(Asked(str(tmp_path / "store"), "token")).answer is None
+        assert not (tmp_path / "store").exists()
+
+
+class TestRoom:
+    def test_what_fits_is_accepted(self) -> None:
+        check_fits([Machine(cpus=8, gpus=1)], Need(gpus=0.5))
+
+    def test_a_lack_of_gpus_is_named(self) -> None:
+        with pytest.raises(ValueError, match=r"needs 4 GPUs \(4 workers × 1\), the cluster has 2; --gpus-per-worker 0"):
+            check_fits([Machine(cpus=8, gpus=2)], Need(workers=4, gpus=1))
+
+    def test_a_lack_of_cpus_is_named(self) -> None:
+        with pytest.raises(ValueError, match="needs 4 CPUs, the cluster has 2; --workers sets"):
+            check_fits([Machine(cpus=2)], Need(workers=4))
+
+    def test_enough_in_sum_and_too_little_on_each_is_named(self) -> None:
+        with pytest.raises(ValueError, match="1 worker with 1 CPU and 2 GPUs each, of which no machine"):
+            check_fits([Machine(cpus=8, gpus=1), Machine(cpus=8, gpus=1)], Need(gpus=2))
