@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: ablation grid test check bench bench-long crash clean
+.PHONY: ablation grid test check bench bench-long crash coverage clean
 .DELETE_ON_ERROR:
 
 ablation: $(INSTALLED)
@@ -32,6 +32,10 @@ bench-long: $(INSTALLED)
 # An hour and more. Goes on where it was: the file of results says what is done.
 crash: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/crash/matrix.py --kills 60 --out build/crash.jsonl $(ARGS)
+
+# Half an hour. Goes on where it was, as above.
+coverage: $(INSTALLED)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/coverage/grid.py --out build/coverage.jsonl --all $(ARGS)
 
 # torch first and alone: asked for as a dependency, an installer may take the newest, with two gigabytes of CUDA.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -17,6 +17,7 @@ from sweeps.leases import Lease
 from sweeps.options import Options, Plain
 from sweeps.plan import Plan, make_plan
 from sweeps.play import invitation
+from sweeps.power import power_of
 from sweeps.progress import Progress
 from sweeps.provenance import package_folders
 from sweeps.question import Question, Sweep, any_trial, chosen_preset, make_sweep, unreached
@@ -77,6 +78,8 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         for sweep in sweeps.values():
             say(f"sweep {sweep.name}")
             for line in _plan(store, sweep).lines(concurrent=options.concurrent or 1):
+                say(line)
+            for line in power_of(store, sweep.name, seeds=sweep.seeds, episodes=sweep.setting.report.episodes):
                 say(line)
         return 0
     status = 0
