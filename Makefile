@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: ablation grid test check bench bench-long crash nodes hangs stress fuzz clean
+.PHONY: ablation grid test check bench bench-long crash nodes hangs stress fuzz coverage clean
 .DELETE_ON_ERROR:
 
 ablation: $(INSTALLED)
@@ -46,10 +46,15 @@ hangs: $(INSTALLED)
 # Eight processes vie for 100,000 cells: none lost, none doubled.
 stress: $(INSTALLED)
 	$(BIN)/python -m benchmarks.store $(ARGS)
+
 # So many accidents for each reader; the few of the tests take a minute, 200 about ten.
 EXAMPLES ?= 200
 fuzz: $(INSTALLED)
 	FUZZ_EXAMPLES=$(EXAMPLES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -s tests/bad_input/test_fuzz.py $(ARGS)
+
+# Half an hour. Goes on where it was, as above.
+coverage: $(INSTALLED)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/coverage/grid.py --out build/coverage.jsonl --all $(ARGS)
 
 # torch first and alone: asked for as a dependency, an installer may take the newest, with two gigabytes of CUDA.
 $(INSTALLED): pyproject.toml constraints.txt

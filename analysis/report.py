@@ -13,6 +13,9 @@ from analysis import figures, honest_render
 from analysis.ablation import AblationTable, Mode, ablation_table
 from analysis.cells import Cell, cells_of
 from analysis.comparison import Comparison, comparison_markdown, comparison_rows
+from analysis.family import HEADER as FAMILY_HEADER
+from analysis.family import NUMERIC as FAMILY_NUMERIC
+from analysis.family import Inference, family, family_markdown, family_notes, family_rows
 from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell
 from analysis.honest_table import HonestTable, honest_table
 from analysis.labels import method_label
@@ -33,6 +36,7 @@ class Report:
         notes: What a reader should be told: a figure that could not be drawn and why, how to get static figures.
         sections: What it has beside table and comparisons.
         honest: The honest table in it; None where scores are estimates, or nothing has finished.
+        inferences: What each comparison says of other training seeds and scenes.
     """
 
     table: AblationTable
@@ -40,6 +44,7 @@ class Report:
     notes: tuple[str, ...]
     sections: tuple[Section, ...] = ()
     honest: HonestTable | None = None
+    inferences: tuple[Inference, ...] = ()
 
 
 ONE_SEED = (
@@ -93,7 +98,8 @@ def write_report(
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
     honest = None if table.estimated or not any(cell.seeds for cell in cells) else honest_table(cells, rng)
-    paths = _write_tables(ablation, comparisons, folder)
+    inferences = family(cells, comparisons, rng)
+    paths = _write_tables(ablation, comparisons, inferences, folder)
     if honest is not None and honest.possible:
         paths += _write_honest(honest, folder)
     paths += [_written(folder / f"{each.name}.md", section_markdown(each)) for each in sections]
@@ -121,12 +127,14 @@ def write_report(
     if placed:
         captions = "\n\n".join(f"**{figure.name}** {figure.caption}" for figure in placed)
         paths.append(_written(folder / "figures" / "captions.md", captions + "\n"))
-    body = _body(table, ablation, honest, comparisons, sections, placed, told, links)
+    body = _body(table, ablation, honest, comparisons, inferences, sections, placed, told, links)
     whole = _written(folder / "report.html", page(_title(ablation), body, script=script))
-    return Report(ablation, (whole, *paths, *static), tuple(told), tuple(sections), honest)
+    return Report(ablation, (whole, *paths, *static), tuple(told), tuple(sections), honest, inferences)
 
 
-def _write_tables(ablation: AblationTable, comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
+def _write_tables(
+    ablation: AblationTable, comparisons: Sequence[Comparison], inferences: Sequence[Inference], folder: Path
+) -> list[Path]:
     writers: Mapping[str, Callable[[AblationTable], str]] = {
         "md": to_markdown,
         "tex": to_latex,
@@ -135,7 +143,8 @@ def _write_tables(ablation: AblationTable, comparisons: Sequence[Comparison], fo
     }
     paths = [_written(folder / f"table.{suffix}", render(ablation)) for suffix, render in writers.items()]
     if comparisons:
-        paths.append(_written(folder / "comparisons.md", "\n".join(map(comparison_markdown, comparisons))))
+        parts = [family_markdown(inferences), *map(comparison_markdown, comparisons)]
+        paths.append(_written(folder / "comparisons.md", "\n".join(parts)))
     return paths
 
 
@@ -190,6 +199,7 @@ def _body(
     ablation: AblationTable,
     honest: HonestTable | None,
     comparisons: Sequence[Comparison],
+    inferences: Sequence[Inference],
     sections: Sequence[Section],
     placed: Sequence[PageFigure],
     notes: Sequence[str],
@@ -208,6 +218,8 @@ def _body(
     parts += _honest_body(honest)
     if comparisons:
         parts.append("<h2>Paired comparisons</h2>")
+        parts.append(html_table(FAMILY_HEADER, family_rows(inferences), FAMILY_NUMERIC))
+        parts.append(notes_html(family_notes(inferences)))
         for comparison in comparisons:
             header, rows = comparison_rows(comparison)
             table_html = html_table(header, rows, (False, True, True, True))

@@ -20,6 +20,7 @@ from sweeps.machines import Fleet, check_fits
 from sweeps.options import Options, Plain
 from sweeps.plan import Plan, make_plan, remaining
 from sweeps.play import invitation
+from sweeps.power import power_of
 from sweeps.progress import Progress
 from sweeps.provenance import package_folders
 from sweeps.question import Question, Sweep, any_trial, chosen_preset, make_sweep, unreached
@@ -90,6 +91,8 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
                 say(f"on a cluster {options.cluster}, of its design:")
                 for line in _forecast(store, sweep, described(options.cluster)).lines():
                     say(f"  {line}")
+            for line in power_of(store, sweep.name, seeds=sweep.seeds, episodes=sweep.setting.report.episodes):
+                say(line)
         return 0
     status = 0
     with ExitStack() as stack:

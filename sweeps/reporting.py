@@ -13,6 +13,7 @@ from analysis import honest_render
 from analysis.ablation import Mode
 from analysis.cells import Cell, cells_of
 from analysis.comparison import Comparison, cells_with, compare_chosen, compare_fixed, comparison_markdown
+from analysis.family import family_markdown
 from analysis.published import beside_published
 from analysis.render import to_markdown
 from analysis.report import ONE_SEED, Report, write_report
@@ -163,6 +164,8 @@ def print_report(report: Report, comparisons: Sequence[Comparison], say: Callabl
         say(beside)
     if report.honest is not None:
         say(honest_render.to_markdown(report.honest) if report.honest.possible else ONE_SEED)
+    if any(inference.p is not None for inference in report.inferences):
+        say(family_markdown(report.inferences))
     for comparison in comparisons:
         say(comparison_markdown(comparison))
     for section in report.sections:

@@ -1,0 +1,34 @@
+"""What the rows of a sweep say of its next ones: which difference they could find, and the cheapest way to find it."""
+
+from __future__ import annotations
+
+from analysis.cells import cells_of
+from analysis.power import Cost, components_of, power_lines
+from analysis.runs import RunTable
+from sweeps.store import Store
+
+
+def power_of(store: Store, sweep: str, *, seeds: int, episodes: int) -> list[str]:
+    """Lines for a plan; none while the store has no two trainings of this sweep with two common seeds.
+
+    Args:
+        store: Where the rows are.
+        sweep: The sweep's name.
+        seeds: Planned training seeds of a cell.
+        episodes: Planned episodes of an evaluation.
+    """
+    runs = store.runs(sweep)
+    finished = runs.filter(runs["status"] == "finished")
+    if finished.height == 0:
+        return []
+    trials = finished["trial_id"].to_list()
+    played = store.episodes(trials, columns=["episode_seed", "scene", "return", "turns"])
+    table = RunTable(runs.with_columns(runs["arm"].alias("method")), played)
+    if table.estimated or (parts := components_of(cells_of(table))) is None:
+        return []
+    number = int(finished["episodes"].sum() or 0)
+    trainings = finished.n_unique("weights_id")
+    cost = None
+    if number and table.train_seconds() + table.evaluate_seconds() > 0:
+        cost = Cost(table.train_seconds() / trainings, table.evaluate_seconds() / number)
+    return power_lines(parts, cost, seeds=seeds, episodes=episodes)

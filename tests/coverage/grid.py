@@ -1,0 +1,237 @@
+"""How often nominal 95 % intervals hold the truth, over simulated worlds: `make coverage`.
+
+Each line of the file of results is one estimator in one world; those that are there are not done again. Prints the
+region of each estimator and, with --all, every world.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from worlds import World, population_sd, sample_many
+
+from analysis.estimators import mean_over_episodes
+from analysis.honest import chosen_on_other_scenes, leave_one_seed_out, scene_folds, tuned_decodings, tuned_max
+from analysis.paired import bootstrap_difference, paired_t
+from analysis.student import t_quantile
+from analysis.variance import sigma
+
+Covered: TypeAlias = NDArray[np.bool_]
+Estimator: TypeAlias = Callable[[World, np.random.Generator, int], Covered]
+
+SEEDS = (2, 3, 5, 10)
+BASE = World(episodes=64)
+
+SHAPES: Mapping[str, World] = {
+    "12 cells": BASE,
+    "12 cells, σ 0.2": dataclasses.replace(BASE, config_sd=0.2),
+    "12 cells, σ 0": dataclasses.replace(BASE, config_sd=0.0),
+    "48 cells, σ 0.2": dataclasses.replace(BASE, trainings=48, config_sd=0.2),
+    "4 cells": dataclasses.replace(BASE, trainings=4),
+    "2 cells, σ 0.5": dataclasses.replace(BASE, trainings=2, config_sd=0.5),
+    "3 × 4 cells": dataclasses.replace(
+        BASE, trainings=3, decodings=4, decoding_sd=0.5, config_by_decoding_sd=0.3, seed_by_decoding_sd=0.2
+    ),
+    "3 × 4 cells, σ 0.3": dataclasses.replace(
+        BASE, trainings=3, decodings=4, config_sd=0.2, decoding_sd=0.2, seed_by_decoding_sd=0.1
+    ),
+    "2 × 6 cells, seeds 1": dataclasses.replace(
+        BASE, trainings=2, decodings=6, config_sd=0.2, decoding_sd=0.2, seed_sd=1.0
+    ),
+    "no seed noise": dataclasses.replace(BASE, seed_sd=0.0),
+    "seeds 2": dataclasses.replace(BASE, seed_sd=2.0),
+    "seeds 2, t₃": dataclasses.replace(BASE, seed_sd=2.0, tails="t3"),
+    "seeds 2, skewed": dataclasses.replace(BASE, seed_sd=2.0, tails="skewed"),
+    "seeds uneven": dataclasses.replace(BASE, seed_sd_varies=0.5),
+    "seeds 2, uneven": dataclasses.replace(BASE, seed_sd=2.0, seed_sd_varies=0.5),
+    "seeds in common": dataclasses.replace(BASE, seed_common_sd=1.0, config_sd=0.5),
+    "scenes by cell": dataclasses.replace(BASE, cell_by_scene_sd=2.0, config_sd=0.2),
+    "4 episodes a scene": dataclasses.replace(BASE, episodes=128, episodes_per_scene=4, cell_by_scene_sd=1.0),
+    "a tenth fails": dataclasses.replace(BASE, failures=0.1),
+}
+
+
+def tuned(world: World, rng: np.random.Generator, worlds: int) -> Covered:
+    """The score when tuned, chosen on other training seeds: the mean true score of the cells chosen."""
+    drawn = sample_many(world, rng, worlds)
+    value, half, _ = tuned_max(drawn.returns, world.scenes)
+    truth = np.take_along_axis(drawn.means, leave_one_seed_out(drawn.returns).chosen, axis=1).mean(axis=-1)
+    return np.abs(value - truth) <= half
+
+
+def alone(world: World, rng: np.random.Generator, worlds: int) -> Covered:
+    """The same of a method with one cell."""
+    return tuned(dataclasses.replace(world, trainings=1, decodings=1), rng, worlds)
+
+
+def paper_max(world: World, rng: np.random.Generator, worlds: int) -> Covered:
+    """The paper's max ± 1.96 standard errors over episodes, against the true score of the cell it names."""
+    drawn = sample_many(world, rng, worlds)
+    covered = np.empty(worlds, dtype=bool)
+    for index, (returns, means) in enumerate(zip(drawn.returns, drawn.means, strict=True)):
+        best = int(returns.mean(axis=(1, 2)).argmax())
+        score = mean_over_episodes(returns[best])
+        covered[index] = abs(score.value - means[best]) <= 1.96 * (score.standard_error or 0.0)
+    return covered
+
+
+def checkpoint(world: World, rng: np.random.Generator, worlds: int) -> Covered:
+    """The best trained model, chosen on other scenes: the mean true score of the models chosen."""
+    drawn = sample_many(world, rng, worlds)
+    returns = drawn.returns.reshape(worlds, -1, world.episodes)
+    models = drawn.checkpoint_means.reshape(worlds, -1)
+    held, folds = chosen_on_other_scenes(returns, world.scenes), scene_folds(world.scenes)
+    truth = np.zeros(worlds)
+    for fold in np.unique(folds):
+        best = returns[..., folds != fold].mean(axis=-1).argmax(axis=-1)
+        truth += (folds == fold).mean() * np.take_along_axis(models, best[:, None], axis=1)[:, 0]
+    starts = np.unique(world.scenes, return_index=True)[1]
+    by_scene = np.add.reduceat(held, starts, axis=1) / world.episodes_per_scene
+    error = by_scene.std(axis=1, ddof=1) / np.sqrt(starts.size)
+    return np.abs(held.mean(axis=1) - truth) <= t_quantile(0.975, starts.size - 1.0) * error
+
+
+def sigma_all(world: World, rng: np.random.Generator, worlds: int) -> Covered:
+    """σ over all cells."""
+    drawn = sample_many(world, rng, worlds)
+    _, low, high = sigma(drawn.returns, world.training_of, world.scenes, rng, draws=1000)
+    return (low <= drawn.sigma + 1e-9) & (drawn.sigma <= high)
+
+
+def sigma_train(world: World, rng: np.random.Generator, worlds: int) -> Covered:
+    """σ over trainings, each model at its best decoding on other scenes; the truth is that of 200 other seeds."""
+    few = min(worlds, 50)
+    drawn = sample_many(world, rng, few)
+    returns = tuned_decodings(drawn.returns, world.training_of, world.scenes)
+    _, low, high = sigma(returns, np.arange(world.trainings), world.scenes, rng, draws=1000)
+    truth = np.empty(few)
+    for index, means in enumerate(drawn.means):
+        fixed = dataclasses.replace(world, config_sd=0.0, decoding_sd=0.0, config_by_decoding_sd=0.0, seeds=200)
+        again = sample_many(fixed, rng, 1).returns[0] + means[:, None, None]
+        truth[index] = population_sd(tuned_decodings(again, world.training_of, world.scenes).mean(axis=(1, 2)))
+    return (low <= truth + 1e-9) & (truth <= high)
+
+
+def difference(world: World, rng: np.random.Generator, worlds: int) -> Covered:
+    """The difference of two cells, by a t."""
+    drawn, one = sample_many(_pair(world), rng, worlds), world.decodings > 1
+    value, error, degrees = paired_t(drawn.returns[:, 0], drawn.returns[:, 1], world.scenes, one_training=one)
+    return np.abs(value - (drawn.means[:, 0] - drawn.means[:, 1])) <= t_quantile(0.975, degrees) * error
+
+
+def bootstrap(world: World, rng: np.random.Generator, worlds: int) -> Covered:
+    """The same by the percentiles of the hierarchical bootstrap."""
+    few = min(worlds, 125)
+    drawn, one = sample_many(_pair(world), rng, few), world.decodings > 1
+    covered = np.empty(few, dtype=bool)
+    for index, (returns, means) in enumerate(zip(drawn.returns, drawn.means, strict=True)):
+        low, high = bootstrap_difference(returns[0], returns[1], world.scenes, rng, one_training=one, replicates=1000)
+        covered[index] = low <= means[0] - means[1] <= high
+    return covered
+
+
+def _pair(world: World) -> World:
+    """Two cells: two decodings of one training where there are several, else two trainings."""
+    return dataclasses.replace(world, trainings=1 if world.decodings > 1 else 2, decodings=min(2, world.decodings))
+
+
+ESTIMATORS: Mapping[str, Estimator] = {
+    "max, paper": paper_max,
+    "tuned": tuned,
+    "tuned, one cell": alone,
+    "checkpoint": checkpoint,
+    "σ": sigma_all,
+    "σ, β tuned": sigma_train,
+    "difference, t": difference,
+    "difference, bootstrap": bootstrap,
+}
+
+
+def applies(estimator: str, shape: str) -> bool:
+    """Whether a world says something about an estimator. Failures are about complete cells, so they have their own."""
+    world = SHAPES[shape]
+    if world.failures:
+        return estimator in {"tuned", "σ"}
+    if estimator == "σ, β tuned":
+        return world.decodings > 1
+    return not (estimator == "tuned, one cell" and (world.decodings > 1 or ("cells" in shape and shape != "12 cells")))
+
+
+def measure(estimator: str, shape: str, seeds: int, worlds: int) -> dict[str, object]:
+    """The share of intervals that hold the truth, seeded by what is asked."""
+    world = dataclasses.replace(SHAPES[shape], seeds=seeds)
+    rng = np.random.default_rng(zlib.crc32(f"{estimator}|{shape}|{seeds}".encode()))
+    of, size = ESTIMATORS[estimator], 250
+    covered = np.concatenate([_complete(of, world, rng, size) for _ in range(max(1, worlds // size))])
+    return {
+        "estimator": estimator, "world": shape, "seeds": seeds, "worlds": covered.size, "share": float(covered.mean()),
+    }  # fmt: skip
+
+
+def _complete(of: Estimator, world: World, rng: np.random.Generator, worlds: int) -> Covered:
+    """Coverage where failed cells are left out: each world has as many cells as have finished at every seed."""
+    if not world.failures:
+        return of(world, rng, worlds)
+    kept = rng.binomial(world.trainings, (1 - world.failures) ** world.seeds, size=worlds)
+    found = [
+        of(dataclasses.replace(world, trainings=int(cells), failures=0.0), rng, int((kept == cells).sum()))
+        for cells in np.unique(kept[kept > 1])
+    ]
+    return np.concatenate(found)
+
+
+def region(results: list[dict[str, object]]) -> str:
+    """Lowest and highest coverage over the worlds, in per cent: a line per estimator, a column per number of seeds."""
+    lines = [
+        "| estimator | " + " | ".join(f"{seeds} seeds" for seeds in SEEDS) + " |",
+        "| --- |" + " ---: |" * len(SEEDS),
+    ]
+    for estimator in ESTIMATORS:
+        cells = []
+        for seeds in SEEDS:
+            own = [100 * float(str(r["share"])) for r in results if (r["estimator"], r["seeds"]) == (estimator, seeds)]
+            cells.append(f"{min(own):.0f}–{max(own):.0f}" if own else "–")
+        lines.append(f"| {estimator} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def by_world(results: list[dict[str, object]], seeds: int) -> str:
+    """Coverage in per cent at one number of seeds, a line per world and a column per estimator."""
+    share = {(r["estimator"], r["world"]): float(str(r["share"])) for r in results if r["seeds"] == seeds}
+    lines = [f"| {seeds} seeds | " + " | ".join(ESTIMATORS) + " |", "| --- |" + " ---: |" * len(ESTIMATORS)]
+    for shape in SHAPES:
+        cells = [f"{100 * share[e, shape]:.1f}" if (e, shape) in share else "–" for e in ESTIMATORS]
+        lines.append(f"| {shape} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="file of results, one JSON object a line")
+    parser.add_argument("--worlds", type=int, default=2000, help="simulated sweeps of each kind")
+    parser.add_argument("--all", action="store_true", help="print every world, too")
+    given = parser.parse_args()
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    results = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    done = {(r["estimator"], r["world"], r["seeds"]) for r in results}
+    wanted = [(e, w, s) for s in SEEDS for e in ESTIMATORS for w in SHAPES if applies(e, w)]
+    for asked in wanted:
+        if asked not in done:
+            results.append(measure(*asked, given.worlds))
+            with given.out.open("a") as file:
+                file.write(json.dumps(results[-1], ensure_ascii=False) + "\n")
+    print(region(results))
+    if given.all:
+        print("\n" + "\n\n".join(by_world(results, seeds) for seeds in SEEDS))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""A sample of `make coverage`: intervals hold the truth where docs/statistics.md says that they do."""
+
+from __future__ import annotations
+
+import pytest
+from grid import measure
+
+# 1,000 worlds: a true 95 % has a standard error of 0.7 %, so 93 % and 97 % are three of them away.
+CLOSE = [
+    ("σ", "12 cells", 2),
+    ("σ", "12 cells, σ 0.2", 3),
+    ("σ", "3 × 4 cells", 3),
+    ("σ", "seeds in common", 3),
+    ("σ", "4 episodes a scene", 3),
+    ("checkpoint", "12 cells", 2),
+    ("difference, t", "12 cells", 5),
+    ("difference, t", "scenes by cell", 3),
+]
+AT_LEAST = [
+    ("tuned", "12 cells", 2),
+    ("tuned", "12 cells, σ 0.2", 3),
+    ("tuned", "seeds 2, skewed", 3),
+    ("tuned", "a tenth fails", 3),
+    ("σ", "12 cells, σ 0", 3),
+    ("σ", "2 × 6 cells, seeds 1", 3),
+    ("difference, t", "12 cells", 2),
+]
+
+
+@pytest.mark.parametrize(("estimator", "world", "seeds"), CLOSE)
+def test_intervals_hold_the_truth_as_often_as_they_say(estimator: str, world: str, seeds: int) -> None:
+    assert 0.925 <= float(str(measure(estimator, world, seeds, 1000)["share"])) <= 0.975
+
+
+@pytest.mark.parametrize(("estimator", "world", "seeds"), AT_LEAST)
+def test_intervals_hold_the_truth_at_least_as_often(estimator: str, world: str, seeds: int) -> None:
+    assert float(str(measure(estimator, world, seeds, 1000)["share"])) >= 0.935
+
+
+def test_the_papers_max_does_not() -> None:
+    assert float(str(measure("max, paper", "12 cells, σ 0.2", 3, 500)["share"])) < 0.7
