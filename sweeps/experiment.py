@@ -35,6 +35,9 @@ from sweeps.study import Study
 from sweeps.tracking import Mirror
 from sweeps.work import Resources
 
+SHOWN_FORMATS = ("svg",)
+"""Static figures that a run ends with: what MLflow shows. `sweeps report` writes those that a paper takes, too."""
+
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
 
@@ -259,7 +262,9 @@ def carry_out(
 
 def present(store: Store, sweep: str, question: Question, mirror: Mirror | None, say: Callable[[str], None]) -> None:
     """Write a sweep's report, send it to MLflow, and print it."""
-    report, comparisons = write_sweep_report(store, sweep, question.against, sections=question.sections)
+    report, comparisons = write_sweep_report(
+        store, sweep, question.against, sections=question.sections, static_formats=SHOWN_FORMATS
+    )
     if mirror is not None:
         mirror.finish(files_to_show(report))
     print_report(report, comparisons, say)

@@ -14,6 +14,7 @@ from analysis.ablation import Mode
 from analysis.cells import Cell, cells_of
 from analysis.comparison import Comparison, cells_with, compare_chosen, compare_fixed, comparison_markdown
 from analysis.family import family_markdown
+from analysis.figures import STATIC_FORMATS
 from analysis.published import beside_published
 from analysis.render import to_markdown
 from analysis.report import ONE_SEED, Report, write_report
@@ -67,6 +68,7 @@ def write_sweep_report(
     sections: Sequence[MakeSection] = (),
     mode: Mode = "default",
     folder: Path | None = None,
+    static_formats: Sequence[str] = STATIC_FORMATS,
 ) -> tuple[Report, tuple[Comparison, ...]]:
     """Table, comparisons and figures of a sweep, from the store alone.
 
@@ -77,6 +79,7 @@ def write_sweep_report(
         sections: What else the report is to have: sections made from the store.
         mode: `paper` counts SARSA's cells in ILQL's row as well.
         folder: Where to; `<store>/reports/<sweep>/` unless another is named.
+        static_formats: As for `write_report`; each takes a browser about a second a figure.
 
     Raises:
         ValueError: There is no such sweep.
@@ -108,6 +111,7 @@ def write_sweep_report(
         sections=[section for section in parts if section is not None],
         references=references_of(store, sweep),
         notes=(ESTIMATED, *little_known(store, sweep)) if estimated else (),
+        static_formats=static_formats,
         links=[] if said is None else [("what every cell said, beside another's", said.name)],
     )
     paths = report.paths if said is None else (*report.paths, said)
