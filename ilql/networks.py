@@ -254,7 +254,8 @@ def find_model(name: str) -> Path:
         return folder.absolute()
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        # The user names it; what came is part of every key by its digest, and none of it is code.
+        return Path(snapshot_download(name, allow_patterns=wanted))  # nosec B615
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
             f"--model must be a folder or a name on the Hugging Face hub, got {name!r}, which is neither a folder here "
@@ -266,7 +267,8 @@ def check_model_folder(folder: Path) -> None:
     """Refuse a folder that cannot be a model, before anything is spent.
 
     Raises:
-        ValueError: It is no folder, or its `config.json` is missing or unreadable.
+        ValueError: It is no folder, its `config.json` is missing or unreadable, names Python code without which the
+            model cannot be built, or its weights are pickles, which may run anything when they are read.
     """
     config = folder / "config.json"
     if kind_of(config) == NOTHING:
@@ -287,6 +289,9 @@ def check_model_folder(folder: Path) -> None:
         raise ValueError(
             f"a model_type must be one that Transformers has, got {about['model_type']!r} in {config}{code}"
         )
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise ValueError(f"weights must be safetensors, got {folder} with {pickled[0]}, a pickle, which can run code")
     _check_shards(folder)
 
 
@@ -334,7 +339,9 @@ def context_of(folder: Path) -> int:
     """
     check_model_folder(folder)
     try:
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(  # nosec B615  a folder, nothing of the hub
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     except LOADING_FAULTS as error:
         raise ValueError(f"config.json must be one of a model, got {folder}: {first_line(error)}") from error
     for name, (least, most) in SIZES.items():

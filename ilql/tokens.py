@@ -193,7 +193,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise ValueError(f"a model folder must hold a tokenizer.json, got {folder} with {_names(folder)}")
     from transformers import AutoTokenizer  # noqa: PLC0415  slow import, needed only for older layouts
 
-    return Tokenizer(AutoTokenizer.from_pretrained(str(folder), use_fast=True).backend_tokenizer)
+    found = AutoTokenizer.from_pretrained(  # nosec B615  a folder, nothing of the hub
+        str(folder), use_fast=True, local_files_only=True, trust_remote_code=False
+    )
+    return Tokenizer(found.backend_tokenizer)
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:

@@ -9,12 +9,13 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from ilql.hyperparameters import Value
+from sweeps.redaction import without_secrets
 from sweeps.store import store_folder
 
 LARGEST_SEED = 2**32 - 1
@@ -23,10 +24,17 @@ LARGEST_SEED = 2**32 - 1
 LONGEST_NAME = 120
 """Letters of a sweep's name: a file system takes 255 bytes, and endings follow."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+_NAME = re.compile(r"\w[^/\\\x00-\x1f\x7f]*")
 
 Plain: TypeAlias = str | int | float | bool
 """What a value on the command line can be."""
+
+Read = TypeVar("Read")
+
+COLUMNS = (
+    "COLUMN=VALUE fixes a column, as --set does, also one that the design varies; COLUMN=VALUE,VALUE,... makes the "
+    "design vary it over these; ARM.COLUMN=... says so of one arm."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +42,7 @@ class Options:
     """What a user asked for.
 
     Attributes:
-        command: The command, for saying how to resume.
+        command: The command, for saying how to resume; `***` in place of passwords.
         preset: The preset's name.
         store: The store's folder, absolute.
         name: The sweep's name, or None for one made of what was asked.
@@ -50,6 +58,7 @@ class Options:
         refine: Arms whose trainings proposals vary, or None for the question's own.
         convention: Whose conventions the value methods follow, or None for ours.
         columns: Hyperparameters fixed with `--set`.
+        overrides: Columns of the design and the values they take instead, by `COLUMN` or `ARM.COLUMN`.
         vary: A column and the values at each of which everything is done, one sweep each, or None.
         seeds: Training seeds of every cell, or None for the preset's.
         episodes: Episodes on the report scenes, or None for the preset's.
@@ -79,6 +88,7 @@ class Options:
     refine: tuple[str, ...] | None = None
     convention: str | None = None
     columns: Mapping[str, Value]
+    overrides: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
     vary: tuple[str, tuple[Plain, ...]] | None = None
     seeds: int | None = None
     episodes: int | None = None
@@ -98,13 +108,15 @@ class Options:
 
     def distinction(self, reward: str) -> list[str]:
         """What tells the name of a reward's sweep from the preset's plain one: empty if nothing does."""
-        special = {
+        special: dict[str, Any] = {
             "columns": dict(self.columns), "methods": self.methods, "refine": self.refine, "model": self.model,
             "data": self.data, "inputs": dict(self.inputs), "convention": self.convention,
             "reward": reward if self.evaluation_reward else None, "search_seed": self.search_seed,
         }  # fmt: skip
         if self.cut_vocabulary is not None:
             special["cut_vocabulary"] = str(self.cut_vocabulary)
+        if self.overrides:
+            special["overrides"] = dict(self.overrides)
         if not any(special.values()):
             return []
         return [hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:6]]
@@ -126,7 +138,7 @@ def parse(
         arguments: What was written behind the program's name.
         inputs: Its sources besides `--data`, by name, each with a line that says what it is.
     """
-    parser = OneLineParser(prog=program, description=description)
+    parser = OneLineParser(prog=program, description=description, epilog=COLUMNS)
     add = parser.add_argument
     _add_world(parser, presets, inputs, columns="fix a hyperparameter, or with world.FIELD a setting of the world")
     add("--show", action="store_true", help="print the preset and stop")
@@ -160,14 +172,12 @@ def parse(
         help="seed of the proposals (default: %(default)s)",
     )
     add("--name", type=_name, help="the sweep's name in the store")
-    add("--concurrent", type=whole_number(1, 10**4), help="jobs at a time (default: as many as fit)")
     add("--workers", type=whole_number(1, 10**4), help="workers that train together in a job")
-    add("--gpus-per-worker", type=_share, help="GPUs of each worker")
     add("--ray-train", action="store_true", help="train in Ray Train worker groups even with one worker on a CPU")
     add("--micro-batch", type=whole_number(0, 10**6), help="dialogues per forward pass, for memory")
-    add("--tracking-uri", help="MLflow's tracking URI (default: $MLFLOW_TRACKING_URI, else SQLite in the store)")
-    add("--no-mlflow", action="store_true", help="do not mirror to MLflow")
-    given = parser.parse_args(arguments)
+    add_machines(parser)
+    given, rest = parser.parse_known_args(arguments)
+    overrides = columns_said(parser, rest)
     _check_varied(parser, given)
     resources: dict[str, Value] = {
         name: value
@@ -180,7 +190,7 @@ def parse(
         if value is not None
     }
     return Options(
-        command=tuple(sys.orig_argv),
+        command=tuple(map(without_secrets, sys.orig_argv)),
         preset=given.preset,
         store=store_folder(given.store),
         name=given.name,
@@ -196,6 +206,7 @@ def parse(
         refine=given.refine,
         convention=given.convention,
         columns=dict(given.set),
+        overrides=overrides,
         vary=given.vary,
         seeds=given.seeds,
         episodes=given.episodes,
@@ -208,6 +219,27 @@ def parse(
         plan_only=given.plan,
         show=given.show,
     )
+
+
+def columns_said(parser: OneLineParser, rest: Sequence[str]) -> dict[str, tuple[Plain, ...]]:
+    """What is left of a command line as columns and their values; leaves with one line if it is something else.
+
+    Each is spelt `COLUMN=VALUES`, `--COLUMN=VALUES` or `--COLUMN VALUES`; every column has a dot in its name.
+    """
+    found: dict[str, tuple[Plain, ...]] = {}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        name = word.removeprefix("--").partition("=")[0]
+        if "." not in name or word.startswith("-") != word.startswith("--"):
+            parser.unrecognised([word])
+        if word.startswith("--") and "=" not in word:
+            word = f"{word}={words.pop(0) if words else ''}"
+        column, values = parser.read(_variation, word.removeprefix("--"))
+        if column in found:
+            parser.error(f"a column must be said once, got {column} twice")
+        found[column] = values
+    return found
 
 
 def parse_world(
@@ -229,7 +261,7 @@ def parse_world(
     _add_world(parser, presets, inputs, columns="a setting of the world, as in training: world.FIELD=VALUE")
     parser.parse_args(arguments, given)
     return Options(
-        command=tuple(sys.orig_argv),
+        command=tuple(map(without_secrets, sys.orig_argv)),
         preset=given.preset,
         store=store_folder(given.store),
         world=given.world,
@@ -252,6 +284,15 @@ def _add_world(
     add("--world", help="which world, if not the one that follows from --data")
     add("--set", metavar="COLUMN=VALUE", action="append", default=[], type=assignment, help=columns)
     add("--store", metavar="DIR", help="where results live (default: $SWEEPS_STORE, else ~/.sweeps/store)")
+
+
+def add_machines(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how much runs at a time, on what, and where it is shown: they decide no number."""
+    add = parser.add_argument
+    add("--concurrent", type=whole_number(1, 10**4), help="jobs at a time (default: as many as fit)")
+    add("--gpus-per-worker", type=_share, help="GPUs of each worker")
+    add("--tracking-uri", help="MLflow's tracking URI (default: $MLFLOW_TRACKING_URI, else SQLite in the store)")
+    add("--no-mlflow", action="store_true", help="do not mirror to MLflow")
 
 
 def _check_varied(parser: OneLineParser, given: argparse.Namespace) -> None:
@@ -277,6 +318,13 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
         self.exit(2, printable(f"{self.prog}: {message}; --help lists the options") + "\n")
+
+    def read(self, kind: Callable[[str], Read], word: str) -> Read:
+        """A word of the command line as a value; leaves with one line if it is none."""
+        try:
+            return kind(word)
+        except argparse.ArgumentTypeError as error:
+            self.error(str(error))
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """What argparse gives; what is unknown is one line."""
@@ -366,8 +414,9 @@ class whole_number:  # noqa: N801  reads as a word where options are added
 
 def _name(text: str) -> str:
     """A sweep's name, which also names folders and files."""
-    if not _NAME.fullmatch(text) or len(text) > LONGEST_NAME:
+    if not _NAME.fullmatch(text) or not text.isprintable() or len(text) > LONGEST_NAME:
         raise argparse.ArgumentTypeError(
-            f"must be 1 to {LONGEST_NAME} letters, digits and '._=+-', a letter or digit first, got {text[:60]!r}"
+            f"must be 1 to {LONGEST_NAME} characters, a letter or digit first, none a slash or an end of a line, "
+            f"got {text[:60]!r}"
         )
     return text

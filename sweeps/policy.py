@@ -9,6 +9,7 @@ export_policy("3f2a…", Path("mine"))   ->   a folder that Transformers loads
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +142,21 @@ def find_trial(trial_id: str, where: Store) -> TrialSpec:
     Raises:
         ValueError: No trial, or several, begin so; or its weights are not there.
     """
+    spec = wanted_trial(trial_id, where)
+    _check_trained(spec, where)
+    return spec
+
+
+def wanted_trial(trial_id: str, where: Store) -> TrialSpec:
+    """The trial of a row, trained or not.
+
+    Args:
+        trial_id: As in the table's rows, or the beginning of it.
+        where: The store.
+
+    Raises:
+        ValueError: No trial, or several, begin so.
+    """
     members = {member["trial_id"]: member for member in where.members() if member["trial_id"].startswith(trial_id)}
     if len(members) != 1:
         known = sorted(member["trial_id"] for member in where.members())
@@ -151,10 +167,25 @@ def find_trial(trial_id: str, where: Store) -> TrialSpec:
         raise ValueError(unknown(trial_id, f"trial of the store {where.folder}", known[:10]))
     ((found, member),) = members.items()
     try:
-        spec = TrialSpec.from_json(str(member.get("spec")))
+        return TrialSpec.from_json(str(member.get("spec")))
     except (ValueError, KeyError, TypeError, RecursionError) as fault:
         message = fault.args[0] if isinstance(fault, KeyError) else fault
         raise ValueError(f"a trial must be one that this version reads, got {found}: {message}") from None
-    if where.stage("weights", spec.weights_id) is None:
-        raise ValueError(f"the trial {spec.trial_id} must have been trained, its weights are not in the store")
-    return spec
+
+
+def _check_trained(spec: TrialSpec, where: Store) -> None:
+    """Refuse a trial whose weights are not there, or those it acts with, and say what makes them again.
+
+    Raises:
+        ValueError: They are not.
+    """
+    for each in (spec, *spec.required):
+        if where.stage("weights", each.weights_id) is not None:
+            continue
+        if (dropped := where.dropped_weights(each.weights_id)) is None:
+            raise ValueError(f"the trial {spec.trial_id} must have been trained, its weights are not in the store")
+        command = ["sweeps", "gc", "--restore", spec.trial_id, "--store", str(where.folder)]
+        raise ValueError(
+            f"the trial {spec.trial_id} must have its weights, they were dropped at {dropped['at']} by "
+            f"--keep {dropped['rule']}; made again by: {shlex.join(command)}"
+        )

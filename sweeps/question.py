@@ -16,8 +16,10 @@ from ilql.task import Task
 from ilql.tasks import known_tasks
 from ilql.tokens import symbol_tokenizer
 from sweeps.cells import Setting
+from sweeps.names import one_component
 from sweeps.offline import distinct_episodes
 from sweeps.options import Options
+from sweeps.overrides import settled, varied
 from sweeps.presets import Preset
 from sweeps.refinement import Refinement
 from sweeps.reporting import Against, MakeSection
@@ -108,16 +110,22 @@ class Question:
         return tuple(dict.fromkeys(options.rewards or (own,)))
 
     def chosen(self, options: Options) -> list[Grid]:
-        """The arms that the options name, in the design's order.
+        """The arms that the options name, in the design's order, with the values that they ask for.
 
         Raises:
-            KeyError: One does not exist.
+            KeyError: An arm or a column does not exist.
+            ValueError: A column is one that an arm decides.
         """
         named = options.methods or self.main or (ALL,)
         for arm in named:
             if arm != ALL:
                 self.grid(arm)
-        return [grid for grid in self.grids if grid.arm in named or ALL in named]
+        return varied([grid for grid in self.grids if grid.arm in named or ALL in named], options.overrides)
+
+    def settled(self, options: Options) -> Options:
+        """The options, with what they say of columns put where it belongs: to the design, or to what is fixed."""
+        plain = dataclasses.replace(options, overrides={})
+        return settled(self.chosen(plain), options)
 
     def refined(self, options: Options) -> list[Grid]:
         """The chosen arms whose trainings proposals vary.
@@ -150,6 +158,9 @@ class Sweep:
     refinement: Refinement | None
     seeds: int
     resources: Resources
+
+    def __post_init__(self) -> None:
+        one_component("a sweep's name", self.name)
 
 
 def chosen_preset(question: Question, options: Options) -> Preset:

@@ -154,7 +154,7 @@ COMMANDS = Reader(
         _command("misspelt question", "typed by hand", ["run", "visdail"], "visdail", "visdial"),
         _command("question that is a path", "completed by the shell", ["plan", "sweeps/bandit_ablation.py"],
                  "sweeps/bandit_ablation.py", "bandit"),
-        _command("no sweep", "cut off", ["status"], "sweep"),
+        _command("no sweep, remove", "cut off", ["remove"], "sweep"),
         _command("misspelt sweep, status", "typed by hand", ["status", "suond"], "suond", SWEEP),
         _command("misspelt sweep, report", "typed by hand", ["report", "suond"], "suond", SWEEP),
         _command("misspelt sweep, remove", "typed by hand", ["remove", "suond"], "suond", SWEEP),

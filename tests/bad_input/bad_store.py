@@ -294,8 +294,9 @@ WEIGHTS = Reader(
         _weights("empty", "the machine died before the disk had it", lambda path: b""),
         _weights("zeros", "the machine died before the disk had it", lambda path: bytes(path.stat().st_size)),
         _weights("truncated", "a copy that broke off", lambda path: path.read_bytes()[:-100]),
-        _weights("header alone", "a copy that broke off",
-                 lambda path: _with_header(_header(path.read_bytes())[0], b"")),
+        _weights(
+            "header alone", "a copy that broke off", lambda path: _with_header(_header(path.read_bytes())[0], b"")
+        ),
         _weights("pickle by another name", "renamed by hand", lambda path: b"\x80\x02}q\x00."),
         _weights("header of 2⁶³ bytes", "made to exhaust memory", lambda path: b"\xff" * 7 + b"\x7f" + b"{}"),
         _weights("header nested too deep", "made to exhaust the stack", lambda path: _with_header(DEEP.encode(), b"")),

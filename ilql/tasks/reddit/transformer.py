@@ -127,10 +127,13 @@ def _load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: PLC0415  slow import, seldom needed
 
     try:
-        model, about = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+        model, about = AutoModelForSequenceClassification.from_pretrained(  # nosec B615  a folder
+            str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True, dtype=torch.float32,
+        )  # fmt: skip
+        tokenizer = AutoTokenizer.from_pretrained(  # nosec B615  the same
+            str(folder), local_files_only=True, trust_remote_code=False
         )
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except LOADING_FAULTS as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
