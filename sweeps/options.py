@@ -22,7 +22,7 @@ LARGEST_SEED = 2**32 - 1
 """The generators of some libraries take no larger one."""
 
 LONGEST_NAME = 120
-"""Letters of a sweep's name: a file system takes 255 bytes, and endings follow."""
+"""Bytes of a sweep's name: a file system takes 255, and endings follow."""
 
 _NAME = re.compile(r"\w[^/\\\x00-\x1f\x7f]*")
 
@@ -414,9 +414,9 @@ class whole_number:  # noqa: N801  reads as a word where options are added
 
 def _name(text: str) -> str:
     """A sweep's name, which also names folders and files."""
-    if not _NAME.fullmatch(text) or not text.isprintable() or len(text) > LONGEST_NAME:
+    if not _NAME.fullmatch(text) or not text.isprintable() or len(text.encode()) > LONGEST_NAME:
         raise argparse.ArgumentTypeError(
-            f"must be 1 to {LONGEST_NAME} characters, a letter or digit first, none a slash or an end of a line, "
+            f"must be 1 to {LONGEST_NAME} bytes long, a letter or digit first, none a slash or an end of a line, "
             f"got {text[:60]!r}"
         )
     return text
