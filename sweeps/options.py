@@ -22,9 +22,9 @@ LARGEST_SEED = 2**32 - 1
 """The generators of some libraries take no larger one."""
 
 LONGEST_NAME = 120
-"""Letters of a sweep's name: a file system takes 255 bytes, and endings follow."""
+"""Bytes of a sweep's name: a file system takes 255, and endings follow."""
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+_NAME = re.compile(r"\w[^/\\\x00-\x1f\x7f]*")
 
 Plain: TypeAlias = str | int | float | bool
 """What a value on the command line can be."""
@@ -418,8 +418,9 @@ class whole_number:  # noqa: N801  reads as a word where options are added
 
 def _name(text: str) -> str:
     """A sweep's name, which also names folders and files."""
-    if not _NAME.fullmatch(text) or len(text) > LONGEST_NAME:
+    if not _NAME.fullmatch(text) or not text.isprintable() or len(text.encode()) > LONGEST_NAME:
         raise argparse.ArgumentTypeError(
-            f"must be 1 to {LONGEST_NAME} letters, digits and '._=+-', a letter or digit first, got {text[:60]!r}"
+            f"must be 1 to {LONGEST_NAME} bytes long, a letter or digit first, none a slash or an end of a line, "
+            f"got {text[:60]!r}"
         )
     return text

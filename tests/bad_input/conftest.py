@@ -13,8 +13,12 @@ sys.path.insert(0, str(Path(__file__).parent))  # the tables of faults are modul
 from faults import Place
 from sound import make_store
 
+from ilql.tasks import known_tasks
 
-@pytest.fixture(scope="session")
+known_tasks()  # imports what commands import when they need it: no fault's time is spent on that
+
+
+@pytest.fixture(scope="session", autouse=True)
 def sound_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a store with a small finished sweep of the bandit. Nobody changes it."""
     folder = tmp_path_factory.mktemp("sound") / "store"

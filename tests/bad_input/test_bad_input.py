@@ -16,7 +16,7 @@ import pytest
 from faults import WRONG, Fault, Outcome, Place, Reader, assert_one_line, check, run, tree
 from readers import READERS
 
-pytestmark = pytest.mark.timeout(20)  # no hang
+pytestmark = pytest.mark.timeout(20, func_only=True)  # no hang
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from ilql.checkpoint import OPTIMISER, STATE, WEIGHTS, CheckpointError, file_digest, resume, save_checkpoint
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(20, func_only=True)
 
 Spoil = Callable[[Path], object]
 
