@@ -84,22 +84,32 @@ def test_the_best_cells_of_each_arm_stay_with_what_they_act_with(sweep: Pretende
     assert weights(sweep.store) == {"bc", "ilql 0.9"}
 
 
+def test_what_the_best_act_with_stays_though_it_is_no_cell(
+    make_sweep: MakeSweep, make_trainings: MakeTrainings
+) -> None:
+    sweep = make_sweep(make_trainings("ilql"))
+    sweep.store.put("sweep", "sweep", {})
+    sweep.worker().drive(sweep.schedule())
+    assert free(sweep.store, Rule("best", 1), silently) == []
+    assert len(weights(sweep.store)) == 2  # the behaviour policy's, too
+
+
 def test_more_best_cells_keep_more(sweep: PretendedSweep) -> None:
     free(sweep.store, Rule("best", 3), silently)  # the third one is at τ = .7
     assert weights(sweep.store) == {"bc", "ilql 0.7", "ilql 0.9"}
 
 
 def test_a_cell_is_as_good_as_the_mean_over_its_seeds(sweep: PretendedSweep) -> None:
-    # Seed 1 of τ = .7 is made the best by far on the tune scenes: (.72 + 9) / 2 > (.92 + .9) / 2.
+    # Seed 1 of τ = .7 is the best of all four, and yet (.72 + 1) / 2 < (.92 + .9) / 2.
     def score(trial: TrialSpec) -> float:
         tau = getattr(trial.train, "tau", 0.0)
-        return 9.0 if (trial.seed, tau) == (1, 0.7) else float(tau)
+        return 1.0 if (trial.seed, tau) == (1, 0.7) else float(tau)
 
     worker = sweep.worker()
     worker.score = score
     worker.drive(sweep.schedule(seeds=2))
     free(sweep.store, Rule("best", 1), silently)
-    assert {name for name in weights(sweep.store) if name.startswith("ilql")} == {"ilql 0.7"}
+    assert {name for name in weights(sweep.store) if name.startswith("ilql")} == {"ilql 0.9"}
 
 
 def test_what_a_row_still_waits_for_is_no_bad_cell(sweep: PretendedSweep) -> None:
