@@ -287,14 +287,12 @@ def _footnotes(
         "σ, β tuned: over trainings, each trained model at the decoding best for it on other scenes. σ of decoding: "
         "over the decodings of the training that is best by those scores.",
     ]
-    refined = {c.method: 0 for c in cells if c.origin != "design" and c.seeds}
-    for cell in cells:
-        refined[cell.method] = refined.get(cell.method, 0) + (cell.origin != "design" and bool(cell.seeds))
-    proposed = ", ".join(f"{method_label(m)} {n}" for m, n in refined.items() if n)
+    refined = [cell.method for cell in cells if cell.origin != "design" and cell.seeds]
+    proposed = ", ".join(f"{method_label(name)} {count(refined.count(name), 'cell')}" for name in in_order(refined))
     if proposed:
         notes.append(
-            f"Refused in every σ, because a search proposed them and a search crowds near its optimum: {proposed} "
-            "finished cells. Tuned may choose them where they have every training seed."
+            f"Refused in every σ, because a search proposed them and a search crowds near its optimum: {proposed}. "
+            "Tuned may choose them where they have every training seed."
         )
     for row in rows:
         finished = [c for c in cells if c.method == row.method and c.seeds]
