@@ -24,8 +24,8 @@ BOOTSTRAP_SEEDS = 10
 Coverage of nominal 95 % intervals of a difference over the simulated worlds (docs/statistics.md):
 
                                      2 seeds    3 seeds    5 seeds    10 seeds
-    t over seeds and scenes          94-99 %    94-99 %    94-99 %    94-99 %
-    hierarchical bootstrap           75-99 %    83-99 %    88-99 %    92-99 %
+    t over seeds and scenes         95-100 %    95-99 %   94-100 %   95-100 %
+    hierarchical bootstrap          77-100 %   83-100 %   90-100 %   92-100 %
 """
 
 HEADER = ("Comparison", "Difference [95 %]", "p", "p, Holm", "Detectable", "Bootstrap [95 %]", "Seeds")

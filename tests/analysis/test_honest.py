@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.honest import (
+    best_checkpoint,
     chosen_on_other_scenes,
     leave_one_seed_out,
     optimism,
@@ -70,6 +71,13 @@ def test_what_is_best_on_the_other_scenes_is_scored_on_these() -> None:
     # Two scenes, two options: on scene a option 0 is best, on b option 1. Chosen on the other: 1 on a, 0 on b.
     returns = np.array([[5.0, 0.0], [1.0, 2.0]])
     assert chosen_on_other_scenes(returns, np.array(["a", "b"])).tolist() == [1.0, 0.0]
+
+
+def test_a_checkpoint_is_scored_over_scenes_with_folds_that_are_not_independent() -> None:
+    # One model: returns 1 and 3 of two scenes: s.e. 1, t at one degree. Two equal ones: √1.6 of that.
+    one = np.array([[1.0, 3.0]])
+    assert best_checkpoint(one, np.arange(2)) == pytest.approx((2.0, 12.7062047))
+    assert best_checkpoint(np.repeat(one, 2, axis=0), np.arange(2))[1] == pytest.approx(12.7062047 * np.sqrt(1.6))
 
 
 def test_one_scene_leaves_nothing_to_choose_by() -> None:

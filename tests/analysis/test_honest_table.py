@@ -110,7 +110,7 @@ def test_cells_of_a_search_may_be_tuned_and_never_widen_sigma(run: Make, honest:
     plain, more = honest(*lucky(run)), honest(*lucky(run), *proposed)
     assert row(more).sigma == row(plain).sigma
     assert (row(more).tuned.value, row(more).cells, row(more).design_cells) == (20.0, 3, 2)
-    assert any("a search crowds near its optimum: ILQL 1 finished cells" in note for note in more.footnotes)
+    assert any("a search crowds near its optimum: ILQL 1 cell." in note for note in more.footnotes)
 
 
 def test_a_cell_without_every_seed_is_left_out_and_named(run: Make, honest: Callable[..., HonestTable]) -> None:

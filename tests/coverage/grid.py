@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from worlds import World, population_sd, sample_many
 
 from analysis.estimators import mean_over_episodes
-from analysis.honest import chosen_on_other_scenes, leave_one_seed_out, scene_folds, tuned_decodings, tuned_max
+from analysis.honest import best_checkpoint, leave_one_seed_out, scene_folds, tuned_decodings, tuned_max
 from analysis.paired import bootstrap_difference, paired_t
 from analysis.student import t_quantile
 from analysis.variance import sigma
@@ -88,15 +88,12 @@ def checkpoint(world: World, rng: np.random.Generator, worlds: int) -> Covered:
     drawn = sample_many(world, rng, worlds)
     returns = drawn.returns.reshape(worlds, -1, world.episodes)
     models = drawn.checkpoint_means.reshape(worlds, -1)
-    held, folds = chosen_on_other_scenes(returns, world.scenes), scene_folds(world.scenes)
+    (value, half), folds = best_checkpoint(returns, world.scenes), scene_folds(world.scenes)
     truth = np.zeros(worlds)
     for fold in np.unique(folds):
         best = returns[..., folds != fold].mean(axis=-1).argmax(axis=-1)
         truth += (folds == fold).mean() * np.take_along_axis(models, best[:, None], axis=1)[:, 0]
-    starts = np.unique(world.scenes, return_index=True)[1]
-    by_scene = np.add.reduceat(held, starts, axis=1) / world.episodes_per_scene
-    error = by_scene.std(axis=1, ddof=1) / np.sqrt(starts.size)
-    return np.abs(held.mean(axis=1) - truth) <= t_quantile(0.975, starts.size - 1.0) * error
+    return np.abs(value - truth) <= half
 
 
 def sigma_all(world: World, rng: np.random.Generator, worlds: int) -> Covered:
@@ -108,7 +105,7 @@ def sigma_all(world: World, rng: np.random.Generator, worlds: int) -> Covered:
 
 def sigma_train(world: World, rng: np.random.Generator, worlds: int) -> Covered:
     """σ over trainings, each model at its best decoding on other scenes; the truth is that of 200 other seeds."""
-    few = min(worlds, 50)
+    few = min(worlds, 20)
     drawn = sample_many(world, rng, few)
     returns = tuned_decodings(drawn.returns, world.training_of, world.scenes)
     _, low, high = sigma(returns, np.arange(world.trainings), world.scenes, rng, draws=1000)
@@ -129,7 +126,7 @@ def difference(world: World, rng: np.random.Generator, worlds: int) -> Covered:
 
 def bootstrap(world: World, rng: np.random.Generator, worlds: int) -> Covered:
     """The same by the percentiles of the hierarchical bootstrap."""
-    few = min(worlds, 125)
+    few = min(worlds, 50)
     drawn, one = sample_many(_pair(world), rng, few), world.decodings > 1
     covered = np.empty(few, dtype=bool)
     for index, (returns, means) in enumerate(zip(drawn.returns, drawn.means, strict=True)):
@@ -169,7 +166,7 @@ def measure(estimator: str, shape: str, seeds: int, worlds: int) -> dict[str, ob
     """The share of intervals that hold the truth, seeded by what is asked."""
     world = dataclasses.replace(SHAPES[shape], seeds=seeds)
     rng = np.random.default_rng(zlib.crc32(f"{estimator}|{shape}|{seeds}".encode()))
-    of, size = ESTIMATORS[estimator], 250
+    of, size = ESTIMATORS[estimator], 100
     covered = np.concatenate([_complete(of, world, rng, size) for _ in range(max(1, worlds // size))])
     return {
         "estimator": estimator, "world": shape, "seeds": seeds, "worlds": covered.size, "share": float(covered.mean()),

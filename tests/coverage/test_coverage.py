@@ -12,11 +12,12 @@ CLOSE = [
     ("σ", "3 × 4 cells", 3),
     ("σ", "seeds in common", 3),
     ("σ", "4 episodes a scene", 3),
-    ("checkpoint", "12 cells", 2),
     ("difference, t", "12 cells", 5),
     ("difference, t", "scenes by cell", 3),
 ]
 AT_LEAST = [
+    ("checkpoint", "12 cells", 2),
+    ("checkpoint", "2 × 6 cells, seeds 1", 3),
     ("tuned", "12 cells", 2),
     ("tuned", "12 cells, σ 0.2", 3),
     ("tuned", "seeds 2, skewed", 3),
