@@ -240,3 +240,30 @@ def test_the_templates_are_in_an_installed_distribution() -> None:
     patterns = settings["tool"]["setuptools"]["package-data"]["cluster.launch"]
     templates = {path for path in (ROOT / "cluster" / "launch").iterdir() if path.suffix != ".py" and path.is_file()}
     assert {path for pattern in patterns for path in (ROOT / "cluster" / "launch").glob(pattern)} == templates
+
+
+def commands_of(page: str, program: str) -> list[list[str]]:
+    """The commands of a program in a page's blocks."""
+    import shlex
+
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    blocks = text.split("```")[1::2]
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [shlex.split(line)[1:] for line in lines if line.startswith(f"{program} ")]
+
+
+def test_every_launch_and_plan_of_the_page_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands = commands_of("clusters.md", "sweeps")
+    assert {command[1] for command in commands if command[0] == "launch"} == set(KINDS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SWEEPS_STORE", str(tmp_path / "store"))
+    for command in commands:
+        assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    assert "32 jobs at a time (1 worker with 1 CPU and 1 GPU each)" in said
+    assert {path.name for path in (tmp_path / "launch").iterdir()} == {
+        "slurm.sh", "kuberay-job.yaml", "kuberay-cluster.yaml", "ray-up.yaml"
+    }  # fmt: skip
+    assert (tmp_path / "Dockerfile").is_file()
