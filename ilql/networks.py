@@ -32,6 +32,13 @@ from ilql.tokens import STRUCTURE
 VERSION = 1
 """Raised when the same architecture or folder would start from other weights; part of the key of backbones."""
 
+LONGEST_CONTEXT = 2048
+"""Of a longer context no more is used. Every conversation that is led has its keys and values ready at full length: 64
+of 8,192 tokens would take a model of 135 million parameters 24 GB."""
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""Kinds of layers, as Transformers names them: those that look back to the beginning, and through a window."""
+
 transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
@@ -92,6 +99,7 @@ def load_language_model(folder: Path, *, vocabulary: int, seed: int, rows: Seque
         ValueError: The folder is none, or holds no causal language model that can be loaded.
     """
     model: Any = reload_language_model(folder)
+    _check_is_ours(model, folder)
     old = model.get_input_embeddings().weight.shape[0]
     if vocabulary != old:
         model.resize_token_embeddings(vocabulary, mean_resizing=False)
@@ -146,6 +154,28 @@ def reload_language_model(folder: Path) -> nn.Module:
         line = str(error).strip().splitlines()[0]
         raise ValueError(f"a model folder must hold a causal language model, got {folder}: {line}") from error
     return hasten(model).eval()
+
+
+@torch.no_grad()
+def _check_is_ours(model: Any, folder: Path) -> None:
+    """Refuse a model that trunk and head as they are taken here would not be.
+
+    Raises:
+        ValueError: Its layers are of other kinds than attention, its context has no length, or its logits are more than
+            its head's output at its trunk's last states: scaled, or capped.
+    """
+    config, family = text_config(model), model.config.model_type
+    if odd := sorted(set(getattr(config, "layer_types", None) or ()) - {FULL, SLIDING}):
+        raise ValueError(f"a model's layers must be {FULL} or {SLIDING}, got {odd[0]} of {family} in {folder}")
+    if not isinstance(getattr(config, "max_position_embeddings", None), int):
+        raise ValueError(f"a model's config must name max_position_embeddings, its context, got none of {family}")
+    tokens = torch.arange(min(8, vocabulary_size(trunk_of(model)), context_length(model)))[None]
+    states = hidden_states(trunk_of(model), tokens, torch.ones_like(tokens))
+    if not torch.allclose(model(tokens).logits, head_of(model)(states), rtol=1e-4, atol=1e-4):
+        raise ValueError(
+            "a model's logits must be its head's output and nothing beyond, such as a scale or a cap, "
+            f"got those of {family} in {folder}"
+        )
 
 
 @torch.no_grad()
@@ -234,8 +264,14 @@ def vocabulary_size(trunk: nn.Module) -> int:
 
 
 def context_length(language_model: nn.Module) -> int:
-    """The longest sequence the model can read, in tokens."""
-    return int(language_model.config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
+    """The longest sequence the model can read, in tokens; `LONGEST_CONTEXT` at most."""
+    return min(int(text_config(language_model).max_position_embeddings), LONGEST_CONTEXT)
+
+
+def text_config(model: nn.Module) -> Any:
+    """The configuration of the part that reads text, where a model has others."""
+    config: Any = model.config
+    return config.get_text_config()
 
 
 def hidden_states(trunk: nn.Module, tokens: Tensor, attention_mask: Tensor) -> Tensor:
