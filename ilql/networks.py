@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from ilql.fused import linear_taken
 from ilql.hyperparameters import AT_LEAST_ONE, UNIT, Range, check, hyper
 from ilql.products import Linear, hasten
-from ilql.tokens import STRUCTURE
+from ilql.tokens import GGUF, STRUCTURE, from_file
 
 VERSION = 1
 """Raised when the same architecture or folder would start from other weights; part of the key of backbones."""
@@ -140,15 +140,20 @@ def whole_language_model(
 
 
 def reload_language_model(folder: Path) -> nn.Module:
-    """The model of a folder in Hugging Face's layout, just as it was saved.
+    """The model of a folder in Hugging Face's layout, or of a GGUF file, just as it was saved.
 
     Raises:
         ValueError: The folder is none, or holds no causal language model that can be loaded.
     """
     check_model_folder(folder)
+    where = from_file(folder) if folder.suffix == GGUF else {}
     try:
         model: nn.Module = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.float32, local_files_only=True, attn_implementation="sdpa"
+            str(folder.parent if where else folder),
+            dtype=torch.float32,
+            local_files_only=True,
+            attn_implementation="sdpa",
+            **where,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         line = str(error).strip().splitlines()[0]
@@ -208,13 +213,16 @@ def _keep_rows(model: Any, rows: Tensor) -> None:
 def find_model(name: str) -> Path:
     """The folder of a pretrained model: `name` itself if it is one, else what the hub has, or had, under that name.
 
+    A GGUF file stands for a folder: Transformers reads it, weights, tokeniser and chat template, its numbers
+    dequantised.
+
     Raises:
         ValueError: It is neither, or the hub cannot be reached; what the hub said is its cause.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() or (folder.suffix == GGUF and folder.is_file()):
         return folder.absolute()
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
         return Path(snapshot_download(name, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
@@ -230,6 +238,8 @@ def check_model_folder(folder: Path) -> None:
     Raises:
         ValueError: It is no folder, or its `config.json` is missing or unreadable.
     """
+    if folder.suffix == GGUF and folder.is_file():
+        return
     config = folder / "config.json"
     if not config.is_file():
         raise ValueError(f"--model must be a folder with a config.json and weights, got {folder}")

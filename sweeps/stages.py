@@ -35,7 +35,15 @@ from ilql.networks import (
 from ilql.propose import draw_candidates
 from ilql.task import Task, TaskKind
 from ilql.tasks import known_tasks
-from ilql.tokens import Tokenizer, cut_tokenizer, load_tokenizer, symbol_tokenizer, train_tokenizer
+from ilql.tokens import (
+    GGUF,
+    Tokenizer,
+    chat_tokenizer,
+    cut_tokenizer,
+    load_tokenizer,
+    symbol_tokenizer,
+    train_tokenizer,
+)
 from sweeps.exact_json import Record
 from sweeps.spec import TrialSpec, world_key
 from sweeps.store import Store
@@ -112,6 +120,8 @@ def ensure_start(store: Store, spec: TrialSpec, model: Path | None, say: Say | N
         else:
             assert model is not None, "a pretrained backbone needs its folder"
             own = load_tokenizer(model)
+            if backbone.chat_template:
+                own = chat_tokenizer(own, model)
             (cut_tokenizer(own, texts()) if backbone.cut_vocabulary else own).save(folder)
 
     _announce(store, "tokenizer", spec.tokenizer_key, "making the tokeniser", say)
@@ -148,14 +158,17 @@ def vocabulary_note(store: Store, spec: TrialSpec) -> str | None:
 def pretrained_digest(folder: Path) -> str:
     """A digest of the files that decide a pretrained model: configuration, weights, tokeniser.
 
+    A chat template in a file of its own is not among them: whoever uses it names it by its own digest.
+
     Raises:
         ValueError: The folder is no model.
     """
     check_model_folder(folder)
     digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix in (".json", ".safetensors", ".model", ".txt", ".bin"):
-            digest.update(f"{file.name}\0{file_digest(file)}\n".encode())
+    suffixes = (".json", ".safetensors", ".model", ".txt", ".bin")
+    whole = folder.suffix == GGUF and folder.is_file()
+    for file in [folder] if whole else sorted(f for f in folder.iterdir() if f.suffix in suffixes):
+        digest.update(f"{file.name}\0{file_digest(file)}\n".encode())
     return digest.hexdigest()[:20]
 
 
