@@ -128,7 +128,9 @@ def whole_language_model(
     Raises:
         ValueError: The folder is none, or holds no causal language model that can be loaded.
     """
-    whole = load_language_model(folder, vocabulary=vocabulary, seed=seed)
+    whole: Any = load_language_model(folder, vocabulary=vocabulary, seed=seed)
+    if not is_tied(language_model) and is_tied(whole):  # a joint policy's head was trained by itself
+        whole.set_output_embeddings(_free_head(whole))
     trained, kept = language_model.state_dict(), torch.as_tensor(rows)
     with torch.no_grad():
         for name, value in whole.state_dict().items():
@@ -136,7 +138,8 @@ def whole_language_model(
                 value.copy_(trained[name])
             else:
                 value[kept] = trained[name]
-    return whole
+    result: nn.Module = whole
+    return result
 
 
 def reload_language_model(folder: Path) -> nn.Module:
@@ -148,7 +151,7 @@ def reload_language_model(folder: Path) -> nn.Module:
     check_model_folder(folder)
     where = from_file(folder) if folder.suffix == GGUF else {}
     try:
-        model: nn.Module = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             str(folder.parent if where else folder),
             dtype=torch.float32,
             local_files_only=True,
@@ -158,7 +161,10 @@ def reload_language_model(folder: Path) -> nn.Module:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         line = str(error).strip().splitlines()[0]
         raise ValueError(f"a model folder must hold a causal language model, got {folder}: {line}") from error
-    return hasten(model).eval()
+    if where:  # what is dequantised is a model like others, and can be written as one
+        model.hf_quantizer.remove_quantization_config(model)
+    result: nn.Module = hasten(model).eval()
+    return result
 
 
 @torch.no_grad()
@@ -261,6 +267,19 @@ def head_of(language_model: nn.Module) -> nn.Module:
     layer = language_model.get_output_embeddings()  # type: ignore[operator]
     assert isinstance(layer, nn.Module)
     return layer
+
+
+def is_tied(language_model: nn.Module) -> bool:
+    """Whether the language model's head has the embeddings' weights."""
+    words: Any = trunk_of(language_model).get_input_embeddings()  # type: ignore[operator]
+    return words.weight is head_of(language_model).weight
+
+
+def with_trunk(language_model: nn.Module, trunk: nn.Module) -> nn.Module:
+    """A copy of the language model with another trunk's weights."""
+    made = copy.deepcopy(language_model)
+    trunk_of(made).load_state_dict(trunk.state_dict())
+    return made
 
 
 def hidden_width(trunk: nn.Module) -> int:
@@ -430,8 +449,7 @@ class ValueNetworks(nn.Module):
     def joint_policy(self, like: nn.Module) -> nn.Module:
         """The joint policy as a language model of its own, built like the given one."""
         assert self.policy_head is not None
-        model: Any = copy.deepcopy(like)
-        trunk_of(model).load_state_dict(self.online.trunk.state_dict())
+        model: Any = with_trunk(like, self.online.trunk)
         model.set_output_embeddings(copy.deepcopy(self.policy_head))
         result: nn.Module = model
         return result.eval()

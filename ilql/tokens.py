@@ -310,10 +310,12 @@ def from_file(file: Path) -> dict[str, str]:
     """What Transformers' `from_pretrained` is told beside the folder of a GGUF file.
 
     Raises:
-        ValueError: The package that reads such files is not there.
+        ValueError: A package that reading such files takes is not there.
     """
-    if importlib.util.find_spec("gguf") is None:
-        raise ValueError(f"a GGUF file needs the package gguf, which is not installed, got {file}; pip install gguf")
+    if missing := [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]:
+        raise ValueError(
+            f"a GGUF file needs the package {missing[0]}, which is not installed, got {file}; the extra gguf has it"
+        )
     return {"gguf_file": file.name}
 
 
