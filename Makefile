@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: ablation grid test check bench bench-long crash clean
+.PHONY: ablation grid test check bench bench-long crash hangs stress clean
 .DELETE_ON_ERROR:
 
 ablation: $(INSTALLED)
@@ -22,6 +22,8 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit -q -c pyproject.toml -r analysis cluster ilql sweeps benchmarks .ci
+	$(BIN)/python .ci/audit.py
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -32,6 +34,14 @@ bench-long: $(INSTALLED)
 # An hour and more. Goes on where it was: the file of results says what is done.
 crash: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/crash/matrix.py --kills 60 --out build/crash.jsonl $(ARGS)
+
+# Two hours. Goes on where it was, as `crash` does.
+hangs: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/hangs/many.py --sweeps 50 --out build/hangs.jsonl $(ARGS)
+
+# Eight processes vie for 100,000 cells: none lost, none doubled.
+stress: $(INSTALLED)
+	$(BIN)/python -m benchmarks.store $(ARGS)
 
 # torch first and alone: asked for as a dependency, an installer may take the newest, with two gigabytes of CUDA.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from analysis import figures
+import numpy as np
+
+from analysis import figures, honest_render
 from analysis.ablation import AblationTable, Mode, ablation_table
 from analysis.cells import Cell, cells_of
 from analysis.comparison import Comparison, comparison_markdown, comparison_rows
 from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell
+from analysis.honest_table import HonestTable, honest_table
 from analysis.labels import method_label
 from analysis.page import PageFigure, figure_section, html_table, links_html, notes_html, page
 from analysis.render import NUMERIC, cells_of_text, header_of, to_csv, to_json, to_latex, to_markdown
@@ -29,42 +32,56 @@ class Report:
         paths: Every file, the page with everything first.
         notes: What a reader should be told: a figure that could not be drawn and why, how to get static figures.
         sections: What it has beside table and comparisons.
+        honest: The honest table in it; None where scores are estimates, or nothing has finished.
     """
 
     table: AblationTable
     paths: tuple[Path, ...]
     notes: tuple[str, ...]
     sections: tuple[Section, ...] = ()
+    honest: HonestTable | None = None
+
+
+ONE_SEED = (
+    "No honest numbers yet: with one training seed per cell, the luck of a training cannot be told from its setting. "
+    "The same command with --seeds 3 adds the trainings that are missing."
+)
+"""Stands where the honest table would."""
 
 
 def write_report(
     table: RunTable,
     folder: Path,
     *,
+    rng: np.random.Generator,
     methods: Sequence[str] | None = None,
     mode: Mode = "default",
     comparisons: Sequence[Comparison] = (),
     sections: Sequence[Section] = (),
     references: Mapping[str, Sequence[float]] | None = None,
     notes: Sequence[str] = (),
+    links: Sequence[tuple[str, str]] = (),
     static_formats: Sequence[str] = figures.STATIC_FORMATS,
 ) -> Report:
     """Write the report of all runs in `table` to `folder`, and say which files it consists of.
 
     `report.html` holds everything and needs no other file; `table.md`, `.tex`, `.csv` and `.json` hold the table,
-    `comparisons.md` the comparisons and `SECTION.md` each section if there are any, `figures/NAME.html` one interactive
-    figure each, `figures/NAME.svg` (and png, pdf) static ones where a browser is found, and `figures/captions.md` what
-    they show. Files of an earlier report are overwritten.
+    `honest.md` and so on the honest one beside it where a cell has several training seeds, `comparisons.md` the
+    comparisons and `SECTION.md` each section if there are any, `figures/NAME.html` one interactive figure each,
+    `figures/NAME.svg` (and png, pdf) static ones where a browser is found, and `figures/captions.md` what they show.
+    Files of an earlier report are overwritten.
 
     Args:
         table: Runs that share task, rewards, split and episodes.
         folder: Made if it does not exist.
+        rng: Draws intervals; the same one gives the same report.
         methods: The methods to have a row in the table; those in `table` if not given.
         mode: Whether SARSA's cells count as ILQL's too; see `analysis.ablation.Mode`.
         comparisons: Paired statements to put on the page.
         sections: What else it is to say and show, behind the comparisons.
         references: See `ablation_table`.
         notes: See `ablation_table`.
+        links: Other files of the folder to name on the page: what each is, and its address.
         static_formats: Some of svg, png, pdf; none for no static figures and no browser.
 
     Raises:
@@ -75,7 +92,10 @@ def write_report(
     ablation = ablation_table(table, methods=methods, mode=mode, cells=cells, references=references, notes=notes)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
+    honest = None if table.estimated or not any(cell.seeds for cell in cells) else honest_table(cells, rng)
     paths = _write_tables(ablation, comparisons, folder)
+    if honest is not None and honest.possible:
+        paths += _write_honest(honest, folder)
     paths += [_written(folder / f"{each.name}.md", section_markdown(each)) for each in sections]
     drawn, told = _drawn(ablation, cells)
     for each in sections:
@@ -101,9 +121,9 @@ def write_report(
     if placed:
         captions = "\n\n".join(f"**{figure.name}** {figure.caption}" for figure in placed)
         paths.append(_written(folder / "figures" / "captions.md", captions + "\n"))
-    body = _body(table, ablation, comparisons, sections, placed, told)
+    body = _body(table, ablation, honest, comparisons, sections, placed, told, links)
     whole = _written(folder / "report.html", page(_title(ablation), body, script=script))
-    return Report(ablation, (whole, *paths, *static), tuple(told), tuple(sections))
+    return Report(ablation, (whole, *paths, *static), tuple(told), tuple(sections), honest)
 
 
 def _write_tables(ablation: AblationTable, comparisons: Sequence[Comparison], folder: Path) -> list[Path]:
@@ -117,6 +137,16 @@ def _write_tables(ablation: AblationTable, comparisons: Sequence[Comparison], fo
     if comparisons:
         paths.append(_written(folder / "comparisons.md", "\n".join(map(comparison_markdown, comparisons))))
     return paths
+
+
+def _write_honest(honest: HonestTable, folder: Path) -> list[Path]:
+    writers: Mapping[str, Callable[[HonestTable], str]] = {
+        "md": honest_render.to_markdown,
+        "tex": honest_render.to_latex,
+        "csv": honest_render.to_csv,
+        "json": honest_render.to_json,
+    }
+    return [_written(folder / f"honest.{suffix}", render(honest)) for suffix, render in writers.items()]
 
 
 def _drawn(ablation: AblationTable, cells: Sequence[Cell]) -> tuple[dict[str, tuple[figures.Figure, str]], list[str]]:
@@ -158,10 +188,12 @@ def _title(ablation: AblationTable) -> str:
 def _body(
     table: RunTable,
     ablation: AblationTable,
+    honest: HonestTable | None,
     comparisons: Sequence[Comparison],
     sections: Sequence[Section],
     placed: Sequence[PageFigure],
     notes: Sequence[str],
+    links: Sequence[tuple[str, str]],
 ) -> str:
     files = [(f"table.{suffix}", f"table.{suffix}") for suffix in ("md", "tex", "csv", "json")]
     parts = [
@@ -171,6 +203,9 @@ def _body(
         notes_html(ablation.footnotes),
         f"<p>The table as a file: {links_html(files)}</p>",
     ]
+    if links:
+        parts.append(f"<p>To be read: {links_html(links)}</p>")
+    parts += _honest_body(honest)
     if comparisons:
         parts.append("<h2>Paired comparisons</h2>")
         for comparison in comparisons:
@@ -191,6 +226,21 @@ def _body(
         f"<footer>{escape(_footer(table, ablation))}{''.join(f'<br>{escape(note)}' for note in notes)}</footer>"
     )
     return "\n".join(parts)
+
+
+def _honest_body(honest: HonestTable | None) -> list[str]:
+    if honest is None:
+        return []
+    if not honest.possible:
+        return [f"<p>{escape(ONE_SEED)}</p>"]
+    files = [(f"honest.{suffix}", f"honest.{suffix}") for suffix in ("md", "tex", "csv", "json")]
+    body = honest_render.cells_of_text(honest)
+    return [
+        "<h2>Tuned, and without the luck of seeds</h2>",
+        html_table(honest_render.HEADER, body, honest_render.NUMERIC),
+        notes_html(honest.footnotes),
+        f"<p>The table as a file: {links_html(files)}</p>",
+    ]
 
 
 def _section_body(section: Section, placed: Sequence[PageFigure]) -> list[str]:

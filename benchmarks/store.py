@@ -316,3 +316,9 @@ BENCHMARK = Benchmark(
     question="How many cells do eight writers claim and finish a second, beside Optuna's journal storage?",
     run=run,
 )
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        record = template(Path(scratch) / "template")
+        print(dumps(dict(check_none_lost_or_doubled(Path(scratch) / "many", record, MANY))))

@@ -25,13 +25,13 @@ from pathlib import Path
 
 from benchmarks.measure import Benchmark, Line, alternately, seconds
 from cluster.group import Group, Report, run_here
+from sweeps.curve import Curve
 from sweeps.presets import Preset
 from sweeps.visdial_presets import LAPTOP, PAPER_SIZE
-from sweeps.work import Curve
 
 METRICS = 20
 GOAL = 1 / 40
-MEMORY = Path("/dev/shm")  # noqa: S108  a place, not a file
+MEMORY = Path("/dev/shm")  # noqa: S108  # nosec B108  a place, not a file
 """Where files are no disk's, if the system has such a place."""
 
 

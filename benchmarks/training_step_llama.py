@@ -44,7 +44,7 @@ def load(file: Path) -> nn.Module:
     """The model, dequantised."""
     factory: Any = AutoModelForCausalLM
     model: nn.Module = factory.from_pretrained(
-        str(file.parent), gguf_file=file.name, dtype=torch.float32, attn_implementation="sdpa"
+        str(file.parent), gguf_file=file.name, dtype=torch.float32, attn_implementation="sdpa", trust_remote_code=False
     )
     return hasten(model).eval()
 

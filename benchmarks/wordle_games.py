@@ -239,7 +239,7 @@ def provenance() -> dict[str, str]:
     """The commit, the machine, the versions."""
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], check=False, cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(["git", *words], check=False, cwd=ROOT, capture_output=True, text=True)  # nosec B607
         return done.stdout.strip()
 
     cpu = [

@@ -4,6 +4,9 @@ Which of the two is decided by where the program runs, never by what happens to 
 
 - `RAY_ADDRESS` set (by the user, or by `ray job submit` inside a job), or an address in the options: join that cluster.
 - otherwise: start one on this machine, and end it afterwards. A cluster started here by somebody else is left alone.
+
+One started here listens on the loopback alone and has a token of its own (docs/security.md); there is no option to let
+it listen elsewhere. One that is joined at another address must have been told whether it asks for a token.
 """
 
 from __future__ import annotations
@@ -13,18 +16,26 @@ import logging
 import os
 import secrets
 import socket
+import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
+from ray._common.utils import get_default_system_temp_dir
+from ray._private import ray_constants
 
 from cluster.gpus import local_gpus
 
 ADDRESS = "RAY_ADDRESS"
 STATE_API = "RAY_API_SERVER_ADDRESS"
 _AUTH_MODE, _AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
+_LOOPBACK, _LOOPBACKS = "127.0.0.1", ("127.0.0.1", "localhost", "::1", "[::1]")
+# Ray replaces a loopback address by the machine's own, also where it is asked for one, and then listens everywhere. On
+# laptops whose firewall asks at every open port it does not, and this says that ours is one (0: no cluster of several).
+_SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _OVERRIDE = "RAY_OVERRIDE_JOB_RUNTIME_ENV"
 
@@ -126,7 +137,8 @@ def connect(options: ConnectOptions) -> Iterator[ClusterInfo]:
     A process that is already connected stays as it is: the block then adds nothing and ends nothing.
 
     Raises:
-        ValueError: The address is one of a job server or of the Ray Client, which cannot be joined.
+        ValueError: The address is one of a job server or of the Ray Client, which cannot be joined; or it is no
+            loopback address, and `RAY_AUTH_MODE` does not say whether the cluster asks for a token.
         ConnectionError: No cluster answers at the address.
     """
     if ray.is_initialized():
@@ -134,12 +146,14 @@ def connect(options: ConnectOptions) -> Iterator[ClusterInfo]:
         return
     address = options.address or os.environ.get(ADDRESS)
     if address is None:
-        state_api: str | None = f"http://127.0.0.1:{_free_port()}"
+        state_api: str | None = f"http://{_LOOPBACK}:{free_port()}"
+        changes = {_SEVERAL_MACHINES: "0"}
     else:
         _check_joinable(address)
         state_api = _discover_state_api(address)
+        changes = {_OVERRIDE: "1"} if in_job() else {}
     # Ray reads the State API's address from the environment before any argument: a stranger's would win otherwise.
-    with _environment({STATE_API: state_api, **({_OVERRIDE: "1"} if in_job() else {})}):
+    with _environment({STATE_API: state_api, **changes}):
         try:
             if address is None:
                 _start(options, str(state_api))
@@ -174,18 +188,44 @@ def _start(options: ConnectOptions, state_api: str) -> None:
         # Left to itself, Ray turns authentication on for a local cluster and writes a token into the user's home, which
         # changes what `ray start` and `ray job submit` do from then on. A token of this process alone does not.
         os.environ.setdefault(_AUTH_TOKEN, secrets.token_hex(32))
+    # Read from the environment when ray is imported: that was before us. Whoever Ray starts reads it anew.
+    several, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        _init_local(options, state_api)
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = several
+
+
+def _init_local(options: ConnectOptions, state_api: str) -> None:
     ray.init(
         address="local",  # never the cluster somebody else started on this machine
+        _node_ip_address=_LOOPBACK,
+        _temp_dir=str(_private_folder()),
         num_cpus=options.cpus if options.cpus is not None else available_cpus(),
         num_gpus=options.gpus if options.gpus is not None else local_gpus(),
         object_store_memory=options.object_store_bytes,
         include_dashboard=True,  # without it, Ray Train cannot clean up after a killed trial
-        dashboard_host="127.0.0.1",
+        dashboard_host=_LOOPBACK,
         dashboard_port=int(state_api.rpartition(":")[2]),
         logging_level=logging.ERROR,
         log_to_driver=False,
         runtime_env={"env_vars": worker_environment(options, state_api=state_api, local=True)},
     )
+
+
+def _private_folder() -> Path:
+    """A folder for Ray's sockets, logs and copies of our packages that no other user of this machine can look into.
+
+    Ray's own choice, `/tmp/ray`, is shared by all users, and Ray lets all of them write into whatever it is given: so
+    what it is given lies in a folder that is ours alone.
+    """
+    shared = Path(get_default_system_temp_dir())  # type: ignore[no-untyped-call]
+    folder = shared / f"ray-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077:
+        folder = Path(tempfile.mkdtemp(prefix="ray-", dir=shared))  # somebody else was there first
+    return folder / "ray"
 
 
 def _join(options: ConnectOptions, address: str) -> None:
@@ -212,6 +252,12 @@ def _check_joinable(address: str) -> None:
         raise ValueError(
             f"{ADDRESS} must be a cluster's host:port, or auto, got {address!r}; "
             "to run on the cluster behind a job server use `ray job submit`, to run here unset it"
+        )
+    host = address.rpartition(":")[0]
+    if address != "auto" and host not in _LOOPBACKS and _AUTH_MODE not in os.environ:
+        raise ValueError(
+            f"a Ray that other machines reach must ask for a token, got {address} and no {_AUTH_MODE}; set it to token "
+            "with the cluster's token, or to disabled if all who reach it may run programs as you"
         )
 
 
@@ -250,10 +296,11 @@ def _info(*, state_api: str | None, started: bool) -> ClusterInfo:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Give a port of loopback that nobody listens on, above those of Ray's own workers."""
     while True:
         with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
+            listener.bind((_LOOPBACK, 0))
             port = int(listener.getsockname()[1])
         if port >= _FIRST_FREE_PORT:
             return port

@@ -7,6 +7,7 @@ elsewhere is right. A program's fault comes back however often one tries, and be
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -37,6 +38,9 @@ _MACHINE = (
 )
 
 _MACHINE_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
+
+# Libraries and stores raise errors of their own for a disk's, and what they raised them from is lost between processes.
+_DISK_WORDS = tuple(os.strerror(number) for number in sorted(_MACHINE_ERRNO))
 
 # A worker whose peer is gone fails inside its next collective. That error is an echo: the peer's own error, where there
 # is one, is the cause. Told by name, because torch is not imported here.
@@ -84,6 +88,11 @@ def classify(error: BaseException) -> Fault:
     return _fault("machine", roots[0])
 
 
+def ended_for_memory(error: BaseException) -> bool:
+    """True if Ray killed workers because a machine's memory was full, and whoever waited for them gave up over it."""
+    return any(isinstance(each, ray.exceptions.OutOfMemoryError) for each in (error, error.__cause__))
+
+
 def _fault(owner: Owner, error: BaseException) -> Fault:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = lines[0] if lines else "no message"
@@ -94,7 +103,10 @@ def _is_machine(error: BaseException) -> bool:
     # Torch's own is told by name, as it is not imported here. What fits no machine fails again, but tries are bounded.
     out_of_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return (
-        out_of_memory or isinstance(error, _MACHINE) or (isinstance(error, OSError) and error.errno in _MACHINE_ERRNO)
+        out_of_memory
+        or isinstance(error, _MACHINE)
+        or (isinstance(error, OSError) and error.errno in _MACHINE_ERRNO)
+        or any(word in str(error) for word in _DISK_WORDS)
     )
 
 

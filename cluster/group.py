@@ -169,7 +169,7 @@ def check_place(storage: Path, name: str) -> None:
     """Refuse a storage folder that workers elsewhere would understand differently, and a name that leaves it."""
     if not storage.is_absolute():
         raise ValueError(f"storage must be an absolute folder that all machines see, got {str(storage)!r}")
-    if not name or Path(name).name != name:
+    if Path(name).name != name or name in ("", "..") or "\0" in name:
         raise ValueError(f"a group's name must be one path component, such as its weights_id, got {name!r}")
 
 

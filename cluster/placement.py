@@ -10,10 +10,14 @@ instead, and removes what a dead actor of this job reserved, however far its gro
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+
+SET_ASIDE = "set aside "
+"""How the names of placement groups begin that are there to keep work away from a node."""
 
 
 def release_orphans() -> int:
@@ -22,6 +26,18 @@ def release_orphans() -> int:
     Safe at any time and from any process of the job: a dead actor never comes back for what it reserved, and groups
     made by living actors, by drivers or by other jobs are not touched.
     """
+    return _release(lambda group: group.creator_actor_id.strip(b"\xff") != b"" and group.creator_actor_dead)
+
+
+def release_all() -> int:
+    """Remove all of this job's placement groups, and give their number: for a driver whose work has come to nothing.
+
+    Those that keep work away from a node (`cluster.nodes.set_aside`) stay.
+    """
+    return _release(lambda group: not group.name.startswith(SET_ASIDE))
+
+
+def _release(wanted: Callable[[Any], bool]) -> int:
     # The table Ray shows in public leaves out who made a group; the record behind it has it. Pinned to ray 2.60 by
     # pyproject.toml, held by tests/cluster/test_placement.py.
     from ray._private.state import state  # noqa: PLC0415
@@ -33,14 +49,7 @@ def release_orphans() -> int:
     for record in state._connect_and_get_accessor().get_placement_group_table():
         group = records.FromString(record)
         gone = group.state == records.REMOVED
-        made_by_actor = group.creator_actor_id.strip(b"\xff") != b""
-        if (
-            gone
-            or group.is_detached
-            or not made_by_actor
-            or not group.creator_actor_dead
-            or group.creator_job_id != job
-        ):
+        if gone or group.is_detached or group.creator_job_id != job or not wanted(group):
             continue
         remove_placement_group(PlacementGroup(ray.PlacementGroupID(group.placement_group_id)))
         released += 1

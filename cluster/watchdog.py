@@ -59,6 +59,11 @@ class Watchdog:
         self._was_ignored = False
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
+    @property
+    def is_stuck(self) -> bool:
+        """True once the block is being interrupted because nothing moves."""
+        return self._finding is not None
+
     def progress(self) -> None:
         """Report that something moved. Callable from any thread."""
         self._last = time.monotonic()

@@ -64,10 +64,24 @@ class ChatForm:
         return {" ".join(speakers): list(ids) for speakers, ids in self.seams.items()}
 
     @staticmethod
-    def from_record(record: Mapping[str, Sequence[int]]) -> ChatForm:
-        """From `to_record`'s."""
-        speakers = {name: name.partition(" ")[::2] for name in record}
-        return ChatForm({speakers[name]: tuple(ids) for name, ids in record.items()})
+    def from_record(record: object) -> ChatForm:
+        """From `to_record`'s.
+
+        Raises:
+            ValueError: It is none.
+        """
+        if not isinstance(record, dict):
+            raise ValueError(f"it must be an object, got a {type(record).__name__}")
+        seams: dict[tuple[str, str], tuple[int, ...]] = {}
+        for name, ids in record.items():
+            if not isinstance(ids, list) or not all(type(token) is int for token in ids):
+                raise ValueError(f"{name!r} must have a list of whole numbers, got {ids!r:.60}")
+            before, _, behind = str(name).partition(" ")
+            seams[before, behind] = tuple(ids)
+        for pair in NEEDED:
+            if pair not in seams or (pair[0] == AGENT and not seams[pair]):
+                raise ValueError(f"it must have ids for {' '.join(pair)!r}, got none")
+        return ChatForm(seams)
 
 
 def chat_form(render: Render, encode: Callable[[str], list[int]], special: Callable[[int], bool]) -> ChatForm:

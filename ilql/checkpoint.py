@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +17,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ilql.files import FILE, kind_of
+
 WEIGHTS = "weights.safetensors"
 OPTIMISER = "optimiser.safetensors"
 STATE = "state.json"
+
+_log = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
@@ -51,7 +57,7 @@ def own_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def save_weights(module: nn.Module, folder: Path) -> None:
     """Write a module's weights into a folder."""
-    save_file({name: tensor.contiguous() for name, tensor in own_tensors(module).items()}, folder / WEIGHTS)
+    _write_tensors(own_tensors(module), folder / WEIGHTS)
 
 
 def load_weights(module: nn.Module, folder: Path) -> None:
@@ -72,18 +78,36 @@ def load_weights(module: nn.Module, folder: Path) -> None:
                     f"{name} must have shape {tuple(tensor.shape)}, "
                     f"got {tuple(stored[name].shape)} in {folder / WEIGHTS}"
                 )
+            if tensor.dtype != stored[name].dtype:
+                wanted, got = _sort(tensor), _sort(stored[name])
+                raise CheckpointError(f"{name} must be {wanted}, got {got} in {folder / WEIGHTS}: a copy would round")
             tensor.copy_(stored[name])
+
+
+def check_finite(module: nn.Module, folder: str) -> None:
+    """Refuse a network that can say nothing.
+
+    Args:
+        module: Whose parameters are looked at.
+        folder: Where they were read from, for the message.
+
+    Raises:
+        CheckpointError: A parameter holds NaN or an infinity.
+    """
+    for name, parameter in module.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise CheckpointError(f"weights must be finite numbers, got others in {name} of {folder}/{WEIGHTS}")
 
 
 def save_checkpoint(folder: Path, module: nn.Module, optimiser: Mapping[str, Tensor], *, step: int) -> Path:
     """Write a checkpoint `step-N` under `folder`, atomically, and remove the older ones; returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
-    final, partial = folder / f"step-{step:08d}", folder / f".step-{step:08d}.{os.getpid()}"
+    final, partial = folder / _name(step), folder / f".{_name(step)}.{os.getpid()}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         save_weights(module, partial)
-        save_file({name: tensor.contiguous() for name, tensor in optimiser.items()}, partial / OPTIMISER)
+        _write_tensors(optimiser, partial / OPTIMISER)
         digests = {name: file_digest(partial / name) for name in (WEIGHTS, OPTIMISER)}
         with (partial / STATE).open("w", encoding="utf-8") as file:
             json.dump({"step": step, "sha256": digests}, file)
@@ -104,7 +128,7 @@ def save_checkpoint(folder: Path, module: nn.Module, optimiser: Mapping[str, Ten
 def resume(folder: Path, module: nn.Module, *, at_most: int) -> Resumed | None:
     """Load the newest sound checkpoint under `folder` that is no later than step `at_most`; None if there is none.
 
-    A damaged one is passed over for the one before it.
+    A damaged one is named in a warning, and passed over for the one before it.
 
     Raises:
         CheckpointError: A sound one is of another network: the folder belongs to another training.
@@ -112,7 +136,8 @@ def resume(folder: Path, module: nn.Module, *, at_most: int) -> Resumed | None:
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             step = check_checkpoint(path)
-        except CheckpointError:
+        except CheckpointError as damage:
+            _log.warning("%s; the checkpoint before it is used", damage)
             continue
         if step <= at_most:
             load_weights(module, path)
@@ -127,20 +152,45 @@ def check_checkpoint(path: Path) -> int:
         CheckpointError: They are not.
     """
     try:
+        if (kind := kind_of(path / STATE)) != FILE:
+            raise ValueError(kind)
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
         step, digests = int(state["step"]), dict(state["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"a checkpoint must hold a readable {STATE}, got {path}: {error}") from error
+    if path.name != _name(step):
+        raise CheckpointError(f"a checkpoint must be of the step in its name, got {path} of step {step}")
+    if digests.keys() != {WEIGHTS, OPTIMISER}:
+        raise CheckpointError(f"a checkpoint must have a digest of each file, got {path} with {sorted(digests)}")
     for name, digest in digests.items():
-        if not (path / name).is_file() or file_digest(path / name) != digest:
+        if kind_of(path / name) != FILE or file_digest(path / name) != digest:
             raise CheckpointError(f"{path / name} must match its recorded digest, it does not: truncated or altered")
     return step
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
 
 
 def file_digest(file: Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Write tensors; a disk that does not take them is an OSError, as with any file."""
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
+
+
+def _sort(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _read_tensors(file: Path) -> dict[str, Tensor]:

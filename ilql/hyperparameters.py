@@ -19,6 +19,10 @@ Value = bool | int | float | str | None
 """What a hyperparameter can be: it survives JSON."""
 
 
+LARGEST_INTEGER = 10**18
+"""No setting is so large: what reads it counts in 64 bits."""
+
+
 @dataclass(frozen=True)
 class Range:
     """The numbers a field may hold: an interval, or a list of words.
@@ -94,6 +98,8 @@ def check(settings: object) -> None:
     for item in dataclasses.fields(settings):  # type: ignore[arg-type]
         value = getattr(settings, item.name)
         kinds = typing.get_args(hints[item.name]) or (hints[item.name],)
+        if isinstance(value, int) and abs(value) >= LARGEST_INTEGER:
+            raise ValueError(f"{item.name} must be a number of at most 18 digits, got one of {len(str(abs(value)))}")
         if isinstance(value, int) and not isinstance(value, bool) and float in kinds and int not in kinds:
             value = float(value)
             object.__setattr__(settings, item.name, value)

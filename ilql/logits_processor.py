@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, DynamicCache, LogitsProcessor
 
 from ilql.choose import Knobs, policy_inputs, scores
+from ilql.files import first_line
 from ilql.method import Decoding, Manner
-from ilql.networks import QNetwork, head, hidden_width
+from ilql.networks import QNetwork, head, hidden_width, read_model
 from ilql.products import hasten
 
 VALUE_FOLDER, HEADS_FILE, GUIDANCE_FILE = "value", "heads.safetensors", "guidance.json"
@@ -107,13 +108,10 @@ def load_values(folder: Path) -> tuple[QNetwork, Guidance]:
     """
     guidance = Guidance.load(folder / GUIDANCE_FILE)
     try:
-        trunk = AutoModel.from_pretrained(
-            str(folder / VALUE_FOLDER), local_files_only=True, dtype=torch.float32, attn_implementation="sdpa"
-        )
+        trunk = read_model(AutoModel, folder / VALUE_FOLDER)
         tensors = load_file(folder / HEADS_FILE)
     except (OSError, ValueError, SafetensorError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise ValueError(f"an export must hold its value trunk and heads, got {folder}: {line}") from error
+        raise ValueError(f"an export must hold its value trunk and heads, got {folder}: {first_line(error)}") from error
     heads: list[nn.Module] = []
     while (first := tensors.get(f"q_heads.{len(heads)}.0.weight")) is not None:
         width = hidden_width(trunk)

@@ -9,7 +9,6 @@ Only the bare trunk runs where no language-model logits are needed, and heads ru
 from __future__ import annotations
 
 import copy
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +17,22 @@ from typing import Any, Protocol
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from safetensors import SafetensorError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    StrictDataclassError,
+)
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
+from ilql.files import FILE, FOLDER, NOTHING, first_line, kind_of, parse_json
 from ilql.fused import linear_taken
 from ilql.hyperparameters import AT_LEAST_ONE, UNIT, Range, check, hyper
 from ilql.products import Linear, hasten
-from ilql.tokens import GGUF, STRUCTURE, from_file
+from ilql.tokens import STRUCTURE, from_file, is_gguf
 
 VERSION = 1
 """Raised when the same architecture or folder would start from other weights; part of the key of backbones."""
@@ -38,6 +43,21 @@ of 8,192 tokens would take a model of 135 million parameters 24 GB."""
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 """Kinds of layers, as Transformers names them: those that look back to the beginning, and through a window."""
+
+FLOATS = ("F64", "F32", "F16", "BF16")
+"""What safetensors calls the types of weights that are no whole numbers."""
+
+MODEL_FILES = (".json", ".safetensors", ".model", ".txt", ".bin")
+"""Endings of the files that decide a pretrained model."""
+
+TEMPLATE = ".jinja"
+"""Ends the name of a chat template in a file of its own, which is read only where one is asked for."""
+
+LOADING_FAULTS = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError, ImportError,
+    RuntimeError, SafetensorError, StrictDataclassError,
+)  # fmt: skip
+"""What Transformers has been seen to raise on a folder that is not what it says: a width of text, no heads, ..."""
 
 transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -99,7 +119,7 @@ def load_language_model(folder: Path, *, vocabulary: int, seed: int, rows: Seque
         ValueError: The folder is none, or holds no causal language model that can be loaded.
     """
     model: Any = reload_language_model(folder)
-    _check_is_ours(model, folder)
+    check_is_ours(model, folder)
     old = model.get_input_embeddings().weight.shape[0]
     if vocabulary != old:
         model.resize_token_embeddings(vocabulary, mean_resizing=False)
@@ -149,26 +169,70 @@ def reload_language_model(folder: Path) -> nn.Module:
         ValueError: The folder is none, or holds no causal language model that can be loaded.
     """
     check_model_folder(folder)
-    where = from_file(folder) if folder.suffix == GGUF else {}
+    model = read_model(AutoModelForCausalLM, folder)
+    if is_gguf(folder):  # what is dequantised is a model like others, and can be written as one
+        model.hf_quantizer.remove_quantization_config(model)
+    language_model: nn.Module = hasten(model).eval()
+    return language_model
+
+
+def read_model(factory: Any, folder: Path) -> Any:
+    """What one of Transformers' factories makes of a model's folder, or of a GGUF file, with all its weights.
+
+    Raises:
+        ValueError: The folder is no model's, or lacks weights, or has some of another shape, that are no numbers, or
+            that are quantised in a folder; one line.
+    """
+    check_model_folder(folder)
+    in_file = is_gguf(folder)
+    where = from_file(folder) if in_file else {}
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            str(folder.parent if where else folder),
+        model, about = factory.from_pretrained(
+            str(folder.parent if in_file else folder),
             dtype=torch.float32,
             local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,  # anything else is a pickle, which is code
             attn_implementation="sdpa",
+            ignore_mismatched_sizes=True,  # so that they are told here
+            output_loading_info=True,
             **where,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise ValueError(f"a model folder must hold a causal language model, got {folder}: {line}") from error
-    if where:  # what is dequantised is a model like others, and can be written as one
-        model.hf_quantizer.remove_quantization_config(model)
-    result: nn.Module = hasten(model).eval()
-    return result
+    except LOADING_FAULTS as error:
+        raise ValueError(
+            f"a model folder must hold a causal language model, got {folder}: {first_line(error)}"
+        ) from error
+    # Transformers fills what a file lacks with random weights.
+    for name, *shapes in sorted(about["mismatched_keys"]):
+        found, wanted = (tuple(shape) for shape in shapes)
+        raise ValueError(f"{name} must have shape {wanted} by the config.json of {folder}, got {found}")
+    if missing := sorted(about["missing_keys"]):
+        raise ValueError(f"a model folder must hold all weights of its model, got {folder} without {missing[0]}")
+    _check_sorts(folder, model)
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ValueError(f"weights must be finite numbers, got others in {name} of {folder}")
+    return model
+
+
+def _check_sorts(folder: Path, model: nn.Module) -> None:
+    """Refuse weights that are no floats: they would be read as floats, and are quantised.
+
+    Raises:
+        ValueError: There are some.
+    """
+    own = set(model.state_dict())
+    own |= {name.removeprefix(f"{getattr(model, 'base_model_prefix', '')}.") for name in own}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  it is no mapping
+                sort = tensors.get_slice(name).get_dtype()
+                if sort not in FLOATS and name in own:
+                    raise ValueError(f"weights must be floats ({', '.join(FLOATS)}), got {sort} for {name} in {file}")
 
 
 @torch.no_grad()
-def _check_is_ours(model: Any, folder: Path) -> None:
+def check_is_ours(model: Any, folder: Path) -> None:
     """Refuse a model that trunk and head as they are taken here would not be.
 
     Raises:
@@ -226,11 +290,12 @@ def find_model(name: str) -> Path:
         ValueError: It is neither, or the hub cannot be reached; what the hub said is its cause.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir() or (folder.suffix == GGUF and folder.is_file()):
+    if folder.is_dir() or is_gguf(folder):
         return folder.absolute()
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", f"*{TEMPLATE}"]
     try:
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        # The user names it; what came is part of every key by its digest, and none of it is code.
+        return Path(snapshot_download(name, allow_patterns=wanted))  # nosec B615
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ValueError(
             f"--model must be a folder or a name on the Hugging Face hub, got {name!r}, which is neither a folder here "
@@ -242,17 +307,95 @@ def check_model_folder(folder: Path) -> None:
     """Refuse a folder that cannot be a model, before anything is spent.
 
     Raises:
-        ValueError: It is no folder, or its `config.json` is missing or unreadable.
+        ValueError: It is no folder, its `config.json` is missing or unreadable, names Python code without which the
+            model cannot be built, or its weights are pickles, which may run anything when they are read.
     """
-    if folder.suffix == GGUF and folder.is_file():
+    if is_gguf(folder):  # what is in it is seen when it is read, and can be no code
         return
     config = folder / "config.json"
-    if not config.is_file():
+    if kind_of(config) == NOTHING:
         raise ValueError(f"--model must be a folder with a config.json and weights, got {folder}")
+    for file in sorted(folder.iterdir()):
+        if file.suffix in (*MODEL_FILES, TEMPLATE) and (kind := kind_of(file)) not in (FILE, FOLDER):
+            raise ValueError(f"a model folder must hold plain files, got {file}, which is {kind}")
     try:
-        json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        about = parse_json(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ValueError(f"config.json must be a JSON file, got {config}: {error}") from error
+    if not isinstance(about, dict):
+        raise ValueError(f"config.json must be an object, got a {type(about).__name__} in {config}")
+    if not isinstance(about.get("model_type"), str):
+        raise ValueError(f"config.json must name a model_type, got {about.get('model_type')!r} in {config}")
+    if about["model_type"] not in CONFIG_MAPPING:
+        code = "; code that a folder brings is never run" if "auto_map" in about else ""
+        raise ValueError(
+            f"a model_type must be one that Transformers has, got {about['model_type']!r} in {config}{code}"
+        )
+    pickled = sorted(path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+    if pickled and not any(folder.glob("*.safetensors")):
+        raise ValueError(f"weights must be safetensors, got {folder} with {pickled[0]}, a pickle, which can run code")
+    _check_shards(folder)
+
+
+def _check_shards(folder: Path) -> None:
+    """Refuse an index of weights that leads out of its folder, or to nothing.
+
+    Raises:
+        ValueError: It does, or is none.
+    """
+    index = folder / "model.safetensors.index.json"
+    if kind_of(index) == NOTHING:
+        return
+    try:
+        about = parse_json(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"an index of weights must be a JSON file, got {index}: {error}") from error
+    files = about.get("weight_map") if isinstance(about, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
+        raise ValueError(f"an index of weights must name a file for each tensor, got none in {index}")
+    for name in sorted(set(files.values())):
+        if Path(name).name != name or kind_of(folder / name) != FILE:
+            raise ValueError(f"an index of weights must name files beside it, got {name!r} in {index}")
+
+
+def check_causal(model: nn.Module, folder: Path) -> None:
+    """Refuse a language model whose predictions know what comes after: an encoder.
+
+    Raises:
+        ValueError: It is one.
+    """
+    first, second = (torch.tensor([[0, last]]) for last in (0, 1))
+    with torch.inference_mode():
+        before, after = (model(input_ids=tokens).logits[0, 0] for tokens in (first, second))
+    if not torch.allclose(before, after, rtol=1e-5, atol=1e-6):
+        raise ValueError(
+            f"--model must be a causal language model, got {folder}, where a prediction knows what follows"
+        )
+
+
+def context_of(folder: Path) -> int:
+    """The longest sequence that the model of a folder reads, in tokens, by its `config.json` or in its GGUF file.
+
+    `LONGEST_CONTEXT` at most, as `context_length` of the model itself.
+
+    Raises:
+        ValueError: The folder is none of a model's, or does not say.
+    """
+    check_model_folder(folder)
+    in_file = is_gguf(folder)
+    where = from_file(folder) if in_file else {}
+    try:
+        whole = AutoConfig.from_pretrained(  # nosec B615  a folder, nothing of the hub
+            str(folder.parent if in_file else folder), local_files_only=True, trust_remote_code=False, **where
+        )
+        config = whole.get_text_config()
+    except LOADING_FAULTS as error:
+        raise ValueError(f"config.json must be one of a model, got {folder}: {first_line(error)}") from error
+    for name, least in (("max_position_embeddings", 2), ("num_hidden_layers", 1)):
+        value = getattr(config, name, None)
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"config.json must have a {name} of at least {least}, got {value!r} in {folder}")
+    return min(int(config.max_position_embeddings), LONGEST_CONTEXT)
 
 
 def trunk_of(language_model: nn.Module) -> nn.Module:

@@ -24,6 +24,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as TextTokenizer
 
 from ilql.chat import AGENT, NOBODY, WORLD, ChatForm, Render, chat_form
+from ilql.files import FILE, NOTHING, first_line, kind_of, parse_json
 from ilql.vocabulary import kept_tokens, token_pieces
 
 VERSION = 1
@@ -58,7 +59,8 @@ class Tokenizer:
             template has it; None where it is structural tokens.
 
     Raises:
-        ValueError: `kept` is empty, not increasing, or holds an id that the text tokeniser has not.
+        ValueError: `kept` is empty, not increasing, or holds an id that the text tokeniser has not; `chat` holds such
+            an id.
     """
 
     text: TextTokenizer
@@ -72,6 +74,9 @@ class Tokenizer:
             known = range(self.whole.text_size)
             if not self.kept or list(self.kept) != sorted(set(self.kept) & set(known)):
                 raise ValueError(f"kept must be increasing ids below {len(known)}, got {list(self.kept)[:8]}")
+        for token in {token for seam in self.chat.seams.values() for token in seam} if self.chat is not None else ():
+            if token not in range(self.whole.text_size):
+                raise ValueError(f"chat must be ids below {self.whole.text_size}, got {token}")
 
     @cached_property
     def whole(self) -> Tokenizer:
@@ -147,8 +152,21 @@ class Tokenizer:
         return np.asarray([*text, *range(whole.text_size, whole.size)], dtype=np.int64)
 
     def encode(self, text: str) -> list[int]:
-        """Text ids only; never a structural id, whatever the text is."""
-        return self._places_of(self.text.encode(text, add_special_tokens=False).ids)
+        """Text ids only; never a structural id, whatever the text is.
+
+        Raises:
+            ValueError: It holds half of a surrogate pair, which no encoding can, or the tokeniser has no token for a
+                part of it.
+        """
+        try:
+            ids = list(self.text.encode(text, add_special_tokens=False).ids)
+        except TypeError:  # what Rust calls no text
+            raise ValueError(f"a text must be whole, got half of a surrogate pair in {text[:60]!a}") from None
+        except Exception as error:  # a plain one is the library's own; there is no narrower name
+            if type(error) is not Exception:
+                raise
+            raise ValueError(f"a tokenizer must read any text, got {text[:60]!a}: {error}") from None
+        return self._places_of(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the text ids among `ids`, stripped of white space at both ends."""
@@ -258,9 +276,10 @@ def _template(folder: Path) -> tuple[str, Render]:
     try:
         pretrained = pretrained_tokenizer(folder)
         template = pretrained.get_chat_template()
-    except (OSError, ValueError, KeyError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise ValueError(f"--chat-template needs a model that has a chat template, got {folder}: {line}") from error
+    except ValueError as error:
+        raise ValueError(
+            f"--chat-template needs a model that has a chat template, got {folder}: {first_line(error)}"
+        ) from error
 
     def render(messages: Sequence[Mapping[str, str]], generation: bool) -> str:
         return str(pretrained.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation))
@@ -277,19 +296,19 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     Raises:
         ValueError: The folder holds no fast tokeniser.
     """
-    file, kept, chat = folder / "tokenizer.json", folder / KEPT_FILE, folder / CHAT_FILE
-    if file.is_file():
+    file = folder / "tokenizer.json"
+    if (kind := kind_of(file)) not in (FILE, NOTHING):
+        raise ValueError(f"tokenizer.json must be a file, got {kind}: {file}")
+    if kind == FILE:
         try:
             text = TextTokenizer.from_str(file.read_text(encoding="utf-8"))
         except Exception as error:
             raise ValueError(f"tokenizer.json must be a file of the tokenizers library, got {file}: {error}") from error
-        return Tokenizer(
-            text,
-            tuple(json.loads(kept.read_text(encoding="utf-8"))) if kept.is_file() else None,
-            ChatForm.from_record(json.loads(chat.read_text(encoding="utf-8"))) if chat.is_file() else None,
-        )
+        if not text.get_vocab_size():
+            raise ValueError(f"a tokenizer must know a token, got none in {file}")
+        return _kept(text, folder / KEPT_FILE, _chat(text, folder / CHAT_FILE))
     names = ("vocab.json", "tokenizer.model", "spiece.model")
-    if folder.suffix != GGUF and not any((folder / name).is_file() for name in names):
+    if not is_gguf(folder) and not any((folder / name).is_file() for name in names):
         raise ValueError(f"a model folder must hold a tokenizer.json, got {folder} with {_names(folder)}")
     return Tokenizer(pretrained_tokenizer(folder).backend_tokenizer)
 
@@ -298,12 +317,24 @@ def pretrained_tokenizer(folder: Path) -> Any:
     """Transformers' fast tokeniser of a folder, or of a GGUF file.
 
     Raises:
-        OSError, ValueError, KeyError, ImportError: Transformers can make none of it.
+        ValueError: Transformers can make none of it; one line.
     """
     from transformers import AutoTokenizer  # noqa: PLC0415  slow import, needed only for templates and some layouts
 
-    where = from_file(folder) if folder.suffix == GGUF else {}
-    return AutoTokenizer.from_pretrained(str(folder.parent if where else folder), local_files_only=True, **where)
+    where = from_file(folder) if is_gguf(folder) else {}
+    try:
+        return AutoTokenizer.from_pretrained(  # nosec B615  a folder, nothing of the hub
+            str(folder.parent if where else folder), local_files_only=True, trust_remote_code=False, **where
+        )
+    except Exception as error:  # of each layout another; there is no narrower name
+        raise ValueError(
+            f"a model must have a tokenizer that Transformers reads, got {folder}: {first_line(error)}"
+        ) from error
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether it is a GGUF file, which holds what a model's folder does."""
+    return path.suffix == GGUF and kind_of(path) == FILE
 
 
 def from_file(file: Path) -> dict[str, str]:
@@ -359,6 +390,37 @@ def symbol_tokenizer(symbols: Sequence[str]) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
     return Tokenizer(tokenizer)
+
+
+def _chat(text: TextTokenizer, file: Path) -> ChatForm | None:
+    """What a file says stands around turns, or None where there is no such file.
+
+    Raises:
+        ValueError: The file is no such table of the tokeniser's ids.
+    """
+    if kind_of(file) == NOTHING:
+        return None
+    try:
+        return Tokenizer(text, chat=ChatForm.from_record(parse_json(file.read_text(encoding="utf-8")))).chat
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{CHAT_FILE} must hold what stands around turns, got {file}: {error}") from None
+
+
+def _kept(text: TextTokenizer, file: Path, chat: ChatForm | None) -> Tokenizer:
+    """The tokeniser cut to the ids of a file, or the whole one where there is no such file.
+
+    Raises:
+        ValueError: The file is no list of ids that are kept.
+    """
+    if kind_of(file) == NOTHING:
+        return Tokenizer(text, chat=chat)
+    try:
+        ids = parse_json(file.read_text(encoding="utf-8"))
+        if not isinstance(ids, list) or not all(type(token) is int for token in ids):
+            raise ValueError("it must be a list of whole numbers")
+        return Tokenizer(text, tuple(ids), chat)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{KEPT_FILE} must hold the ids that are kept, got {file}: {error}") from None
 
 
 def _names(folder: Path) -> str:

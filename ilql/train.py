@@ -6,7 +6,8 @@ batch, dropout), so a training that is killed and resumed ends in the very same 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,10 @@ from ilql.method import Method
 
 VERSION = 5
 """Raised when the same settings would be trained otherwise; part of the key of all weights."""
+
+
+class TrainingInterrupted(Exception):  # noqa: N818  no error: what was asked for
+    """A training was asked to stop; it has finished its step and written a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Loop:
             dialogues alike in length. 0 takes the batch whole.
         rank: This worker's number.
         workers: Number of workers. Above one, `torch.distributed` must be initialised.
+        stop: Asked after every step, or with several workers after each that logs or writes a checkpoint; once one of
+            them says True, all stop there.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -58,6 +65,7 @@ class Loop:
     micro_batch: int = 0
     rank: int = 0
     workers: int = 1
+    stop: Callable[[], bool] = lambda: False
 
 
 def train(
@@ -86,6 +94,7 @@ def train(
 
     Raises:
         FloatingPointError: The loss is not finite: the training has diverged.
+        TrainingInterrupted: It was asked to stop before its last step; the checkpoint of its last one is written.
         ValueError: There is no dialogue to learn from.
     """
     last = settings.steps
@@ -112,10 +121,14 @@ def train(
         metrics = _step(method, module, parts, settings, trained, optimiser, loop, logged=logged)
         method.after_step(module, settings, step)
         due = loop.checkpoints is not None and (step % loop.checkpoint_every == 0 or step == last)
+        stopped = step < last and _is_stopped(loop, met=logged or due)
+        due = due or (stopped and loop.checkpoints is not None)
         if loop.checkpoints is not None and due and loop.rank == 0:
             save_checkpoint(loop.checkpoints, module, _optimiser_tensors(optimiser, names, trained), step=step)
         if logged or due:  # at the same steps on every worker, so that they may meet there
             yield Progress(step, metrics)
+        if stopped:
+            raise TrainingInterrupted(f"asked to stop, at step {step} of {last}")
     module.eval()
 
 
@@ -135,6 +148,17 @@ def micro_batches(sequences: Sequence[TokenSequence], size: int) -> list[list[To
     by_length = sorted(sequences, key=lambda sequence: len(sequence.tokens))
     size = size or max(1, len(by_length))
     return [by_length[first : first + size] for first in range(0, len(by_length), size)]
+
+
+def _is_stopped(loop: Loop, *, met: bool) -> bool:
+    """True if a worker was asked to stop; all find the same, at a step at which they meet."""
+    if loop.workers == 1:
+        return loop.stop()
+    if not met:
+        return False
+    asked = torch.tensor(float(loop.stop()), device=loop.device)
+    torch.distributed.all_reduce(asked)
+    return bool(asked.item() > 0)
 
 
 def _step(
@@ -191,10 +215,22 @@ def _sum_gradients(trained: Sequence[nn.Parameter]) -> None:
 
 def _sum_metrics(sums: Mapping[str, Tensor], loop: Loop) -> dict[str, Tensor]:
     """Add up the workers' shares of every metric. A worker without a row of the batch contributes nothing to any."""
-    gathered: list[dict[str, float] | None] = [None] * loop.workers
-    torch.distributed.all_gather_object(gathered, {name: float(value) for name, value in sums.items()})
-    names = sorted({name for part in gathered if part for name in part})
-    return {name: torch.tensor(sum(part.get(name, 0.0) for part in gathered if part)) for name in names}
+    gathered = _gather({name: float(value) for name, value in sums.items()}, loop)
+    names = sorted({name for part in gathered for name in part})
+    return {name: torch.tensor(sum(part.get(name, 0.0) for part in gathered)) for name in names}
+
+
+def _gather(own: Mapping[str, float], loop: Loop) -> list[dict[str, float]]:
+    """Every worker's numbers, sent as JSON: torch's own way to gather objects would unpickle what it is sent."""
+    text = torch.frombuffer(bytearray(json.dumps(own).encode()), dtype=torch.uint8)
+    lengths = torch.zeros(loop.workers, dtype=torch.long, device=loop.device)
+    lengths[loop.rank] = len(text)
+    torch.distributed.all_reduce(lengths)
+    sent = torch.zeros(loop.workers, int(lengths.max()), dtype=torch.uint8, device=loop.device)
+    sent[loop.rank, : len(text)] = text.to(loop.device)
+    torch.distributed.all_reduce(sent)
+    rows = zip(sent.cpu(), lengths.tolist(), strict=True)
+    return [json.loads(bytes(row[:length].tolist())) for row, length in rows]
 
 
 def _step_seed(seed: int, step: int, rank: int) -> int:

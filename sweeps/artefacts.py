@@ -3,6 +3,7 @@
 stages/<kind>/<key[:2]>/<key>/              complete: its files and about.json, made in one rename
 stages/<kind>/<key[:2]>/.building@<key>@…   being made; left behind only by a process that was killed
 stages/<kind>/<key[:2]>/.damaged@<key>@…    was complete, then lost or changed the size of a file; set aside
+stages/<kind>/<key[:2]>/.dropped@<key>@…    was complete, and is being removed; left behind only as `.building` is
 scratch/<kind>/<key[:2]>/<key>/             partial work to resume from: checkpoints, curves
 """
 
@@ -16,15 +17,15 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from sweeps.exact_json import JSON, Record, dumps, loads
 from sweeps.journal import StoreError, process_name, sync_folder, utc
 
 ABOUT = "about.json"
-_BUILDING, _DAMAGED, _DONE = ".building", ".damaged", ".done"
+_BUILDING, _DAMAGED, _DROPPED, _DONE = ".building", ".damaged", ".dropped", ".done"
 _ABANDONED_SECONDS = 3600.0  # a leftover this old, by a process of this host that lives no more, is swept
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,159}")  # 255 bytes fit, with what is put around it
 _DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
@@ -83,6 +84,25 @@ class Stages:
         self._drop_scratch(kind, key)
         return final
 
+    def drop(self, kind: str, key: str) -> None:
+        """Remove a stage: first out of sight, so that nobody finds half of it; what there is not is no fault."""
+        final = _place(self._stages, kind, key)
+        dropped = final.with_name(f"{_DROPPED}@{key}@{process_name()}")
+        with contextlib.suppress(FileNotFoundError):
+            final.rename(dropped)
+            if self._durable:
+                sync_folder(final.parent)
+            shutil.rmtree(dropped, ignore_errors=True)
+
+    def leftovers(self) -> Iterator[Path]:
+        """The folders that nobody will use: of builders that are known to be dead, and what was set aside."""
+        for mark in (_DAMAGED, _DROPPED):
+            yield from sorted(self._stages.glob(f"*/*/{mark}@*"))
+        yield from sorted(self._scratch.glob(f"*/*/{_DONE}@*"))
+        for folder in sorted(self._stages.glob(f"*/*/{_BUILDING}@*")):
+            if _is_abandoned(folder):
+                yield folder
+
     def scratch(self, kind: str, key: str) -> Path:
         """A folder for partial work on an unfinished stage, made if need be. Its one user at a time is not enforced."""
         folder = self.scratch_path(kind, key)
@@ -96,9 +116,34 @@ class Stages:
         """Where the scratch folder is, or would be."""
         return _place(self._scratch, kind, key)
 
+    def named(self) -> Iterator[tuple[str, str]]:
+        """Kind and key of every folder with a stage's name, whole or not."""
+        for folder in sorted(self._stages.glob("*/*/[!.]*")):
+            yield folder.parent.parent.name, folder.name
+
+    def altered(self, kind: str, key: str) -> Iterator[str]:
+        """What the files of a complete stage are not, or no longer: one line for each that its about.json denies."""
+        folder, about = _place(self._stages, kind, key), self.about(kind, key)
+        if about is None:
+            return
+        try:
+            there = _digests(folder, besides=ABOUT)
+        except ValueError as stranger:
+            yield str(stranger)
+            return
+        for name, file in sorted(about["files"].items()):
+            if there.get(name) != file:
+                yield f"{name} is not what was written; remove the folder {folder}"
+        for name in sorted(there.keys() - about["files"].keys()):
+            yield f"holds {name}, which nobody put there; it is not read"
+
     def problems(self) -> list[str]:
         """The folders of stages that were never completed or were found damaged, one line each."""
-        meaning = {_BUILDING: "was not completed (its builder was killed, or is at it now)", _DAMAGED: "was damaged"}
+        meaning = {
+            _BUILDING: "was not completed (its builder was killed, or is at it now)",
+            _DAMAGED: "was damaged",
+            _DROPPED: "was dropped, and its remover was killed in it",
+        }
         return [
             f"stage {folder.parent.parent.name}/{folder.name.split('@')[1]}: a copy {text}: {folder}"
             for mark, text in meaning.items()
@@ -121,6 +166,8 @@ class Stages:
         try:
             started = time.monotonic()
             notes = make(building)
+            if (building / ABOUT).exists():
+                raise ValueError(f"{ABOUT} is written by the store, not by the builder of a stage")
             files = _digests(building)
             text = dumps(
                 {
@@ -155,14 +202,16 @@ class Stages:
 def _place(root: Path, kind: str, key: str) -> Path:
     for what, name in (("kind", kind), ("key", key)):
         if not _NAME.fullmatch(name):
-            raise ValueError(f"a stage's {what} must be made of letters, digits, '.', '_', '=' and '-', got {name!r}")
+            raise ValueError(
+                f"a stage's {what} must be made of letters, digits, '.', '_', '=' and '-', got {name[:99]!r}"
+            )
     return root / kind / key[:2] / key
 
 
 def _read_about(folder: Path) -> Record | None:
     try:
         about = loads((folder / ABOUT).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return about if isinstance(about, dict) else None
 
@@ -172,9 +221,16 @@ def _is_whole(folder: Path) -> bool:
     if about is None:
         return False
     try:
-        return all((folder / name).stat().st_size == file["bytes"] for name, file in about["files"].items())
-    except (OSError, KeyError):
+        files = about["files"].items()
+        return all(_is_within(name) and (folder / name).stat().st_size == file["bytes"] for name, file in files)
+    except (OSError, KeyError, TypeError, AttributeError):  # the last two: it is no about.json of ours
         return False
+
+
+def _is_within(name: str) -> bool:
+    """True if a file's name in about.json leads to no place outside of the stage."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _publish(building: Path, final: Path, builder: str) -> None:
@@ -199,11 +255,11 @@ def _files(folder: Path) -> Iterator[Path]:
             yield path
 
 
-def _digests(folder: Path) -> dict[str, dict[str, JSON]]:
-    if (folder / ABOUT).exists():
-        raise ValueError(f"{ABOUT} is written by the store, not by the builder of a stage")
+def _digests(folder: Path, *, besides: str | None = None) -> dict[str, dict[str, JSON]]:
     digests: dict[str, dict[str, JSON]] = {}
     for path in _files(folder):
+        if path == folder / (besides or ""):
+            continue
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         digests[path.relative_to(folder).as_posix()] = {"bytes": path.stat().st_size, "sha256": digest}
@@ -224,16 +280,20 @@ def _sync(folder: Path) -> None:
 
 def _sweep_abandoned(final: Path) -> None:
     """Remove what killed builders of this stage left: theirs are dead processes of this host, an hour or more ago."""
-    here = process_name().rsplit("-", 2)[0]
     for folder in final.parent.glob(f"{_BUILDING}@{final.name}@*"):
-        host, process, _ = folder.name.rsplit("@", 1)[1].rsplit("-", 2)
-        try:
-            old = time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS
-        except FileNotFoundError:
-            continue
-        # Containers may share a host's name but not its process ids, hence also the age.
-        if host == here and old and not _lives(int(process)):
+        if _is_abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    here = process_name().rsplit("-", 2)[0]
+    host, process, _ = folder.name.rsplit("@", 1)[1].rsplit("-", 2)
+    try:
+        old = time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS
+    except FileNotFoundError:
+        return False
+    # Containers may share a host's name but not its process ids, hence also the age.
+    return host == here and old and not _lives(int(process))
 
 
 def _lives(process: int) -> bool:

@@ -17,7 +17,7 @@ if __name__ == "__main__":
 from ilql.methods import bc
 from ilql.networks import Architecture
 from ilql.tasks.bandit import Settings
-from sweeps.cli import run_command
+from sweeps.commands.run import run_command
 from sweeps.presets import Preset
 from sweeps.question import Question
 from sweeps.reporting import Against

@@ -51,13 +51,15 @@ class Cells:
         store: Where rows are, and go.
         sweep: The sweep's name.
         setting: What all trials share.
+        added: True for cells that no plan of the sweep has, and that stay in it nevertheless.
 
     Attributes:
         members: Keys of all rows that belong to the sweep as it is planned now.
     """
 
-    def __init__(self, store: Store, sweep: str, setting: Setting) -> None:
+    def __init__(self, store: Store, sweep: str, setting: Setting, *, added: bool = False) -> None:
         self._store, self._sweep, self._setting = store, sweep, setting
+        self._more: Mapping[str, Any] = {"added": True} if added else {}
         self.members: set[str] = set()
 
     def trials(self, training: Training, seed: int, *, split: str) -> list[TrialSpec]:
@@ -82,6 +84,7 @@ class Cells:
                 "columns": trial.columns(),
                 "tune_trial_id": chosen_on.trial_id,
                 "spec": trial.to_json(),
+                **self._more,
             }
             for trial, chosen_on in zip(report, tune, strict=True)
         }

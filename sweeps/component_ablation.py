@@ -20,7 +20,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from ilql.hyperparameters import Value
-from sweeps.cli import run_command
+from sweeps.commands.run import run_command
 from sweeps.question import Question
 from sweeps.reporting import Against
 from sweeps.space import Derived, Grid

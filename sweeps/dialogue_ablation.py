@@ -21,7 +21,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from ilql.tasks.dialogues import KIND, Settings
-from sweeps.cli import run_command
+from sweeps.commands.run import run_command
 from sweeps.dialogue_presets import PRESETS
 from sweeps.offline_section import offline_section
 from sweeps.presets import Preset

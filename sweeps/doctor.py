@@ -7,11 +7,7 @@ made again when its command is run again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from ilql.checkpoint import file_digest
-from sweeps.artefacts import ABOUT
-from sweeps.exact_json import loads
 from sweeps.store import Store
 
 RECORDED = {"weights": "training", "evaluation": "evaluation"}
@@ -32,33 +28,21 @@ def findings(store: Store, *, deep: bool = True) -> list[str]:
 
 def _stages(store: Store, *, deep: bool) -> Iterator[str]:
     """Stages that do not count as whole though they have their name, and files that were altered."""
-    for folder in sorted(store.folder.glob("stages/*/*/[!.]*")):
-        kind, key = folder.parent.parent.name, folder.name
+    for kind, key in store.stages():
         if store.stage(kind, key) is None:
             yield f"stage {kind}/{key}: is not whole and counts as missing; {AGAIN}"
         elif deep:
-            yield from _altered(folder, f"stage {kind}/{key}")
-
-
-def _altered(folder: Path, name: str) -> Iterator[str]:
-    files = loads((folder / ABOUT).read_bytes())["files"]
-    for path, file in sorted(files.items()):
-        if file_digest(folder / path) != file["sha256"]:
-            yield f"{name}: {path} is not what was written; remove the folder {folder}, then {AGAIN}"
-    strangers = sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file() and path.name != ABOUT
-    )
-    for path in strangers:
-        if path not in files:
-            yield f"{name}: holds {path}, which nobody put there; it is not read"
+            yield from (f"stage {kind}/{key}: {line}" for line in store.altered(kind, key))
 
 
 def _rows(store: Store) -> Iterator[str]:
     """Finished rows without what they stand on, and what stands without a row."""
     for kind, record in RECORDED.items():
         finished = {key for key, value in store.all(record).items() if value.get("status") == "finished"}
-        there = {folder.name for folder in store.folder.glob(f"stages/{kind}/*/[!.]*")}
+        there = {key for of, key in store.stages() if of == kind}
         for key in sorted(finished - there):
+            if kind == "weights" and store.dropped_weights(key) is not None:
+                continue
             yield f"{record} {key}: finished, but its stage {kind} is gone; {AGAIN}"
         for key in sorted(there - store.all(record).keys()):
             yield f"stage {kind}/{key}: has no record, its writer was killed before that; {AGAIN}"

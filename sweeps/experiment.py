@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
+import functools
 import shlex
 import signal
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from cluster.connect import ClusterInfo, ConnectOptions, connect
+from cluster.shapes import Need
 from cluster.watchdog import StuckError
 from sweeps.journal import StoreError, utc
-from sweeps.leases import Lease
+from sweeps.leases import CLEANING, Lease, driver_key
+from sweeps.machines import Fleet, check_fits
 from sweeps.options import Options, Plain
 from sweeps.plan import Plan, make_plan
 from sweeps.play import invitation
@@ -33,6 +35,9 @@ from sweeps.work import Resources
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
+
+STOPPED_MIRROR_SECONDS = 15.0
+"""So long may MLflow take to hear that a sweep was stopped; a rerun tells it what it did not hear."""
 
 
 def run_question(question: Question, options: Options, say: Callable[[str], None]) -> int:
@@ -81,12 +86,11 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         return 0
     status = 0
     with ExitStack() as stack:
-        terminated = signal.getsignal(signal.SIGTERM)
-        info = stack.enter_context(connect(ConnectOptions(packages=package_folders())))
-        signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal for itself, and answers it by aborting
+        info = stack.enter_context(connected())
+        fleet = stack.enter_context(Fleet(store.folder, say, own=info.started))
         for sweep in sweeps.values():
-            with _driving(store, sweep.name, say):
-                ended = _run_sweep(question, sweep, options, store, info, say)
+            with driving(store, sweep.name, say):
+                ended = _run_sweep(question, sweep, options, store, info, fleet, say)
             if ended is None or ended == INTERRUPTED:
                 return ended or 1
             status = max(status, ended)
@@ -102,13 +106,22 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
     return status
 
 
-def _driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
+@contextmanager
+def connected() -> Iterator[ClusterInfo]:
+    """A cluster to work on: the one that the environment names, or one of our own until the end of the context."""
+    terminated = signal.getsignal(signal.SIGTERM)
+    with connect(ConnectOptions(packages=package_folders())) as info:
+        signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal for itself, and answers it by aborting
+        yield info
+
+
+def driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
     """The lease of a sweep's one driver. After a machine was switched off it takes a minute to know that it is gone.
 
     Raises:
         ValueError: Somebody else drives it.
     """
-    key = f"sweep-{hashlib.sha256(sweep.encode()).hexdigest()[:16]}"
+    key = driver_key(sweep)
     asked = False
 
     def who() -> str:
@@ -127,11 +140,19 @@ def _driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
             f"a sweep must have one driver at a time, {sweep} has one{who()}; wait for it, or give yours another "
             "--name: what both need is done once"
         )
+    # Who cleans up looks for drivers when it has its lease, and we for it when we have ours: one sees the other.
+    store.lease(CLEANING, lambda: say("waiting for `sweeps gc`, which is at this store")).release()
     return lease
 
 
 def _run_sweep(
-    question: Question, sweep: Sweep, options: Options, store: Store, info: ClusterInfo, say: Callable[[str], None]
+    question: Question,
+    sweep: Sweep,
+    options: Options,
+    store: Store,
+    info: ClusterInfo,
+    fleet: Fleet,
+    say: Callable[[str], None],
 ) -> int | None:
     """Do what is missing of one sweep and print its table.
 
@@ -139,7 +160,9 @@ def _run_sweep(
         The exit status: 0, 1 if nothing has finished, `INTERRUPTED`; None if it could not be brought to its end.
     """
     resume = f"the same command goes on from here: {shlex.join([*options.command])}"
-    concurrent = places(info, sweep.resources, options.concurrent)
+    need = need_of(sweep.resources)
+    check_fits(fleet.machines, need)
+    concurrent = fleet.places(need, options.concurrent)
     say(f"sweep {sweep.name} on {info}, {concurrent} jobs at a time")
     for line in _plan(store, sweep).lines(concurrent=concurrent):
         say(line)
@@ -162,35 +185,12 @@ def _run_sweep(
         study=study,
         resources=sweep.resources,
     )
-    progress = Progress(store, sweep.name, schedule)
-    if mirror is not None:
-        mirror.start(15.0)
-    try:
-        run_schedule(
-            schedule,
-            concurrent=concurrent,
-            resources=sweep.resources,
-            folder=store.folder / "tune" / sweep.name,
-            on_progress=progress.told,
-            on_change=progress.changed,
-        )
-    except KeyboardInterrupt:
-        say(f"stopped; nothing that was finished is lost, and {resume}")
-        return INTERRUPTED
-    except StuckError as stuck:
-        say(f"{stuck}; {resume}")
-        return None
-    if schedule.halted is not None:
-        raise StoreError(f"{schedule.halted}; {resume}")
-    if not schedule.is_over:
-        say(f"the sweep ended before its plan was done; {resume}")
-        return None
+    limit = functools.partial(fleet.places, need, options.concurrent)
+    ended = carry_out(store, sweep.name, schedule, sweep.resources, limit, mirror, resume, say)
+    if ended != 0:
+        return ended
     _drop_stale(store, sweep.name, schedule.members)
-    report, comparisons = write_sweep_report(store, sweep.name, question.against, sections=question.sections)
-    if mirror is not None:
-        mirror.finish(files_to_show(report))
-    print_report(report, comparisons, say)
-    say(shares_line(store, sweep.name))
+    present(store, sweep.name, question, mirror, say)
     task = load_task(store, sweep.setting.data.task, sweep.setting.report.world)
     if (invited := invitation(store, sweep.name, task)) is not None:
         say(invited)
@@ -203,6 +203,59 @@ def _run_sweep(
     return 0
 
 
+def carry_out(
+    store: Store,
+    sweep: str,
+    schedule: Schedule,
+    resources: Resources,
+    concurrent: Callable[[], int],
+    mirror: Mirror | None,
+    resume: str,
+    say: Callable[[str], None],
+) -> int | None:
+    """Do a schedule's jobs on the connected cluster, and say how far they are.
+
+    Returns:
+        0 if all are done, `INTERRUPTED` after Ctrl-C, None if they could not be brought to their end.
+
+    Raises:
+        StoreError: The disk is full.
+    """
+    if mirror is not None:
+        mirror.start(15.0)
+    try:
+        run_schedule(
+            schedule,
+            concurrent=concurrent,
+            resources=resources,
+            folder=store.folder / "tune" / sweep,
+            watcher=Progress(store, sweep, schedule),
+        )
+    except KeyboardInterrupt:
+        if mirror is not None:
+            mirror.finish((), "stopped", timeout_seconds=STOPPED_MIRROR_SECONDS)
+        say(f"stopped; nothing that was finished is lost, and {resume}")
+        return INTERRUPTED
+    except StuckError as stuck:
+        say(f"{stuck}; {resume}")
+        return None
+    if schedule.halted is not None:
+        raise StoreError(f"{schedule.halted}; {resume}")
+    if not schedule.is_over:
+        say(f"the sweep ended before its plan was done; {resume}")
+        return None
+    return 0
+
+
+def present(store: Store, sweep: str, question: Question, mirror: Mirror | None, say: Callable[[str], None]) -> None:
+    """Write a sweep's report, send it to MLflow, and print it."""
+    report, comparisons = write_sweep_report(store, sweep, question.against, sections=question.sections)
+    if mirror is not None:
+        mirror.finish(files_to_show(report))
+    print_report(report, comparisons, say)
+    say(shares_line(store, sweep))
+
+
 def _keep_quiet(line: str) -> None:
     """Say nothing."""
 
@@ -211,23 +264,11 @@ def _plan(store: Store, sweep: Sweep) -> Plan:
     return make_plan(store, sweep.setting, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement)
 
 
-def places(info: ClusterInfo, resources: Resources, wanted: int | None) -> int:
-    """How many jobs fit the cluster at a time, at most `wanted`.
-
-    Raises:
-        ValueError: Not one does.
-    """
-    cpus = resources.workers if resources.in_group else 1
-    gpus = resources.workers * resources.gpus_per_worker
-    if info.gpus < gpus:
-        raise ValueError(
-            f"a job needs {gpus:g} GPUs ({resources.workers} workers × {resources.gpus_per_worker:g}), "
-            f"the cluster has {info.gpus:g}; --gpus-per-worker 0 trains on CPUs"
-        )
-    if info.cpus < cpus:
-        raise ValueError(f"a job needs {cpus} CPUs, the cluster has {info.cpus:g}; --workers sets how many it uses")
-    fit = int(min(info.cpus // cpus, info.gpus // gpus if gpus else info.cpus))
-    return max(1, min(fit, wanted or fit))
+def need_of(resources: Resources) -> Need:
+    """What a job needs of a cluster."""
+    if not resources.in_group:
+        return Need()
+    return Need(workers=resources.workers, gpus=resources.gpus_per_worker)
 
 
 def _record(store: Store, question: Question, sweep: Sweep, options: Options) -> dict[str, Any]:
@@ -243,6 +284,7 @@ def _record(store: Store, question: Question, sweep: Sweep, options: Options) ->
         "seeds": sweep.seeds,
         "episodes": sweep.setting.report.episodes,
         "proposals": 0 if sweep.refinement is None else sweep.refinement.proposals,
+        "tune": dataclasses.asdict(sweep.setting.tune),
         "command": shlex.join(options.command),
     }
 
@@ -258,8 +300,12 @@ def _drop_other_blocks(store: Store, sweep: Sweep) -> None:
 
 
 def _drop_stale(store: Store, sweep: str, members: set[str]) -> None:
-    """Take rows that are no longer planned out of a sweep whose plan is done; their results stay."""
-    for member in store.members(sweep):
-        key = f"{sweep}/{member['trial_id']}"
-        if key not in members:
+    """Take rows that are no longer planned out of a sweep whose plan is done; their results stay.
+
+    What was added to it stays in it, as long as the weights belong to the plan.
+    """
+    there = {f"{sweep}/{member['trial_id']}": member for member in store.members(sweep)}
+    planned = {member["weights_id"] for key, member in there.items() if key in members}
+    for key, member in there.items():
+        if key not in members and not (member.get("added") and member["weights_id"] in planned):
             store.remove("member", key)

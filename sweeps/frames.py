@@ -15,6 +15,7 @@ EPISODES_FILE = "episodes.parquet"
 """What an evaluation's stage keeps: one row per episode."""
 
 _IDENTITY = ("sweep", "origin", "arm", "method", "cell_id", "trial_id", "weights_id", "seed")
+_NEEDED = (*(name for name in _IDENTITY if name != "arm"), "columns")
 _RESULT = ("score", "score_sd", "episodes")
 _BAGS = ("train.", "decode.", "backbone.")
 
@@ -56,6 +57,22 @@ _EPISODES_SCHEMA: dict[str, Any] = {
 }
 
 
+def check_member(key: str, member: Mapping[str, Any], needed: Sequence[str] = ("sweep", "trial_id")) -> None:
+    """Refuse a member that lacks something.
+
+    Args:
+        key: Its key.
+        member: What is recorded.
+        needed: What it must have.
+
+    Raises:
+        StoreError: It lacks something: another version of this program wrote it.
+    """
+    lacking = [name for name in needed if name not in member]
+    if lacking:
+        raise StoreError(f"a member must have {', '.join(needed)}, got member {key} without {lacking[0]}")
+
+
 def rows(
     members: Iterable[Mapping[str, Any]], evaluations: Mapping[str, Record], trainings: Mapping[str, Record]
 ) -> Iterator[Record]:
@@ -67,6 +84,7 @@ def rows(
     evaluation that the member names in `tune_trial_id`.
     """
     for member in members:
+        check_member(f"{member['sweep']}/{member['trial_id']}", member, _NEEDED)
         evaluation = evaluations.get(member["trial_id"])
         training = trainings.get(member["weights_id"], {})
         outcome = evaluation or next((each for each in (member, training) if _ended_badly(each)), None)
@@ -98,10 +116,12 @@ def runs_frame(flat: Sequence[Record]) -> pl.DataFrame:
     """
     names = {name: None for row in flat for name in row if name not in _SCHEMA}
     extra = sorted(names, key=lambda name: (next((i for i, bag in enumerate(_BAGS) if name.startswith(bag)), 9), name))
-    try:
-        series = [pl.Series(name, [row.get(name) for row in flat], kind) for name, kind in _SCHEMA.items()]
-    except (TypeError, OverflowError, pl.exceptions.PolarsError) as fault:
-        raise StoreError(f"a record does not fit the table: {str(fault).splitlines()[0]}") from fault
+    series = []
+    for name, kind in _SCHEMA.items():
+        try:
+            series.append(pl.Series(name, [row.get(name) for row in flat], kind))
+        except (TypeError, OverflowError, pl.exceptions.PolarsError) as fault:
+            raise StoreError(f"a record does not fit the table's {name}: {str(fault).splitlines()[0]}") from fault
     return pl.DataFrame([*series, *(_series(name, [row.get(name) for row in flat]) for name in extra)])
 
 

@@ -8,27 +8,40 @@ it holds nothing any more and stops. What it writes nevertheless readers leave o
 A holder is gone if it is known to be dead (a process of this boot of this machine that is no more), or if its file,
 which the living touch every few seconds, has not changed for `PATIENCE_SECONDS` by the clock of whoever waits. No two
 clocks are compared, and no lock of the file system is relied on. Assumed of it, NFS included: of several that create
-one name with `O_EXCL` one succeeds, and a touched file is seen to be so within seconds.
+one name with `O_EXCL` one succeeds, and who opens a file sees what was last written to it and when it was touched.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sweeps.journal import process_name, utc
+from sweeps.journal import StoreError, process_name, utc
 
 HEARTBEAT_SECONDS = 5.0
 """How often a holder touches its files."""
 PATIENCE_SECONDS = 60.0
 """Without a touch for so long, a holder that cannot be asked counts as gone."""
+
+_KEY = re.compile(r"[A-Za-z0-9_-]{1,200}")
+
+
+CLEANING = "gc"
+"""The key of the lease under which things are removed from a store; drivers wait for it before they begin."""
+
+
+def driver_key(sweep: str) -> str:
+    """The key of the lease of a sweep's one driver."""
+    return f"sweep-{hashlib.sha256(sweep.encode()).hexdigest()[:16]}"
 
 
 class LeaseLostError(RuntimeError):
@@ -148,10 +161,14 @@ class Leases:
         """The lease on a key if nobody holds it, or its holder is gone; else None.
 
         Args:
-            key: Letters, digits, '_' and '-'.
+            key: Letters, digits, '_' and '-'; at most 200 of them.
             above: The new term is higher than this one, too.
+
+        Raises:
+            ValueError: The key is none.
+            StoreError: The disk did not take it; nothing is held.
         """
-        folder = self._folder / key[:2]
+        folder = self._place(key)
         terms = _terms(folder, key)
         if terms and not self._is_gone(folder / f"{key}.{terms[-1]}"):
             return None
@@ -166,7 +183,10 @@ class Leases:
             return self.take(key, above=above)
         content = self._holder()
         try:
-            os.write(descriptor, content)
+            _write(descriptor, content)
+        except OSError as fault:
+            file.unlink(missing_ok=True)  # without a word in it, it would be waited for
+            raise StoreError(f"the lease {file} could not be written: {fault.strerror}") from fault
         finally:
             os.close(descriptor)
         if _terms(folder, key)[-1] != term:  # somebody who saw other files than we did was faster
@@ -205,8 +225,9 @@ class Leases:
             each: Called about once a second while it is watched.
         """
         while (lease := self.take(key, above=above())) is None:
-            terms = _terms(self._folder / key[:2], key)
-            if terms and self._is_heard(self._folder / key[:2] / f"{key}.{terms[-1]}"):
+            folder = self._place(key)
+            terms = _terms(folder, key)
+            if terms and self._is_heard(folder / f"{key}.{terms[-1]}"):
                 return None
             each()
             time.sleep(min(1.0, self._patience / 4))
@@ -214,7 +235,7 @@ class Leases:
 
     def holder(self, key: str) -> Holder | None:
         """Who holds a key now, or held it last without giving it back; None if nobody."""
-        folder = self._folder / key[:2]
+        folder = self._place(key)
         for term in reversed(_terms(folder, key)):
             if (found := _read(folder / f"{key}.{term}")) is not None:
                 return found
@@ -226,6 +247,12 @@ class Leases:
             key, _, term = file.name.rpartition(".")
             if term.isdecimal():
                 yield key, int(term), _read(file)
+
+    def _place(self, key: str) -> Path:
+        """The folder of a key's files."""
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"a lease's key must be 1 to 200 of A-Z, a-z, 0-9, '_' and '-', got {key[:80]!r}")
+        return self._folder / key[:2]
 
     def _is_gone(self, file: Path) -> bool:
         """True if its holder is dead, or has been silent for too long."""
@@ -246,7 +273,8 @@ class Leases:
     def _look(self, file: Path) -> _Seen | None:
         """What is known of a file's touches from all looks so far; None if it was given back just now."""
         try:
-            stamp = file.stat().st_mtime_ns
+            with file.open("rb") as opened:  # NFS asks the server at an open; a stat alone may be a minute old
+                stamp = os.fstat(opened.fileno()).st_mtime_ns
         except FileNotFoundError:
             return None
         before = self._seen.get(file)
@@ -302,12 +330,20 @@ def _terms(folder: Path, key: str) -> list[int]:
     )
 
 
+def _write(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
 def _read(file: Path) -> Holder | None:
     """Who a file says holds it; None if it is gone, or its writer was killed in it."""
     try:
-        return Holder(**json.loads(file.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        holder = Holder(**json.loads(file.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    ours = all(isinstance(value, str) for value in vars(holder).values()) and holder.number.isdecimal()
+    return holder if ours else None
 
 
 @functools.cache

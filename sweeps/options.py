@@ -7,17 +7,34 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from ilql.hyperparameters import Value
+from sweeps.redaction import without_secrets
 from sweeps.store import store_folder
+
+LARGEST_SEED = 2**32 - 1
+"""The generators of some libraries take no larger one."""
+
+LONGEST_NAME = 120
+"""Letters of a sweep's name: a file system takes 255 bytes, and endings follow."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 
 Plain: TypeAlias = str | int | float | bool
 """What a value on the command line can be."""
+
+Read = TypeVar("Read")
+
+COLUMNS = (
+    "COLUMN=VALUE fixes a column, as --set does, also one that the design varies; COLUMN=VALUE,VALUE,... makes the "
+    "design vary it over these; ARM.COLUMN=... says so of one arm."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +42,7 @@ class Options:
     """What a user asked for.
 
     Attributes:
-        command: The command, for saying how to resume.
+        command: The command, for saying how to resume; `***` in place of passwords.
         preset: The preset's name.
         store: The store's folder, absolute.
         name: The sweep's name, or None for one made of what was asked.
@@ -42,6 +59,7 @@ class Options:
         refine: Arms whose trainings proposals vary, or None for the question's own.
         convention: Whose conventions the value methods follow, or None for ours.
         columns: Hyperparameters fixed with `--set`.
+        overrides: Columns of the design and the values they take instead, by `COLUMN` or `ARM.COLUMN`.
         vary: A column and the values at each of which everything is done, one sweep each, or None.
         seeds: Training seeds of every cell, or None for the preset's.
         episodes: Episodes on the report scenes, or None for the preset's.
@@ -72,6 +90,7 @@ class Options:
     refine: tuple[str, ...] | None = None
     convention: str | None = None
     columns: Mapping[str, Value]
+    overrides: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
     vary: tuple[str, tuple[Plain, ...]] | None = None
     seeds: int | None = None
     episodes: int | None = None
@@ -91,7 +110,7 @@ class Options:
 
     def distinction(self, reward: str) -> list[str]:
         """What tells the name of a reward's sweep from the preset's plain one: empty if nothing does."""
-        special = {
+        special: dict[str, Any] = {
             "columns": dict(self.columns), "methods": self.methods, "refine": self.refine, "model": self.model,
             "data": self.data, "inputs": dict(self.inputs), "convention": self.convention,
             "reward": reward if self.evaluation_reward else None, "search_seed": self.search_seed,
@@ -100,6 +119,8 @@ class Options:
             special["cut_vocabulary"] = str(self.cut_vocabulary)
         if self.chat_template:
             special["chat_template"] = True
+        if self.overrides:
+            special["overrides"] = dict(self.overrides)
         if not any(special.values()):
             return []
         return [hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:6]]
@@ -121,7 +142,7 @@ def parse(
         arguments: What was written behind the program's name.
         inputs: Its sources besides `--data`, by name, each with a line that says what it is.
     """
-    parser = OneLineParser(prog=program, description=description)
+    parser = OneLineParser(prog=program, description=description, epilog=COLUMNS)
     add = parser.add_argument
     _add_world(parser, presets, inputs, columns="fix a hyperparameter, or with world.FIELD a setting of the world")
     add("--show", action="store_true", help="print the preset and stop")
@@ -146,19 +167,23 @@ def parse(
     add("--refine", type=_words, help="the methods whose hyperparameters are searched after the design")
     add("--convention", help="compute ILQL as another implementation does: reference, trlx or lmrl")
     add("--vary", metavar="COLUMN=VALUES", type=_variation, help="do it all at each of these values, such as 0,0.5,1")
-    add("--seeds", type=_count(1), help="training seeds of every cell; more can be added later")
-    add("--episodes", type=_count(1), help="episodes on the report scenes; more can be added later")
-    add("--trials", type=_count(0), help="proposals after the design, for each method that is refined")
-    add("--search-seed", type=_count(0), default=0, help="seed of the proposals (default: %(default)s)")
-    add("--name", help="the sweep's name in the store")
-    add("--concurrent", type=_count(1), help="jobs at a time (default: as many as fit)")
-    add("--workers", type=_count(1), help="workers that train together in a job")
-    add("--gpus-per-worker", type=_share, help="GPUs of each worker")
+    add("--seeds", type=whole_number(1, 1000), help="training seeds of every cell; more can be added later")
+    add("--episodes", type=whole_number(1, 10**6), help="episodes on the report scenes; more can be added later")
+    add("--trials", type=whole_number(0, 10**4), help="proposals after the design, for each method that is refined")
+    add(
+        "--search-seed",
+        type=whole_number(0, LARGEST_SEED),
+        default=0,
+        help="seed of the proposals (default: %(default)s)",
+    )
+    add("--name", type=_name, help="the sweep's name in the store")
+    add("--workers", type=whole_number(1, 10**4), help="workers that train together in a job")
     add("--ray-train", action="store_true", help="train in Ray Train worker groups even with one worker on a CPU")
-    add("--micro-batch", type=_count(0), help="dialogues per forward pass, for memory")
-    add("--tracking-uri", help="MLflow's tracking URI (default: $MLFLOW_TRACKING_URI, else SQLite in the store)")
-    add("--no-mlflow", action="store_true", help="do not mirror to MLflow")
-    given = parser.parse_args(arguments)
+    add("--micro-batch", type=whole_number(0, 10**6), help="dialogues per forward pass, for memory")
+    add_machines(parser)
+    given, rest = parser.parse_known_args(arguments)
+    overrides = columns_said(parser, rest)
+    _check_varied(parser, given)
     resources: dict[str, Value] = {
         name: value
         for name, value in (
@@ -170,7 +195,7 @@ def parse(
         if value is not None
     }
     return Options(
-        command=tuple(sys.orig_argv),
+        command=tuple(map(without_secrets, sys.orig_argv)),
         preset=given.preset,
         store=store_folder(given.store),
         name=given.name,
@@ -187,6 +212,7 @@ def parse(
         refine=given.refine,
         convention=given.convention,
         columns=dict(given.set),
+        overrides=overrides,
         vary=given.vary,
         seeds=given.seeds,
         episodes=given.episodes,
@@ -199,6 +225,27 @@ def parse(
         plan_only=given.plan,
         show=given.show,
     )
+
+
+def columns_said(parser: OneLineParser, rest: Sequence[str]) -> dict[str, tuple[Plain, ...]]:
+    """What is left of a command line as columns and their values; leaves with one line if it is something else.
+
+    Each is spelt `COLUMN=VALUES`, `--COLUMN=VALUES` or `--COLUMN VALUES`; every column has a dot in its name.
+    """
+    found: dict[str, tuple[Plain, ...]] = {}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        name = word.removeprefix("--").partition("=")[0]
+        if "." not in name or word.startswith("-") != word.startswith("--"):
+            parser.unrecognised([word])
+        if word.startswith("--") and "=" not in word:
+            word = f"{word}={words.pop(0) if words else ''}"
+        column, values = parser.read(_variation, word.removeprefix("--"))
+        if column in found:
+            parser.error(f"a column must be said once, got {column} twice")
+        found[column] = values
+    return found
 
 
 def parse_world(
@@ -220,7 +267,7 @@ def parse_world(
     _add_world(parser, presets, inputs, columns="a setting of the world, as in training: world.FIELD=VALUE")
     parser.parse_args(arguments, given)
     return Options(
-        command=tuple(sys.orig_argv),
+        command=tuple(map(without_secrets, sys.orig_argv)),
         preset=given.preset,
         store=store_folder(given.store),
         world=given.world,
@@ -245,12 +292,45 @@ def _add_world(
     add("--store", metavar="DIR", help="where results live (default: $SWEEPS_STORE, else ~/.sweeps/store)")
 
 
+def add_machines(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how much runs at a time, on what, and where it is shown: they decide no number."""
+    add = parser.add_argument
+    add("--concurrent", type=whole_number(1, 10**4), help="jobs at a time (default: as many as fit)")
+    add("--gpus-per-worker", type=_share, help="GPUs of each worker")
+    add("--tracking-uri", help="MLflow's tracking URI (default: $MLFLOW_TRACKING_URI, else SQLite in the store)")
+    add("--no-mlflow", action="store_true", help="do not mirror to MLflow")
+
+
+def _check_varied(parser: OneLineParser, given: argparse.Namespace) -> None:
+    """Leave with one line where a column is varied that is fixed, or where its values make names that are none."""
+    if given.vary is None:
+        return
+    column, values = given.vary
+    if column in dict(given.set):
+        parser.error(f"--vary may not vary a column that --set fixes, got {column}")
+    for value in values if given.name is not None else ():
+        try:
+            _name(f"{given.name}-{value}")
+        except argparse.ArgumentTypeError as fault:
+            parser.error(f"--name with a value of --vary {fault}")
+
+
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose complaints are one line."""
+    """A parser whose complaints are one line. It takes no option for another because it begins like it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**({"allow_abbrev": False} | options))
 
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
-        self.exit(2, f"{self.prog}: {message}; --help lists the options\n")
+        self.exit(2, printable(f"{self.prog}: {message}; --help lists the options") + "\n")
+
+    def read(self, kind: Callable[[str], Read], word: str) -> Read:
+        """A word of the command line as a value; leaves with one line if it is none."""
+        try:
+            return kind(word)
+        except argparse.ArgumentTypeError as error:
+            self.error(str(error))
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """What argparse gives; what is unknown is one line."""
@@ -265,6 +345,13 @@ class OneLineParser(argparse.ArgumentParser):
         known = [option for option in self._option_string_actions if option.startswith("--")]
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
         self.error(f"unrecognised: {name}" + "".join(f"; the nearest is {option}" for option in near))
+
+
+def printable(text: str) -> str:
+    """The text on one line: what would end it, move a cursor or be no character is written as in Python's strings."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in text
+    )
 
 
 def _words(text: str) -> tuple[str, ...]:
@@ -296,7 +383,7 @@ def _value(text: str) -> Plain:
         return float("inf")
     try:
         value: object = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON; an integer of thousands of digits; brackets in thousands
         return text
     return value if isinstance(value, bool | int | float) else text
 
@@ -311,17 +398,30 @@ def _share(text: str) -> float:
     return value
 
 
-class _count:  # noqa: N801  reads as a word in the list above
-    """An option's type: a whole number of at least `least`."""
+class whole_number:  # noqa: N801  reads as a word where options are added
+    """An option's type: a whole number from `least` to `most`, which is more than anybody means."""
 
-    def __init__(self, least: int) -> None:
-        self._least = least
+    def __init__(self, least: int, most: int) -> None:
+        self._least, self._most = least, most
 
     def __call__(self, text: str) -> int:
+        """The number that a text is."""
         try:
             value = int(text)
         except ValueError:
             value = self._least - 1
-        if value < self._least:
-            raise argparse.ArgumentTypeError(f"must be a whole number of at least {self._least}, got {text!r}")
+        if not self._least <= value <= self._most:
+            limit = f" and at most {self._most:,}" if value > self._most else ""
+            raise argparse.ArgumentTypeError(
+                f"must be a whole number of at least {self._least}{limit}, got {text[:40]!r}"
+            )
         return value
+
+
+def _name(text: str) -> str:
+    """A sweep's name, which also names folders and files."""
+    if not _NAME.fullmatch(text) or len(text) > LONGEST_NAME:
+        raise argparse.ArgumentTypeError(
+            f"must be 1 to {LONGEST_NAME} letters, digits and '._=+-', a letter or digit first, got {text[:60]!r}"
+        )
+    return text

@@ -10,7 +10,7 @@ from sweeps.exact_json import Record
 from sweeps.refinement import Refinement
 from sweeps.space import Training
 from sweeps.spec import TrialSpec
-from sweeps.store import Store
+from sweeps.store import DROPPED, Store
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Plan:
 
     Attributes:
         trainings: Weights wanted, the behaviour policy included.
-        trained: How many of them are there.
+        trained: How many of them are there, or were and are not needed any more.
+        dropped: How many of these were dropped since; they are made again where something new needs them.
         evaluations: Evaluations wanted, on the tune and on the report scenes.
         evaluated: How many of them are recorded.
         cells: Cells of the design.
@@ -30,6 +31,7 @@ class Plan:
 
     trainings: int
     trained: int
+    dropped: int
     evaluations: int
     evaluated: int
     cells: int
@@ -43,6 +45,8 @@ class Plan:
             f"{self.cells} cells need {self.trainings} trainings and {self.evaluations} evaluations; "
             f"{self.trained} and {self.evaluated} are in the store, {left[0]} and {left[1]} are to be done"
         ]
+        if self.dropped:
+            text.append(f"{self.dropped} of the trainings had their weights dropped by `sweeps gc`; no row needs them")
         if self.proposals:
             text.append(f"then {self.proposals} proposals, each a training and what it starts from")
         if left == (0, 0):
@@ -79,12 +83,18 @@ def make_plan(
     for trial in list(wanted.values()):
         for earlier in trial.required:
             wanted.setdefault(earlier.weights_id, earlier)
-    to_train = [spec for key, spec in wanted.items() if store.stage("weights", key) is None]
     recorded = store.some("evaluation", evaluations)
     to_play = [spec for key, spec in evaluations.items() if recorded.get(key, {}).get("status") != "finished"]
+    missing = [key for key in wanted if store.stage("weights", key) is None]
+    known = store.all(DROPPED)
+    dropped = {key for key in missing if key in known and store.dropped_weights(key) is not None}
+    if dropped:
+        dropped -= {spec.weights_id for trial in to_play for spec in (trial, *trial.required)}
+    to_train = [wanted[key] for key in missing if key not in dropped]
     return Plan(
         trainings=len(wanted),
         trained=len(wanted) - len(to_train),
+        dropped=len(dropped),
         evaluations=len(evaluations),
         evaluated=len(evaluations) - len(to_play),
         cells=len(cells),

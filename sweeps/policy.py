@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,14 @@ import torch
 from torch import nn
 from transformers import GenerationConfig
 
+from ilql.batch import tokenize
+from ilql.checkpoint import check_finite
 from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Player, reply_to
 from ilql.hyperparameters import unknown
 from ilql.logits_processor import Guidance, save_values
 from ilql.method import Actor, Manner
-from ilql.networks import QNetwork, find_model, is_tied, trunk_of, whole_language_model, with_trunk
+from ilql.networks import QNetwork, context_length, find_model, is_tied, trunk_of, whole_language_model, with_trunk
 from ilql.tokens import STRUCTURE, Tokenizer, pretrained_tokenizer
 from sweeps.model_card import model_card
 from sweeps.spec import TrialSpec
@@ -54,8 +57,14 @@ class Policy:
         Args:
             turns: What was said so far: a Dialogue, or pairs of text and whether the agent said it.
             seed: Decides the draws of a policy that samples.
+
+        Raises:
+            ValueError: It is more than the policy can read.
         """
         dialogue = turns if isinstance(turns, Dialogue) else Dialogue(tuple(Turn(t, a) for t, a in turns), ended=False)
+        heard, context = len(tokenize(dialogue, self.tokenizer).tokens), context_length(self.actor.language_model)
+        if heard >= context:
+            raise ValueError(f"what was said must be shorter than the policy reads ({context} tokens), got {heard}")
         manner = self.spec.kind.manner(self.spec.train, self.spec.decode)
         player = Player(self.spec.decode, manner, self.spec.data.reward)
         return reply_to(dialogue, self.actor, self.tokenizer, player, seed=seed, device=torch.device("cpu")).text
@@ -74,6 +83,7 @@ def load_policy(trial_id: str, store: Store | None = None) -> Policy:
     where = store or Store(store_folder(None))
     spec = find_trial(trial_id, where)
     module = load_module(where, spec)
+    check_finite(module, str(where.stage("weights", spec.weights_id)))
     behaviour = load_behaviour(where, spec) if spec.kind.needs_behaviour else None
     return Policy(spec, spec.kind.actor(module, behaviour), load_tokenizer_stage(where, spec), module)
 
@@ -129,7 +139,10 @@ def export_policy(trial_id: str, folder: Path, store: Store | None = None, *, mo
     written = with_all_tokens(actor.language_model)
     written.generation_config = _generation(policy, guided=critic is not None)
     written.config.tie_word_embeddings = is_tied(written)  # else a joint policy's head would be lost
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise ValueError(f"an export's folder must be one that can be made, got {folder}: {fault.strerror}") from None
     written.save_pretrained(str(folder))
     whole.save(folder)
     if source is not None:
@@ -190,6 +203,21 @@ def find_trial(trial_id: str, where: Store) -> TrialSpec:
     Raises:
         ValueError: No trial, or several, begin so; or its weights are not there.
     """
+    spec = wanted_trial(trial_id, where)
+    _check_trained(spec, where)
+    return spec
+
+
+def wanted_trial(trial_id: str, where: Store) -> TrialSpec:
+    """The trial of a row, trained or not.
+
+    Args:
+        trial_id: As in the table's rows, or the beginning of it.
+        where: The store.
+
+    Raises:
+        ValueError: No trial, or several, begin so.
+    """
     members = {member["trial_id"]: member for member in where.members() if member["trial_id"].startswith(trial_id)}
     if len(members) != 1:
         known = sorted(member["trial_id"] for member in where.members())
@@ -198,7 +226,27 @@ def find_trial(trial_id: str, where: Store) -> TrialSpec:
                 f"a trial's id must be unique, {trial_id!r} begins {len(members)} of them; give more of it"
             )
         raise ValueError(unknown(trial_id, f"trial of the store {where.folder}", known[:10]))
-    spec = TrialSpec.from_json(str(next(iter(members.values()))["spec"]))
-    if where.stage("weights", spec.weights_id) is None:
-        raise ValueError(f"the trial {spec.trial_id} must have been trained, its weights are not in the store")
-    return spec
+    ((found, member),) = members.items()
+    try:
+        return TrialSpec.from_json(str(member.get("spec")))
+    except (ValueError, KeyError, TypeError, RecursionError) as fault:
+        message = fault.args[0] if isinstance(fault, KeyError) else fault
+        raise ValueError(f"a trial must be one that this version reads, got {found}: {message}") from None
+
+
+def _check_trained(spec: TrialSpec, where: Store) -> None:
+    """Refuse a trial whose weights are not there, or those it acts with, and say what makes them again.
+
+    Raises:
+        ValueError: They are not.
+    """
+    for each in (spec, *spec.required):
+        if where.stage("weights", each.weights_id) is not None:
+            continue
+        if (dropped := where.dropped_weights(each.weights_id)) is None:
+            raise ValueError(f"the trial {spec.trial_id} must have been trained, its weights are not in the store")
+        command = ["sweeps", "gc", "--restore", spec.trial_id, "--store", str(where.folder)]
+        raise ValueError(
+            f"the trial {spec.trial_id} must have its weights, they were dropped at {dropped['at']} by "
+            f"--keep {dropped['rule']}; made again by: {shlex.join(command)}"
+        )

@@ -49,6 +49,10 @@ class Progress:
         if self._schedule.finished_jobs + self._schedule.cached_jobs != self._done:
             self._print()
 
+    def lost(self, name: str, why: str) -> None:
+        """A machine failed under a job, which is begun again."""
+        print(f"{self._method(name)}: {why}; it is begun again", file=self._out, flush=True)
+
     def _print(self) -> None:
         schedule = self._schedule
         self._printed = time.monotonic()
@@ -65,7 +69,7 @@ class Progress:
 
     def _describe(self, name: str) -> str:
         at = self._at.get(name, {})
-        method = name.rsplit("-", 2)[0] if not name.endswith("-rung") else name.rsplit("-", 3)[0] + " (to its rung)"
+        method = self._method(name)
         if "waiting" in at:
             return f"{method} waiting for another driver, which is at it"
         if "estimating" in at:
@@ -73,6 +77,10 @@ class Progress:
         if at.get("episodes"):
             return f"{method} evaluating, {at['episodes']:.0f} episodes"
         return f"{method} at step {at['step']:.0f}" if "step" in at else method
+
+    def _method(self, name: str) -> str:
+        """Of a job, and whether it is on its way to a rung: what `sweeps.waiting.Step.name` has of it."""
+        return name.rsplit("-", 2)[0] if not name.endswith("-rung") else name.rsplit("-", 3)[0] + " (to its rung)"
 
     def _seconds_left(self) -> float | None:
         done, schedule = self._schedule.finished_jobs, self._schedule

@@ -11,13 +11,15 @@ from ilql.conventions import METHODS as CONVENTIONAL
 from ilql.conventions import convention
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
-from ilql.networks import find_model
+from ilql.networks import context_of, find_model
 from ilql.task import Task
 from ilql.tasks import known_tasks
 from ilql.tokens import chat_template_digest, symbol_tokenizer
 from sweeps.cells import Setting
+from sweeps.names import one_component
 from sweeps.offline import distinct_episodes
 from sweeps.options import Options
+from sweeps.overrides import settled, varied
 from sweeps.presets import Preset
 from sweeps.refinement import Refinement
 from sweeps.reporting import Against, MakeSection
@@ -108,16 +110,22 @@ class Question:
         return tuple(dict.fromkeys(options.rewards or (own,)))
 
     def chosen(self, options: Options) -> list[Grid]:
-        """The arms that the options name, in the design's order.
+        """The arms that the options name, in the design's order, with the values that they ask for.
 
         Raises:
-            KeyError: One does not exist.
+            KeyError: An arm or a column does not exist.
+            ValueError: A column is one that an arm decides.
         """
         named = options.methods or self.main or (ALL,)
         for arm in named:
             if arm != ALL:
                 self.grid(arm)
-        return [grid for grid in self.grids if grid.arm in named or ALL in named]
+        return varied([grid for grid in self.grids if grid.arm in named or ALL in named], options.overrides)
+
+    def settled(self, options: Options) -> Options:
+        """The options, with what they say of columns put where it belongs: to the design, or to what is fixed."""
+        plain = dataclasses.replace(options, overrides={})
+        return settled(self.chosen(plain), options)
 
     def refined(self, options: Options) -> list[Grid]:
         """The chosen arms whose trainings proposals vary.
@@ -150,6 +158,9 @@ class Sweep:
     refinement: Refinement | None
     seeds: int
     resources: Resources
+
+    def __post_init__(self) -> None:
+        one_component("a sweep's name", self.name)
 
 
 def chosen_preset(question: Question, options: Options) -> Preset:
@@ -265,6 +276,8 @@ def make_sweep(
     """
     grids = question.chosen(options)
     design = tuple(training for grid in grids for training in grid.trainings(_for_grid(preset, grid)))
+    if preset.architecture is not None:
+        _check_lengths(preset.architecture.context, preset, design)
     kind = known_tasks()[question.task]
     chosen = world_settings(question, preset, options)
     world = ensure_world(store, kind, chosen, options.sources, say)
@@ -277,6 +290,8 @@ def make_sweep(
         if name not in task.rewards:
             raise KeyError(unknown(name, f"reward of {task.name}", task.rewards))
     model = None if preset.model is None else find_model(preset.model)
+    if model is not None:
+        _check_lengths(context_of(model), preset, design)
     backbone = Backbone(
         architecture=preset.architecture,
         pretrained="" if model is None else pretrained_digest(model),
@@ -363,6 +378,19 @@ def unreached(question: Question, preset: Preset, options: Options) -> list[str]
             cloned = f"behaviour.{column.removeprefix('train.')}"
             lines.append(f"{column} is the behaviour policy's for {', '.join(kept)}: --set {cloned} sets it there")
     return lines
+
+
+def _check_lengths(context: int, preset: Preset, design: Sequence[Training]) -> None:
+    """Refuse trainings that would read more tokens than the model can.
+
+    Raises:
+        ValueError: There is one.
+    """
+    read = {"behaviour.max_tokens": preset.behaviour.max_tokens}
+    read |= {f"train.max_tokens of {training.arm}": training.train.max_tokens for training in design}
+    for what, tokens in read.items():
+        if tokens > context:
+            raise ValueError(f"{what} must be at most the model's context ({context}), got {tokens}")
 
 
 def _check_distinct(setting: Setting, design: Sequence[Training]) -> None:

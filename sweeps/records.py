@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from sweeps.exact_json import JSON, Record
-from sweeps.journal import Entry, JournalReader, JournalWriter, Stamp
+from sweeps.journal import Entry, JournalReader, JournalWriter, Stamp, StoreError
 
 _NEVER = Stamp(-1, "", -1)
 
@@ -51,6 +51,8 @@ class _Versions:
         if value is None:
             self.removed = max(self.removed, entry.stamp)
             return
+        if not isinstance(value, dict):
+            raise StoreError(f"a record must be an object, got {entry.kind} {entry.key}, which is none: {value!r:.60}")
         lease, term = value.get(UNDER, ("", 0))
         written = _Written(term, entry.stamp, value, lease)
         if term:

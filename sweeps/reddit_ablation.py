@@ -24,7 +24,7 @@ if __name__ == "__main__":
 from ilql.hyperparameters import make
 from ilql.tasks.reddit import KIND
 from ilql.tasks.reddit.settings import Settings
-from sweeps.cli import run_command
+from sweeps.commands.run import run_command
 from sweeps.presets import Preset
 from sweeps.question import Question
 from sweeps.reddit_presets import PRESETS

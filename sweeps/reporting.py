@@ -7,24 +7,35 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from analysis import honest_render
 from analysis.ablation import Mode
 from analysis.cells import Cell, cells_of
 from analysis.comparison import Comparison, cells_with, compare_chosen, compare_fixed, comparison_markdown
 from analysis.published import beside_published
 from analysis.render import to_markdown
-from analysis.report import Report, write_report
+from analysis.report import ONE_SEED, Report, write_report
 from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
+from analysis.statements import Evidence, statements
 from ilql.hyperparameters import unknown
 from sweeps.advantages import report_section
+from sweeps.importance import adaptive_importances
+from sweeps.names import report_folder
 from sweeps.offline_section import little_known
 from sweeps.references import references_of
+from sweeps.signals import loss_by_step, rung_pairs, signals_of, stored_curves
 from sweeps.store import Store
+from sweeps.transcripts import write_transcripts
 
 ESTIMATED = (
     "Scores are fitted-Q estimates and no returns: nothing was played. ± is over the beginnings of held-out dialogues; "
     "it holds neither the chance in recorded rewards nor what the fit cannot know, so methods are not compared."
 )
+
+INTERVAL_SEED = 0
+"""Of what draws the intervals: the same rows give the same report."""
 
 MakeSection = Callable[[Store, str], Section | None]
 """Makes a section of a sweep's report, or none where there is nothing to say yet. Takes the store, the sweep's name."""
@@ -54,8 +65,9 @@ def write_sweep_report(
     *,
     sections: Sequence[MakeSection] = (),
     mode: Mode = "default",
+    folder: Path | None = None,
 ) -> tuple[Report, tuple[Comparison, ...]]:
-    """Table, comparisons and figures of a sweep, from the store alone, under `<store>/reports/<sweep>/`.
+    """Table, comparisons and figures of a sweep, from the store alone.
 
     Args:
         store: Where the rows are.
@@ -63,6 +75,7 @@ def write_sweep_report(
         against: The comparisons that are asked for.
         sections: What else the report is to have: sections made from the store.
         mode: `paper` counts SARSA's cells in ILQL's row as well.
+        folder: Where to; `<store>/reports/<sweep>/` unless another is named.
 
     Raises:
         ValueError: There is no such sweep.
@@ -80,19 +93,36 @@ def write_sweep_report(
     comparisons = tuple(comparison for found, _ in made for comparison in found)
     missing = [line for _, lines in made for line in lines]
     store.compact()
-    folder = store.folder / "reports" / sweep
-    parts = [report_section(store, by_arm, cells), *(make(store, sweep) for make in sections)]
+    folder = folder or report_folder(store.folder, sweep)
+    stated = [] if estimated else statements(table, cells, evidence_of(store, sweep, cells))
+    parts = [*stated, report_section(store, by_arm, cells), *(make(store, sweep) for make in sections)]
+    folder.mkdir(parents=True, exist_ok=True)
+    said = None if estimated else write_transcripts(store, sweep, cells, folder)
     report = write_report(
         table,
         folder,
+        rng=np.random.default_rng(INTERVAL_SEED),
         mode=mode,
         comparisons=comparisons,
         sections=[section for section in parts if section is not None],
         references=references_of(store, sweep),
         notes=(ESTIMATED, *little_known(store, sweep)) if estimated else (),
+        links=[] if said is None else [("what every cell said, beside another's", said.name)],
     )
-    report = dataclasses.replace(report, notes=(*report.notes, *missing))
+    paths = report.paths if said is None else (*report.paths, said)
+    report = dataclasses.replace(report, paths=paths, notes=(*report.notes, *missing))
     return report, comparisons
+
+
+def evidence_of(store: Store, sweep: str, cells: Sequence[Cell]) -> Evidence:
+    """What the store knows of a sweep beyond its rows: curves, scores at rungs, importances of what was searched."""
+    curves = stored_curves(store, sweep, cells)
+    return Evidence(
+        adaptive=adaptive_importances(store, sweep),
+        signals=signals_of(curves),
+        losses=loss_by_step(curves),
+        rungs=rung_pairs(store, sweep),
+    )
 
 
 def comparisons_of(cells: Sequence[Cell], asked: Against) -> tuple[list[Comparison], list[str]]:
@@ -131,6 +161,8 @@ def print_report(report: Report, comparisons: Sequence[Comparison], say: Callabl
     say(to_markdown(report.table))
     if (beside := beside_published(report.table)) is not None:
         say(beside)
+    if report.honest is not None:
+        say(honest_render.to_markdown(report.honest) if report.honest.possible else ONE_SEED)
     for comparison in comparisons:
         say(comparison_markdown(comparison))
     for section in report.sections:

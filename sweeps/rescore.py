@@ -19,8 +19,10 @@ from analysis.report import Report, write_report
 from analysis.runs import RunTable
 from ilql.hyperparameters import make, unknown
 from ilql.tasks import known_tasks
+from sweeps.names import report_folder
 from sweeps.options import Options
 from sweeps.question import WORLD, Question
+from sweeps.reporting import INTERVAL_SEED
 from sweeps.spec import TrialSpec, probe_key
 from sweeps.stages import ensure_world, load_task
 from sweeps.store import Store
@@ -90,8 +92,9 @@ def rescore(store: Store, sweep: str, question: Question, options: Options, say:
     note = (
         f"Scored anew, from stored transcripts, by the reward {reward} of the world {world}; nothing was played again."
     )
-    folder = store.folder / "reports" / f"{sweep}-as-{reward}-{world[:6]}"
-    return write_report(RunTable(anew, episodes), folder, notes=(note,))
+    folder = report_folder(store.folder, f"{sweep}-as-{reward}-{world[:6]}")
+    rng = np.random.default_rng(INTERVAL_SEED)
+    return write_report(RunTable(anew, episodes), folder, rng=rng, notes=(note,))
 
 
 def _world(store: Store, spec: TrialSpec, options: Options, say: Callable[[str], None]) -> str:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from analysis.ablation import ablation_table
+from analysis.across_section import across_section
+from analysis.cells import cells_of
 from analysis.labels import Value
 from analysis.report import write_section
 from analysis.reward_render import rewards_csv, rewards_json, rewards_latex, rewards_markdown
@@ -15,6 +19,7 @@ from analysis.section import section_markdown
 from analysis.transfer import RETURN_PREFIX, transfer_tables
 from analysis.varied import Varied, varied_section
 from ilql.hyperparameters import unknown
+from sweeps.names import report_folder
 from sweeps.store import Store
 
 
@@ -40,11 +45,33 @@ def write_reward_report(store: Store, sweeps: Mapping[str, str], *, transfer: bo
     if transfer:
         made["transfer"] = transfer_tables(tables)
 
-    folder = store.folder / "reports" / joined_name(list(sweeps.values()))
+    folder = report_folder(store.folder, joined_name(list(sweeps.values())))
     folder.mkdir(parents=True, exist_ok=True)
     paths = [path for name, each in made.items() for path in _write(folder, name, each)]
+    across, said = _across(tables, folder)
+    paths += across
     lines = ["", *(rewards_markdown(RewardTables(each.tables[:1], each.footnotes)) for each in made.values())]
-    return paths, lines
+    return paths, [*lines, *said]
+
+
+def write_across_report(
+    store: Store, sweeps: Sequence[str], *, folder: Path | None = None
+) -> tuple[list[Path], list[str]]:
+    """The files of what holds across several sweeps, each a task or reward of its own, and lines to print.
+
+    Args:
+        store: Where the rows are.
+        sweeps: Their names.
+        folder: Where to; one under `<store>/reports/` unless another is named.
+
+    Raises:
+        ValueError: There is no such sweep.
+    """
+    tables = {sweep: _run_table(store, sweep) for sweep in sweeps}
+    paths, said = _across(tables, folder or report_folder(store.folder, joined_name(sweeps)))
+    return paths, said or [
+        "nothing is common to the sweeps: two with finished runs of BC and another method are needed"
+    ]
 
 
 def write_varied_report(store: Store, column: str, sweeps: Mapping[Value, str]) -> tuple[list[Path], list[str]]:
@@ -57,7 +84,7 @@ def write_varied_report(store: Store, column: str, sweeps: Mapping[Value, str]) 
     """
     tables = [Varied(value, ablation_table(_run_table(store, sweep))) for value, sweep in sweeps.items()]
     section = varied_section(column, tables)
-    paths = write_section(section, store.folder / "reports" / joined_name(list(sweeps.values())))
+    paths = write_section(section, report_folder(store.folder, joined_name(list(sweeps.values()))))
     return list(paths), ["", section_markdown(section)]
 
 
@@ -71,6 +98,13 @@ def joined_name(sweeps: Sequence[str]) -> str:
     while all(len(each) > alike + 1 and each[alike] == parts[0][alike] for each in parts):
         alike += 1
     return "-".join([*parts[0][:alike], "+".join("-".join(each[alike:]) for each in parts)])
+
+
+def _across(tables: Mapping[str, RunTable], folder: Path) -> tuple[list[Path], list[str]]:
+    section = across_section({name: cells_of(table) for name, table in tables.items()}, np.random.default_rng(6))
+    if section is None:
+        return [], []
+    return list(write_section(section, folder)), ["", section_markdown(section)]
 
 
 def _run_table(store: Store, sweep: str) -> RunTable:

@@ -4,12 +4,14 @@ A sweep is first its design, then the refinement, each arm's in rounds of its ow
 training seed of everything comes first: its scores on the tune scenes are what the study is told. Further seeds are
 replicates, done whenever a worker is free. A proposal is asked for when the design and all earlier rounds of its arm
 have ended, so it depends on the store's scores alone and not on who finished first. Nothing is started before what it
-starts from is there (`sweeps.waiting`).
+starts from is there (`sweeps.waiting`). Weights that were dropped (`sweeps.gc`) are made again only for a step that has
+something left to do.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ class Schedule:
         seeds: Training seeds of every cell.
         study: Told of every training at the first seed.
         resources: What a job may use.
+        added: True if the design's cells come on top of what the sweep is planned to be.
 
     Attributes:
         halted: Why no further job is started, or None.
@@ -58,15 +61,18 @@ class Schedule:
         seeds: int,
         study: Study,
         resources: Resources,
+        added: bool = False,
     ) -> None:
         if seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {seeds}")
         self._store, self._study, self._seeds, self._resources = store, study, seeds, resources
-        self._cells = Cells(store, sweep, setting)
+        self._cells = Cells(store, sweep, setting, added=added)
         self._rounds = Rounds(refinement or Refinement(bases=(), proposals=0), store, self._cells, study)
         self._queue = Queue()
         self._running: dict[str, Step] = {}
         self._required_once: set[str] = set()
+        self._lost = Counter[str]()
+        self._asked_for: set[str] = set()  # dropped weights that steps with something to do are made from, or act with
         self.halted: str | None = None
         self.finished_jobs = 0
         self.cached_jobs = 0
@@ -136,6 +142,26 @@ class Schedule:
                     self._store.put("evaluation", trial.trial_id, {"status": "failed", "reason": error})
         self._ended(step)
 
+    def job_left(self, name: str) -> None:
+        """A job was stopped from outside, at whatever point: nothing is concluded from what it has not done."""
+        self._running.pop(name)
+
+    def all_lost(self, reason: str, tries: int) -> None:
+        """Whatever runs was lost through no fault of its own: it waits again, before all else.
+
+        Args:
+            reason: Of what.
+            tries: Who was lost more often than this is not tried again, and has failed of that reason.
+        """
+        again: list[Step] = []
+        for name in list(self._running):
+            self._lost[name] += 1
+            if self._lost[name] > tries:
+                self.job_ended(name, f"{reason}, {self._lost[name]} times")
+            else:
+                again.append(self._running.pop(name))
+        self._queue.prepend(again)
+
     def _want(self, numbered: Sequence[Numbered], *, front: bool = False) -> None:
         """Queue trainings, each the study's trial of that number, at every seed, and their rows' places."""
         places: dict[str, Mapping[str, Any]] = {}
@@ -150,6 +176,9 @@ class Schedule:
                 else:
                     replicates.append(Step(training, seed, tune + report))
         self._cells.put(places)
+        # What more of the others start from comes first: of two critics, the one that four policies are waiting for.
+        unblocks = Counter(spec.weights_id for step in (*firsts, *replicates) for spec in step.spec.required)
+        firsts.sort(key=lambda step: -unblocks[step.spec.weights_id])
         if front:
             self._queue.prepend(firsts)
         # The study waits for the first seed; replicates fill whatever time is left.
@@ -164,9 +193,16 @@ class Schedule:
         """
         running = {step.spec.weights_id for step in self._running.values()}
         bare: list[Step] = []
+        dropped: dict[str, bool] = {}
         for step in wanted:
             for spec in step.spec.required:
                 weights = spec.weights_id
+                if weights not in dropped:
+                    dropped[weights] = self._store.dropped_weights(weights) is not None
+                if dropped[weights]:
+                    if self._is_recorded(step):
+                        continue
+                    self._asked_for.add(weights)
                 if weights in self._queue or weights in running or weights in self._required_once:
                     continue
                 if self._store.stage("weights", weights) is None:
@@ -227,10 +263,13 @@ class Schedule:
         return None
 
     def _is_recorded(self, step: Step) -> bool:
-        """True if there is nothing left to do for a step."""
-        if self._store.stage("weights", step.spec.weights_id) is None:
+        """True if there is nothing left to do for a step: not even its weights are needed, where they were dropped."""
+        weights, plays = step.spec.weights_id, bool(step.training.decodes)
+        if self._store.stage("weights", weights) is None and not (
+            plays and weights not in self._asked_for and self._store.dropped_weights(weights) is not None
+        ):
             return False
-        return not step.training.decodes or self._cells.are_finished(step.trials)
+        return not plays or self._cells.are_finished(step.trials)
 
     def _ended(self, step: Step) -> None:
         """A step has come to its end, whatever end: let others be looked at, and tell the study or the round."""

@@ -3,46 +3,74 @@
 Tune asks for a trial when a place is free; the schedule gives it a job or none. Every Tune trial runs to its own end:
 nothing is ever stopped from outside, so no placement group of a worker group can be orphaned by a stop. Actors are
 reused, so a job costs a twentieth of a second on top of its work. A trial whose process dies is tried again, and
-resumes from the store.
+resumes from the store; where a machine's memory was full, with half as many at a time.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ray import tune
 from ray.tune.search import Searcher
 
-from cluster.placement import describe_cluster, release_orphans
+from cluster.faults import classify, ended_for_memory
+from cluster.placement import describe_cluster, release_all, release_orphans
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
+from sweeps.provenance import host
 from sweeps.schedule import Schedule
-from sweeps.work import Job, Resources, run_job
+from sweeps.stopping import JobStopped, Signals
+from sweeps.store import MARK
+from sweeps.work import Job, MachineFault, Resources, run_job
 
 STUCK_SECONDS = 1800.0
 """Without a word from any job for so long, a sweep ends and says what holds the cluster."""
 
+AWAY_SECONDS = 15.0
+"""How long a job that came to a machine without the store holds its place there before it is tried elsewhere."""
+
+STARTING = 16
+"""Processes that may be starting at once, at least: what a cluster grows by need not wait in a row."""
+
 RETRIES = 2
-"""How often a job is tried again after its process died."""
+"""How often a job is tried again after its process died, or its machine failed it."""
+
+BACK_OFF_SECONDS = 5.0
+"""How long a job that its machine failed waits before it lets itself be tried again, wherever there is a place."""
 
 
 class _FromSchedule(Searcher):
     """Tune's view of a schedule."""
 
-    def __init__(self, schedule: Schedule, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        concurrent: Callable[[], int],
+        on_change: Callable[[], None],
+        faults: Mapping[str, str],
+        stop: Path,
+        signals: Signals,
+    ) -> None:
         super().__init__()
-        self._schedule, self._on_change = schedule, on_change
+        self._schedule, self._concurrent, self._on_change, self._faults = schedule, concurrent, on_change, faults
+        self._stop, self._signals = stop, signals
         self._names: dict[str, str] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """The next job's configuration, None if none can start now, FINISHED if none ever will."""
+        if self._signals.received is not None:
+            return Searcher.FINISHED
+        if len(self._names) >= self._concurrent():
+            return None
         found = self._schedule.next_job()
         self._on_change()
         if found is None:
@@ -50,13 +78,18 @@ class _FromSchedule(Searcher):
             return Searcher.FINISHED if over else None
         name, job = found
         self._names[trial_id] = name
-        return {"name": name, "job": json.dumps(dataclasses.asdict(job))}
+        mark = (Path(job.store) / MARK).read_text(encoding="utf-8")
+        told = json.dumps(dataclasses.asdict(dataclasses.replace(job, stop=str(self._stop))))
+        return {"name": name, "job": told, "mark": mark}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A job ended, or its process died more often than it may."""
         name = self._names.pop(trial_id, None)
-        if name is not None:
-            self._schedule.job_ended(name, f"its process died {RETRIES + 1} times" if error else None)
+        if name is not None and self._signals.received is not None:
+            self._schedule.job_left(name)
+        elif name is not None:
+            told = f"; it told of {self._faults[name]}" if name in self._faults else ""
+            self._schedule.job_ended(name, f"its process died {RETRIES + 1} times{told}" if error else None)
         self._on_change()
 
     def save(self, checkpoint_path: str) -> None:
@@ -74,56 +107,117 @@ TOLD = ("step", "loss", "episodes", "estimating", "waiting")
 """The numbers that are passed on to whoever watches."""
 
 
-class _Listener(tune.Callback):
-    """Passes on what running jobs tell."""
+class Watcher(Protocol):
+    """Whoever is told how a schedule's jobs are getting on."""
 
-    def __init__(self, on_progress: Callable[[str, Mapping[str, float]], None]) -> None:
-        self._on_progress = on_progress
+    def told(self, name: str, numbers: Mapping[str, float]) -> None:
+        """A running job told how far it is."""
+
+    def changed(self) -> None:
+        """A job may have started or ended."""
+
+    def lost(self, name: str, why: str) -> None:
+        """A machine failed under a job, which is begun again."""
+
+
+class _Listener(tune.Callback):
+    """Passes on what running jobs tell, and that one died."""
+
+    def __init__(self, watcher: Watcher, watchdog: Watchdog, faults: dict[str, str]) -> None:
+        self._watcher, self._watchdog, self._faults = watcher, watchdog, faults
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A job told how far it is."""
-        numbers = {key: value for key, value in result.items() if key in TOLD}
-        self._on_progress(trial.config["name"], numbers)
+        """A job told how far it is, or what its machine did to it."""
+        self._watchdog.progress()
+        if "fault" in result:
+            self._faults[trial.config["name"]] = str(result["fault"])
+        self._watcher.told(trial.config["name"], {key: value for key, value in result.items() if key in TOLD})
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A job's process died, and it is begun again."""
+        name = trial.config["name"]
+        self._watcher.lost(name, self._faults.get(name, "its process died"))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
 def run_schedule(
-    schedule: Schedule,
-    *,
-    concurrent: int,
-    resources: Resources,
-    folder: Path,
-    on_progress: Callable[[str, Mapping[str, float]], None],
-    on_change: Callable[[], None],
+    schedule: Schedule, *, concurrent: Callable[[], int], resources: Resources, folder: Path, watcher: Watcher
 ) -> None:
     """Do all jobs of a schedule on the connected cluster.
 
     Args:
         schedule: What to do.
-        concurrent: Jobs at a time.
+        concurrent: Jobs at a time, asked again and again, as nodes come and go; of that many the half from when a
+            machine's memory was full.
         resources: What each may use; decides what Tune reserves for it.
-        folder: Where Tune keeps its own notes, which nothing depends on.
-        on_progress: Called with a running job's name and its numbers.
-        on_change: Called when a job starts or ends.
+        folder: Where Tune keeps its own notes, pickles among them: made anew, never read again, and removed at the end.
+        watcher: Told what happens.
 
     Raises:
+        KeyboardInterrupt: A signal asked it to stop, and all jobs have stopped where they can be resumed; or a second
+            signal came before they had.
         StuckError: No job said anything for half an hour; the message names what holds the cluster.
     """
     # Ctrl-C is the caller's: Tune's own handler would wait for trials that go on for minutes.
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # the watcher has a line for it
+    # Tune starts so many processes at once; left to itself, without a limit of its own on trials, one after the other.
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(max(STARTING, concurrent())))
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of what failed the rows tell, and why
+    cut = 1
+    while True:
+        try:
+            _run_once(schedule, functools.partial(_share_of, concurrent, cut), resources, folder, watcher)
+            return
+        except RuntimeError as error:
+            # Where memory is full Ray kills workers before the kernel kills anyone, and Tune ends over it.
+            if not ended_for_memory(error):
+                raise
+        for name in schedule.running_names:
+            watcher.lost(name, "the memory of its machine was full")
+        schedule.all_lost("its process was killed for want of memory", RETRIES)
+        release_all()
+        cut *= 2
+
+
+def _share_of(concurrent: Callable[[], int], cut: int) -> int:
+    """A part of what fits, at least 1."""
+    return max(1, concurrent() // cut)
+
+
+def _run_once(
+    schedule: Schedule, concurrent: Callable[[], int], resources: Resources, folder: Path, watcher: Watcher
+) -> None:
+    """Do all jobs in one run of Tune; what ends it early is raised."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
+    folder.mkdir(parents=True)
     watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans)
+    signals = Signals(folder / "stop", at_once=lambda: watchdog.is_stuck)
+    try:
+        with signals, watchdog:
+            _tuner(schedule, concurrent, resources, folder, watcher, watchdog, signals).fit()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if signals.received is not None:
+        raise KeyboardInterrupt
 
-    def progressed(name: str, numbers: Mapping[str, float]) -> None:
-        watchdog.progress()
-        on_progress(name, numbers)
 
+def _tuner(
+    schedule: Schedule,
+    concurrent: Callable[[], int],
+    resources: Resources,
+    folder: Path,
+    watcher: Watcher,
+    watchdog: Watchdog,
+    signals: Signals,
+) -> tune.Tuner:
+    """Tune's side of it."""
     seen: tuple[int, int, tuple[str, ...]] | None = None
 
     def changed() -> None:
@@ -133,16 +227,16 @@ def run_schedule(
         if now != seen:
             seen = now
             watchdog.progress()
-            on_change()
+            watcher.changed()
 
+    faults: dict[str, str] = {}  # what machines did to jobs, the last of each
     # With a worker group the trial itself only waits; its workers reserve what they need.
     needs = dict(CALLER_RESOURCES) if resources.in_group else {"CPU": 1.0}
-    tuner = tune.Tuner(
+    return tune.Tuner(
         tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
-            search_alg=_FromSchedule(schedule, changed),
-            num_samples=-1,
-            max_concurrent_trials=concurrent,
+            search_alg=_FromSchedule(schedule, concurrent, changed, faults, folder / "stop", signals),
+            num_samples=-1,  # and no max_concurrent_trials, which could not grow with the cluster
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -150,16 +244,15 @@ def run_schedule(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=RETRIES),
-            callbacks=[_Listener(progressed)],
+            callbacks=[_Listener(watcher, watchdog, faults)],
         ),
     )
-    with watchdog:
-        tuner.fit()
 
 
 def _trial(config: dict[str, Any]) -> None:
     """One job in a Tune trial."""
     values = json.loads(config["job"])
+    check_store(values["store"], config["mark"])
     job = Job(**values | {"resources": Resources(**values["resources"]), "evaluations": tuple(values["evaluations"])})
     last, of = 0.0, frozenset[str]()
 
@@ -170,5 +263,25 @@ def _trial(config: dict[str, Any]) -> None:
             last, of = time.monotonic(), frozenset(numbers)
             tune.report(dict(numbers))
 
-    status = run_job(job, tell)
+    try:
+        status = run_job(job, tell)
+    except JobStopped:
+        status = "stopped"
+    except Exception as error:
+        tune.report({"fault": str(classify(error))})
+        time.sleep(BACK_OFF_SECONDS)
+        raise
     tune.report({"status": status})
+
+
+def check_store(folder: str, mark: str) -> None:
+    """Do nothing if the driver's store is here; a node that joins is asked so before it is known to be usable.
+
+    Raises:
+        MachineFault: Here is none, or another.
+    """
+    file = Path(folder) / MARK
+    here = file.read_text(encoding="utf-8") if file.is_file() else None
+    if here != mark:
+        time.sleep(AWAY_SECONDS)  # so long this place takes no other job, and the driver leaves the node out meanwhile
+        raise MachineFault(f"the store must be a folder that all machines share, {host()} has none of ours at {folder}")

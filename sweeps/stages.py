@@ -26,27 +26,31 @@ from ilql.checkpoint import file_digest, load_weights
 from ilql.method import Method, Start
 from ilql.methods import method_named
 from ilql.networks import (
+    MODEL_FILES,
     build_language_model,
+    check_causal,
+    check_is_ours,
     check_model_folder,
     context_length,
     load_language_model,
     reload_language_model,
+    vocabulary_size,
 )
 from ilql.propose import draw_candidates
 from ilql.task import Task, TaskKind
 from ilql.tasks import known_tasks
 from ilql.tokens import (
-    GGUF,
     Tokenizer,
     chat_tokenizer,
     cut_tokenizer,
+    is_gguf,
     load_tokenizer,
     symbol_tokenizer,
     train_tokenizer,
 )
 from sweeps.exact_json import Record
 from sweeps.spec import TrialSpec, world_key
-from sweeps.store import Store
+from sweeps.store import Store, StoreError
 
 RETURNS_FILE, CUT_FILE = "returns.npy", "cut.json"
 
@@ -124,6 +128,8 @@ def ensure_start(store: Store, spec: TrialSpec, model: Path | None, say: Say | N
                 own = chat_tokenizer(own, model)
             (cut_tokenizer(own, texts()) if backbone.cut_vocabulary else own).save(folder)
 
+    if model is not None and store.stage("backbone", spec.backbone_key) is None:
+        _check_pretrained(model, texts())
     _announce(store, "tokenizer", spec.tokenizer_key, "making the tokeniser", say)
     store.build("tokenizer", spec.tokenizer_key, make_tokenizer, {"vocabulary": backbone.vocabulary})
     tokenizer = load_tokenizer_stage(store, spec)
@@ -139,6 +145,29 @@ def ensure_start(store: Store, spec: TrialSpec, model: Path | None, say: Say | N
 
     _announce(store, "backbone", spec.backbone_key, "making the language model that training begins with", say)
     store.build("backbone", spec.backbone_key, make_backbone, {"vocabulary": tokenizer.size})
+
+
+def _check_pretrained(model: Path, texts: Iterator[str]) -> None:
+    """Load a pretrained model before anything is kept of it, and see whether model, tokeniser and texts fit.
+
+    Raises:
+        ValueError: They do not.
+    """
+    tokenizer, language_model = load_tokenizer(model), reload_language_model(model)
+    rows = vocabulary_size(language_model)
+    if tokenizer.whole.text_size > rows:
+        raise ValueError(
+            f"a model must have a row for each token of its tokenizer, got {rows} for {tokenizer.whole.text_size} "
+            f"in {model}"
+        )
+    try:
+        read = any(tokenizer.encode(text) for text in texts)
+    except ValueError as fault:
+        raise ValueError(f"{fault} ({model})") from None
+    if not read:
+        raise ValueError(f"a tokenizer must find tokens in the data, got none by that of {model}")
+    check_causal(language_model, model)
+    check_is_ours(language_model, model)
 
 
 def vocabulary_note(store: Store, spec: TrialSpec) -> str | None:
@@ -165,10 +194,10 @@ def pretrained_digest(folder: Path) -> str:
     """
     check_model_folder(folder)
     digest = hashlib.sha256()
-    suffixes = (".json", ".safetensors", ".model", ".txt", ".bin")
-    whole = folder.suffix == GGUF and folder.is_file()
-    for file in [folder] if whole else sorted(f for f in folder.iterdir() if f.suffix in suffixes):
-        digest.update(f"{file.name}\0{file_digest(file)}\n".encode())
+    whole = is_gguf(folder)
+    for file in [folder] if whole else sorted(folder.iterdir()):
+        if whole or (file.suffix in MODEL_FILES and file.is_file()):
+            digest.update(f"{file.name}\0{file_digest(file)}\n".encode())
     return digest.hexdigest()[:20]
 
 
@@ -332,5 +361,5 @@ def drop_trajectory(store: Store, spec: TrialSpec) -> None:
 def _stage(store: Store, kind: str, key: str) -> Path:
     folder = store.stage(kind, key)
     if folder is None:
-        raise FileNotFoundError(f"the stage {kind}/{key} must be built before it is read, it is not in {store.folder}")
+        raise StoreError(f"the stage {kind}/{key} must be whole before it is read, it is not in {store.folder}")
     return folder

@@ -24,9 +24,10 @@ from pathlib import Path
 
 import polars as pl
 
+from ilql.files import FILE, NOTHING, kind_of
 from sweeps.artefacts import Stages
 from sweeps.exact_json import JSON, Record
-from sweeps.frames import episodes_frame, rows, runs_frame
+from sweeps.frames import check_member, episodes_frame, rows, runs_frame
 from sweeps.journal import StoreError, sync_folder, utc
 from sweeps.leases import Holder, Lease, Leases
 from sweeps.records import Records
@@ -38,6 +39,9 @@ FORMAT = 1
 
 CURVE_FILE = "curve.jsonl"
 """The loss curve in a training's stage or scratch folder: one JSON object per logged step."""
+
+DROPPED = "dropped"
+"""The kind of the records that say when and by which rule a training's weights were dropped; the key is theirs."""
 
 MARK = "store.json"
 """The file by which a folder is known for a store."""
@@ -191,6 +195,14 @@ class Store:
         """What decided a complete stage, who built it, and its files' digests; see `Stages.about`."""
         return self._stages.about(kind, key)
 
+    def stages(self) -> Iterator[tuple[str, str]]:
+        """Kind and key of every stage, and of every folder that has the name of one and is not whole."""
+        return self._stages.named()
+
+    def altered(self, kind: str, key: str) -> Iterator[str]:
+        """One line for each file of a complete stage that is not what was written."""
+        return self._stages.altered(kind, key)
+
     def build(
         self,
         kind: str,
@@ -205,17 +217,55 @@ class Store:
         """A folder for partial work on an unfinished stage; gone once `build` completes the stage."""
         return self._stages.scratch(kind, key)
 
+    def scratch_path(self, kind: str, key: str) -> Path:
+        """Where that folder is, or would be."""
+        return self._stages.scratch_path(kind, key)
+
     def curve(self, weights_id: str) -> Path | None:
         """The training's loss curve, finished or still growing, or None."""
-        folders = (self._stages.find("weights", weights_id), self._stages.scratch_path("weights", weights_id))
+        stages = (self._stages.find(kind, weights_id) for kind in ("weights", "curve"))
+        folders = (*stages, self._stages.scratch_path("weights", weights_id))
         paths = (folder / CURVE_FILE for folder in folders if folder is not None)
         return next((path for path in paths if path.is_file()), None)
+
+    def drop(self, kind: str, key: str) -> None:
+        """Remove a stage, whose reader finds it whole or not at all; it is made again where it is needed."""
+        self._stages.drop(kind, key)
+
+    def leftovers(self) -> Iterator[Path]:
+        """The folders that builders left behind and nobody will use."""
+        return self._stages.leftovers()
+
+    def drop_weights(self, weights_id: str, rule: str) -> None:
+        """Remove a training's weights, and record that it was done by this rule; rows and loss curve stay.
+
+        Killed at any point, this leaves the weights as they were, or dropped and known to be.
+        """
+        curve = self.curve(weights_id)
+        if curve is not None:
+            content = curve.read_bytes()
+            self.build("curve", weights_id, lambda folder: _put_file(folder / CURVE_FILE, content), {})
+        self.put(DROPPED, weights_id, {"rule": rule, "at": utc()})
+        self.drop("weights", weights_id)
+
+    def dropped_weights(self, weights_id: str) -> Record | None:
+        """By which `rule`, and when (`at`), the weights were dropped; None if they are there or are missing otherwise.
+
+        Weights that were made again and then got lost are missing otherwise: their training's record is the later one.
+        """
+        record = self.get(DROPPED, weights_id)
+        if record is None or self.stage("weights", weights_id) is not None:
+            return None
+        trained, dropped = (self._records.time_ns(kind, weights_id) or 0 for kind in ("training", DROPPED))
+        return record if dropped > trained else None
 
     # Tables
 
     def members(self, sweep: str | None = None) -> list[Record]:
         """The member records of a sweep, or of all, in the order of their keys."""
         members = self.all("member")
+        for key, member in members.items():
+            check_member(key, member)
         return [members[key] for key in sorted(members) if sweep is None or members[key]["sweep"] == sweep]
 
     def rows(self, sweep: str | None = None) -> list[Record]:
@@ -304,6 +354,10 @@ class Store:
         )
 
 
+def _put_file(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+
+
 def _open(folder: Path) -> None:
     mark = folder / MARK
     try:
@@ -326,9 +380,11 @@ def _open(folder: Path) -> None:
 
 
 def _check_format(mark: Path) -> None:
+    if kind_of(mark) not in (FILE, NOTHING):
+        raise ValueError(f"the store's mark must be a file, got {kind_of(mark)}: {mark}")
     try:
         found = json.loads(mark.read_bytes())["format"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(f"the store's mark {mark} is damaged; it should be {json.dumps({'format': FORMAT})}") from None
     if found != FORMAT:
         raise ValueError(f"the store {mark.parent} must be of format {FORMAT}, got {found}; use a newer program")

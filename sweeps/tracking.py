@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import shlex
 import sys
 import threading
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from sweeps.exhibits import Exhibit, Point, by_size, evaluation, read_curve, telling_columns, text, training
+from sweeps.leases import driver_key
+from sweeps.redaction import without_secrets
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ EXPERIMENT = "ilql-ablations"
 
 PATIENCE_SECONDS = 30.0
 """A tracker that takes longer than this for one call is given up on until the next `sync`."""
+
+_INODES: dict[Path, list[int | None]] = {}
+"""The files that each SQLite database was to this process, one after the other."""
 
 Status = Literal["finished", "failed", "stopped"]
 
@@ -79,7 +83,6 @@ class Mirror:
         self._sweep = sweep
         self._uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.folder / 'mlflow.db'}"
         self._session: _Session | None = None
-        self._sessions = 0
         self._lock = threading.Lock()  # one push at a time
         self._ticker: threading.Thread | None = None
         self._stop = threading.Event()
@@ -90,7 +93,7 @@ class Mirror:
     @property
     def uri(self) -> str:
         """The tracking address, fit for showing: without a password."""
-        return _without_secrets(self._uri)
+        return without_secrets(self._uri)
 
     @property
     def command(self) -> str:
@@ -167,7 +170,7 @@ class Mirror:
     def _complain(self, fault: str) -> None:
         if not self._complained:
             self._complained = True
-            reason = _without_secrets(fault)
+            reason = without_secrets(fault)
             _log.warning("MLflow at %s is behind: %s; the sweep goes on, a later sync catches up", self.uri, reason)
 
     def _moved(self) -> None:
@@ -176,17 +179,19 @@ class Mirror:
             raise TimeoutError("it was too slow")
 
     def _connected(self) -> _Session:
-        database = _sqlite_file(self._uri)
-        if self._session is not None and database is not None and not database.exists():
+        database, uri = _sqlite_file(self._uri), self._uri
+        inodes = [] if database is None else _INODES.setdefault(database, [])
+        if database is not None and (not inodes or inodes[-1] != _inode(database)):
             self._session = None  # it was deleted: a connection to it would write into nothing
+            inodes.append(None)
         if self._session is None:
-            self._sessions += 1
-            uri = self._uri
             if database is not None:
                 # MLflow keeps one connection per address for good, also to a database that is no more; another
                 # timeout makes another address.
-                uri += f"{'&' if '?' in uri else '?'}timeout={5 + self._sessions}"
+                uri += f"{'&' if '?' in uri else '?'}timeout={5 + len(inodes)}"
             self._session = _Session(uri, _artefact_location(self._uri, self._store), self._sweep, self._moved)
+            if database is not None:
+                inodes[-1] = _inode(database)
         return self._session
 
     def _push(self) -> None:
@@ -232,17 +237,37 @@ class Mirror:
         return list(parents.values())
 
 
-def remirror(store: Store, uri: str | None = None) -> list[str]:
-    """Bring MLflow up to date with every sweep of the store; returns the names of those that could not be sent.
+def remirror(store: Store, uri: str | None = None, asked: Sequence[str] | None = None) -> list[str]:
+    """Bring MLflow up to date from the store alone; returns the names of the sweeps that could not be sent.
 
-    Sweeps with results still missing end as stopped.
+    A sweep that somebody drives goes on running there; others end, as stopped where results are still missing.
+
+    Args:
+        store: Where everything is.
+        uri: As for `Mirror`.
+        asked: Which sweeps; all by default.
     """
     behind = []
     for info in store.sweeps():
-        status: Status = "finished" if info.done + info.failed + info.stopped == info.wanted else "stopped"
-        if not Mirror(store, info.name, uri).finish((), status, timeout_seconds=math.inf):
+        if asked is not None and info.name not in asked:
+            continue
+        mirror = Mirror(store, info.name, uri)
+        driving = store.settle_lease(driver_key(info.name))
+        if driving is None:
+            sent = mirror.sync()
+        else:
+            status: Status = "finished" if info.done + info.failed + info.stopped == info.wanted else "stopped"
+            with driving:
+                sent = mirror.finish(_report_files(store, info.name), status, timeout_seconds=math.inf)
+        if not sent:
             behind.append(info.name)
     return behind
+
+
+def _report_files(store: Store, sweep: str) -> list[Path]:
+    """The files of a sweep's last report that stand for all of it, as `sweeps.reporting` chooses them."""
+    files = (path for path in sorted((store.folder / "reports" / sweep).rglob("*")) if path.is_file())
+    return [path for path in files if path.parent.name != "figures" or path.suffix == ".svg"]
 
 
 class _Session:
@@ -375,6 +400,8 @@ class _Session:
         from mlflow.exceptions import MlflowException  # noqa: PLC0415
 
         found = self._client.get_experiment_by_name(EXPERIMENT)
+        if found is not None and found.lifecycle_stage == "deleted":  # by hand; its name stays taken
+            self._client.restore_experiment(found.experiment_id)
         if found is None:
             try:
                 return str(self._client.create_experiment(EXPERIMENT, artifact_location=artefacts, tags=_KIND))
@@ -435,6 +462,13 @@ def _sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///").split("?")[0]) if uri.startswith("sqlite:///") else None
 
 
+def _inode(file: Path) -> int | None:
+    try:
+        return file.stat().st_ino
+    except OSError:
+        return None
+
+
 def _artefact_location(uri: str, store: Store) -> str | None:
     return None if uri.startswith(("http://", "https://")) else str(store.folder / "mlflow-artifacts")
 
@@ -444,7 +478,3 @@ def _ms(time_utc: str | None) -> int | None:
         return int(datetime.fromisoformat(time_utc).timestamp() * 1000) if time_utc else None
     except ValueError:
         return None
-
-
-def _without_secrets(text: str) -> str:
-    return re.sub(r"//[^/@\s]+@", "//***@", text)

@@ -20,7 +20,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from ilql.tasks.visdial.settings import Settings
-from sweeps.cli import run_command
+from sweeps.commands.run import run_command
 from sweeps.presets import Preset
 from sweeps.question import Question
 from sweeps.reporting import Against

@@ -22,7 +22,7 @@ if __name__ == "__main__":
 
 from ilql.tasks.wordle import KIND
 from ilql.tasks.wordle.settings import REWARD, Settings
-from sweeps.cli import run_command
+from sweeps.commands.run import run_command
 from sweeps.presets import Preset
 from sweeps.question import Question
 from sweeps.reporting import Against

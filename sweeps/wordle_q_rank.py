@@ -50,7 +50,7 @@ def q_rank_section(store: Store, sweep: str) -> Section | None:
     exact: set[tuple[float, float]] = set()
     for member in store.members(sweep):
         spec = TrialSpec.from_json(str(member["spec"]))
-        if spec.kind.values is None or spec.weights_id in done or store.stage("weights", spec.weights_id) is None:
+        if spec.kind.values is None or spec.weights_id in done or not _can_be_compared(store, spec):
             continue
         done.add(spec.weights_id)
         task = load_task(store, spec.data.task, spec.evaluation.world)
@@ -66,6 +66,16 @@ def q_rank_section(store: Store, sweep: str) -> Section | None:
             folder = _exact(store, spec, task, tau=key[0], gamma=key[1])
             ranked += _read(folder, "exact", key[0], 0)
     return rank_section(ranked, positions=POSITIONS, places=PLACE_MEANINGS)
+
+
+def _can_be_compared(store: Store, spec: TrialSpec) -> bool:
+    """True if a training's weights are there, or what they make of the pairs was written before they were dropped."""
+    return store.stage("weights", spec.weights_id) is not None or store.stage("q_rank", _key(spec)) is not None
+
+
+def _key(spec: TrialSpec) -> str:
+    asked = {"world": spec.evaluation.world, "pairs": PAIRS, "seed": SEED}
+    return probe_key("q_rank", VERSION, spec.weights_id, asked)
 
 
 def _read(folder: Path, method: str, tau: float | None, seed: int) -> list[Ranked]:
@@ -99,9 +109,7 @@ def _compared(store: Store, spec: TrialSpec, task: WordleTask) -> Path:
 
         _compare(store, spec, task, q_of, folder)
 
-    asked = {"world": spec.evaluation.world, "pairs": PAIRS, "seed": SEED}
-    key = probe_key("q_rank", VERSION, spec.weights_id, asked)
-    return store.build("q_rank", key, make, {"weights": spec.weights_id})
+    return store.build("q_rank", _key(spec), make, {"weights": spec.weights_id})
 
 
 def _exact(store: Store, spec: TrialSpec, task: WordleTask, *, tau: float, gamma: float) -> Path:

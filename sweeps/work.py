@@ -7,9 +7,10 @@ is then done again elsewhere, and resumes.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,14 +27,16 @@ from cluster.group import Group, Report, run_here
 from cluster.workers import run_group
 from ilql.checkpoint import save_weights
 from ilql.evaluate import Episode, Player, play
-from ilql.train import Loop, train
+from ilql.train import Loop, TrainingInterrupted, train
 from sweeps import advantages
+from sweeps.curve import Curve
 from sweeps.exact_json import Record
 from sweeps.frames import EPISODES_FILE
 from sweeps.journal import utc
 from sweeps.leases import Lease, LeaseLostError
 from sweeps.offline import estimated
 from sweeps.provenance import code_digest, host, library_versions
+from sweeps.redaction import without_secrets
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.stages import (
     build_module,
@@ -46,6 +49,7 @@ from sweeps.stages import (
     load_tokenizer_stage,
     load_tokens,
 )
+from sweeps.stopping import Asked, JobStopped
 from sweeps.store import CURVE_FILE, Store
 
 SECONDS_FILE = "seconds.txt"
@@ -97,6 +101,7 @@ class Job:
         evaluations: Trials on those weights, as JSON; those that are recorded are skipped.
         resources: What it may use.
         keep_trajectory: Keep the checkpoints: someone may want to train on from here.
+        stop: The file whose being there asks it to stop, if anybody may ask.
     """
 
     store: str
@@ -104,10 +109,21 @@ class Job:
     evaluations: tuple[str, ...]
     resources: Resources
     keep_trajectory: bool = False
+    stop: str | None = None
 
 
 class MachineFault(RuntimeError):  # noqa: N818  a fault is whose it was, as in cluster.faults
     """A machine failed under work of ours that ran elsewhere."""
+
+
+@functools.lru_cache(maxsize=2)
+def opened_store(folder: str) -> Store:
+    """The store, opened once by a process that does one job after another.
+
+    Each opening begins a journal of its own and reads everybody's from their beginning: with one for every job, all
+    readers would look at as many journals as there were jobs, and a job would read all that was ever recorded.
+    """
+    return Store(Path(folder))
 
 
 Tell = Callable[[Mapping[str, float]], None]
@@ -123,19 +139,26 @@ def run_job(job: Job, tell: Tell) -> str:
     Raises:
         MachineFault: See there; like everything a machine does to us, it is for whoever runs jobs to try again.
         LeaseLostError: This process was not heard of for so long that another one took the job over.
+        JobStopped: It was asked to stop. A training that had begun is recorded as stopped; the job resumes.
     """
-    store, spec = Store(Path(job.store)), TrialSpec.from_json(job.training)
-    with store.lease(spec.trajectory_id, lambda: tell({"waiting": 1.0})) as lease:
+    asked = Asked(job.stop)
+
+    def waiting() -> None:
+        asked.check()
+        tell({"waiting": 1.0})
+
+    store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
+    with store.lease(spec.trajectory_id, waiting) as lease:
         try:
             return _run(job, store, spec, lease, tell)
-        except (MachineFault, LeaseLostError):
+        except (MachineFault, LeaseLostError, JobStopped):
             raise
         except Exception as error:
             fault = classify(error)
             if fault.owner == "machine":
                 raise
             if store.stage("weights", spec.weights_id) is None:
-                _record_training(store, spec, {"status": "failed", "reason": str(fault)}, utc(), lease)
+                _record_training(store, spec, {"status": "failed", "reason": without_secrets(str(fault))}, utc(), lease)
             else:
                 trials = [trial for trial in _trials(job) if not is_evaluated(store, trial)]
                 _record_failures(store, trials, str(fault), lease)
@@ -153,14 +176,16 @@ def _run(job: Job, store: Store, spec: TrialSpec, lease: Lease, tell: Tell) -> s
     for evaluation in dict.fromkeys(trial.evaluation for trial in missing):
         block = [trial for trial in missing if trial.evaluation == evaluation]
         if job.resources.gpus_per_worker > 0:
-            cells = Block(job.store, tuple(trial.to_json() for trial in block), lease)
+            cells = Block(job.store, tuple(trial.to_json() for trial in block), lease, job.stop)
             done = call(evaluate_cells, cells, cpus=1.0, gpus=job.resources.gpus_per_worker)
+            if isinstance(done, Fault) and done.error == JobStopped.__name__:
+                raise JobStopped(done.reason)
             if isinstance(done, Fault) and done.owner == "machine":
                 raise MachineFault(str(done))
             if isinstance(done, Fault):
                 _record_failures(store, block, str(done), lease)
         else:
-            evaluate_cells(Block(job.store, tuple(trial.to_json() for trial in block), lease), tell)
+            evaluate_cells(Block(job.store, tuple(trial.to_json() for trial in block), lease, job.stop), tell)
     if not job.keep_trajectory:
         drop_trajectory(store, spec)
     return "finished"
@@ -197,17 +222,22 @@ def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell) ->
     seconds = before + time.monotonic() - clock
     (store.scratch("trajectory", spec.trajectory_id) / SECONDS_FILE).write_text(repr(seconds), encoding="utf-8")
     finished = store.stage("weights", spec.weights_id) is not None
-    reason = None if finished else str(result.fault)
+    reason = None if result.fault is None else without_secrets(str(result.fault))
     if not finished and result.fault is not None and result.fault.owner == "machine":
         raise MachineFault(reason)
+    stopped = not finished and result.fault is None
+    if stopped:
+        reason = f"stopped by a signal at step {result.metrics.get('step', 0.0):.0f}; a rerun goes on from there"
     outcome: Record = {
-        "status": "finished" if finished else "failed",
+        "status": "finished" if finished else "stopped" if stopped else "failed",
         "reason": reason,
         "train_seconds": seconds,
         "metrics": dict(result.metrics),
     }
     cut = {"workers": job.resources.workers, "micro_batch": job.resources.micro_batch}
     _record_training(store, spec, outcome | cut, started, lease)
+    if stopped:
+        raise JobStopped(reason)
     shutil.rmtree(store.scratch("group", spec.weights_id), ignore_errors=True)
     if not finished:
         drop_trajectory(store, spec)  # what failed by its own fault would fail from there again
@@ -229,12 +259,25 @@ def _record_training(store: Store, spec: TrialSpec, outcome: Record, started: st
 
 
 def train_loop(job: Job, group: Group) -> None:
-    """Train one set of weights as one worker of a group (of perhaps one), and build its stage."""
+    """Train one set of weights as one worker of a group (of perhaps one), and build its stage.
+
+    If it is asked to stop it returns without building it.
+    """
+    with contextlib.suppress(TrainingInterrupted, JobStopped):
+        _train_through(job, group, Asked(job.stop))
+
+
+def _train_through(job: Job, group: Group, asked: Asked) -> None:
     torch.set_num_threads(1)
-    store, spec = Store(Path(job.store)), TrialSpec.from_json(job.training)
+    store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
     method, settings = canonical(spec)
     sequences = load_tokens(store, spec)
-    ensure_candidates(store, spec, lambda done: group.report({"step": 0.0, "dialogues_drawn": float(done)}))
+
+    def on_drawn(done: int) -> None:
+        asked.check()
+        group.report({"step": 0.0, "dialogues_drawn": float(done)})
+
+    ensure_candidates(store, spec, on_drawn)
     module = build_module(store, spec)
     trajectory = store.scratch("trajectory", spec.trajectory_id)
     loop = Loop(
@@ -245,6 +288,7 @@ def train_loop(job: Job, group: Group) -> None:
         micro_batch=job.resources.micro_batch,
         rank=group.rank,
         workers=group.world_size,
+        stop=asked,
     )
     pad = load_tokenizer_stage(store, spec).structural("pad")
     curve = Curve(trajectory / CURVE_FILE, live=store.scratch("weights", spec.weights_id) / CURVE_FILE)
@@ -272,11 +316,13 @@ class Block:
         store: The store's folder.
         trials: They, as JSON.
         lease: What their rows are written under, if anything.
+        stop: The file whose being there asks to stop, if anybody may ask.
     """
 
     store: str
     trials: tuple[str, ...]
     lease: Lease | None = None
+    stop: str | None = None
 
 
 def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
@@ -287,9 +333,12 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
     Args:
         block: Which.
         tell: Called now and then with the number of episodes finished.
+
+    Raises:
+        JobStopped: It was asked to stop; nothing of what was not finished is recorded.
     """
     torch.set_num_threads(1)
-    store, specs, lease = Store(Path(block.store)), [TrialSpec.from_json(trial) for trial in block.trials], block.lease
+    store, specs, lease = opened_store(block.store), [TrialSpec.from_json(trial) for trial in block.trials], block.lease
     started, clock = utc(), time.monotonic()
     first = specs[0]
     task = load_task(store, first.data.task, first.evaluation.world)
@@ -298,7 +347,10 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
     behaviour = load_behaviour(store, first) if first.kind.needs_behaviour else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
+    asked = Asked(block.stop)
+
     def on_episode(done: int) -> None:
+        asked.check()
         if tell is not None:
             tell({"episodes": float(done)})
 
@@ -313,8 +365,8 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
             device=device,
             on_episode=on_episode,
         )
-    except (MemoryError, torch.OutOfMemoryError):
-        raise  # the machine's fault: tried again
+    except (MemoryError, torch.OutOfMemoryError, JobStopped):
+        raise  # the machine's fault, tried again; or no fault
     except Exception as error:  # noqa: BLE001  whatever it is, it is this row's reason
         _record_failures(store, specs, f"{type(error).__name__}: {classify(error).reason}", lease)
         return
@@ -394,8 +446,9 @@ def episodes_table(episodes: Sequence[Episode], evaluation: Evaluation) -> pl.Da
 
 
 def _record_failures(store: Store, trials: Sequence[TrialSpec], reason: str, lease: Lease | None) -> None:
+    told = without_secrets(reason)  # a user's environment may have been told a password, and say it
     for trial in trials:
-        store.put("evaluation", trial.trial_id, {"status": "failed", "reason": reason, **_provenance(utc())}, lease)
+        store.put("evaluation", trial.trial_id, {"status": "failed", "reason": told, **_provenance(utc())}, lease)
 
 
 def _provenance(started: str) -> Record:
@@ -406,60 +459,3 @@ def _provenance(started: str) -> Record:
         "versions": library_versions(),
         "host": host(),
     }
-
-
-class Curve:
-    """A training's curve, one line of JSON for each logged step, in two files that are read while they grow.
-
-    A point is appended to both: what it costs does not grow with the curve. A line that a kill left unfinished stays
-    the last of its file: the next attempt at the training begins by writing both anew.
-
-    Args:
-        kept: The file that lies with the checkpoints, and has the points that a resumed training does not make again.
-        live: The file that is shown while the training goes on.
-    """
-
-    def __init__(self, kept: Path, *, live: Path) -> None:
-        self._kept, self._live = kept, live
-        self._lines: list[str] = []
-
-    def add(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append a point; the first one is put behind the earlier points of smaller steps, and in place of the rest."""
-        line = json.dumps({"step": step, **metrics}) + "\n"
-        begun = bool(self._lines)
-        self._lines = self._lines or _earlier_lines(self._kept, before=step)
-        self._lines.append(line)
-        for file in (self._live, self._kept):
-            if not (begun and _append(file, line)):
-                self.save(file)
-
-    def save(self, file: Path) -> None:
-        """Write all points to a file, in place of what it has; those of `kept` if none was added here."""
-        file.parent.mkdir(parents=True, exist_ok=True)  # another sweep may have dropped a trajectory that both share
-        file.write_text("".join(self._lines or _earlier_lines(self._kept, before=None)), encoding="utf-8")
-
-
-def _earlier_lines(file: Path, *, before: int | None) -> list[str]:
-    """The lines of a curve's steps before one, or of all, by step. Of two for one step, the later."""
-    if not file.is_file():
-        return []
-    lines: dict[int, str] = {}
-    for line in file.read_text(encoding="utf-8").splitlines():
-        try:
-            step = json.loads(line)["step"]
-        except json.JSONDecodeError:
-            continue  # the line its writer was killed in
-        if before is None or step < before:
-            lines[step] = line + "\n"
-    return [lines[step] for step in sorted(lines)]
-
-
-def _append(file: Path, line: str) -> bool:
-    """Append a line to a file that is there; False if it is not, and never an empty one begun in its place."""
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_APPEND)
-    except FileNotFoundError:
-        return False
-    with open(descriptor, "ab") as end:
-        end.write(line.encode())
-    return True

@@ -49,7 +49,6 @@ def _users(library: str) -> set[str]:
         ("ray.tune", "sweeps/search.py"),
         ("ray.train", "cluster/workers.py"),
         ("mlflow", "sweeps/tracking.py"),
-        ("plotly", "analysis/figures.py"),
         ("profanity_check", "ilql/tasks/reddit/packaged.py"),
     ],
 )
@@ -57,6 +56,12 @@ def test_one_outside_library_has_one_file(library: str, home: str) -> None:
     assert _users(library) <= {home}
     if (ROOT / home).is_file():
         assert home in _users(library), f"{home} does not import {library}: the rule has lost its object"
+
+
+def test_plotly_stays_in_its_folder() -> None:
+    users = _users("plotly")
+    assert users
+    assert all(path.startswith("analysis/figures/") for path in users)
 
 
 @pytest.mark.parametrize("library", ["pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"])

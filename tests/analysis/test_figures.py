@@ -16,6 +16,7 @@ from analysis.ablation import ablation_table
 from analysis.cells import cells_of
 from analysis.comparison import compare_chosen
 from analysis.figure_data import LABEL_SHARE, beta_curves, has_grid, heat_map, score_by_cell
+from analysis.figures.export import without_lot
 from analysis.labels import METHOD_LABELS, in_order, setting_label, value_label
 from analysis.report import write_report
 from analysis.runs import RunTable
@@ -170,10 +171,11 @@ def test_the_points_drawn_are_the_scores_with_their_errors(grid: RunTable) -> No
 
 def test_a_report_page_needs_no_other_file(sweep: RunTable, tmp_path: Path) -> None:
     comparisons = (compare_chosen(cells_of(sweep), "ilql", "bc"),)
-    report = write_report(sweep, tmp_path, comparisons=comparisons, static_formats=())
+    report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), comparisons=comparisons, static_formats=())
     assert report.notes == ()
     assert [path.relative_to(tmp_path).as_posix() for path in report.paths] == [
         *("report.html", "table.md", "table.tex", "table.csv", "table.json", "comparisons.md"),
+        *("honest.md", "honest.tex", "honest.csv", "honest.json"),
         *("figures/score_by_cell.html", "figures/beta_curves.html", "figures/heat_map.html", "figures/captions.md"),
     ]
     for path in report.paths:
@@ -187,26 +189,26 @@ def test_a_report_page_needs_no_other_file(sweep: RunTable, tmp_path: Path) -> N
 
 
 def test_a_report_is_the_same_bytes_twice(sweep: RunTable, tmp_path: Path) -> None:
-    first = write_report(sweep, tmp_path / "a", static_formats=())
-    second = write_report(sweep, tmp_path / "b", static_formats=())
+    first = write_report(sweep, tmp_path / "a", rng=np.random.default_rng(0), static_formats=())
+    second = write_report(sweep, tmp_path / "b", rng=np.random.default_rng(0), static_formats=())
     assert [path.read_bytes() for path in first.paths] == [path.read_bytes() for path in second.paths]
 
 
 def test_a_report_of_nothing_says_so(make_table: MakeTable, tmp_path: Path) -> None:
-    report = write_report(make_table(), tmp_path, methods=["ilql"], static_formats=())
+    report = write_report(make_table(), tmp_path, rng=np.random.default_rng(0), methods=["ilql"], static_formats=())
     assert report.notes == ("No figures: nothing has finished yet.",)
     assert "Nothing has finished yet" in report.paths[0].read_text(encoding="utf-8")
 
 
 def test_a_report_without_a_grid_keeps_its_other_figure(run: Make, make_table: MakeTable, tmp_path: Path) -> None:
-    report = write_report(make_table(run("bc", [1.0, 2.0])), tmp_path, static_formats=())
+    report = write_report(make_table(run("bc", [1.0, 2.0])), tmp_path, rng=np.random.default_rng(0), static_formats=())
     assert report.notes == ("No figures over β: no design cell of SARSA or ILQL has train.tau and decode.beta.",)
     assert tmp_path / "figures" / "score_by_cell.html" in report.paths
 
 
 def test_what_a_row_says_cannot_become_markup(run: Make, make_table: MakeTable, tmp_path: Path) -> None:
     table = make_table(run("bc", [1.0]), run("bc", seed=1, status="failed", reason="<script>alert(1)</script>"))
-    report = write_report(table, tmp_path, static_formats=())
+    report = write_report(table, tmp_path, rng=np.random.default_rng(0), static_formats=())
     assert "&lt;script&gt;alert(1)" in report.paths[0].read_text(encoding="utf-8")
 
 
@@ -214,7 +216,7 @@ def test_without_a_browser_a_line_says_how_to_get_static_figures(
     grid: RunTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no browser here"))
-    report = write_report(grid, tmp_path, static_formats=("svg",))
+    report = write_report(grid, tmp_path, rng=np.random.default_rng(0), static_formats=("svg",))
     assert len(report.notes) == 1
     assert "apt-get install chromium" in report.notes[0]
     assert "\n" not in report.notes[0]
@@ -227,6 +229,29 @@ def test_static_figures_come_in_three_formats(grid: RunTable, tmp_path: Path) ->
     paths = figures.write_static({"heat_map": figure}, tmp_path)
     assert [path.name for path in paths] == ["heat_map.svg", "heat_map.png", "heat_map.pdf"]
     assert [path.read_bytes()[:4] for path in paths] == [b"<svg", b"\x89PNG", b"%PDF"]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="static figures need Chromium on the PATH")
+def test_a_figure_drawn_twice_is_the_same_file(grid: RunTable, tmp_path: Path) -> None:
+    cells, made = cells_of(grid), []
+    for folder in (tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+        drawn = {
+            "map": figures.draw_heat_map(heat_map(cells), value_title="score"),  # its colours are a gradient with an id
+            "curves": figures.draw_beta_curves(beta_curves(cells), y_title="score"),
+        }
+        made.append([path.read_bytes() for path in figures.write_static(drawn, folder, ["svg"])])
+    assert made[0] == made[1]
+    assert b"defs-" in made[0][0]
+
+
+def test_ids_drawn_by_lot_are_made_of_the_name_and_no_number_is_taken_for_one() -> None:
+    svg = '<svg><defs id="defs-012345"><clipPath id="clip012345xy"/></defs><path d="M012345,1"/></svg>'
+    made = without_lot(svg, "map")
+    assert made == without_lot(svg.replace("-012345", "-abcdef").replace("clip012345", "clipabcdef"), "map")
+    assert made != without_lot(svg, "curves")
+    assert "M012345,1" in made
+    assert without_lot("<svg/>", "map") == "<svg/>"
 
 
 def test_an_unknown_static_format_is_refused(tmp_path: Path) -> None:

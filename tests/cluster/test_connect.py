@@ -38,6 +38,16 @@ def test_an_address_of_another_kind_is_refused_with_the_right_way(
         connect(ConnectOptions()).__enter__()
 
 
+def test_a_ray_that_others_reach_is_not_joined_before_it_is_said_whether_it_asks_for_a_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with pytest.raises(ValueError, match=r"a Ray that other machines reach .*, got 192\.0\.2\.9:6379"):
+        connect(ConnectOptions(address="192.0.2.9:6379")).__enter__()
+    with pytest.raises(ConnectionError):  # on the loopback it may be left open
+        connect(ConnectOptions(address="127.0.0.1:1")).__enter__()
+
+
 def test_an_address_where_nothing_answers_is_one_line() -> None:
     with pytest.raises(ConnectionError, match=r"a Ray cluster must answer at 127.0.0.1:1"):
         connect(ConnectOptions(address="127.0.0.1:1")).__enter__()

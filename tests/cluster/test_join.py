@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from cluster.connect import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -51,7 +52,7 @@ class Head:
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     """Start a head node as a user would, and end it by its process, never by `ray stop`."""
-    ports = [_free_port() for _ in range(4)]
+    ports = [free_port() for _ in range(4)]
     folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short: unix sockets lie in it
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     environment |= {
@@ -104,15 +105,6 @@ def _found(output: str) -> list[str]:
     lines = [line for line in output.splitlines() if "FOUND|" in line]
     assert len(lines) == 1, output
     return lines[0].partition("FOUND|")[2].split("|")
-
-
-def _free_port() -> int:
-    while True:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = int(listener.getsockname()[1])
-        if port > 19999:  # below lie the ports of Ray's own workers
-            return port
 
 
 def _wait_until_answering(url: str, process: subprocess.Popen[bytes]) -> None:

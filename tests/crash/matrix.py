@@ -24,28 +24,24 @@ import json
 import os
 import random
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
+from services import Broken, Nodes, Tracker, cut, demand, environment, marked, name_of, wait_for
 
 from ilql.checkpoint import CheckpointError, check_checkpoint, file_digest
 from sweeps.doctor import findings
 from sweeps.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
-MARK = "SWEEPS_CRASH_MARK"
 
 VICTIMS = ("driver", "worker", "node", "mlflow")
 PHASES = ("training", "evaluation", "report")
@@ -57,169 +53,6 @@ RESULTS = ("trial_id", "weights_id", "origin", "method", "seed", "status", "reas
 
 PATIENCE = 420.0
 """Seconds after which a command counts as hung."""
-
-
-class Broken(AssertionError):  # noqa: N818  a promise is
-    """A promise that did not hold."""
-
-
-def demand(holds: bool, what: str) -> None:
-    """Raise `Broken` unless it holds."""
-    if not holds:
-        raise Broken(what)
-
-
-# Processes
-
-
-def marked(mark: str) -> set[int]:
-    """Processes that carry the mark in their environment, children of the marked one included."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if f"{MARK}={mark}\0".encode() in (folder / "environ").read_bytes():
-                found.add(int(folder.name))
-    return found
-
-
-def name_of(process: int) -> str:
-    """What a process calls itself; empty if it is gone."""
-    try:
-        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def cut(processes: set[int]) -> None:
-    """End them as a power cut does."""
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-
-
-def wait_for(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """What the condition gives as soon as it gives something."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        demand(time.monotonic() < deadline, f"{what} within {seconds:.0f} s")
-        time.sleep(0.02)
-    return found
-
-
-def free_port() -> int:
-    """A port nobody listens on."""
-    while True:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = int(listener.getsockname()[1])
-        if port > 19999:  # below lie the ports of Ray's own workers
-            return port
-
-
-def environment(mark: str) -> dict[str, str]:
-    """A user's, and the mark."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SWEEPS_", "MLFLOW_"))}
-    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
-    return kept | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", "PATH": path, MARK: mark}
-
-
-# What a sweep stands on
-
-
-@dataclass
-class Tracker:
-    """MLflow's server on loopback, that can be killed and started again on what it had."""
-
-    folder: Path
-    port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def uri(self) -> str:
-        """Its address."""
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        command = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}",
-                   "--artifacts-destination", str(self.folder / "artefacts"), "--host", "127.0.0.1",
-                   "--port", str(self.port), "--workers", "1"]  # fmt: skip
-        self.process = subprocess.Popen(
-            command, env=environment("tracker"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-        wait_for(self.answers, 90, "MLflow's server answered")
-
-    def answers(self) -> bool:
-        """Whether it does."""
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2) as answer:  # noqa: S310
-            return bool(answer.status == 200)
-        return False
-
-    def kill(self) -> None:
-        """End it and all its workers."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
-@dataclass
-class Nodes:
-    """A Ray cluster of a head with one CPU and a second node with two, on this machine."""
-
-    mark: str
-    folder: Path
-    port: int = field(default_factory=free_port)
-    heads: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    @property
-    def address(self) -> str:
-        """Of the head."""
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start both."""
-        dashboard = free_port()
-        self._begin("head", "--head", "--num-cpus=1", f"--port={self.port}", f"--dashboard-port={dashboard}",
-                    f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}",
-                    f"--temp-dir={self.folder}")  # fmt: skip
-        version = f"http://127.0.0.1:{dashboard}/api/version"
-
-        def up() -> bool:
-            with contextlib.suppress(OSError), urllib.request.urlopen(version, timeout=2) as answer:
-                return bool(answer.status == 200)
-            return False
-
-        wait_for(up, 90, "the head's dashboard answered")
-        self.start_second()
-
-    def start_second(self) -> None:
-        """Start the second node; also again after it was killed."""
-        self._begin("second", f"--address={self.address}", "--num-cpus=2",
-                    f"--dashboard-agent-listen-port={free_port()}")  # fmt: skip
-
-    def _begin(self, which: str, *options: str) -> None:
-        self.heads.append(
-            subprocess.Popen(
-                ["ray", "start", "--block", "--disable-usage-stats", "--object-store-memory=100000000",
-                 "--node-ip-address=127.0.0.1", *options],
-                env=environment(f"{self.mark}-{which}"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        )  # fmt: skip
-
-    def kill_second(self) -> None:
-        """Cut its power: raylet, agents and workers."""
-        cut(marked(f"{self.mark}-second"))
-
-    def stop(self) -> None:
-        """End all of it."""
-        for which in ("second", "head"):
-            cut(marked(f"{self.mark}-{which}"))
-        for process in self.heads:
-            process.wait()
 
 
 # One run
@@ -368,13 +201,14 @@ def one_kill(victim: str, phase: str, delay: float, reference: Reference, folder
     Raises:
         Broken: A promise did not hold.
     """
-    mark = f"{os.getpid()}-{folder.name}"
+    mark = f"{os.getpid()}-{folder.parent.name}-{folder.name}"
     tracker, nodes = Tracker(folder), None
     tracker.start()
     try:
         if victim == "node":
             nodes = Nodes(mark, Path(tempfile.mkdtemp(prefix="r", dir="/tmp")))
-            nodes.start()
+            nodes.start_head(1)
+            nodes.start_node("second", 2)
         sweep = Sweep(folder / "store", mark, tracker.uri, None if nodes is None else nodes.address)
         sweep.start()
         assert sweep.process is not None
@@ -410,6 +244,17 @@ def one_kill(victim: str, phase: str, delay: float, reference: Reference, folder
         tracker.kill()
 
 
+def one_kill_that_hits(victim: str, phase: str, delay: float, reference: Reference, folder: Path) -> dict[str, Any]:
+    """Kill as `one_kill` does; sooner, in a run of its own, as long as the victim had gone before it was struck."""
+    for attempt in range(6):
+        place = folder / str(attempt)
+        place.mkdir(parents=True)
+        notes = one_kill(victim, phase, delay / 2**attempt, reference, place)
+        if notes["killed"]:
+            return {"delay": round(delay / 2**attempt, 3), **notes}
+    raise Broken(f"a {victim} is there to be killed in the {phase}")
+
+
 def kill(victim: str, sweep: Sweep, tracker: Tracker, nodes: Nodes | None) -> int:
     """Kill; returns how many processes that were."""
     assert sweep.process is not None
@@ -425,8 +270,8 @@ def kill(victim: str, sweep: Sweep, tracker: Tracker, nodes: Nodes | None) -> in
         return len(chosen)
     if victim == "node":
         assert nodes is not None
-        there = len(marked(f"{nodes.mark}-second"))
-        nodes.kill_second()
+        there = len(nodes.processes("second"))
+        nodes.kill_node("second")
         return there
     tracker.kill()
     return 1
@@ -481,9 +326,8 @@ def main(arguments: list[str]) -> int:
                 continue
             begin, broken, notes = time.monotonic(), None, dict[str, Any]()
             place = folder / f"kill-{number}"
-            place.mkdir()
             try:
-                notes = one_kill(victim, phase, delay, reference, place)
+                notes = one_kill_that_hits(victim, phase, delay, reference, place)
             except Broken as promise:
                 broken = str(promise)
             result = {"victim": victim, "phase": phase, "delay": round(delay, 3), "broken": broken, **notes}

@@ -69,6 +69,66 @@ def test_a_damaged_file_is_found_out(tmp_path: Path, name: str) -> None:
         check_checkpoint(path)
 
 
+REGIONS = (0.0, 0.05, 0.5, 0.95, 1.0)
+"""Where a file is damaged, as shares of its length: the header's length, the header, tensors, the last byte."""
+
+
+def flip(content: bytes, share: float) -> bytes:
+    """One bit of it the other way round."""
+    place = min(int(share * len(content)), len(content) - 1)
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+def cut(content: bytes, share: float) -> bytes:
+    """So much of its beginning, and never all."""
+    return content[: min(int(share * len(content)), len(content) - 1)]
+
+
+def of_another(content: bytes, share: float) -> bytes:
+    """Some other file's bytes, as many."""
+    return (b"\x80\x05pickled" * len(content))[: len(content)]
+
+
+@pytest.mark.parametrize("damage", [flip, cut, of_another])
+@pytest.mark.parametrize("share", REGIONS)
+@pytest.mark.parametrize("name", ["weights.safetensors", "optimiser.safetensors", "state.json"])
+def test_whatever_is_damaged_is_named_and_the_checkpoint_before_it_is_used(
+    tmp_path: Path, name: str, share: float, damage: Callable[[bytes, float], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    earlier, loaded = nn.Linear(2, 1), nn.Linear(2, 1)
+    checkpoint(tmp_path, step=1, module=earlier)
+    path = checkpoint(tmp_path, step=2)
+    (path / name).write_bytes(damage((path / name).read_bytes(), share))
+    found = resume(tmp_path, loaded, at_most=9)
+    assert found is not None
+    assert (found.step, found.optimiser["weight/step"].item()) == (1, 1)
+    assert torch.equal(loaded.weight, earlier.weight)
+    (line,) = caplog.messages
+    assert str(path) in line
+    assert line.endswith("; the checkpoint before it is used")
+
+
+def test_no_flipped_bit_of_any_file_passes_for_sound(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, step=2)
+    for file in sorted(path.iterdir()):
+        content = file.read_bytes()
+        for place in range(len(content)):
+            file.write_bytes(content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :])
+            with pytest.raises(CheckpointError, match=str(path)):
+                check_checkpoint(path)
+        file.write_bytes(content)
+    assert check_checkpoint(path) == 2
+
+
+def test_files_of_two_sound_checkpoints_make_no_third(tmp_path: Path) -> None:
+    for step in (1, 2):
+        checkpoint(tmp_path, step=step)
+    for name in ("weights.safetensors", "state.json"):
+        (tmp_path / "step-00000002" / name).write_bytes((tmp_path / "step-00000001" / name).read_bytes())
+    with pytest.raises(CheckpointError, match="step-00000002"):
+        check_checkpoint(tmp_path / "step-00000002")
+
+
 def test_a_sound_checkpoint_of_another_network_is_refused_and_not_passed_over(tmp_path: Path) -> None:
     checkpoint(tmp_path, step=1)
     with pytest.raises(CheckpointError, match=r"weight must have shape \(1, 3\), got \(1, 2\)"):

@@ -12,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from ilql.task import TaskFault
-from sweeps import bandit_ablation, cli
+from sweeps import bandit_ablation, cli, guard, questions
+from sweeps.commands import known_commands
+from sweeps.commands.run import run_command
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 def ask(*arguments: str) -> int:
     """Run the bandit's question in this process; wrong input never gets as far as Ray."""
     options = ["--preset", "smoke", *arguments]
-    return status_of(lambda: cli.run_command(bandit_ablation.QUESTION, "sweeps/bandit_ablation.py", options))
+    return status_of(lambda: run_command(bandit_ablation.QUESTION, "sweeps/bandit_ablation.py", options))
 
 
 def status_of(run: Callable[[], int]) -> int:
@@ -74,6 +76,64 @@ def test_list_names_the_sweeps(bandit_sweep: BanditSweep, capsys: pytest.Capture
     (line,) = [line for line in out.splitlines() if f"  {bandit_sweep.name} " in line]
     assert "14 of 17 evaluations, 0 failed" in line
     assert "(bc, filtered_bc, ilql, sarsa)" in line
+
+
+def test_programs_read_json(bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
+    store, found = str(bandit_sweep.store.folder), dict[str, Any]()
+    for command in ("list", "status", "doctor"):
+        cli.main([command, "--json", "--store", store])
+        found[command] = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    (listed,) = found["list"]["sweeps"]
+    assert (listed["name"], listed["wanted"], listed["done"]) == (bandit_sweep.name, 17, 14)
+    assert found["list"]["store"] == found["status"]["store"] == found["doctor"]["store"] == store
+    assert found["doctor"]["problems"] == []
+    rows = {row["trial_id"]: row for row in found["status"]["rows"]}
+    assert len(rows) == 17
+    for row in bandit_sweep.store.rows(bandit_sweep.name):
+        assert rows[row["trial_id"]].get("score") == row.get("score")
+    assert any(
+        value == "inf" for row in rows.values() for value in row.values()
+    )  # decode's, which JSON has no word for
+
+
+def test_watching_ends_when_all_is_done(bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", "--watch", "0.1", "--store", str(bandit_sweep.store.folder)]) == 0
+    assert capsys.readouterr().out.count("evaluations done") == 1
+
+
+def test_watching_goes_on_until_then(
+    copied: BanditSweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = next(row for row in copied.store.rows(copied.name) if row["status"] == "finished")
+    record = copied.store.get("evaluation", row["trial_id"])
+    assert record is not None
+    copied.store.remove("evaluation", row["trial_id"])
+    monkeypatch.setattr(
+        "sweeps.commands.status.time.sleep", lambda seconds: copied.store.put("evaluation", row["trial_id"], record)
+    )
+    assert cli.main(["status", copied.name, "--watch", "5", "--store", str(copied.store.folder)]) == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if "evaluations done" in line] == [
+        f"{copied.name}: {done} of 17 evaluations done, 0 failed" for done in (13, 14)
+    ]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
+def test_shells_are_told_of_every_command(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert [name for name in known_commands() if name not in script] == []
+    assert "quick" in script or shell == "tcsh"  # which completes words, and no options of theirs
+
+
+def test_bash_completes_a_command() -> None:
+    words = 'COMP_WORDS=(sweeps doc) COMP_CWORD=1; _shtab_sweeps 2>/dev/null; echo "${COMPREPLY[@]}"'
+    script = f'eval "$({sys.executable} -c "from sweeps.cli import main; main()" completion bash)"; {words}'
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["doctor"]
 
 
 def test_the_store_is_found_by_its_variable(
@@ -118,6 +178,22 @@ def test_report_writes_the_same_table_again(copied: BanditSweep, capsys: pytest.
     assert cli.main(["report", copied.name, "--store", str(copied.store.folder)]) == 0
     assert table.read_text(encoding="utf-8") == before
     assert "Ablation on bandit" in capsys.readouterr().out
+
+
+def test_a_report_may_be_written_elsewhere_with_all_that_was_said(
+    bandit_sweep: BanditSweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "paper" / "report"
+    assert cli.main(["report", str(bandit_sweep.store.folder), "-o", str(out), "--transcripts"]) == 0
+    own = bandit_sweep.store.folder / "reports" / bandit_sweep.name
+    assert {path.relative_to(out) for path in out.rglob("*")} == {
+        *(path.relative_to(own) for path in own.rglob("*")), Path("transcripts.parquet")
+    }  # fmt: skip
+    for name in ("table.md", "table.tex", "table.csv", "table.json", "report.html", "transcripts.html"):
+        assert (out / name).read_bytes() == (own / name).read_bytes()
+    assert str(out / "transcripts.parquet") in capsys.readouterr().out
+    assert cli.main(["report", str(bandit_sweep.store.folder), "-o", str(out / "table.md")]) == 2
+    assert "-o must name a folder" in one_line(capsys)
 
 
 def test_a_removed_sweep_is_gone_and_its_results_stay(copied: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,6 +296,13 @@ def test_ctrl_c_leaves_without_enter(commands: Commands, tmp_path: Path) -> None
         assert process.stdout.read().decode().splitlines() == ["", "left: standard +0 so far"]
 
 
+def test_every_file_of_the_folder_is_the_command_of_its_name_and_the_page_names_it() -> None:
+    files = {path.stem.rstrip("_") for path in (ROOT / "sweeps" / "commands").glob("[!_]*.py")}
+    assert set(known_commands()) == files
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in files if f"sweeps {name} " not in readme] == []
+
+
 @pytest.mark.parametrize("command", [["play"], ["run"], ["plan"], ["rescore"], ["play", "dialogues"]])
 def test_help_is_there_with_and_without_what_it_depends_on(
     capsys: pytest.CaptureFixture[str], command: list[str]
@@ -247,14 +330,14 @@ def test_a_reader_who_has_gone_is_no_fault(commands: Commands, bandit_sweep: Ban
         check=False,
     )
     os.close(write)
-    assert (done.returncode, done.stderr) == (cli.PIPE_CLOSED, b"")
+    assert (done.returncode, done.stderr) == (guard.PIPE_CLOSED, b"")
 
 
 def test_a_connection_that_breaks_is_one(capfd: pytest.CaptureFixture[str]) -> None:
     def fail() -> int:
         raise BrokenPipeError("the cluster has gone")
 
-    assert cli._guarded(fail) == 2
+    assert guard.guarded(fail) == 2
     assert capfd.readouterr().err == "error: the cluster has gone\n"
 
 
@@ -363,13 +446,15 @@ def test_settings_of_the_world_are_columns_too(capsys: pytest.CaptureFixture[str
 
 def test_every_ablation_of_the_folder_is_a_question() -> None:
     files = {path.name.removesuffix("_ablation.py") for path in (ROOT / "sweeps").glob("*_ablation.py")}
-    assert set(cli.question_names()) == files >= {"bandit", "visdial", "component", "wordle", "reddit", "dialogue"}
+    assert (
+        set(questions.question_names()) == files >= {"bandit", "visdial", "component", "wordle", "reddit", "dialogue"}
+    )
 
 
 def test_the_pages_say_which_methods_a_question_has() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     page = (ROOT / "docs" / "your_dialogues.md").read_text(encoding="utf-8")
-    arms = {name: cli._question(name).arms for name in cli.question_names()}
+    arms = {name: questions.question_named(name).arms for name in questions.question_names()}
     four = ["bc", "filtered_bc", "sarsa", "ilql"]
     assert "`wordle`, `reddit`, `dialogue` and `bandit` are `bc`, `filtered_bc`, `sarsa`, `ilql`;" in readme
     assert "`bc`, `filtered_bc`, `sarsa` and `ilql`, and `--methods` chooses among those" in page
@@ -378,7 +463,7 @@ def test_the_pages_say_which_methods_a_question_has() -> None:
     ]  # fmt: skip
     listed = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", readme, re.MULTILINE))))
     assert set(arms["visdial"]) <= listed
-    assert len(cli._question("visdial").main) == 8
+    assert len(questions.question_named("visdial").main) == 8
 
 
 # Bad input
@@ -527,7 +612,7 @@ def test_a_worlds_fault_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     def fail() -> int:
         raise TaskFault("the environment failed: step raised ValueError: no")
 
-    assert cli._guarded(fail) == 2
+    assert guard.guarded(fail) == 2
     assert one_line(capsys) == "error: the environment failed: step raised ValueError: no"
 
 

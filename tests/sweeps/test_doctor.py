@@ -82,6 +82,11 @@ def add_a_file(store: Store) -> str:
     return "holds more.txt, which nobody put there"
 
 
+def link_a_file(store: Store) -> str:
+    (a_stage(store, "weights") / "more.txt").symlink_to(store.folder)
+    return "more.txt"
+
+
 def forget_a_sweep(store: Store) -> str:
     store.put("member", "gone/1", {"sweep": "gone", "trial_id": "1"})
     return "member 1: belongs to gone, which has no record"
@@ -97,7 +102,7 @@ def damage_a_journal(store: Store) -> str:
     "fault",
     [
         flip_a_bit, cut_a_file, lose_a_stage, lose_a_record, leave_a_lease, leave_a_wordless_lease, add_a_file,
-        forget_a_sweep, damage_a_journal,
+        link_a_file, forget_a_sweep, damage_a_journal,
     ],
 )  # fmt: skip
 def test_each_fault_is_named(done: Store, fault: Callable[[Store], str]) -> None:

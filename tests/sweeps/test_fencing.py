@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from sweeps import leases
 from sweeps.exact_json import Record
-from sweeps.experiment import _driving
+from sweeps.experiment import driving
 from sweeps.leases import Lease, LeaseLostError
 from sweeps.records import UNDER, Records
 from sweeps.store import Store
@@ -62,6 +62,16 @@ def test_what_it_wrote_before_does(clocked: Clocked) -> None:
     clocked.first.put("training", {"key": {"status": "finished", "by": 1}}, ("lease", 1))
     clocked.second.claim("lease", 2)
     assert clocked.read() == {"status": "finished", "by": 1}
+
+
+def test_a_removal_ends_what_was_written_under_a_lease_before_it(clocked: Clocked) -> None:
+    clocked.first.put("training", {"key": {"status": "finished", "by": 1}}, ("lease", 1))
+    clocked.now += 10
+    clocked.second.remove("training", ["key"])
+    assert clocked.read() is None
+    clocked.now += 10
+    clocked.first.put("training", {"key": {"status": "failed", "by": 1}}, ("lease", 1))
+    assert clocked.read() == {"status": "failed", "by": 1}
 
 
 def test_a_claim_comes_after_what_its_writer_had_read_whatever_its_clock_says(clocked: Clocked) -> None:
@@ -177,11 +187,11 @@ def test_a_lease_can_be_checked_wherever_it_is_sent(tmp_path: Path) -> None:
 
 def test_a_sweep_has_one_driver_at_a_time(tmp_path: Path) -> None:
     store, said = Store(tmp_path / "store", durable=False), list[str]()
-    with _driving(store, "mine", said.append):
+    with driving(store, "mine", said.append):
         with pytest.raises(ValueError, match=f"one driver at a time, mine has one, since .* process {os.getpid()} of"):
-            _driving(Store(store.folder), "mine", said.append)
-        _driving(store, "another", said.append).release()
-    _driving(store, "mine", said.append).release()
+            driving(Store(store.folder), "mine", said.append)
+        driving(store, "another", said.append).release()
+    driving(store, "mine", said.append).release()
     assert said == []
 
 
@@ -189,11 +199,11 @@ def test_a_driver_of_a_machine_that_was_switched_off_is_followed_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, said = Store(tmp_path / "store", durable=False), list[str]()
-    leases._HEART.drop(_driving(store, "mine", said.append))
+    leases._HEART.drop(driving(store, "mine", said.append))
     monkeypatch.setattr(leases, "_machine", lambda: "the same, started again")
     after = Store(store.folder, durable=False)
     monkeypatch.setattr(after._leases, "_patience", 0.3)
-    _driving(after, "mine", said.append).release()
+    driving(after, "mine", said.append).release()
     assert len(said) == 1
     assert said[0].startswith("mine has had a driver, since ")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster.connect import free_port
 from sweeps.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,7 +45,7 @@ class Head:
 @pytest.fixture(scope="module")
 def head() -> Iterator[Head]:
     """Start a head as a user would, on ports of its own, and end it by its process: never by `ray stop`."""
-    ports = [_free_port() for _ in range(4)]
+    ports = [free_port() for _ in range(4)]
     folder = tempfile.mkdtemp(prefix="r", dir="/tmp")  # short: unix sockets lie in it
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SWEEPS_"))}
     environment |= {
@@ -131,15 +131,6 @@ def _check_log(log: str, store: Path, heading: str) -> None:
         assert title in table
     assert f"report  {store}/reports/" in table
     assert "MLflow's view: " in table
-
-
-def _free_port() -> int:
-    while True:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            port = int(listener.getsockname()[1])
-        if port > 19999:  # below lie the ports of Ray's own workers
-            return port
 
 
 def _wait_until_answering(url: str, process: subprocess.Popen[bytes]) -> None:

@@ -148,6 +148,27 @@ def test_the_heart_touches_what_is_held(tmp_path: Path, monkeypatch: pytest.Monk
         time.sleep(0.02)
 
 
+def test_a_process_that_was_forked_has_a_heart_of_its_own(tmp_path: Path) -> None:
+    code = f"""
+import os, time
+from pathlib import Path
+from sweeps import leases
+leases.HEARTBEAT_SECONDS = 0.05
+ours = leases.Leases(Path({str(tmp_path)!r}))
+assert ours.take("parent") is not None
+child = os.fork()
+if child == 0:
+    lease = ours.take("child")
+    os.utime(lease.file, (1, 1))
+    deadline = time.monotonic() + 20
+    while lease.file.stat().st_mtime < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os._exit(0 if lease.file.stat().st_mtime > 2 else 1)
+os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
+
+
 def test_a_released_key_is_not_freed_twice(tmp_path: Path) -> None:
     first = Leases(tmp_path).take("key")
     assert first is not None
@@ -198,6 +219,57 @@ def test_a_later_process_of_the_same_id_is_another(tmp_path: Path, monkeypatch: 
     holder = ours.holder("key")
     assert holder is not None
     assert holder.is_dead()
+
+
+def test_the_time_a_process_began_is_part_of_what_it_is() -> None:
+    one, other = (subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) for _ in range(2))
+    try:
+        number, _, began = str(leases._process(one.pid)).partition("@")
+        assert number == str(one.pid)
+        assert int(began) <= int(str(leases._process(other.pid)).partition("@")[2])
+        assert int(began) > int(str(leases._process(os.getpid())).partition("@")[2])  # in hundredths of a second
+    finally:
+        for each in (one, other):
+            each.communicate(b"\n")
+
+
+def test_a_process_that_nobody_has_buried_is_dead() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as child:
+        deadline = time.monotonic() + 60
+        while leases._process(child.pid) is not None:  # it has ended, and is a zombie until it is waited for
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert Path(f"/proc/{child.pid}").exists()
+
+
+def test_of_a_process_of_another_machine_nobody_knows_that_it_is_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead(tmp_path, "key")
+    elsewhere(monkeypatch)
+    ours = Leases(tmp_path)
+    holder = ours.holder("key")
+    assert holder is not None
+    assert not holder.is_dead()
+    assert ours.take("key") is None
+
+
+def test_a_holder_whose_follower_has_not_cleared_up_yet_holds_nothing(tmp_path: Path) -> None:
+    lease = Leases(tmp_path).take("key")
+    assert lease is not None
+    (tmp_path / "ke" / "key.2").touch()  # its follower is between making its file and removing ours
+    with pytest.raises(LeaseLostError):
+        lease.check()
+
+
+def test_who_saw_too_little_of_the_folder_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Leases(tmp_path).take("key", above=4)
+    assert held is not None
+    whole, looks = leases._terms, [[]]  # the first look at a folder, of a network's cache, shows nothing
+    monkeypatch.setattr(leases, "_terms", lambda folder, key: looks.pop() if looks else whole(folder, key))
+    assert Leases(tmp_path).take("key") is None
+    assert [path.name for path in tmp_path.rglob("key*")] == ["key.5"]
+    held.check()
 
 
 def _take_all(folder: str, keys: int, seed: int) -> list[tuple[int, int]]:

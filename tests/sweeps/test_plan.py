@@ -51,7 +51,7 @@ def test_an_empty_store_has_everything_to_be_done(store: Store, setting: Setting
     plan = make_plan(store, setting, design, seeds=1, refinement=None)
     # The behaviour policy is the BC cell: no fifth training. Every cell is played on the tune and the report scenes.
     assert plan == Plan(
-        trainings=4, trained=0, evaluations=14, evaluated=0, cells=7, proposals=0, seconds=None
+        trainings=4, trained=0, dropped=0, evaluations=14, evaluated=0, cells=7, proposals=0, seconds=None
     )  # fmt: skip
 
 

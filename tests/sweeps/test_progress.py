@@ -41,3 +41,16 @@ def test_after_an_estimation_episodes_are_told_again(
     progress.told("ilql-0a1b-0", {"estimating": 1.0})
     progress.told("ilql-0a1b-0", {"episodes": 8.0})
     assert out.getvalue().splitlines()[-1].endswith("running ilql evaluating, 8 episodes")
+
+
+def test_who_waits_for_another_driver_says_so_until_it_works(
+    bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.progress.INTERVAL_SECONDS", 0.0)
+    out = io.StringIO()
+    progress = Progress(bench.store, "mine", schedule, out)
+    progress.told("ilql-0a1b-0", {"waiting": 1.0})
+    progress.told("ilql-0a1b-0", {"step": 5.0})
+    first, second = out.getvalue().splitlines()
+    assert first.endswith("running ilql waiting for another driver, which is at it")
+    assert second.endswith("running ilql at step 5")

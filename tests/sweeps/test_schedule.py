@@ -59,6 +59,22 @@ def test_the_behaviour_policy_comes_first_and_first_seeds_before_replicates(
     ]  # fmt: skip
 
 
+def test_of_equals_that_comes_first_which_more_of_the_others_start_from(
+    make_sweep: MakeSweep, make_trainings: MakeTrainings
+) -> None:
+    design = [
+        *make_trainings("ilql", {"train.tau": (0.6, 0.7, 0.8, 0.9)}),
+        *make_trainings("awr", {"train.tau": (0.7,), "train.awr_beta": (1.0,)}),
+        *make_trainings("awr", {"train.tau": (0.9,), "train.awr_beta": (1.0, 4.0)}),
+    ]
+    sweep = make_sweep(design)
+    worker = sweep.worker()
+    worker.drive(sweep.schedule())
+    # Two policies start from the critic at .9, one from that at .7, none from the others, which keep their order.
+    assert worker.trained[:5] == ["bc 12 #0", *(f"ilql {tau} 20 #0" for tau in ("0.90", "0.70", "0.60", "0.80"))]
+    assert len(worker.trained) == 8  # the behaviour policy, four critics, three policies: no critic was trained twice
+
+
 def test_what_needs_the_behaviour_policy_waits_for_it(sweep: PretendedSweep, worker: Worker) -> None:
     schedule = sweep.schedule(seeds=2)
     first = schedule.next_job()
@@ -173,6 +189,34 @@ def test_a_machine_that_failed_after_training_is_a_failed_evaluation(sweep: Pret
     training = sweep.store.get("training", spec.weights_id)
     assert training is not None
     assert training["status"] == "finished"
+
+
+def test_what_was_lost_waits_again_before_all_else(sweep: PretendedSweep, worker: Worker) -> None:
+    schedule = sweep.schedule(seeds=2)
+    lost = [schedule.next_job(), schedule.next_job()]
+    schedule.all_lost("memory", tries=1)
+    assert schedule.running_names == []
+    assert [schedule.next_job(), schedule.next_job()] == lost
+    assert schedule.next_job() is None  # all else waits for these
+    schedule.all_lost("memory", tries=2)
+    worker.drive(schedule)
+    assert worker.trained == [
+        "bc 12 #0", "bc 12 #1", "sarsa 20 #0", "ilql 0.70 20 #0", "ilql 0.90 20 #0",
+        "sarsa 20 #1", "ilql 0.70 20 #1", "ilql 0.90 20 #1",
+    ]  # fmt: skip
+    assert {status for status, _, _ in rows(sweep.store).values()} == {"finished"}
+
+
+def test_what_was_lost_too_often_has_failed_and_says_of_what(sweep: PretendedSweep, worker: Worker) -> None:
+    schedule = sweep.schedule()
+    for _ in range(3):
+        assert schedule.next_job() is not None
+        schedule.all_lost("its process was killed for want of memory", tries=2)
+    assert schedule.running_names == []
+    worker.drive(schedule)
+    found = rows(sweep.store)
+    assert found["bc   #0 design"][:2] == ("failed", "its process was killed for want of memory, 3 times")
+    assert {status for status, _, _ in found.values()} == {"failed"}  # nobody can begin without the behaviour policy
 
 
 def test_nothing_is_started_on_a_full_disk(sweep: PretendedSweep, monkeypatch: pytest.MonkeyPatch) -> None:

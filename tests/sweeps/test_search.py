@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,10 +14,12 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ray.exceptions import OutOfMemoryError
 
 from cluster.watchdog import StuckError
 from sweeps import search
-from sweeps.work import Job, Resources
+from sweeps.store import MARK, Store
+from sweeps.work import Job, MachineFault, Resources
 
 if TYPE_CHECKING:
     from conftest import Commands, MakeSweep, MakeTrainings, MakeTrial, PretendedSweep, Worker
@@ -32,7 +36,7 @@ class PretendedTuner:
     act: Callable[[PretendedTuner], None]
 
     def __init__(self, trainable: object, *, tune_config: Any, run_config: Any) -> None:
-        self.algorithm = tune_config.search_alg
+        self.algorithm, self.concurrent = tune_config.search_alg, tune_config.max_concurrent_trials
         (self.listener,) = run_config.callbacks
 
     def fit(self) -> None:
@@ -54,7 +58,8 @@ class PretendedTuner:
 @pytest.fixture
 def sweep(make_sweep: MakeSweep, make_trainings: MakeTrainings, monkeypatch: pytest.MonkeyPatch) -> PretendedSweep:
     """The behaviour policy, and SARSA that waits for it; Tune is pretended."""
-    for name in ("TUNE_DISABLE_SIGINT_HANDLER", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "RAY_AIR_NEW_OUTPUT"):
+    for name in ("TUNE_DISABLE_SIGINT_HANDLER", "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "RAY_AIR_NEW_OUTPUT",
+                 "TUNE_PRINT_ALL_TRIAL_ERRORS", "TUNE_MAX_PENDING_TRIALS_PG"):  # fmt: skip
         monkeypatch.setenv(name, os.environ.get(name, "1"))
     monkeypatch.setattr(search, "STUCK_SECONDS", STUCK)
     monkeypatch.setattr(search, "describe_cluster", lambda: "1 x trial bc")
@@ -63,19 +68,28 @@ def sweep(make_sweep: MakeSweep, make_trainings: MakeTrainings, monkeypatch: pyt
     return make_sweep(make_trainings("sarsa"))
 
 
+class Watched:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.changes = 0
+
+    def told(self, name: str, numbers: Mapping[str, float]) -> None:
+        self.said.append(f"{name.partition('-')[0]} {dict(numbers)}")
+
+    def changed(self) -> None:
+        self.changes += 1
+
+    def lost(self, name: str, why: str) -> None:
+        self.said.append(f"{name.partition('-')[0]}: {why}")
+
+
 def run(sweep: PretendedSweep, folder: Path) -> tuple[list[str], int]:
     """Run it; what its jobs told, and how often a job was said to have started or ended."""
-    told: list[str] = []
-    changes = []
-    search.run_schedule(
-        sweep.schedule(),
-        concurrent=2,
-        resources=Resources(),
-        folder=folder,
-        on_progress=lambda name, numbers: told.append(f"{name.partition('-')[0]} {dict(numbers)}"),
-        on_change=lambda: changes.append(1),
-    )
-    return told, len(changes)
+    watched = Watched()
+    search.run_schedule(sweep.schedule(), concurrent=lambda: 2, resources=Resources(), folder=folder, watcher=watched)
+    return watched.said, watched.changes
 
 
 def test_a_job_that_hangs_while_a_place_is_free_ends_the_sweep(
@@ -106,8 +120,29 @@ def test_a_job_that_tells_how_far_it_is_keeps_the_sweep_alive(
     assert told == [f"bc {{'step': {step}, 'loss': 0.5}}" for step in range(8)]
 
 
+def test_where_memory_is_full_what_ran_is_begun_again_with_half_as_many_at_a_time(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[int, list[str]]] = []
+    released: list[int] = []
+    monkeypatch.setattr(search, "release_all", lambda: released.append(1))
+
+    def run_out(tuner: PretendedTuner) -> None:
+        job = tuner.algorithm.suggest(f"trial {len(begun)}")
+        begun.append((tuner.algorithm._concurrent(), [job["name"].partition("-")[0]]))
+        if len(begun) < 3:
+            raise RuntimeError("Caught unexpected exception") from OutOfMemoryError("2 workers were killed")
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(PretendedTuner, "act", run_out, raising=False)
+    with pytest.raises(RuntimeError, match="something else"):
+        run(sweep, tmp_path / "tune")
+    assert begun == [(2, ["bc"]), (1, ["bc"]), (1, ["bc"])]
+    assert len(released) == 2
+
+
 def test_of_reports_within_a_second_only_those_of_something_new_are_passed_on(
-    monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial
+    monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial, tmp_path: Path
 ) -> None:
     def work(job: Job, tell: Callable[[Mapping[str, float]], None]) -> str:
         for numbers in ({"step": 1.0}, {"step": 2.0}, {"episodes": 4.0}, {"estimating": 1.0}, {"episodes": 5.0}):
@@ -117,11 +152,57 @@ def test_of_reports_within_a_second_only_those_of_something_new_are_passed_on(
     told: list[Mapping[str, Any]] = []
     monkeypatch.setattr(search, "run_job", work)
     monkeypatch.setattr(search.tune, "report", told.append)
-    job = Job(store="", training=make_trial().to_json(), evaluations=(), resources=Resources())
-    search._trial({"job": json.dumps(dataclasses.asdict(job))})
+    Store(tmp_path / "store")
+    search._trial(trial_config(make_trial, tmp_path / "store", mark_of(tmp_path / "store")))
     assert told == [
         {"step": 1.0}, {"episodes": 4.0}, {"estimating": 1.0}, {"episodes": 5.0}, {"status": "finished"}
     ]  # fmt: skip
+
+
+def trial_config(make_trial: MakeTrial, folder: Path, mark: str) -> dict[str, str]:
+    """What Tune hands a worker."""
+    job = Job(store=str(folder), training=make_trial().to_json(), evaluations=(), resources=Resources())
+    return {"name": "bc", "job": json.dumps(dataclasses.asdict(job)), "mark": mark}
+
+
+def mark_of(folder: Path) -> str:
+    """What is in a store's mark."""
+    return (folder / "store.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_worker_that_has_no_store_or_another_at_that_path_writes_nothing_and_is_a_machines_fault(
+    monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial, tmp_path: Path, there: bool
+) -> None:
+    monkeypatch.setattr(search, "AWAY_SECONDS", 0.0)
+    monkeypatch.setattr(search, "run_job", lambda job, tell: pytest.fail("it was run"))
+    folder = tmp_path / "store"
+    if there:
+        Store(folder)
+    with pytest.raises(MachineFault, match="the store must be a folder that all machines share, "):
+        search._trial(trial_config(make_trial, folder, '{"format": 1, "made_at": "another day"}'))
+    assert folder.exists() == there
+
+
+def test_more_jobs_run_as_soon_as_the_cluster_has_grown(
+    make_sweep: MakeSweep, make_trainings: MakeTrainings, sweep: PretendedSweep, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    room = [1]
+
+    def grow(tuner: PretendedTuner) -> None:
+        assert tuner.algorithm.suggest("trial 0") is not None
+        assert tuner.algorithm.suggest("trial 1") is None
+        room[0] = 2
+        assert tuner.algorithm.suggest("trial 1") is not None
+        assert tuner.algorithm.suggest("trial 2") is None
+
+    monkeypatch.setattr(PretendedTuner, "act", grow, raising=False)
+    three = make_sweep([*make_trainings("bc"), *make_trainings("filtered_bc", {"train.keep": (0.3, 0.6)})])
+    search.run_schedule(
+        three.schedule(), concurrent=lambda: room[0], resources=Resources(), folder=tmp_path / "tune",
+        watcher=Watched(),
+    )  # fmt: skip
 
 
 def test_a_job_that_starts_or_ends_keeps_the_sweep_alive_and_is_told_once(
@@ -157,6 +238,76 @@ def test_a_trial_whose_process_died_too_often_is_a_failed_row(
     assert (row["status"], row["reason"]) == ("failed", "its behaviour policy failed: its process died 3 times")
 
 
+def test_a_signal_asks_the_jobs_to_stop_and_nothing_is_concluded_from_what_they_leave(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(tuner: PretendedTuner) -> None:
+        sweep.worker().work(job_of(tuner.algorithm.suggest("trial of the behaviour policy")))
+        tuner.algorithm.on_trial_complete("trial of the behaviour policy")
+        job = job_of(tuner.algorithm.suggest("trial 0"))
+        assert job.stop is not None
+        assert not Path(job.stop).exists()
+        signal.raise_signal(signal.SIGTERM)
+        assert Path(job.stop).exists()
+        tuner.algorithm.on_trial_complete("trial 0")
+        assert tuner.algorithm.suggest("trial 1") == search.Searcher.FINISHED
+
+    monkeypatch.setattr(PretendedTuner, "act", stop, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        run(sweep, tmp_path / "tune")
+    assert [trial.state.name for trial in sweep.read_study().trials] == ["RUNNING"]  # SARSA's has not failed
+
+
+def test_tunes_folder_is_made_anew_and_gone_afterwards(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "tune"
+    (folder / "sweep").mkdir(parents=True)
+    (folder / "sweep" / "tuner.pkl").write_bytes(b"of a driver that was killed")
+
+    def leave(tuner: PretendedTuner) -> None:
+        assert list(folder.iterdir()) == []
+        (folder / "tuner.pkl").write_bytes(b"as Tune does")
+
+    monkeypatch.setattr(PretendedTuner, "act", leave, raising=False)
+    run(sweep, folder)
+    assert not folder.exists()
+
+
+def test_what_its_machine_did_to_it_stands_in_the_row(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(tuner: PretendedTuner) -> None:
+        found = tuner.algorithm.suggest("trial 0")
+        told = {"fault": "machine: OSError: No space left on device"}
+        tuner.listener.on_trial_result(1, [], SimpleNamespace(config=found), told)
+        tuner.algorithm.on_trial_complete("trial 0", error=True)
+        assert tuner.algorithm.suggest("trial 1") == search.Searcher.FINISHED
+
+    monkeypatch.setattr(PretendedTuner, "act", die, raising=False)
+    run(sweep, tmp_path / "tune")
+    (row,) = sweep.store.rows("sweep")
+    assert row["reason"].endswith("its process died 3 times; it told of machine: OSError: No space left on device")
+
+
+def test_a_job_that_its_machine_failed_tells_of_it_and_waits_before_it_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+
+    def fail(job: Job, tell: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(search, "run_job", fail)
+    monkeypatch.setattr(search.tune, "report", told.append)
+    monkeypatch.setattr(search.time, "sleep", told.append)
+    mark = (Store(tmp_path).folder / MARK).read_text(encoding="utf-8")
+    job = {"store": str(tmp_path), "training": "", "evaluations": [], "resources": {}, "keep_trajectory": False}
+    with pytest.raises(OSError, match="No space left"):
+        search._trial({"name": "job", "job": json.dumps(job), "mark": mark})
+    assert told == [{"fault": "machine: OSError: [Errno 28] No space left on device"}, search.BACK_OFF_SECONDS]
+
+
 def job_of(found: dict[str, Any]) -> Job:
     """The job of what Tune was given."""
     values = json.loads(found["job"])
@@ -166,14 +317,46 @@ def job_of(found: dict[str, Any]) -> Job:
 HANGS = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from sweeps import bandit_ablation, cli, search
+from sweeps import bandit_ablation, search
+from sweeps.commands.run import run_command
 
 def hang(config):
     time.sleep(1000)
 
 search.STUCK_SECONDS, search._trial = 5.0, hang
-sys.exit(cli.run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
+sys.exit(run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
 """
+
+
+DIES = f"""
+import os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from sweeps import bandit_ablation, search
+from sweeps.commands.run import run_command
+
+def die(config):
+    with open(os.environ["DEATHS"], "a") as deaths:
+        deaths.write("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+search._trial = die
+sys.exit(run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
+"""
+
+
+@pytest.mark.timeout(400)
+def test_with_tune_itself_a_worker_that_is_killed_each_time_is_tried_so_often_and_no_more(
+    commands: Commands, tmp_path: Path
+) -> None:
+    process = commands.start(
+        "-c", DIES, "--preset", "smoke", "--store", str(tmp_path / "store"), "--methods", "bc", "--trials", "0",
+        "--no-mlflow", DEATHS=str(tmp_path / "deaths"),
+    )  # fmt: skip
+    out, err = process.communicate(timeout=350)
+    assert process.returncode == 1, out + err
+    assert (tmp_path / "deaths").read_text() == "x" * (search.RETRIES + 1)
+    (row,) = Store(tmp_path / "store").rows()
+    assert (row["status"], row["reason"]) == ("failed", f"its process died {search.RETRIES + 1} times")
 
 
 @pytest.mark.long

@@ -19,11 +19,12 @@ from cluster.faults import Fault
 from ilql.task import Environment, Reply, TaskFault
 from ilql.tasks.bandit import Bandit
 from sweeps import advantages, work
+from sweeps.curve import Curve
 from sweeps.exact_json import Record
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_module
 from sweeps.store import Store
-from sweeps.work import SECONDS_FILE, Curve, Job, MachineFault, Resources, is_evaluated, run_job
+from sweeps.work import SECONDS_FILE, Job, MachineFault, Resources, is_evaluated, run_job
 
 if TYPE_CHECKING:
     from conftest import Bench

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from ilql.tasks.dialogues.settings import Settings
-from ilql.tasks.dialogues.validate import report, usable, validate
+from ilql.tasks.dialogues.validate import refusal, report, validate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     problems, summary = validate(chosen.file, settings)
     sys.stdout.write(f"{report(problems, summary)}\n")
-    return 0 if usable(problems, summary, settings) else 2
+    if (why := refusal(chosen.file, problems, summary, settings)) is None:
+        return 0
+    sys.stderr.write(f"{why}\n")
+    return 2
 
 
 if __name__ == "__main__":

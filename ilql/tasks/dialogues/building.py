@@ -62,7 +62,10 @@ def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[
     _check(sources)
     recordings = _read(settings, sources.get("data"))
     dialogues = recordings.dialogues
-    splits = assign(dialogues, settings)
+    try:
+        splits = assign(dialogues, settings)
+    except ValueError as fault:
+        raise ValueError(f"{sources['data']}: {fault}" if "data" in sources else str(fault)) from None
     locations = {name: functions.locate(name, sources[name]) for name in INPUTS if name in sources}
     kept = {name: functions.keep(location, folder) for name, location in locations.items()}
     if "data" not in sources:

@@ -10,8 +10,8 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from ilql.files import FILE, FOLDER, NOTHING, kind_of, user_path
 from ilql.tasks.dialogues.schema import Problem, RecordedDialogue, count, read_dialogue, shorten, show
 from ilql.tasks.dialogues.settings import Settings
 
@@ -52,15 +52,17 @@ def read_bytes(path: str) -> bytes:
     Raises:
         ValueError: There is no such file, or it cannot be read; one line.
     """
-    file = Path(path).expanduser()
-    if file.is_dir():
+    file = user_path(path)
+    kind = kind_of(file)
+    if kind == FOLDER:
         inside = sorted(item.name for item in file.iterdir() if item.name.endswith((".jsonl", ".jsonl.gz")))
         names = f"; in it: {', '.join(inside[:5])}" if inside else ""
         raise ValueError(f"the data must be a file of one dialogue a line, got the directory {path}{names}")
+    if kind != FILE:
+        got = path if kind == NOTHING else f"{kind}: {path}"
+        raise ValueError(f"the data must be a file that exists, got {got}")
     try:
         data = file.read_bytes()
-    except FileNotFoundError:
-        raise ValueError(f"the data must be a file that exists, got {path}") from None
     except OSError as error:
         raise ValueError(f"the data must be a file that can be read, got {path}: {error.strerror}") from None
     if not data.startswith(GZIP):

@@ -160,10 +160,23 @@ def report(problems: Sequence[Problem], summary: Summary) -> str:
     return "\n".join([*rows, *([] if refused else [summary.text()])])
 
 
-def usable(problems: Sequence[Problem], summary: Summary, settings: Settings) -> bool:
-    """True if training takes the file: its bad lines are none or skipped, and what is left can be split."""
-    refused = any(not (settings.skip_bad_lines and problem.line) for problem in problems)
-    return not refused and summary.unusable is None
+def refusal(path: str, problems: Sequence[Problem], summary: Summary, settings: Settings) -> str | None:
+    """Why training does not take the file, in one line; None if it does: bad lines are none or skipped, splits are had.
+
+    Args:
+        path: The file, as the user named it.
+        problems: All that are in it.
+        summary: What its good lines hold.
+        settings: Say whether bad lines are skipped.
+    """
+    refused = [problem for problem in problems if not (settings.skip_bad_lines and problem.line)]
+    if refused and not refused[0].line:
+        message = refused[0].message
+        return message if path in message else f"{path}: {message}"
+    if refused:
+        wrong, lines = count(len(refused), "problem"), count(summary.lines, "line")
+        return f"{path} must be dialogues without a problem, got {wrong} on {lines}; {refused[0]}"
+    return None if summary.unusable is None else f"{path}: {summary.unusable}"
 
 
 def summarise(recordings: read.Recordings, settings: Settings) -> Summary:

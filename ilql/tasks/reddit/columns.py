@@ -58,10 +58,13 @@ def find_column(table: Table, wanted: str, role: str, setting: str, *, needed: b
     elif wanted in table.columns:
         found = wanted
     else:
-        raise ValueError(f"{table.source} must have the column {wanted!r} that {setting} names; it has {there}")
+        raise ValueError(
+            f"{table.source} must have the column {wanted!r} that {setting} names; {table.path} has {there}"
+        )
     if found is None and needed:
         raise ValueError(
-            f"{table.source} must have a column for the {role}, got {there}; name it with --set world.{setting}=COLUMN"
+            f"{table.source} must have a column for the {role}, got {there}; name it with --set world.{setting}=COLUMN "
+            f"({table.path})"
         )
     return found
 

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import io
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ from typing import IO, TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from ilql.files import FILE, NOTHING, kind_of, user_path
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -86,7 +89,7 @@ class Table:
         kind = _format(self.path)
         try:
             if kind == "parquet":
-                rows = self._parquet_rows(wanted)
+                rows = self._parquet_rows(wanted, skipped)
             elif kind == "jsonl":
                 rows = self._json_rows(wanted, skipped)
             else:
@@ -96,7 +99,7 @@ class Table:
                     skipped.add("it is not UTF-8", place)
                 else:
                     yield place, cells
-        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        except (OSError, EOFError, zlib.error, pa.ArrowException, UnicodeDecodeError, OverflowError) as error:
             raise ValueError(_unreadable(self.path, error)) from error
 
     def _csv_rows(self, wanted: Sequence[str], skipped: Skipped) -> Iterator[tuple[str, list[Cell]]]:
@@ -123,23 +126,26 @@ class Table:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
-                try:
-                    row = json.loads(line)
-                except (json.JSONDecodeError, RecursionError):
-                    row = None
-                if not isinstance(row, dict):
+                row = _json_row(line)
+                if row is None:
                     skipped.add("it is no JSON object", f"line {number}")
                     continue
-                yield f"line {number}", [_cell(row.get(name)) for name in wanted]
+                try:
+                    yield f"line {number}", [_cell(row.get(name)) for name in wanted]
+                except _NoCellError as error:
+                    skipped.add(str(error), f"line {number}")
 
-    def _parquet_rows(self, wanted: Sequence[str]) -> Iterator[tuple[str, list[Cell]]]:
+    def _parquet_rows(self, wanted: Sequence[str], skipped: Skipped) -> Iterator[tuple[str, list[Cell]]]:
         number = 0
         with pq.ParquetFile(self.path) as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=list(dict.fromkeys(wanted))):
                 columns = [batch.column(batch.schema.get_field_index(name)).to_pylist() for name in wanted]
                 for cells in zip(*columns, strict=True):
                     number += 1
-                    yield f"row {number}", [_cell(value) for value in cells]
+                    try:
+                        yield f"row {number}", [_cell(value) for value in cells]
+                    except _NoCellError as error:
+                        skipped.add(str(error), f"row {number}")
 
 
 def open_table(source: str, name: str, *, columns: Sequence[str] = (), quotes: str = "auto") -> Table:
@@ -181,11 +187,11 @@ def find_file(source: str, name: str) -> Path:
     Raises:
         ValueError: It does not, or its name does not end like a table's.
     """
-    path = Path(name).expanduser()
-    if not path.exists():
+    path = user_path(name)
+    kind = kind_of(path)
+    if kind == NOTHING:
         raise ValueError(f"--{source.replace('_', '-')} must be a file that exists, got {name}")
-    if not path.is_file() or not path.name.endswith(SUFFIXES):
-        kind = "a folder" if path.is_dir() else "a file"
+    if kind != FILE or not path.name.endswith(SUFFIXES):
         raise ValueError(f"{source} must be a file ending in one of {', '.join(SUFFIXES)}, got {kind}: {name}")
     return path
 
@@ -217,17 +223,25 @@ def _columns(path: Path, *, quoted: bool) -> list[str]:
             first = next((line for line in lines if line.strip()), None)
             if first is None:
                 raise ValueError(f"{path} must hold rows, got an empty file")
-            try:
-                row = json.loads(first)
-            except (json.JSONDecodeError, RecursionError):
-                row = None
-            if not isinstance(row, dict) or not row:
+            row = _json_row(first)
+            if not row:
                 raise ValueError(f"the first line of {path} must be a JSON object with columns, got {first[:60]!r}")
             return list(row)
         cells = next(_csv_reader(path, lines, quoted=quoted), None)
         if not cells:
             raise ValueError(f"{path} must hold a header and rows, got an empty {'file' if cells is None else 'line'}")
+        if odd := next((cell for cell in cells if "\0" in cell or _STRAY_BYTES.search(cell)), None):
+            raise ValueError(f"the header of {path} must be UTF-8 text, got {odd[:20]!a}; save the file as UTF-8")
         return cells
+
+
+def _json_row(line: str) -> dict[str, object] | None:
+    """The object of a line, or None where it is none that can be read."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):  # of ValueErrors also the one of an integer of thousands of digits
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def _csv_reader(path: Path, lines: IO[str], *, quoted: bool) -> Reader:
@@ -244,11 +258,22 @@ def _open_text(path: Path) -> IO[str]:
     return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
+class _NoCellError(Exception):
+    """A value is neither text nor number nor a list of those; the message says so."""
+
+
 def _cell(value: object) -> Cell:
     if value is None or isinstance(value, str):
         return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "surrogateescape")
     if isinstance(value, bool | int | float):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # an integer of hundreds of digits
+            return math.inf if value > 0 else -math.inf
+    if isinstance(value, dict):
+        raise _NoCellError("it holds an object where a text or a number should be")
     if isinstance(value, list | tuple):
         return ",".join(plain(entry) for entry in map(_cell, value) if entry is not None)
     return str(value)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ilql.networks import LOADING_FAULTS
 from ilql.tasks.reddit.columns import TOXIC_WORDS
 from ilql.tasks.reddit.packaged import PACKAGED_NAME
 from ilql.tasks.reddit.tables import file_digest
@@ -126,15 +127,20 @@ def _load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: PLC0415  slow import, seldom needed
 
     try:
-        model, about = AutoModelForSequenceClassification.from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+        model, about = AutoModelForSequenceClassification.from_pretrained(  # nosec B615  a folder
+            str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True, dtype=torch.float32,
+        )  # fmt: skip
+        tokenizer = AutoTokenizer.from_pretrained(  # nosec B615  the same
+            str(folder), local_files_only=True, trust_remote_code=False
         )
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except LOADING_FAULTS as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"--classifier must be a sequence classifier with safetensors, got {folder}: {reason}"
         ) from error
+    if any(not bool(torch.isfinite(parameter).all()) for parameter in model.parameters()):
+        raise ValueError(f"--classifier must have weights that are finite numbers, got others in {folder}")
     missing = sorted(about["missing_keys"])
     if missing:
         raise ValueError(f"--classifier must be a trained sequence classifier, got {folder} without {missing[0]}")

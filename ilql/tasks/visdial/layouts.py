@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ilql.files import FILE, FOLDER, NOTHING, NotJSONError, is_writable, kind_of, parse_json, user_path
 from ilql.tasks.visdial.protocols import Exchange
 
 SUFFIXES = (".json", ".json.gz", ".jsonl", ".jsonl.gz")
@@ -95,14 +95,20 @@ def find_dialogues(source: str | None) -> Path:
     """
     if not source:
         raise ValueError("the recorded world needs a file or directory of dialogues, got none; name one with --data")
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise ValueError(f"the data must be a file or directory that exists, got {source}")
-    if path.is_file():
+    path = user_path(source)
+    kind = kind_of(path)
+    if kind not in (FILE, FOLDER):
+        got = source if kind == NOTHING else f"{kind}: {source}"
+        raise ValueError(f"the data must be a file or directory that exists, got {got}")
+    if kind == FILE:
         if not path.name.endswith(SUFFIXES):
             raise ValueError(f"a file of dialogues must end in one of {', '.join(SUFFIXES)}, got {path}")
         return path
-    found = sorted(file for file in path.iterdir() if file.name.startswith("visdial") and file.name.endswith(SUFFIXES))
+    try:
+        files = sorted(path.iterdir())
+    except OSError as fault:
+        raise ValueError(f"the data must be a directory that can be read, got {source}: {fault.strerror}") from None
+    found = [file for file in files if file.name.startswith("visdial") and file.name.endswith(SUFFIXES)]
     if len(found) != 1:
         names = ", ".join(file.name for file in found) or "none"
         raise ValueError(
@@ -146,6 +152,8 @@ def read_dialogues(path: Path) -> Corpus:
 
 def _bytes(path: Path) -> bytes:
     try:
+        if (kind := kind_of(path)) not in (FILE, NOTHING):
+            raise ValueError(f"{path} must be a readable file, got {kind}")
         return path.read_bytes()
     except OSError as fault:
         raise ValueError(f"{path} must be a readable file, got {fault.strerror}") from None
@@ -171,7 +179,10 @@ def _collect(path: Path, layout: str, entries: Iterator[_Entry]) -> Corpus:
     if not scenes:
         why = f"; {skipped[0]}" if skipped else ""
         raise ValueError(f"{path} must hold at least one whole dialogue, got none{why}")
-    return Corpus(layout=layout, scenes=tuple(scenes.values()), skipped=tuple(skipped))
+    try:
+        return Corpus(layout=layout, scenes=tuple(scenes.values()), skipped=tuple(skipped))
+    except ValueError as fault:
+        raise ValueError(f"{path}: {fault}") from None
 
 
 def _line_entries(path: Path, text: str) -> Iterator[_Entry]:
@@ -180,14 +191,12 @@ def _line_entries(path: Path, text: str) -> Iterator[_Entry]:
             continue
         place = f"line {number}"
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as fault:
-            raise ValueError(
-                f"{path} line {number} must be whole JSON, got {fault.msg} at column {fault.colno}"
-            ) from None
+            row = parse_json(line)
+        except NotJSONError as fault:
+            raise ValueError(f"{path} line {number} must be whole JSON, got {fault}") from None
         machine = isinstance(row, dict) and any(column in row for column in MACHINE_COLUMNS)
-        _require(row, HUMAN_COLUMNS + (MACHINE_COLUMNS if machine else ()), f"{path} {place}")
-        yield place, partial(_scene_of_line, row, machine)
+        columns = _require(row, HUMAN_COLUMNS + (MACHINE_COLUMNS if machine else ()), f"{path} {place}")
+        yield place, partial(_scene_of_line, columns, machine)
 
 
 def _scene_of_line(row: Mapping[str, object], machine: bool) -> RecordedScene:
@@ -216,20 +225,20 @@ def _scene_of_line(row: Mapping[str, object], machine: bool) -> RecordedScene:
 
 def _json_entries(path: Path, text: str) -> tuple[str, Iterator[_Entry]]:
     try:
-        whole = json.loads(text)
-    except json.JSONDecodeError as fault:
-        raise ValueError(
-            f"{path} line {fault.lineno} must be whole JSON, got {fault.msg} at column {fault.colno}"
-        ) from None
+        whole = parse_json(text)
+    except NotJSONError as fault:
+        where = f"{path} line {fault.line}" if fault.line else str(path)
+        raise ValueError(f"{where} must be whole JSON, got {fault}") from None
     if isinstance(whole, list):
         return "list", _list_entries(path, whole)
-    _require(whole, ("data",), str(path))
-    data = whole["data"]
-    _require(data, ("questions", "answers", "dialogs"), f"{path} data")
+    data = _require(_require(whole, ("data",), str(path))["data"], ("questions", "answers", "dialogs"), f"{path} data")
+    texts: dict[str, list[object]] = {}
     for column in ("questions", "answers", "dialogs"):
-        if not isinstance(data[column], list):
-            raise ValueError(f"{path} data.{column} must be a list, got {type(data[column]).__name__}")
-    return "official", _official_entries(path, data["questions"], data["answers"], data["dialogs"])
+        found = data[column]
+        if not isinstance(found, list):
+            raise ValueError(f"{path} data.{column} must be a list, got {type(found).__name__}")
+        texts[column] = found
+    return "official", _official_entries(path, texts["questions"], texts["answers"], texts["dialogs"])
 
 
 def _list_entries(path: Path, dialogues: list[object]) -> Iterator[_Entry]:
@@ -290,12 +299,16 @@ def _require(row: object, columns: Sequence[str], place: str) -> Mapping[str, ob
 def _text(value: object, name: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise _BadDialogueError(f"{name} is missing or empty")
+    if not is_writable(value):
+        raise _BadDialogueError(f"{name} holds half of a surrogate pair, {ascii(value)[:40]}")
     return value.strip()
 
 
 def _identity(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, str)) or value == "":
         raise _BadDialogueError("image_id is no number or name")
+    if not is_writable(str(value)):
+        raise _BadDialogueError(f"image_id holds half of a surrogate pair, {ascii(value)[:40]}")
     return str(value)
 
 

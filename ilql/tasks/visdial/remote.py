@@ -19,15 +19,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ilql.files import FILE, is_writable, kind_of, parse_json, user_path
 from ilql.task import SPLITS, TaskFault
 from ilql.tasks.visdial.protocols import Answer, Exchange, RecordedDialogue, Scene, VisdialSplit, VisdialWorld
 from ilql.tasks.visdial.recordings import read_recordings, write_recordings
@@ -177,12 +180,7 @@ def read_source(source: str | None) -> RemoteSource:
     """
     if source is None:
         raise ValueError("the remote world must have a source file with servers and dialogues, got none")
-    try:
-        content = json.loads(Path(source).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
-        raise ValueError(f"{source} must be a readable JSON file: {fault}") from fault
-    if not isinstance(content, dict) or not isinstance(content.get("dialogues"), list):
-        raise ValueError(f"{source} must be an object with 'servers' and 'dialogues', got a {type(content).__name__}")
+    content = _content(source)
     servers = content.get("servers", [])
     if not isinstance(servers, list) or not all(isinstance(address, str) for address in servers):
         raise ValueError(f"{source}: 'servers' must be a list of addresses, got {servers!r}")
@@ -196,7 +194,8 @@ def read_source(source: str | None) -> RemoteSource:
             percentiles = None if row.get("percentiles") is None else tuple(map(float, row["percentiles"]))
             shown = tuple(map(float, row.get("img_features", ())))
             checked = RecordedDialogue(scene.id, exchanges, percentiles or (0.0,) * (len(exchanges) + 1))
-        except (AttributeError, KeyError, TypeError, ValueError) as fault:
+            _check_plain(scene, exchanges, shown)
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as fault:
             raise ValueError(f"{source}: dialogue {number} cannot be read: {type(fault).__name__} {fault}") from fault
         if scenes.setdefault(scene.id, scene) != scene or features.setdefault(scene.id, shown) != shown:
             raise ValueError(f"{source}: dialogue {number} gives scene {scene.id!r} another caption or other features")
@@ -204,6 +203,37 @@ def read_source(source: str | None) -> RemoteSource:
     if len(scenes) < len(SPLITS):
         raise ValueError(f"{source} must have at least {len(SPLITS)} scenes, one for each split, got {len(scenes)}")
     return RemoteSource(tuple(servers), tuple(scenes.values()), features, tuple(dialogues))
+
+
+def _content(source: str) -> Mapping[str, Any]:
+    """The file's object, whose `dialogues` are a list.
+
+    Raises:
+        ValueError: It is none.
+    """
+    path = user_path(source)
+    if (kind := kind_of(path)) != FILE:
+        raise ValueError(f"{source} must be a readable JSON file, got {kind}")
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise ValueError(f"{source} must be a readable JSON file: {fault}") from fault
+    if not isinstance(content, dict) or not isinstance(content.get("dialogues"), list):
+        raise ValueError(f"{source} must be an object with 'servers' and 'dialogues', got a {type(content).__name__}")
+    return content
+
+
+def _check_plain(scene: Scene, exchanges: Sequence[Exchange], features: Sequence[float]) -> None:
+    """Refuse texts that no file can hold, and features that are no numbers.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for text in (scene.id, scene.caption, *(part for said in exchanges for part in (said.question, said.answer))):
+        if not is_writable(text):
+            raise ValueError(f"a text must be whole, got half of a surrogate pair in {ascii(text)[:40]}")
+    if not all(map(math.isfinite, features)):
+        raise ValueError("img_features must be finite numbers")
 
 
 def source_digest(settings: Settings, source: str | None) -> str:
@@ -231,7 +261,10 @@ def build(settings: Settings, source: str | None, folder: Path) -> list[str]:
         ValueError: The source cannot be read, or the servers fail while they are needed.
     """
     content = read_source(source)
-    servers = Servers(_addresses(content.servers))
+    try:
+        servers = Servers(_addresses(content.servers))
+    except ValueError as fault:
+        raise ValueError(f"{SERVERS_VARIABLE if SERVERS_VARIABLE in os.environ else source}: {fault}") from None
     world = RemoteWorld(servers, content.scenes, content.features, pool=settings.remote_pool)
     try:
         notes = [f"a server is not well and rests: {line}" for line in world.check(content.scenes[0].id)]

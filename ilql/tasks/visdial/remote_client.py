@@ -176,9 +176,11 @@ def _host_and_port(address: str) -> tuple[str, int, str]:
     """Host, port and path of an address.
 
     Raises:
-        ValueError: It is no plain HTTP address.
+        ValueError: It is no plain HTTP address, or has a user or a password in it: addresses are stored and shown.
     """
     parts = urllib.parse.urlsplit(address)
+    if "@" in parts.netloc:
+        raise ValueError(f"a server's address must hold no user or password, got one for {parts.hostname}")
     try:
         port = parts.port
     except ValueError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ilql.hyperparameters import check
+
 WORLDS = ("generated", "recorded", "remote")
 
 
@@ -29,6 +31,7 @@ class Settings:
             percentile into a rank, never decides a reward.
 
     Raises:
+        TypeError: A field has another type.
         ValueError: A field is outside its range.
     """
 
@@ -44,6 +47,7 @@ class Settings:
     remote_pool: int = 40_000
 
     def __post_init__(self) -> None:
+        check(self)
         if self.world not in WORLDS:
             raise ValueError(f"world must be one of {', '.join(WORLDS)}, got {self.world!r}")
         if self.seed < 0:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from ilql.files import FILE, FOLDER, NOTHING, kind_of
+
 FEWEST = 2
 MOST = 16_384
 """Words are numbered by 16-bit integers, and the table of all colours takes the square of their number in bytes."""
@@ -74,12 +76,13 @@ def read_text(path: Path, what: str) -> str:
     Raises:
         ValueError: There is no such file, it cannot be read, or it is not UTF-8.
     """
-    if path.is_dir():
-        raise ValueError(f"{what} must be a file, got the directory {path}")
+    kind = kind_of(path)
+    if kind == NOTHING:
+        raise ValueError(f"{what} must be a file, got {path}, which does not exist")
+    if kind != FILE:
+        raise ValueError(f"{what} must be a file, got {'the directory' if kind == FOLDER else kind + ','} {path}")
     try:
         return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ValueError(f"{what} must be a file, got {path}, which does not exist") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{what} must be UTF-8 text, got {path} with byte {error.start} that is not") from None
     except OSError as error:

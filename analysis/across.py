@@ -1,0 +1,226 @@
+"""Methods across tasks: the aggregates of Agarwal et al. (2021), for any number of runs per task.
+
+A method's scores are a list per task, one number per run; as many runs in every task are the `scores` matrix of their
+library, rliable, and then every estimate here equals its own. Where runs are missing, every task keeps its equal
+weight. What differs: a generator decides the draws; tasks may have unequal runs; intervals widen what is drawn.
+
+Why widen: a bootstrap of n runs sees their variance too small by (n − 1)/n, a third with three, and takes it for known.
+So each task's runs are spread around their mean by √(n/(n − 1)) before they are drawn, and ends lie as many times
+further out as Student's t on Σ (n_j − 1) degrees of freedom lies beyond the normal.
+
+Axes: *J* tasks, *n_j* runs of task j, *B* bootstrap draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from analysis.bounded import TOO_FEW_SEEDS, Bounded, percentile_interval, t_factor
+from analysis.estimators import Floats
+from analysis.landscape import FEWEST_DEGREES
+
+Scores: TypeAlias = Sequence[Floats]
+"""Per task the scores of its runs, shape (n_j,), on a scale that tasks share."""
+
+DRAWS = 20_000
+CHUNK = 4096
+"""Draws made at a time, so that they stay in a processor's cache."""
+
+FEWEST_RUNS = 3
+"""Runs of a task below which intervals are withheld: `tests/coverage` shows where they cover."""
+
+
+def iqm(scores: Scores) -> float:
+    """The mean of the middle half of all runs: ⌊n/4⌋ of n are cut off at either end, by weight 1/(J n_j)."""
+    values, weights = _flat(scores)
+    order = np.argsort(values, kind="stable")
+    return float(_middle_mean(values[order], weights[order][None, :], _cut(values.size))[0])
+
+
+def mean_score(scores: Scores) -> float:
+    """The mean over tasks of the mean over runs."""
+    return float(np.mean([each.mean() for each in _checked(scores)]))
+
+
+def optimality_gap(scores: Scores, gamma: float = 1.0) -> float:
+    """γ − mean of min(score, γ): by how much runs fall short of γ; less is better."""
+    return gamma - mean_score([np.minimum(each, gamma) for each in _checked(scores)])
+
+
+def probability_of_improvement(first: Scores, second: Scores) -> float:
+    """The mean over tasks of P(X > Y) + ½ P(X = Y) for a run X of `first` and Y of `second` (Mann and Whitney's U/nm).
+
+    Raises:
+        ValueError: They are of different numbers of tasks.
+    """
+    return float(np.mean([_wins(x, y).mean() for x, y in _pairs(first, second)]))
+
+
+def profile(scores: Scores, thresholds: Floats) -> Floats:
+    """The share of runs above each threshold, tasks alike: the run-score distribution, shape as `thresholds`."""
+    above: Floats = np.mean([(each[:, None] > thresholds).mean(axis=0) for each in _checked(scores)], axis=0)
+    return above
+
+
+def iqm_draws(scores: Scores, rng: np.random.Generator, draws: int = DRAWS) -> Floats:
+    """The IQM of `draws` stratified bootstrap samples, shape (draws,): runs are drawn within each task.
+
+    All values are sorted once. A sample is then how often each was drawn, and its middle half a sum over the running
+    total of those counts: no sample is ever sorted.
+    """
+    values, weights = _flat(scores)
+    order = np.argsort(values, kind="stable")
+    place = np.argsort(order)
+    sizes = [each.size for each in scores]
+    found = np.empty(draws)
+    for begin in range(0, draws, CHUNK):
+        many = min(CHUNK, draws - begin)
+        counts = np.zeros((many, values.size), dtype=np.float32)
+        start = 0
+        for size in sizes:
+            counts[:, place[start : start + size]] = _counts(rng, size, many)
+            start += size
+        found[begin : begin + many] = _middle_mean(
+            values[order], (counts * weights[order]).astype(np.float64, copy=False), _cut(values.size)
+        )
+    return found
+
+
+def profile_draws(scores: Scores, thresholds: Floats, rng: np.random.Generator, draws: int = DRAWS) -> Floats:
+    """The profile of `draws` stratified bootstrap samples, shape (draws, thresholds)."""
+    total = np.zeros((draws, thresholds.size))
+    for each in _checked(scores):
+        above = (each[:, None] > thresholds).astype(np.float64) / each.size
+        total += _counts(rng, each.size, draws) @ above / len(scores)
+    return total
+
+
+def improvement_draws(first: Scores, second: Scores, rng: np.random.Generator, draws: int = DRAWS) -> Floats:
+    """The probability of improvement of `draws` samples, the runs of both sides drawn within each task."""
+    total = np.zeros(draws)
+    for x, y in _pairs(first, second):
+        one, other = _counts(rng, x.size, draws), _counts(rng, y.size, draws)
+        total += np.einsum("bi,ij,bj->b", one, _wins(x, y), other) / (x.size * y.size)
+    return total / len(first)
+
+
+def mean_draws(scores: Scores, rng: np.random.Generator, draws: int = DRAWS) -> Floats:
+    """The mean score of `draws` stratified bootstrap samples, shape (draws,)."""
+    total = np.zeros(draws)
+    for each in _checked(scores):
+        total += _counts(rng, each.size, draws) @ each / each.size
+    return total / len(scores)
+
+
+def spread_out(scores: Scores) -> list[Floats]:
+    """Each task's runs, √(n/(n − 1)) times as far from their mean; one run alone stays where it is."""
+    return [
+        each.mean() + math.sqrt(each.size / (each.size - 1)) * (each - each.mean()) if each.size > 1 else each
+        for each in _checked(scores)
+    ]
+
+
+def iqm_interval(scores: Scores, rng: np.random.Generator, *, draws: int = DRAWS, widen: bool = True) -> Bounded:
+    """The IQM with its 95 % stratified bootstrap interval; `widen=False` is rliable's."""
+    drawn = iqm_draws(spread_out(scores) if widen else scores, rng, draws)
+    return _bounded(iqm(scores), drawn, [each.size for each in scores], widen=widen)
+
+
+def gap_interval(scores: Scores, rng: np.random.Generator, *, gamma: float = 1.0, draws: int = DRAWS) -> Bounded:
+    """The optimality gap with its interval."""
+    capped = [np.minimum(each, gamma) for each in _checked(scores)]
+    drawn = gamma - mean_draws(spread_out(capped), rng, draws)
+    return _bounded(optimality_gap(scores, gamma), drawn, [each.size for each in scores])
+
+
+def improvement_interval(first: Scores, second: Scores, rng: np.random.Generator, *, draws: int = DRAWS) -> Bounded:
+    """The probability of improvement with its interval, in [0, 1].
+
+    Ranks cannot be spread out as scores can: what was drawn is, around the estimate, by √(n/(n − 1)) of the fewest.
+    """
+    value = probability_of_improvement(first, second)
+    runs = [min(x.size, y.size) for x, y in zip(first, second, strict=True)]
+    fewest = min(runs)
+    drawn = improvement_draws(first, second, rng, draws)
+    if fewest > 1:
+        drawn = value + math.sqrt(fewest / (fewest - 1)) * (drawn - value)
+    found = _bounded(value, drawn, runs)
+    if found.low is None or found.high is None:
+        return found
+    if value in {0.0, 1.0}:  # no draw of runs of which each wins has a loss in it: the end is that of n wins of n
+        end = 0.025 ** (1.0 / sum(runs))
+        return Bounded(value, end, 1.0) if value == 1.0 else Bounded(value, 0.0, 1.0 - end)
+    return Bounded(value, max(0.0, found.low), min(1.0, found.high))
+
+
+def _bounded(value: float, drawn: Floats, runs: Sequence[int], *, widen: bool = True) -> Bounded:
+    freedom = sum(number - 1 for number in runs)
+    if min(runs) < FEWEST_RUNS or freedom < FEWEST_DEGREES:
+        return Bounded(value, why=TOO_FEW_SEEDS)
+    factor = t_factor(freedom) if widen else 1.0
+    low, high = percentile_interval(drawn)
+    return Bounded(value, value + factor * (low - value), value + factor * (high - value))
+
+
+def _counts(rng: np.random.Generator, size: int, draws: int) -> Floats:
+    """How often each of `size` runs is drawn in `draws` samples of `size`, shape (draws, size), by one multinomial."""
+    table = _tables(size)
+    if table is None:
+        counts: Floats = rng.multinomial(size, np.full(size, 1.0 / size), size=draws).astype(np.float32)
+        return counts
+    looked_up: Floats = table[rng.integers(0, table.shape[0], draws, dtype=np.uint32)]
+    return looked_up
+
+
+_TABLES: dict[int, Floats] = {}
+
+
+def _tables(size: int) -> Floats | None:
+    """All size^size samples as counts, where they are few enough: drawing one of them is drawing a sample."""
+    if size > 5:
+        return None
+    if size not in _TABLES:
+        samples = np.indices((size,) * size).reshape(size, -1)
+        _TABLES[size] = np.stack([(samples == run).sum(axis=0) for run in range(size)], axis=1).astype(np.float32)
+    return _TABLES[size]
+
+
+def _middle_mean(values: Floats, weights: Floats, cut: float) -> Floats:
+    """Mean of sorted values over the weight between `cut` and 1 − `cut`, weights of shape (B, n) with rows of sum 1."""
+    running = np.cumsum(weights, axis=1)
+    np.clip(running, cut, 1 - cut, out=running)
+    # Σ_i v_i (C_i − C_{i−1}) by parts, so that the running totals are used as they are.
+    gaps = np.append(values[:-1] - values[1:], values[-1]).astype(running.dtype)
+    middle: Floats = (running @ gaps - cut * values[0]) / (1 - 2 * cut)
+    return middle
+
+
+def _cut(runs: int) -> float:
+    return (runs // 4) / runs
+
+
+def _flat(scores: Scores) -> tuple[Floats, Floats]:
+    checked = _checked(scores)
+    return np.concatenate(checked), np.concatenate([np.full(e.size, 1 / (len(checked) * e.size)) for e in checked])
+
+
+def _checked(scores: Scores) -> Scores:
+    if not len(scores) or any(each.ndim != 1 or not each.size or not np.isfinite(each).all() for each in scores):
+        raise ValueError("every task needs at least one run with a finite score; leave a task without any out")
+    return scores
+
+
+def _wins(x: Floats, y: Floats) -> Floats:
+    difference = x[:, None] - y[None, :]
+    won: Floats = (difference > 0) + 0.5 * (difference == 0)
+    return won
+
+
+def _pairs(first: Scores, second: Scores) -> list[tuple[Floats, Floats]]:
+    if len(first) != len(second):
+        raise ValueError(f"both sides must have the same tasks, got {len(first)} and {len(second)}")
+    return list(zip(_checked(first), _checked(second), strict=True))

@@ -1,0 +1,167 @@
+"""β as a dose: how the score of each trained model answers to it, and how many doublings of β are near its best.
+
+Between two values that were played, the score is taken for linear in log₂ β. The near-best range of a curve f is the
+connected stretch around its best β with f ≥ max f − tolerance; its width in doublings, log₂ of upper over lower end, is
+how carefully β has to be chosen. β = 0 and β = ∞ are shown where they were played, and lie outside of any range. Where
+it ends at the smallest or largest β that was played, the width is at least that.
+
+Axes: *B* values of β, ascending; *T* trainings (a setting of the training bag, all its seeds).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.bounded import TOO_FEW_SEEDS, Bounded, hull_interval
+from analysis.cells import Cell
+from analysis.estimators import Floats
+from analysis.labels import Value, setting_label
+from analysis.landscape import landscape_of, weights_key
+
+BETA = "decode.beta"
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class DoseResponse:
+    """One training's answer to β.
+
+    Attributes:
+        method: Its method.
+        setting: What tells its training from the method's others, in one line.
+        betas: Every β that was played, ascending, 0 and ∞ among them if they were.
+        scores: The mean return at each.
+        errors: Its standard error over seeds and scenes.
+        best: The β with the highest mean.
+        range: The near-best range of the means, from β to β.
+        width: Its length in doublings.
+        open: Whether it ends at the smallest or the largest β that was played, so that it may go on.
+        tolerance: How far below the best still counts as near it, in units of the score.
+        seeds: The fewest training seeds of one of its cells.
+    """
+
+    method: str
+    setting: str
+    betas: tuple[float, ...]
+    scores: tuple[float, ...]
+    errors: tuple[float, ...]
+    best: float
+    range: tuple[float, float]
+    width: Bounded
+    open: bool
+    tolerance: float
+    seeds: int
+
+
+def dose_responses(
+    cells: Sequence[Cell], rng: np.random.Generator, *, tolerance: float | None = None, draws: int = DRAWS
+) -> tuple[DoseResponse, ...]:
+    """The answer of every training of one method's design cells that was played at three or more positive, finite β.
+
+    The noise that the β of one training have among each other is pooled over the trainings that were played at the same
+    β: a few seeds of one training could not say how four numbers vary together. The interval of a width is of draws of
+    what the curve may be (`Landscape.likely_means`).
+
+    Args:
+        cells: Of one method.
+        rng: Draws the noise behind the intervals.
+        tolerance: How far below the best still counts as near it; one standard error of the best's score if not given.
+        draws: How often.
+    """
+    design = [cell for cell in cells if cell.origin == "design" and cell.seeds and cell.has(BETA)]
+    shown = _varying_in_training(design)
+    groups: dict[tuple[tuple[str, Value], ...], list[Cell]] = {}
+    for cell in design:
+        others = tuple((c, v) for c, v in cell.hyperparameters.items() if c.startswith("decode.") and c != BETA)
+        groups.setdefault((*weights_key(cell), *others), []).append(cell)
+    curves = []
+    for own in groups.values():
+        own.sort(key=lambda cell: float(cell.hyperparameters[BETA]))
+        if sum(0 < float(cell.hyperparameters[BETA]) < math.inf for cell in own) >= 3:
+            curves.append(own)
+    scapes = [landscape_of(own) for own in curves]
+    found = []
+    for own, scape in zip(curves, scapes, strict=True):
+        betas = _betas(own)
+        alike = [other for cells_of_it, other in zip(curves, scapes, strict=True) if _betas(cells_of_it) == betas]
+        pooled = dataclasses.replace(
+            scape,
+            noise=np.mean([other.noise for other in alike], axis=0),
+            freedom=sum(other.freedom for other in alike),
+        )
+        errors = np.sqrt(np.diag(pooled.noise))
+        best = int(scape.means.argmax())
+        near = float(errors[best]) if tolerance is None else tolerance
+        finite = [place for place, beta in enumerate(betas) if 0 < beta < math.inf]
+        doses = np.log2([betas[place] for place in finite])
+        low, high = near_best(doses, scape.means[finite], near)
+        likely = pooled.of(finite).likely_means(rng, draws)
+        ends = np.array([near_best(doses, curve, near) for curve in likely])
+        width = float(high - low)
+        enough = pooled.of(finite).is_clear
+        found.append(
+            DoseResponse(
+                method=own[0].method,
+                setting=setting_label({c: own[0].hyperparameters[c] for c in shown if own[0].has(c)}),
+                betas=betas,
+                scores=tuple(float(score) for score in scape.means),
+                errors=tuple(float(error) for error in errors),
+                best=betas[best],
+                range=(2.0 ** float(low), 2.0 ** float(high)),
+                width=Bounded(width, *hull_interval(width, ends[:, 1] - ends[:, 0]))
+                if enough
+                else Bounded(width, why=TOO_FEW_SEEDS),
+                open=bool(low == doses[0] or high == doses[-1]),
+                tolerance=near,
+                seeds=scape.seeds,
+            )
+        )
+    return tuple(found)
+
+
+def near_best(doses: Floats, scores: Floats, tolerance: float) -> tuple[float, float]:
+    """Where the curve through (doses, scores), linear in between, is within `tolerance` of its top, around the top.
+
+    Args:
+        doses: Ascending, shape (B,).
+        scores: Shape (B,).
+        tolerance: Not negative.
+
+    Raises:
+        ValueError: The tolerance is negative, or the shapes differ.
+    """
+    if tolerance < 0 or doses.shape != scores.shape:
+        raise ValueError(
+            f"a tolerance must not be negative and shapes be alike, got {tolerance}, {doses.shape}, {scores.shape}"
+        )
+    best = int(scores.argmax())
+    bar = float(scores[best]) - tolerance
+
+    def walk(step: int) -> float:
+        at = best
+        while 0 <= at + step < doses.size and scores[at + step] >= bar:
+            at += step
+        if not 0 <= at + step < doses.size:
+            return float(doses[at])
+        fall = float(scores[at] - scores[at + step])
+        share = float(scores[at] - bar) / fall
+        return float(doses[at] + share * (doses[at + step] - doses[at]))
+
+    return walk(-1), walk(1)
+
+
+def _betas(cells: Sequence[Cell]) -> tuple[float, ...]:
+    return tuple(float(cell.hyperparameters[BETA]) for cell in cells)
+
+
+def _varying_in_training(cells: Sequence[Cell]) -> list[str]:
+    seen: dict[str, set[Value]] = {}
+    for cell in cells:
+        for column, value in cell.hyperparameters.items():
+            seen.setdefault(column, set()).add(value)
+    return [column for column, values in seen.items() if len(values) > 1 and column != BETA]

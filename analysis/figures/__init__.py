@@ -1,0 +1,38 @@
+"""Figures: the drawing half, and the only folder that knows plotly.
+
+Each figure is drawn from values that `analysis.figure_data` has made: a file per family, on one theme.
+"""
+
+from __future__ import annotations
+
+from analysis.figures.across import draw_estimates, draw_profiles
+from analysis.figures.budget import draw_costs, draw_learning, draw_tuning
+from analysis.figures.cells import draw_beta_curves, draw_heat_map, draw_score_by_cell
+from analysis.figures.effects import draw_dose, draw_importance, draw_parallel
+from analysis.figures.export import STATIC_FORMATS, figure_html, plotly_script, write_static
+from analysis.figures.lines import draw_lines, draw_q_rank
+from analysis.figures.theme import METHOD_COLOURS, Figure
+from analysis.figures.tokens import draw_advantages
+
+__all__ = [
+    "METHOD_COLOURS",
+    "STATIC_FORMATS",
+    "Figure",
+    "draw_advantages",
+    "draw_beta_curves",
+    "draw_costs",
+    "draw_dose",
+    "draw_estimates",
+    "draw_heat_map",
+    "draw_importance",
+    "draw_learning",
+    "draw_lines",
+    "draw_parallel",
+    "draw_profiles",
+    "draw_q_rank",
+    "draw_score_by_cell",
+    "draw_tuning",
+    "figure_html",
+    "plotly_script",
+    "write_static",
+]

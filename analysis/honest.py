@@ -1,0 +1,149 @@
+"""The score of a tuned method, chosen on some training seeds and scored on the others.
+
+Axes: *K* cells, *S* training seeds, *E* episodes; axes in front of these are worlds, for simulations.
+
+"How good is it?" is two questions. *How good is this checkpoint?* is about a trained model that one would ship: choose
+on some scenes, score on the others. *How good is this method when tuned?* is about the next training: the winner of K
+cells is also the luckiest of K·S trainings, and other scenes do not take that luck away; other training seeds do. The
+first can be asked with one seed, the second cannot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.estimators import Floats
+from analysis.student import t_quantile
+from analysis.variance import noise_of
+
+FOLDS = 5
+"""Parts that scenes are cut into where something is chosen on the other parts."""
+
+FOLD_SHARE = 0.6
+"""What folds that choose by each other's seeds add to the variance of their mean, in units of M/(S − 1)."""
+
+
+@dataclass(frozen=True, eq=False)
+class CrossFitted:
+    """Held-out returns of what was chosen without them.
+
+    Attributes:
+        returns: `returns[chosen[s], s]`, shape (..., S, E).
+        chosen: The cell chosen without seed s, the first of equals, shape (..., S).
+    """
+
+    returns: Floats
+    chosen: NDArray[np.int64]
+
+
+def leave_one_seed_out(returns: Floats) -> CrossFitted:
+    """Per seed, the cell with the highest mean return at the *other* seeds, and what it returns at this one.
+
+    The mean over seeds is an unbiased estimate of how good a cell is that is chosen by S − 1 training seeds.
+
+    Args:
+        returns: Finite, shape (..., K, S, E).
+
+    Raises:
+        ValueError: There is one seed: nothing is left to choose by.
+    """
+    seeds = returns.shape[-2]
+    if seeds < 2:
+        raise ValueError(f"choosing on other training seeds needs at least two, got {seeds}")
+    scores = returns.mean(axis=-1)
+    others = (scores.sum(axis=-1, keepdims=True) - scores) / (seeds - 1)
+    chosen = others.argmax(axis=-2)
+    held = np.take_along_axis(returns, chosen[..., None, :, None], axis=-3)
+    return CrossFitted(held[..., 0, :, :], chosen)
+
+
+def tuned_max(returns: Floats, scenes: NDArray[np.generic]) -> tuple[Floats, Floats, Floats]:
+    """How good the method is when tuned: estimate and half width of a 95 % interval, with its degrees of freedom.
+
+    The estimand is the mean of μ_k over the S cells that `leave_one_seed_out` chooses: what a new training seed of them
+    returns on new scenes. The variance of the estimate is
+
+        f·M + max(0, T − R/S),      f = 1/S + .6/(S−1),
+
+    T and R of the held-out returns, as in `analysis.variance`. M is the variance of one seed's score: that of the
+    held-out scores, or the mean over all cells of that between their seeds, whichever is larger, with the latter's
+    T(S−1) degrees of freedom where T trainings share nothing. One cell's S − 1 degrees alone would do at twice
+    the width for three seeds. f is more than 1/S because folds choose by each other's seeds, and less than the
+    1/S + 1/(S−1) of Nadeau & Bengio (2003), which covers 99 %. Both were chosen by coverage (docs/statistics.md).
+
+    With one cell nothing is chosen: the mean, f = 1/S, and its own M.
+
+    Args:
+        returns: Finite, shape (..., K, S, E), S at least 2.
+        scenes: The scene of each episode, shape (E,).
+    """
+    cells, seeds = returns.shape[-3:-1]
+    held = leave_one_seed_out(returns).returns
+    own = noise_of(held[..., None, :, :], scenes)
+    share, noise = 1 / seeds, own
+    if cells > 1:
+        share += FOLD_SHARE / (seeds - 1)
+        pooled = returns.mean(axis=-1).var(axis=-1, ddof=1).mean(axis=-1)
+        noise = dataclasses.replace(own, seed=np.maximum(own.seed, pooled), seed_degrees=cells * (seeds - 1.0))
+    degrees = noise.degrees(share)
+    return held.mean(axis=(-1, -2)), t_quantile(0.975, degrees) * np.sqrt(noise.variance(share)), degrees
+
+
+def optimism(returns: Floats) -> Floats:
+    """By how much the highest mean over all seeds exceeds the cross-fitted one: what the paper's max is too high by."""
+    highest: Floats = returns.mean(axis=(-1, -2)).max(axis=-1)
+    tuned: Floats = leave_one_seed_out(returns).returns.mean(axis=(-1, -2))
+    return highest - tuned
+
+
+def scene_folds(scenes: NDArray[np.generic], folds: int = FOLDS) -> NDArray[np.int64]:
+    """The fold of each episode, shape (E,): scenes in order are dealt to the folds in turn, so none is in two."""
+    _, index = np.unique(scenes, return_inverse=True)
+    fold: NDArray[np.int64] = index % folds
+    return fold
+
+
+def chosen_on_other_scenes(returns: Floats, scenes: NDArray[np.generic]) -> Floats:
+    """Returns of the option that is best on the scenes of the other folds, per episode.
+
+    Args:
+        returns: Finite; the options are axis −2: shape (..., N, E).
+        scenes: The scene of each episode, shape (E,), at least two different ones.
+
+    Returns:
+        Shape (..., E).
+
+    Raises:
+        ValueError: All episodes are of one scene: nothing is left to choose by.
+    """
+    folds = scene_folds(scenes)
+    if folds.max() == 0:
+        raise ValueError("choosing on other scenes needs at least two, got one")
+    held = np.empty((*returns.shape[:-2], returns.shape[-1]))
+    for fold in range(int(folds.max()) + 1):
+        inside = folds == fold
+        best = returns[..., ~inside].mean(axis=-1).argmax(axis=-1)
+        held[..., inside] = np.take_along_axis(returns[..., inside], best[..., None, None], axis=-2)[..., 0, :]
+    return held
+
+
+def tuned_decodings(returns: Floats, trainings: NDArray[np.generic], scenes: NDArray[np.generic]) -> Floats:
+    """Returns of every checkpoint at the decoding that is best for it on other scenes.
+
+    Args:
+        returns: Shape (..., K, S, E).
+        trainings: The training of each cell, shape (K,).
+        scenes: The scene of each episode, shape (E,).
+
+    Returns:
+        Shape (..., T, S, E), trainings in the order of their names.
+    """
+    tuned = []
+    for name in np.unique(trainings):
+        own = np.swapaxes(returns[..., trainings == name, :, :], -3, -2)  # (..., S, B, E)
+        tuned.append(chosen_on_other_scenes(own, scenes) if own.shape[-2] > 1 else own[..., 0, :])
+    return np.stack(tuned, axis=-3)

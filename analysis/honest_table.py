@@ -1,0 +1,334 @@
+"""The honest table: per method how good it is when tuned, and how much its hyperparameters move it.
+
+Both are said of the method and not of the seeds at hand, beside the paper's numbers, which are repeated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.cells import Cell, best_cell
+from analysis.estimators import Floats, clustered_standard_error, population_sigma
+from analysis.honest import FOLDS, chosen_on_other_scenes, leave_one_seed_out, optimism, tuned_decodings, tuned_max
+from analysis.labels import in_order, method_label
+from analysis.student import t_quantile
+from analysis.text import count, number
+from analysis.variance import sigma
+
+Policy: TypeAlias = Literal["exclude", "worst", "floor"]
+"""What a failed run counts as: its cell leaves, it returns what the method's worst run does, or the lowest return."""
+
+FEWEST_SEEDS, FEWEST_SEEDS_ALONE, FEWEST_SCENES = 2, 3, 20
+"""Fewer training seeds (of one cell alone: there is nothing to pool) or scenes get no interval.
+
+Coverage of nominal 95 % intervals over the simulated worlds, lowest and highest (docs/statistics.md has all of them):
+
+    tuned score, 2 cells or more     2 seeds  95-99 %   3 seeds  95-99 %   5 seeds  94-98 %
+    tuned score, 1 cell              2 seeds  85-92 %   3 seeds  86-95 %   5 seeds  89-95 %
+    σ                                2 seeds  92-99 %   3 seeds  93-99 %   5 seeds  94-98 %
+"""
+
+
+@dataclass(frozen=True)
+class Ranged:
+    """An estimate with its 95 % interval, or the reason why there is none.
+
+    Attributes:
+        value: The estimate; None where it cannot be made.
+        low, high: The ends of the interval; None where there is none.
+        refused: Why value or interval are missing; None where neither is.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    refused: str | None = None
+
+    def __post_init__(self) -> None:
+        numbers = [each for each in (self.value, self.low, self.high) if each is not None]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"an estimate and its interval must be finite, got {numbers}")
+        if (self.low is None) != (self.high is None) or (self.low is None) == (self.refused is None):
+            raise ValueError(f"an interval has two ends or a reason, got {self.low}, {self.high}, {self.refused!r}")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"an interval must end where it begins or above, got [{self.low}, {self.high}]")
+
+
+@dataclass(frozen=True)
+class HonestRow:
+    """One method's line.
+
+    Attributes:
+        method: Its name.
+        tuned: How good it is when tuned: chosen on all training seeds but one, scored at that one.
+        checkpoint: How good the best trained model is: chosen on some scenes, scored on the others.
+        paper_max: The highest mean return of a cell of those that `tuned` chooses from.
+        optimism: `paper_max` less `tuned`; None where `tuned` is refused.
+        sigma: σ over its design cells.
+        sigma_train: σ over its trainings, every checkpoint at the decoding that is best for it on other scenes.
+        sigma_decode: σ over the decodings of the training that is best by those scores.
+        paper_sigma: The population standard deviation of the cells' mean returns.
+        sigma_bounds: σ with failed runs left out, and with them as bad as the worst; None where none failed.
+        cells: Cells that `tuned` chooses from.
+        design_cells: Cells in `sigma`.
+        seeds: Training seeds that all of them have.
+        failed: Failed runs among its cells.
+    """
+
+    method: str
+    tuned: Ranged
+    checkpoint: Ranged
+    paper_max: float | None
+    optimism: float | None
+    sigma: Ranged
+    sigma_train: Ranged
+    sigma_decode: Ranged
+    paper_sigma: float | None
+    sigma_bounds: tuple[Ranged, Ranged] | None
+    cells: int
+    design_cells: int
+    seeds: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class HonestTable:
+    """The rows, in the fixed order, and what a reader must know."""
+
+    rows: tuple[HonestRow, ...]
+    policy: Policy
+    footnotes: tuple[str, ...]
+
+    @property
+    def possible(self) -> bool:
+        """Whether some method has more than one training seed; else the table says only what is missing."""
+        return any(row.seeds > 1 for row in self.rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Complete cells: returns (K, S, E), the training of each (K,), whether it is of the design (K,), scenes (E,)."""
+
+    returns: Floats
+    trainings: NDArray[np.str_]
+    design: NDArray[np.bool_]
+    scenes: NDArray[np.str_]
+
+    def of(self, kept: NDArray[np.bool_]) -> _Block:
+        return _Block(self.returns[kept], self.trainings[kept], self.design[kept], self.scenes)
+
+
+def honest_table(
+    cells: Sequence[Cell], rng: np.random.Generator, *, policy: Policy = "exclude", floor: float | None = None
+) -> HonestTable:
+    """The honest table of `cells`.
+
+    Args:
+        cells: Of `analysis.cells.cells_of`, failed ones, too.
+        rng: Draws the intervals of σ, method by method in their order.
+        policy: What a failed run counts as.
+        floor: The lowest return there can be; needed for the policy `floor`.
+
+    Raises:
+        ValueError: The policy is unknown, or `floor` without one.
+    """
+    if policy not in get_args(Policy):
+        raise ValueError(f"unknown policy {policy!r}; known: {', '.join(get_args(Policy))}")
+    if policy == "floor" and floor is None:
+        raise ValueError("the policy 'floor' needs the task's lowest return, got none; 'worst' needs nothing")
+    methods = in_order(cell.method for cell in cells if cell.seeds)
+    rows = tuple(_row(method, [c for c in cells if c.method == method], rng, policy, floor) for method in methods)
+    return HonestTable(rows, policy, _footnotes(rows, cells, policy, floor))
+
+
+def _row(
+    method: str, cells: Sequence[Cell], rng: np.random.Generator, policy: Policy, floor: float | None
+) -> HonestRow:
+    block = _complete(cells, policy, floor)
+    k, s, _ = block.returns.shape
+    design = block.of(block.design)
+    failed = sum(cell.failed for cell in cells)
+    none = Ranged(None, refused="no cell has finished at every seed")
+    tuned = _tuned(block) if k else none
+    return HonestRow(
+        method=method,
+        tuned=tuned,
+        checkpoint=_checkpoint(block) if k else none,
+        paper_max=float(block.returns.mean(axis=(1, 2)).max()) if k else None,
+        optimism=float(optimism(block.returns)) if k and s > 1 else None,
+        sigma=_sigma(design, rng, "cells"),
+        sigma_train=_sigma(_tuned_trainings(design), rng, "trainings"),
+        sigma_decode=_sigma(_best_training(design), rng, "decodings"),
+        paper_sigma=population_sigma(design.returns.mean(axis=(1, 2))) if len(design.returns) else None,
+        sigma_bounds=_bounds(cells, rng, floor) if failed else None,
+        cells=k,
+        design_cells=len(design.returns),
+        seeds=s,
+        failed=failed,
+    )
+
+
+def _complete(cells: Sequence[Cell], policy: Policy, floor: float | None) -> _Block:
+    """The cells that have every seed that half of the design's have. Failed runs count as `policy` says."""
+    finished = [cell for cell in cells if cell.seeds]
+    if not finished:
+        return _Block(np.empty((0, 0, 0)), np.empty(0, np.str_), np.empty(0, bool), np.empty(0, np.str_))
+    known = sorted({seed for cell in finished for seed in cell.seeds})
+    counted = [cell for cell in finished if cell.origin == "design"] or finished
+    seeds = [seed for seed in known if 2 * sum(seed in cell.seeds for cell in counted) >= len(counted)]
+    worst = min((cell.returns[i] for cell in finished for i in range(len(cell.seeds))), key=lambda r: float(r.mean()))
+    lost = np.full_like(worst, floor) if policy == "floor" and floor is not None else worst
+    kept: list[Cell] = []
+    returns: list[Floats] = []
+    for cell in cells:
+        missing = [seed for seed in seeds if seed not in cell.seeds]
+        if missing and (policy == "exclude" or len(missing) > cell.failed):
+            continue
+        if cell.seeds and not np.array_equal(cell.episode_seeds, finished[0].episode_seeds):
+            continue
+        row = {seed: cell.returns[i] for i, seed in enumerate(cell.seeds)}
+        kept.append(cell)
+        returns.append(np.stack([row.get(seed, lost) for seed in seeds]))
+    shape = (0, len(seeds), worst.size)
+    return _Block(
+        returns=np.stack(returns) if returns else np.empty(shape),
+        trainings=np.array([training_of(cell) for cell in kept], dtype=np.str_),
+        design=np.array([cell.origin == "design" for cell in kept], dtype=bool),
+        scenes=finished[0].scenes,
+    )
+
+
+def training_of(cell: Cell) -> str:
+    """What two cells share that act with the same weights: all their hyperparameters but those of decoding."""
+    return repr([(name, value) for name, value in cell.hyperparameters.items() if not name.startswith("decode.")])
+
+
+def _tuned(block: _Block) -> Ranged:
+    k, seeds, _ = block.returns.shape
+    fewest = FEWEST_SEEDS if k > 1 else FEWEST_SEEDS_ALONE
+    if seeds < 2:
+        return Ranged(None, refused="too few seeds: with one, luck and merit are the same number")
+    if len(set(block.scenes.tolist())) < FEWEST_SCENES:
+        value = float(leave_one_seed_out(block.returns).returns.mean())
+        return Ranged(value, refused=f"too few scenes: fewer than {FEWEST_SCENES}")
+    value, half, _ = (float(each) for each in tuned_max(block.returns, block.scenes))
+    if seeds < fewest:
+        return Ranged(value, refused=f"too few seeds: one cell alone needs {fewest}")
+    return Ranged(value, value - half, value + half)
+
+
+def _checkpoint(block: _Block) -> Ranged:
+    scenes = len(set(block.scenes.tolist()))
+    if scenes < FEWEST_SCENES:
+        return Ranged(None, refused=f"too few scenes: fewer than {FEWEST_SCENES}")
+    held = chosen_on_other_scenes(block.returns.reshape(-1, block.returns.shape[-1]), block.scenes)
+    error = clustered_standard_error(held, block.scenes) or 0.0
+    half, value = float(t_quantile(0.975, scenes - 1)) * error, float(held.mean())
+    return Ranged(value, value - half, value + half)
+
+
+def _sigma(block: _Block | None, rng: np.random.Generator, over: str) -> Ranged:
+    if block is None:
+        return Ranged(None, refused="no training has several decodings")
+    if len(block.returns) < 2:
+        return Ranged(None, refused=f"fewer than two {over}")
+    if block.returns.shape[1] < FEWEST_SEEDS:
+        return Ranged(None, refused="too few seeds: with one, their noise cannot be told from hyperparameters")
+    if len(set(block.scenes.tolist())) < FEWEST_SCENES:
+        return Ranged(None, refused=f"too few scenes: fewer than {FEWEST_SCENES}")
+    value, low, high = (float(each) for each in sigma(block.returns, block.trainings, block.scenes, rng))
+    return Ranged(value, low, high)
+
+
+def _tuned_trainings(design: _Block) -> _Block | None:
+    """One row per training, at the decoding best for each checkpoint; None where no training has several."""
+    names = np.unique(design.trainings)
+    if len(names) == len(design.trainings) or len(set(design.scenes.tolist())) < 2:
+        return None
+    tuned = tuned_decodings(design.returns, design.trainings, design.scenes)
+    return _Block(tuned, names, np.ones(len(names), bool), design.scenes)
+
+
+def _best_training(design: _Block) -> _Block | None:
+    tuned = _tuned_trainings(design)
+    if tuned is None:
+        return None
+    best = tuned.trainings[int(tuned.returns.mean(axis=(1, 2)).argmax())]
+    return design.of(design.trainings == best)
+
+
+def _bounds(cells: Sequence[Cell], rng: np.random.Generator, floor: float | None) -> tuple[Ranged, Ranged]:
+    worst: Policy = "worst" if floor is None else "floor"
+    without, within = (_complete(cells, policy, floor) for policy in ("exclude", worst))
+    return _sigma(without.of(without.design), rng, "cells"), _sigma(within.of(within.design), rng, "cells")
+
+
+def _footnotes(
+    rows: Sequence[HonestRow], cells: Sequence[Cell], policy: Policy, floor: float | None
+) -> tuple[str, ...]:
+    notes = [
+        "Two questions. Tuned: how good is the method's next training, at the setting one would choose? For each "
+        "training seed a cell is chosen by its mean return at the other seeds, and scored at this one; the mean over "
+        "seeds. Checkpoint: how good is the best of these trained models? Chosen on four fifths of the scenes, "
+        f"scored on the rest, {FOLDS} times; the seeds' luck is part of it.",
+        "Intervals are nominal 95 % ones: of Tuned over training seeds and scenes, of Checkpoint over scenes. "
+        "Optimism: the highest mean of the same cells, as paper mode prints it, less Tuned.",
+        "σ: the population standard deviation of the true mean returns of a method's design cells (divided by their "
+        "number: a grid's cells are all there are), with the variance that training seeds and scenes add to the cells' "
+        "means taken out; 0 where the cells differ no more than that. In brackets, without that correction.",
+        "σ, β tuned: over trainings, each trained model at the decoding best for it on other scenes. σ of decoding: "
+        "over the decodings of the training that is best by those scores.",
+    ]
+    refined = {c.method: 0 for c in cells if c.origin != "design" and c.seeds}
+    for cell in cells:
+        refined[cell.method] = refined.get(cell.method, 0) + (cell.origin != "design" and bool(cell.seeds))
+    proposed = ", ".join(f"{method_label(m)} {n}" for m, n in refined.items() if n)
+    if proposed:
+        notes.append(
+            f"Refused in every σ, because a search proposed them and a search crowds near its optimum: {proposed} "
+            "finished cells. Tuned may choose them where they have every training seed."
+        )
+    for row in rows:
+        finished = [c for c in cells if c.method == row.method and c.seeds]
+        if row.cells < len(finished):
+            left = count(len(finished) - row.cells, "cell")
+            notes.append(f"{method_label(row.method)}: {left} without all {row.seeds} training seeds left out.")
+        best = best_cell(finished)
+        if (
+            best is not None
+            and best.score is not None
+            and row.paper_max is not None
+            and best.score.value > row.paper_max
+        ):
+            value = number(best.score.value)
+            notes.append(f"{method_label(row.method)}: its highest mean, {value}, is of a cell that is left out.")
+    failed = [row for row in rows if row.sigma_bounds is not None]
+    if failed:
+        counted = {"exclude": "leave with their cell", "worst": "count as the method's worst run"}
+        said = counted.get(policy, f"count as the lowest return, {number(floor)}")
+        notes.append(f"Failed runs {said}.")
+        lowest = "as bad as the worst run (no lowest return is known)" if floor is None else f"at {number(floor)}"
+        for row in failed:
+            assert row.sigma_bounds is not None
+            low, high = (f"{number(each.value)}" for each in row.sigma_bounds)
+            notes.append(
+                f"{method_label(row.method)}, {count(row.failed, 'failed run')}: σ {low} without them, {high} {lowest}."
+            )
+    return (*notes, *_refusals(rows))
+
+
+def _refusals(rows: Sequence[HonestRow]) -> list[str]:
+    """Why there is a dash, once per reason."""
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        named = {"Tuned": row.tuned, "Checkpoint": row.checkpoint, "σ": row.sigma}
+        for name, ranged in named.items():
+            if ranged.refused is not None:
+                reasons.setdefault(ranged.refused, []).append(f"{method_label(row.method)} ({name})")
+    return [f"No interval, {reason}: {', '.join(of)}." for reason, of in reasons.items()]

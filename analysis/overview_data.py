@@ -1,0 +1,179 @@
+"""What the figures over a whole sweep show, as plain values: cells by hyperparameter, learning curves, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from analysis.cells import Cell, varying
+from analysis.labels import Value, hyperparameter_label, in_order, method_label, value_label
+from analysis.landscape import weights_key
+
+
+@dataclass(frozen=True)
+class ParallelAxis:
+    """One hyperparameter of a figure of parallel coordinates.
+
+    Attributes:
+        label: Its symbol.
+        values: How each of its values is written, in order; values stand one apart, whatever they are.
+        positions: The place of every cell on it.
+    """
+
+    label: str
+    values: tuple[str, ...]
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """The finished cells of one method as lines over its hyperparameters, to their score.
+
+    Attributes:
+        method: The method.
+        axes: Its varying hyperparameters.
+        scores: The score of every cell.
+        errors: Its standard error over episodes; None where it is unknown.
+    """
+
+    method: str
+    axes: tuple[ParallelAxis, ...]
+    scores: tuple[float, ...]
+    errors: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """A training signal against steps, over the seeds of one training.
+
+    Attributes:
+        method: The method.
+        label: Its name in print, with what tells this training from its others.
+        steps: Optimiser steps, ascending.
+        mean, low, high: Mean, lowest and highest over seeds at each step.
+        seeds: How many.
+    """
+
+    method: str
+    label: str
+    steps: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method's rows took, in seconds.
+
+    Attributes:
+        method: The method.
+        train: Training of what finished, weights that several rows stand on once, by the method that comes first.
+        evaluate: Playing of what finished.
+        failed: Training and playing of what failed or was stopped.
+        saved: What training every row's weights for itself would have taken beyond `train`.
+    """
+
+    method: str
+    train: float
+    evaluate: float
+    failed: float
+    saved: float
+
+
+def parallel(cells: Sequence[Cell]) -> Parallel | None:
+    """The method with the most varying hyperparameters, of equals the one with more cells; None below two of them."""
+    best: tuple[int, int, str] | None = None
+    for method in in_order(cell.method for cell in cells):
+        own = [cell for cell in cells if cell.method == method and cell.seeds]
+        size = (len(varying(own)), len(own))
+        if size[0] >= 2 and (best is None or size > best[:2]):
+            best = (*size, method)
+    if best is None:
+        return None
+    own = [cell for cell in cells if cell.method == best[2] and cell.seeds]
+    columns = [column for column in varying(own) if all(cell.has(column) for cell in own)]
+    scores = [score for cell in own if (score := cell.score) is not None]
+    return Parallel(
+        method=best[2],
+        axes=tuple(_axis(column, own) for column in columns),
+        scores=tuple(score.value for score in scores),
+        errors=tuple(score.standard_error for score in scores),
+    )
+
+
+def learning_curves(
+    cells: Sequence[Cell], curves: Mapping[tuple[tuple[str, Value], ...], Sequence[Mapping[int, float]]]
+) -> tuple[LearningCurve, ...]:
+    """The curve of every method's best training, over the steps that all of its seeds have.
+
+    Args:
+        cells: The cells of a sweep.
+        curves: By training (`landscape.weights_key`) a signal by step, for each seed.
+    """
+    found = []
+    for method in in_order(cell.method for cell in cells):
+        own = [(score.value, cell) for cell in cells if cell.method == method and (score := cell.score) is not None]
+        known = [(score, cell) for score, cell in own if curves.get(weights_key(cell))]
+        if not known:
+            continue
+        best = max(known, key=lambda each: each[0])[1]
+        seeds = curves[weights_key(best)]
+        steps = sorted(set.intersection(*(set(seed) for seed in seeds)))
+        if not steps:
+            continue
+        values = np.array([[seed[step] for step in steps] for seed in seeds], dtype=np.float64)
+        setting = best.setting([column for column in varying([c for _, c in own]) if column.startswith("train.")])
+        found.append(
+            LearningCurve(
+                method=method,
+                label=f"{method_label(method)}{', ' if setting else ''}{setting}",
+                steps=tuple(steps),
+                mean=tuple(map(float, values.mean(axis=0))),
+                low=tuple(map(float, values.min(axis=0))),
+                high=tuple(map(float, values.max(axis=0))),
+                seeds=len(seeds),
+            )
+        )
+    return tuple(found)
+
+
+def costs(runs: pl.DataFrame) -> tuple[Cost, ...]:
+    """What every method took, methods in their order.
+
+    Args:
+        runs: The frame `runs` of a run table; an evaluation that stands in it twice counts once.
+    """
+    rows = runs.unique(subset=["trial_id"], keep="first", maintain_order=True)
+    paid: set[str] = set()
+    found = []
+    for method in in_order(rows["method"].to_list()):
+        train = evaluate = failed = alone = 0.0
+        own = rows.filter(pl.col("method") == method)
+        for row in own.sort(pl.col("status") != "finished", maintain_order=True).iter_rows(named=True):
+            trained, played = row["train_seconds"] or 0.0, row["evaluate_seconds"] or 0.0
+            first = row["weights_id"] not in paid
+            paid.add(row["weights_id"])
+            if row["status"] != "finished":
+                failed += (trained if first else 0.0) + played
+                continue
+            evaluate += played
+            alone += trained
+            train += trained if first else 0.0
+        found.append(Cost(method, train, evaluate, failed, alone - train))
+    return tuple(found)
+
+
+def _axis(column: str, cells: Sequence[Cell]) -> ParallelAxis:
+    seen = list(dict.fromkeys(cell.hyperparameters[column] for cell in cells))
+    numbers = all(isinstance(value, int | float) for value in seen)
+    ordered = sorted(seen, key=float) if numbers else sorted(seen, key=str)
+    return ParallelAxis(
+        label=hyperparameter_label(column),
+        values=tuple(map(value_label, ordered)),
+        positions=tuple(ordered.index(cell.hyperparameters[column]) for cell in cells),
+    )

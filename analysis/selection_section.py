@@ -1,0 +1,72 @@
+"""The section on choosing without playing: does anything that trainings say of themselves rank them?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from analysis.cells import Cell
+from analysis.figures import Figure, draw_estimates
+from analysis.labels import in_order, method_label
+from analysis.section import Section
+from analysis.selection import Key, RungPair, SignalCorrelation, correlations, spearman
+from analysis.text import DASH, count
+
+MOST_SIGNALS = 12
+
+
+def selection_section(
+    cells: Sequence[Cell], signals: Mapping[tuple[str, float], Mapping[Key, float]], rungs: Sequence[RungPair]
+) -> Section | None:
+    """Whether what trainings say of themselves, or their score half-way, ranks them as their score at the end does."""
+    found: list[SignalCorrelation] = []
+    for method in in_order(cell.method for cell in cells):
+        found += correlations(cells, method, signals)
+    text = []
+    if found:
+        deciding = [each for each in found if each.decides]
+        strongest = max(found, key=lambda each: (not each.correlation.why, abs(each.correlation.value)))
+        text.append(
+            f"Can a policy be chosen without playing it? Of {count(len(found), 'signal')} the strongest that was read, "
+            f"{_signal_label(strongest)}, has rank correlation {strongest.correlation.text()} with the score over "
+            f"{count(len(strongest.pairs), 'training')} of {method_label(strongest.method)}. "
+            + (
+                f"{count(len(deciding), 'signal has', 'signals have')} an interval beyond ½: "
+                f"{'; '.join(map(_signal_label, deciding[:3]))}."
+                if deciding
+                else "None has an interval beyond ½, so none is shown to be fit to choose or to stop by."
+            )
+            + " Of several signals the strongest is strong by luck, too: intervals are for each alone."
+        )
+    if rungs:
+        at = [(each.at_rung, each.at_end) for each in rungs]
+        said = spearman(at).text() if len(at) >= 2 else f"{DASH} (too few cells for an interval)"
+        bounds = spearman(at) if len(at) >= 2 else None
+        legitimate = bounds is not None and bounds.low is not None and bounds.low >= 0.5
+        text.append(
+            f"Early stopping: of {count(len(rungs), 'proposal')} that went on from a rung, the score there and at the "
+            f"end (tune scenes) have rank correlation {said}: to stop by the rung is "
+            f"{'legitimate' if legitimate else 'not shown to be legitimate'} here. Those that were stopped are not in "
+            "it; among the better half ranks agree less than among all, so the number errs on the low side."
+        )
+    if not text:
+        return None
+    text.append(
+        "Signals are those of training batches. What held-out dialogues would say (TD error, Q against what followed) "
+        "is not recorded for tasks that can be played, and may rank better."
+    )
+    shown = found[:MOST_SIGNALS]
+    figures: dict[str, tuple[Figure, str]] = {}
+    if shown:
+        rows = [(f"{method_label(e.method)}: {_signal_label(e)}", e.method, e.correlation) for e in shown]
+        figures["offline_selection"] = (
+            draw_estimates(rows, x_title="rank correlation with the score", at=0.0),
+            "Rank correlation of training signals with the score over trainings, seeds averaged, each at the β that "
+            f"the tune scenes choose; the {len(shown)} strongest of {len(found)}. Bars: 95 % by Fisher's z; hollow: "
+            "too few trainings for an interval. A share in per cent: read after that share of the steps.",
+        )
+    return Section("selection", "Choosing without playing", tuple(text), (), figures)
+
+
+def _signal_label(each: SignalCorrelation) -> str:
+    name = each.signal.replace("_", " ")
+    return name if each.when >= 1 else f"{name}, at {100 * each.when:.0f} %"

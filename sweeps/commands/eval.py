@@ -1,0 +1,42 @@
+"""`sweeps eval SWEEP decode.beta=1,2,4,32`: play what a sweep has trained in other ways; nothing is trained."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from sweeps.command import Command, add_store, chosen
+from sweeps.options import OneLineParser, add_machines, columns_said
+
+
+def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
+    from sweeps.added import add_evaluations  # noqa: PLC0415
+    from sweeps.tracking import Mirror  # noqa: PLC0415
+
+    parser = OneLineParser(prog=f"sweeps eval {given.sweep}", description=COMMAND.help, epilog=COLUMNS)
+    add_store(parser)
+    add_machines(parser)
+    options, words = parser.parse_known_args(rest, given)
+    columns = columns_said(parser, words)
+    if not columns:
+        parser.error("the following arguments are required: decode.COLUMN=VALUES")
+    store, sweep = chosen(options)
+    return add_evaluations(
+        store,
+        sweep,
+        columns,
+        lambda line: print(line, flush=True),
+        gpus=options.gpus_per_worker or 0.0,
+        concurrent=options.concurrent,
+        mirror=None if options.no_mlflow else Mirror(store, sweep, options.tracking_uri),
+    )
+
+
+COLUMNS = "decode.COLUMN=VALUE,VALUE,... plays every arm that has the column so; ARM.decode.COLUMN=... one arm."
+
+COMMAND = Command(
+    name="eval",
+    help="play what a sweep has trained in other ways, such as decode.beta=1,2,4,32",
+    run=_run,
+    subject=("sweep", lambda: "a sweep of the store, or a store's folder where it has one"),
+)

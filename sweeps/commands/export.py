@@ -1,0 +1,26 @@
+"""`sweeps export TRIAL FOLDER`: write a trained policy as a Hugging Face folder."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweeps.command import Command, add_trial, opened
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add_trial(parser)
+    parser.add_argument("folder", help="new, or empty")
+    parser.add_argument("--model", metavar="DIR", help="what it began as; must be named where its vocabulary is cut")
+
+
+def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
+    from sweeps.policy import export_policy  # noqa: PLC0415
+
+    export_policy(given.trial, Path(given.folder), opened(given), model=given.model)
+    print(f"wrote {given.folder}")
+    return 0
+
+
+COMMAND = Command(name="export", help="write a trained policy as a Hugging Face folder", run=_run, add=_add)

@@ -1,0 +1,16 @@
+"""`sweeps plan QUESTION`: what answering it would cost."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from sweeps.command import Command
+from sweeps.commands.run import choices, run_named
+
+
+def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
+    return run_named("plan", given.question, [*rest, "--plan"])
+
+
+COMMAND = Command(name="plan", help="print what it would cost", run=_run, subject=("question", choices))

@@ -1,0 +1,24 @@
+"""`sweeps reply TRIAL TEXT ...`: let a trained policy speak."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from sweeps.command import Command, add_trial, opened
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add_trial(parser)
+    parser.add_argument("text", nargs="+", help="what was said so far, the world's and the agent's turns in turn")
+
+
+def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
+    from sweeps.policy import load_policy  # noqa: PLC0415
+
+    policy = load_policy(given.trial, opened(given))
+    print(policy.reply([(text, place % 2 == 1) for place, text in enumerate(given.text)]))
+    return 0
+
+
+COMMAND = Command(name="reply", help="let a trained policy speak", run=_run, add=_add)

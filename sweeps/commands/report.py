@@ -1,0 +1,50 @@
+"""`sweeps report SWEEP`: write a sweep's table and figures anew."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from sweeps.command import Command, add_sweep, chosen
+from sweeps.questions import question_named, question_names
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    add_sweep(parser)
+    parser.add_argument("others", nargs="*", metavar="SWEEP", help="with these: what holds across all of them")
+    parser.add_argument("--paper", action="store_true", help="count SARSA's cells in ILQL's row, as the paper does")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="where to (default: the store's reports/SWEEP)")
+    parser.add_argument("--transcripts", action="store_true", help="also all that was said, as one Parquet file")
+
+
+def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
+    from sweeps.reporting import print_report, write_sweep_report  # noqa: PLC0415
+    from sweeps.reward_report import write_across_report  # noqa: PLC0415
+    from sweeps.transcripts import write_all  # noqa: PLC0415
+
+    store, name = chosen(given)
+    if given.out is not None and given.out.exists() and not given.out.is_dir():
+        raise ValueError(f"-o must name a folder, got the file {given.out}")
+    if given.others:
+        paths, lines = write_across_report(store, [name, *given.others], folder=given.out)
+        print("\n".join([*lines, *(f"        {path}" for path in paths)]))
+        return 0
+    asked = (store.get("sweep", name) or {}).get("question")
+    question = question_named(asked) if asked in question_names() else None
+    report, comparisons = write_sweep_report(
+        store,
+        name,
+        () if question is None else question.against,
+        sections=() if question is None else question.sections,
+        mode="paper" if given.paper else "default",
+        folder=given.out,
+    )
+    if given.transcripts:
+        report = dataclasses.replace(report, paths=(*report.paths, write_all(store, name, report.paths[0].parent)))
+    print_report(report, comparisons, lambda line: print(line, flush=True))
+    return 0
+
+
+COMMAND = Command(name="report", help="write a sweep's table and figures anew", run=_run, add=_add)

@@ -1,0 +1,206 @@
+"""Sweeps as others write them, read as a question of ours: W&B's YAML and trlX's.
+
+Theirs draw from intervals; a design of ours has values, the same for every method, so that tables compare. An interval
+becomes a few values, evenly spread on its own scale, its ends included. What they do besides (their metric, scheduler,
+early stopping) has no place in a design and is said to be left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+Format = Literal["wandb", "trlx"]
+
+Plain: TypeAlias = str | int | float | bool
+
+NAMES = {
+    "tau": "train.tau",
+    "gamma": "train.gamma",
+    "cql_scale": "train.cql_weight",
+    "cql_weight": "train.cql_weight",
+    "alpha": "train.polyak",
+    "steps_for_target_q_sync": "train.target_every",
+    "lr": "train.learning_rate",
+    "lr_init": "train.learning_rate",
+    "learning_rate": "train.learning_rate",
+    "weight_decay": "train.weight_decay",
+    "batch_size": "train.batch_size",
+    "total_steps": "train.steps",
+    "seq_length": "train.max_tokens",
+    "beta": "decode.beta",
+    "temperature": "decode.temperature",
+    "top_k": "decode.top_k",
+}
+"""What trlX and its users call our columns, by the last part of their name: docs/glossary.md has the meanings."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A sweep of others as columns of ours.
+
+    Attributes:
+        columns: Values by column.
+        notes: What became of the rest, a line each.
+    """
+
+    columns: Mapping[str, tuple[Plain, ...]]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Interval:
+    """From `low` to `high`, in multiples of `step` unless it is 0."""
+
+    low: float
+    high: float
+    log: bool = False
+    step: float = 0.0
+    whole: bool = False
+
+    def values(self, points: int) -> tuple[Plain, ...]:
+        """Evenly spread on its scale, its ends included; each to four significant digits, and once."""
+        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        at = [low + (high - low) * place / (points - 1) for place in range(points)]
+        found = [math.exp(each) if self.log else each for each in at]
+        if self.step:
+            found = [round(each / self.step) * self.step for each in found]
+        rounded = [round(each) if self.whole else float(f"{each:.4g}") for each in found]
+        return tuple(dict.fromkeys(rounded))
+
+
+def read_sweep(
+    found: Mapping[str, Any], form: Format, *, points: int, names: Mapping[str, str], dropped: Sequence[str] = ()
+) -> Imported:
+    """Columns of ours from a sweep of others.
+
+    Args:
+        found: Their file's content.
+        form: Whose it is.
+        points: Values that an interval becomes, at least 2.
+        names: Columns of ours by names of theirs, before `NAMES`.
+        dropped: Names of theirs that are to be left out.
+
+    Raises:
+        ValueError: It is no such file, or has a name or a distribution that is not known.
+    """
+    if points < 2:
+        raise ValueError(f"an interval must become at least 2 values, got --points {points}")
+    parameters = dict(_of_wandb(found) if form == "wandb" else _of_trlx(found))
+    columns: dict[str, tuple[Plain, ...]] = {}
+    notes: list[str] = []
+    for name, what in parameters.items():
+        if name in dropped:
+            notes.append(f"{name} is left out, as was asked")
+            continue
+        column = names.get(name) or _column(name)
+        if column in columns:
+            raise ValueError(f"a column must have one name, got {name} for {column} as well; --rename or --drop one")
+        if isinstance(what, _Interval):
+            columns[column] = what.values(points)
+            scale = "logarithmic" if what.log else "linear"
+            notes.append(
+                f"{name}, from {what.low:g} to {what.high:g}, has become {len(columns[column])} values, {scale}"
+            )
+        else:
+            columns[column] = what
+    if not columns:
+        raise ValueError("a sweep must vary something, this one has no parameters")
+    passed = [name for name in ("method", "metric", "early_terminate", "tune_config", "run_cap") if name in found]
+    if passed:
+        notes.append(f"{', '.join(passed)}: left out; every cell of a design is trained and played")
+    return Imported(columns, tuple(notes))
+
+
+def _column(name: str) -> str:
+    if name.startswith(("train.", "decode.", "world.", "behaviour.")):
+        last = name.rpartition(".")[2]
+        return NAMES.get(last, name) if name.startswith("train.") else name
+    last = name.rpartition(".")[2]
+    if last not in NAMES:
+        raise ValueError(
+            f"{name!r} must be one of our columns; say --rename {name}=train.COLUMN or --drop {name} "
+            f"(known: {', '.join(NAMES)})"
+        )
+    return NAMES[last]
+
+
+def _of_wandb(found: Mapping[str, Any]) -> Iterator[tuple[str, _Interval | tuple[Plain, ...]]]:
+    parameters = found.get("parameters")
+    if not isinstance(parameters, Mapping):
+        raise ValueError("a W&B sweep must have `parameters`, this file has none")
+    yield from _nested(parameters, "")
+
+
+def _nested(parameters: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, _Interval | tuple[Plain, ...]]]:
+    for key, what in parameters.items():
+        name = f"{prefix}{key}"
+        if not isinstance(what, Mapping):
+            raise ValueError(f"{name} must say its values, such as `values: [1, 2]`, got {what!r}")
+        if isinstance(what.get("parameters"), Mapping):
+            yield from _nested(what["parameters"], f"{name}.")
+        elif "values" in what:
+            yield name, _plain(name, what["values"])
+        elif "value" in what:
+            yield name, _plain(name, [what["value"]])
+        else:
+            yield name, _wandb_interval(name, what)
+
+
+def _wandb_interval(name: str, what: Mapping[str, Any]) -> _Interval:
+    low, high = (_number(name, end, what.get(end)) for end in ("min", "max"))
+    ints = isinstance(what["min"], int) and isinstance(what["max"], int)
+    kind = what.get("distribution", "int_uniform" if ints else "uniform")
+    step = _number(name, "q", what.get("q", 1)) if str(kind).startswith("q_") else 0.0
+    if kind in ("log_uniform", "q_log_uniform"):  # theirs gives the exponents
+        return _checked(name, _Interval(math.exp(low), math.exp(high), log=True, step=step))
+    if kind in ("log_uniform_values", "q_log_uniform_values", "inv_log_uniform_values"):
+        return _checked(name, _Interval(low, high, log=True, step=step))
+    if kind in ("uniform", "q_uniform", "int_uniform"):
+        return _checked(name, _Interval(low, high, step=step, whole=kind == "int_uniform"))
+    raise ValueError(f"{name} must have values or lie between two ends, got the distribution {kind!r}; --drop {name}")
+
+
+def _of_trlx(found: Mapping[str, Any]) -> Iterator[tuple[str, _Interval | tuple[Plain, ...]]]:
+    if "tune_config" not in found:
+        raise ValueError("a trlX sweep must have a `tune_config`, this file has none")
+    for name, what in found.items():
+        if name == "tune_config":
+            continue
+        if not isinstance(what, Mapping) or not isinstance(what.get("values"), list):
+            raise ValueError(f"{name} must have a `strategy` and a list of `values`, got {what!r}")
+        strategy, values = what.get("strategy"), what["values"]
+        if strategy in ("choice", "grid_search", "grid"):
+            yield name, _plain(name, values)
+            continue
+        if strategy not in ("uniform", "quniform", "loguniform", "qloguniform", "randint", "qrandint", "lograndint"):
+            raise ValueError(f"{name} must be drawn from values or between two ends, got {strategy!r}; --drop {name}")
+        ends = 3 if strategy.startswith("q") else 2
+        if len(values) != ends:
+            raise ValueError(f"{name} must have {ends} values for its {strategy}, got {values}")
+        low, high, *step = (_number(name, "values", value) for value in values)
+        whole = "randint" in strategy
+        high -= whole and not strategy.startswith("q")  # the upper end of randint is not drawn
+        yield name, _checked(name, _Interval(low, high, log="log" in strategy, step=sum(step), whole=whole))
+
+
+def _checked(name: str, interval: _Interval) -> _Interval:
+    if not interval.low < interval.high or (interval.log and interval.low <= 0) or interval.step < 0:
+        ends = "to a higher end, above 0," if interval.log else "to a higher end,"
+        raise ValueError(f"{name} must go from a lower {ends} got {interval.low:g}, {interval.high:g}")
+    return interval
+
+
+def _plain(name: str, values: object) -> tuple[Plain, ...]:
+    if not isinstance(values, list) or not values or not all(isinstance(v, str | int | float | bool) for v in values):
+        raise ValueError(f"{name} must have a list of plain values, got {values!r}")
+    return tuple(values)
+
+
+def _number(name: str, what: str, value: object) -> float:
+    try:
+        return float(str(value))  # YAML 1.1 reads 1e-4 as text
+    except ValueError:
+        raise ValueError(f"{name} must have a number as {what}, got {value!r}") from None

@@ -1,0 +1,217 @@
+"""The machines a sweep may use: those that have the driver's code and versions, and see the driver's store.
+
+A node is asked before it gets work. The driver leaves a file of random content in the store; each node reads it there
+and writes what it read into a file beside it, which the driver reads: so both see the same folder. A cluster that has a
+node which cannot be used is refused at once. One that joins later is left out instead, and said so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cluster.faults import Fault
+from cluster.nodes import Node, alive_nodes, call_on_nodes, set_aside
+from cluster.shapes import Machine, Need, places
+from sweeps.provenance import code_digest, library_versions
+
+CHECKED = ("python", "ray", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
+"""What must be of one version everywhere: it decides numbers, or whether processes understand each other."""
+
+LOOK_SECONDS = 2.0
+"""How often a running sweep looks for nodes that have come or gone."""
+
+_ARRIVAL_SECONDS = 10.0  # a network file system may show a new file late
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a node is asked.
+
+    Attributes:
+        store: The store's folder.
+        token: The name of the driver's file in it, beside which the node writes.
+    """
+
+    store: str
+    token: str
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a node has.
+
+    Attributes:
+        versions: Of python and the libraries, by name.
+        code: Digest of our four packages.
+        answer: The name of the file that it wrote beside the driver's; None if it did not find that.
+    """
+
+    versions: Mapping[str, str]
+    code: str
+    answer: str | None = None
+
+
+def look(asked: Asked) -> Seen:
+    """What this machine has; runs on a node."""
+    folder = Path(asked.store) / "nodes"
+    file, answer = folder / asked.token, f"{asked.token}.{secrets.token_hex(8)}"
+    until = time.monotonic() + _ARRIVAL_SECONDS
+    while not file.is_file():
+        if time.monotonic() > until:
+            return Seen(library_versions(), code_digest())
+        time.sleep(0.2)
+    try:
+        (folder / answer).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
+    except OSError:  # it may be seen, but not written
+        return Seen(library_versions(), code_digest())
+    return Seen(library_versions(), code_digest(), answer)
+
+
+def difference(driver: Seen, node: Seen) -> str | None:
+    """What a node has otherwise than the driver, in words; None if nothing of what is checked.
+
+    A build's name (`+cpu`, `+cu130`) is no difference: machines without a GPU may have a smaller torch.
+    """
+    for name in CHECKED:
+        ours, theirs = driver.versions.get(name, "none"), node.versions.get(name, "none")
+        if ours.partition("+")[0] != theirs.partition("+")[0]:
+            return f"has {name} {theirs}, the driver has {ours}"
+    if driver.code != node.code:
+        return f"has our packages with digest {node.code}, the driver has {driver.code}"
+    return None
+
+
+def survey(store: Path, nodes: Sequence[Node]) -> dict[Node, str]:
+    """Of some nodes, those that a sweep may not use, each with what is wrong with it in one line."""
+    driver = Seen(library_versions(), code_digest())
+    wrong: dict[Node, str] = {}
+    with _token(store) as (token, content):
+        for node, seen in call_on_nodes(look, Asked(str(store), token), nodes).items():
+            if isinstance(seen, Fault):
+                wrong[node] = f"the node {node} must be able to run our code, got {seen.error}: {seen.reason}"
+            elif (differs := difference(driver, seen)) is not None:
+                wrong[node] = f"all machines must have the same versions, the node {node} {differs}"
+            elif seen.answer is None or not _says(store / "nodes" / seen.answer, content):
+                wrong[node] = (
+                    f"the store must be a folder that all machines share under one path; the node {node} does not see "
+                    f"the driver's {store}"
+                )
+    return wrong
+
+
+@contextlib.contextmanager
+def _token(store: Path) -> Iterator[tuple[str, str]]:
+    """A file in the store, its name and its content, gone afterwards with all answers to it."""
+    folder, name, content = store / "nodes", secrets.token_hex(8), secrets.token_hex(16)
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(content, encoding="utf-8")
+    try:
+        yield name, content
+    finally:
+        for file in folder.glob(f"{name}*"):
+            file.unlink(missing_ok=True)
+
+
+def _says(file: Path, content: str) -> bool:
+    until = time.monotonic() + _ARRIVAL_SECONDS
+    while True:
+        with contextlib.suppress(OSError):
+            if file.read_text(encoding="utf-8") == content:
+                return True
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.2)
+
+
+class Fleet:
+    """The nodes that sweeps use, while the block lasts: of a cluster that somebody else started, as they come and go.
+
+    Args:
+        store: The store's folder.
+        say: Told of nodes that came, went, or are left out.
+        own: True for a cluster of this process: one node, this machine.
+
+    Raises:
+        ValueError: A node of the cluster as it is now cannot be used.
+    """
+
+    def __init__(self, store: Path, say: Callable[[str], None], *, own: bool) -> None:
+        self._store, self._say, self._own = store, say, own
+        self._left_out: dict[str, object] = {}
+        nodes = alive_nodes()
+        if not own and (wrong := survey(store, nodes)):
+            raise ValueError(next(iter(wrong.values())))
+        self._used = {node.id: node for node in nodes}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="fleet", daemon=True)
+
+    @property
+    def machines(self) -> list[Machine]:
+        """What the nodes have."""
+        return [node.machine for node in list(self._used.values())]
+
+    def places(self, need: Need, wanted: int | None) -> int:
+        """How many jobs may run at a time now, at most `wanted`; at least 1, for what is to come back."""
+        fit = places(self.machines, need)
+        return max(1, min(fit, wanted or fit))
+
+    def __enter__(self) -> Self:
+        if not self._own:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if not self._own:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(LOOK_SECONDS):
+            # A cluster in trouble may refuse to say; what it says next time counts.
+            with contextlib.suppress(Exception):
+                self._look()
+
+    def _look(self) -> None:
+        alive = {node.id: node for node in alive_nodes()}
+        for gone in self._used.keys() - alive.keys():
+            self._say(f"the node {self._used.pop(gone)} is gone; what it was at is done elsewhere")
+        came = [node for id_, node in alive.items() if id_ not in self._used and id_ not in self._left_out]
+        wrong = survey(self._store, came) if came else {}
+        for node in came:
+            if node in wrong:
+                self._left_out[node.id] = set_aside(node)
+                self._say(f"left out: {wrong[node]}")
+            else:
+                self._used[node.id] = node
+                self._say(f"the node {node} has joined")
+
+
+def check_fits(machines: Sequence[Machine], need: Need) -> None:
+    """Do nothing if a job fits a cluster.
+
+    Raises:
+        ValueError: Not one does; the message says what is missing.
+    """
+    if places(machines, need):
+        return
+    cpus, gpus = sum(machine.cpus for machine in machines), sum(machine.gpus for machine in machines)
+    if gpus < need.workers * need.gpus:
+        raise ValueError(
+            f"a job needs {need.workers * need.gpus:g} GPUs ({need.workers} workers × {need.gpus:g}), "
+            f"the cluster has {gpus:g}; --gpus-per-worker 0 trains on CPUs"
+        )
+    if cpus < need.workers * need.cpus:
+        raise ValueError(
+            f"a job needs {need.workers * need.cpus:g} CPUs, the cluster has {cpus:g}; --workers sets how many it uses"
+        )
+    raise ValueError(f"a job needs {need}, of which no machine of the cluster has room for enough; --workers has fewer")

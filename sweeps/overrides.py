@@ -1,0 +1,80 @@
+"""What `COLUMN=VALUES` on a command line says of a question's design: which columns vary, and over what.
+
+train.tau=0.7            one value: fixed, whether the design varies it or not
+train.tau=0.5,0.7,0.9    several: every arm that has the column varies it over these
+ilql.train.tau=0.8,0.95  the same of one arm alone
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ilql.hyperparameters import Value, unknown
+from sweeps.space import BAGS, Grid, known_columns
+
+if TYPE_CHECKING:
+    from sweeps.options import Options, Plain
+
+
+def settled(grids: Sequence[Grid], options: Options) -> Options:
+    """The options with every single value of a column that the arms' designs do not vary put where `--set` puts it.
+
+    Raises:
+        ValueError: A column that no design can vary, such as one of the world, has several values; or is also set.
+    """
+    columns: dict[str, Value] = dict(options.columns)
+    overrides: dict[str, tuple[Plain, ...]] = {}
+    for name, values in options.overrides.items():
+        designed = name.startswith(tuple(f"{bag}." for bag in BAGS)) or name.partition(".")[0] in _arms(grids)
+        if not designed and len(values) > 1:
+            raise ValueError(f"a design varies train.* and decode.*, got {name} with {len(values)} values; try --vary")
+        if name in columns:
+            raise ValueError(f"a column must be said once, got {name} and --set {name}")
+        if designed and (len(values) > 1 or _decided(name, grids)):
+            overrides[name] = values
+        else:
+            columns[name] = values[0]
+    return dataclasses.replace(options, columns=columns, overrides=overrides)
+
+
+def varied(grids: Sequence[Grid], overrides: Mapping[str, Sequence[Value]]) -> list[Grid]:
+    """The arms' grids with the values that were asked for; what names an arm comes after what names all.
+
+    Raises:
+        KeyError: No arm that is run has such a column.
+        ValueError: An arm is named that is not run, or one that is what it is by this column's value.
+    """
+    found = {grid.arm: grid for grid in grids}
+    for name, values in sorted(overrides.items(), key=lambda item: item[0].partition(".")[0] in found):
+        arm, _, column = name.partition(".")
+        if arm in found:
+            found[arm] = _over(found[arm], column, values)
+            continue
+        if arm not in BAGS:
+            raise ValueError(f"a column's arm must be one that is run ({', '.join(found)}), got {name}")
+        having = [grid for grid in found.values() if name in known_columns([grid.method]) and name not in grid.switch]
+        if not having:
+            raise KeyError(unknown(name, "column of these methods", known_columns([grid.method for grid in grids])))
+        for grid in having:
+            found[grid.arm] = _over(grid, name, values)
+    return list(found.values())
+
+
+def _arms(grids: Sequence[Grid]) -> set[str]:
+    return {grid.arm for grid in grids}
+
+
+def _decided(name: str, grids: Sequence[Grid]) -> bool:
+    """True if a design varies the column, or it is said of one arm."""
+    return name.partition(".")[0] in _arms(grids) or any(name in grid.columns for grid in grids)
+
+
+def _over(grid: Grid, column: str, values: Sequence[Value]) -> Grid:
+    known = known_columns([grid.method])
+    if column not in known:
+        raise KeyError(unknown(column, f"column of an {grid.arm!r} trial", known))
+    if column in grid.switch:
+        raise ValueError(f"{grid.arm} is what it is by its {column}, which cannot vary, got {list(values)}")
+    return dataclasses.replace(grid, columns={**grid.columns, column: tuple(values)})

@@ -1,0 +1,97 @@
+"""Stop a sweep where it can go on: the driver is told by a signal, its jobs, on whatever machine, by a file.
+
+The file lies in the store, which all machines of a sweep see. A job looks for it at most twice a second: while it
+trains, after each step, whose checkpoint it then writes; while it plays or draws, after an episode.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+LOOK_SECONDS = 0.5
+PATIENCE_SECONDS = 60.0
+"""Jobs that have not stopped for so long are left to themselves: what they had not checkpointed is done again."""
+
+_TOLD = b"stopping: what trains finishes its step and writes a checkpoint; once more stops at once\n"
+
+
+class JobStopped(Exception):  # noqa: N818  no error: what was asked for
+    """A job was asked to stop, and did, where it can be resumed."""
+
+
+class Asked:
+    """Tells whether a job was asked to stop; cheap enough to be asked at every step.
+
+    Args:
+        file: Whose being there says so; None where nobody asks.
+    """
+
+    def __init__(self, file: str | None) -> None:
+        self._file, self._looked, self._found = file, -LOOK_SECONDS, False
+
+    def __call__(self) -> bool:
+        """True once the file is there."""
+        if self._file is not None and not self._found and time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._looked, self._found = time.monotonic(), os.path.exists(self._file)
+        return self._found
+
+    def check(self) -> None:
+        """Do nothing unless it was asked for.
+
+        Raises:
+            JobStopped: It was.
+        """
+        if self():
+            raise JobStopped("stopped, as it was asked to")
+
+
+class Signals:
+    """Within the block, the first SIGINT or SIGTERM asks all jobs to stop; the second one interrupts, as Ctrl-C does.
+
+    So does the time: `patience` seconds after the first. To be entered in the main thread.
+
+    Args:
+        file: By which jobs are told. Its folder exists.
+        at_once: Asked at a signal: whether it is none to wait after. A watchdog interrupts by signal, too.
+        patience: Seconds.
+
+    Attributes:
+        received: The first signal, if there was one.
+    """
+
+    def __init__(
+        self, file: Path, *, at_once: Callable[[], bool] = lambda: False, patience: float = PATIENCE_SECONDS
+    ) -> None:
+        self.received: signal.Signals | None = None
+        self._file, self._at_once = file, at_once
+        self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
+        # By a signal to the main thread, which alone can be interrupted, and out of a call that waits.
+        main = threading.main_thread().ident or 0
+        self._timer = threading.Timer(patience, lambda: signal.pthread_kill(main, signal.SIGTERM))
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        self._file.unlink(missing_ok=True)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None or self._at_once():
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
+        self._timer.start()
+        self._file.touch()
+        os.write(2, _TOLD)  # not by print, in the middle of which we may be

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import trim_mean
+
+from analysis.across import (
+    gap_interval,
+    improvement_draws,
+    improvement_interval,
+    iqm,
+    iqm_draws,
+    iqm_interval,
+    mean_draws,
+    optimality_gap,
+    probability_of_improvement,
+    profile,
+    profile_draws,
+    spread_out,
+)
+from analysis.estimators import Floats
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def columns(matrix: Floats) -> list[Floats]:
+    return list(matrix.T)
+
+
+def test_the_middle_half_is_rliables_for_any_number_of_runs() -> None:
+    # Theirs trims a quarter at either end of the flattened matrix, rounded down, by SciPy.
+    for shape in ((5, 26), (3, 2), (2, 2), (1, 1), (4, 1)):
+        matrix = rng().normal(size=shape)
+        assert iqm(columns(matrix)) == pytest.approx(trim_mean(matrix, 0.25, axis=None))
+
+
+def test_a_task_keeps_its_weight_where_runs_are_missing() -> None:
+    # Task 1 once at 0, task 2 three times at 3, 6, 9; each of its runs weighs 1/6. ⌊4/4⌋/4 = 1/4 is cut at either end:
+    # 0 keeps 1/2 − 1/4, 3 keeps 1/6, and of 6 and 9 the upper quarter goes: 9 wholly, of 6 1/12 of 1/6.
+    assert iqm([np.array([0.0]), np.array([3.0, 6.0, 9.0])]) == pytest.approx(
+        (0 * 3 / 12 + 3 * 2 / 12 + 6 * 1 / 12) / 0.5
+    )
+
+
+def test_the_gap_counts_nothing_above_gamma() -> None:
+    # Task 1: 1 − (0.5 + 1)/2 = 0.25; task 2: 0. Their mean is 0.125.
+    assert optimality_gap([np.array([0.5, 3.0]), np.array([1.0, 2.0])]) == pytest.approx(0.125)
+
+
+def test_improvement_is_a_win_or_half_a_tie() -> None:
+    # Of four pairs 2 > 1, 2 < 3, 3 > 1 and 3 = 3: 2.5/4; and 1 in the second task.
+    first, second = [np.array([2.0, 3.0]), np.array([1.0])], [np.array([1.0, 3.0]), np.array([0.0])]
+    assert probability_of_improvement(first, second) == pytest.approx((2.5 / 4 + 1) / 2)
+
+
+def test_a_profile_is_strictly_above_its_threshold() -> None:
+    # rliable's score distribution is the mean of scores > τ.
+    assert profile([np.array([0.0, 1.0]), np.array([1.0])], np.array([0.0, 0.5, 1.0])) == pytest.approx(
+        [0.75, 0.75, 0.0]
+    )
+
+
+@pytest.mark.parametrize("runs", [3, 5, 7])
+def test_draws_are_those_of_resampling_runs_within_tasks(runs: int) -> None:
+    matrix = rng(1).normal(size=(runs, 4))
+    slow = rng(2).integers(0, runs, (40_000, runs, 4))
+    expected = trim_mean(matrix[slow, np.arange(4)].reshape(40_000, -1), 0.25, axis=1)
+    drawn = iqm_draws(columns(matrix), rng(3), 40_000)
+    np.testing.assert_allclose(
+        np.quantile(drawn, [0.025, 0.5, 0.975]), np.quantile(expected, [0.025, 0.5, 0.975]), atol=0.02
+    )
+    means = mean_draws(columns(matrix), rng(3), 40_000)
+    assert means.var() == pytest.approx(matrix.var(axis=0).mean() / (4 * runs), rel=0.05)
+
+
+def test_draws_of_improvement_and_profile_have_their_estimates_for_mean() -> None:
+    first, second = columns(rng(1).normal(size=(4, 3))), columns(rng(2).normal(0.3, 1, size=(5, 3)))
+    assert improvement_draws(first, second, rng(), 20_000).mean() == pytest.approx(
+        probability_of_improvement(first, second), abs=0.01
+    )
+    thresholds = np.linspace(-1, 1, 5)
+    np.testing.assert_allclose(
+        profile_draws(first, thresholds, rng()).mean(axis=0), profile(first, thresholds), atol=0.01
+    )
+
+
+def test_a_generator_decides_an_interval() -> None:
+    scores = columns(rng().normal(size=(5, 6)))
+    assert iqm_interval(scores, rng(7), draws=500) == iqm_interval(scores, rng(7), draws=500)
+    assert iqm_interval(scores, rng(7), draws=500) != iqm_interval(scores, rng(8), draws=500)
+
+
+def test_runs_are_spread_by_what_resampling_takes_away() -> None:
+    # 0, 3, 6 around 3: variance 6 as drawn from, 9 of the sample. √(3/2)·3 = 3.674 from the mean gives it back.
+    (spread,) = spread_out([np.array([0.0, 3.0, 6.0])])
+    assert spread.var(ddof=0) == pytest.approx(9.0)
+
+
+def test_two_runs_have_no_interval() -> None:
+    scores = columns(rng().normal(size=(2, 6)))
+    assert iqm_interval(scores, rng()).why == gap_interval(scores, rng()).why == "too few seeds"
+    assert improvement_interval(scores, columns(rng().normal(size=(5, 6))), rng()).why == "too few seeds"
+
+
+def test_a_task_without_a_run_is_refused() -> None:
+    with pytest.raises(ValueError, match="every task needs at least one run"):
+        iqm([np.array([1.0]), np.array([])])

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis.honest import (
+    chosen_on_other_scenes,
+    leave_one_seed_out,
+    optimism,
+    scene_folds,
+    tuned_decodings,
+    tuned_max,
+)
+
+
+def scores(values: list[list[float]], episodes: int = 2) -> np.ndarray:
+    """Returns without noise of episodes, shape (K, S, E), of scores (K, S)."""
+    return np.repeat(np.array(values)[..., None], episodes, axis=-1)
+
+
+LUCKY = scores([[0.0, 9.0, 0.0], [2.0, 2.0, 3.0]])
+"""Cell 0 has one lucky seed and the higher mean, 3 against 7/3."""
+
+
+def test_a_cell_is_scored_at_the_seed_that_did_not_choose_it() -> None:
+    # Without seed 0: means 4.5 and 2.5, so cell 0, which has 0 there. Without 1: 0 and 2.5, cell 1: 2. Without 2: 4.5
+    # and 2, cell 0: 0.
+    held = leave_one_seed_out(LUCKY)
+    assert held.chosen.tolist() == [0, 1, 0]
+    assert held.returns.mean(axis=-1).tolist() == [0.0, 2.0, 0.0]
+
+
+def test_optimism_is_what_the_lucky_seed_added() -> None:
+    assert optimism(LUCKY) == pytest.approx(3 - 2 / 3)
+    assert tuned_max(LUCKY, np.arange(2))[0] == pytest.approx(2 / 3)
+
+
+def test_one_seed_cannot_say_how_good_a_tuned_method_is() -> None:
+    with pytest.raises(ValueError, match="choosing on other training seeds needs at least two, got 1"):
+        leave_one_seed_out(scores([[1.0], [2.0]]))
+
+
+def test_a_single_cell_has_an_ordinary_t_interval() -> None:
+    # Scores 1, 2, 3: sd 1, s.e. 1/√3, t at two degrees 4.3027.
+    value, half, degrees = tuned_max(scores([[1.0, 2.0, 3.0]]), np.arange(2))
+    assert (value, degrees) == pytest.approx((2.0, 2.0))
+    assert half == pytest.approx(4.302652730 / np.sqrt(3))
+
+
+def test_seed_noise_is_pooled_over_cells_and_folds_are_not_independent() -> None:
+    # Variances of the cells 27 and 1/3: pooled 13.67, above that of the held-out 0, 2, 0, 4/3.
+    # f = 1/3 + .6/2 = .6333, 2·2 degrees: t = 2.7764.
+    _, half, degrees = tuned_max(LUCKY, np.arange(2))
+    assert degrees == pytest.approx(4.0)
+    assert half == pytest.approx(2.776445105 * np.sqrt((27 + 1 / 3) / 2 * (1 / 3 + 0.3)))
+
+
+def test_held_out_scores_that_vary_more_than_seeds_do_count() -> None:
+    # Cell 0 is chosen whichever seed is left out, and has 10, 10, 70: variance 1200, where the other cell's is 0.
+    _, half, _ = tuned_max(scores([[10.0, 10.0, 70.0], [0.0, 0.0, 0.0]]), np.arange(2))
+    assert half == pytest.approx(2.776445105 * np.sqrt(1200 * (1 / 3 + 0.3)))
+
+
+def test_no_scene_is_in_two_folds() -> None:
+    assert scene_folds(np.array(["b", "a", "b", "c"]), 2).tolist() == [1, 0, 1, 0]  # a, b, c are dealt 0, 1, 0
+    assert scene_folds(np.array(["b", "a"]), 5).tolist() == [1, 0]
+
+
+def test_what_is_best_on_the_other_scenes_is_scored_on_these() -> None:
+    # Two scenes, two options: on scene a option 0 is best, on b option 1. Chosen on the other: 1 on a, 0 on b.
+    returns = np.array([[5.0, 0.0], [1.0, 2.0]])
+    assert chosen_on_other_scenes(returns, np.array(["a", "b"])).tolist() == [1.0, 0.0]
+
+
+def test_one_scene_leaves_nothing_to_choose_by() -> None:
+    with pytest.raises(ValueError, match="choosing on other scenes needs at least two, got one"):
+        chosen_on_other_scenes(np.zeros((2, 3)), np.array(["a"] * 3))
+
+
+def test_every_checkpoint_is_tuned_for_itself() -> None:
+    # Training t: at seed 0 its second decoding is better on both scenes, at seed 1 its first. Training u has one.
+    returns = np.array([[[1.0, 1.0], [4.0, 4.0]], [[2.0, 2.0], [3.0, 3.0]], [[7.0, 8.0], [9.0, 9.0]]])
+    tuned = tuned_decodings(returns, np.array(["t", "t", "u"]), np.array(["a", "b"]))
+    assert tuned.tolist() == [[[2.0, 2.0], [4.0, 4.0]], [[7.0, 8.0], [9.0, 9.0]]]

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from analysis.across_section import across_section
+from analysis.budget_section import trained_of
+from analysis.cells import cells_of
+from analysis.figures import figure_html
+from analysis.importance import AdaptiveImportance
+from analysis.landscape import weights_key
+from analysis.runs import RunTable
+from analysis.section import section_markdown
+from analysis.selection import RungPair
+from analysis.selection_section import selection_section
+from analysis.statements import Evidence, statements
+
+Make = Callable[..., Any]
+MakeTable = Callable[..., RunTable]
+
+
+def test_every_statement_has_its_section_and_its_figures_draw(sweep: RunTable) -> None:
+    cells = cells_of(sweep)
+    keys = [weights_key(cell) for cell in cells if cell.seeds]
+    evidence = Evidence(
+        adaptive=(AdaptiveImportance("ilql", {"train.tau": 0.7, "train.gamma": 0.3}, 24, 0.2),),
+        signals={("loss", 1.0): {key: float(place) for place, key in enumerate(keys)}},
+        losses={key: [{10: 2.0, 20: 1.0}] for key in keys},
+        rungs=tuple(RungPair("ilql", 20, float(i), float(i)) for i in range(8)),
+    )
+    sections = {section.name: section for section in statements(sweep, cells, evidence)}
+    assert list(sections) == ["sensitivity", "budget", "selection", "overview"]
+    drawn = {name for section in sections.values() for name in section.figures}
+    wanted = {"dose_response", "tuning_curves", "tuning_seconds", "parallel", "learning_curves", "costs"}
+    assert wanted <= drawn
+    for section in sections.values():
+        for name, (figure, caption) in section.figures.items():
+            assert name in figure_html(figure, name)
+            assert caption
+    said = section_markdown(sections["sensitivity"])
+    assert "No analysis of variance of ILQL: the grid is not complete: no run has finished at τ 0.9, β 16." in said
+    assert "Adaptive data: among 24 trainings" in said
+    assert "to stop by the rung is legitimate here" in section_markdown(sections["selection"])
+
+
+def test_equal_rows_make_equal_sections(sweep: RunTable) -> None:
+    cells = cells_of(sweep)
+    first, second = (statements(sweep, cells, Evidence()) for _ in range(2))
+    assert [section_markdown(each) for each in first] == [section_markdown(each) for each in second]
+
+
+def test_few_rungs_do_not_make_stopping_legitimate() -> None:
+    section = selection_section([], {}, [RungPair("ilql", 20, float(i), float(i)) for i in range(5)])
+    assert section is not None
+    assert "to stop by the rung is not shown to be legitimate here" in section.text[0]
+
+
+def test_a_cell_that_failed_has_no_curve_without_its_cost(sweep: RunTable) -> None:
+    with pytest.raises(ValueError, match="cells without a finished run cost, too, and are never kept: 1 of the grid"):
+        trained_of(sweep, cells_of(sweep), "ilql")
+
+
+def test_one_task_is_not_several(sweep: RunTable) -> None:
+    assert across_section({"a": cells_of(sweep)}, np.random.default_rng(0)) is None
+
+
+def test_two_tasks_put_cloning_at_0_and_the_best_at_1(run: Make, make_table: MakeTable) -> None:
+    def task(shift: float) -> RunTable:
+        runs = [run("bc", [shift - 1, shift + 1], seed=s) for s in range(3)]
+        runs += [run("ilql", [shift + 4 - 1, shift + 4 + 1], {"train.tau": 0.7}, seed=s) for s in range(3)]
+        return make_table(*runs, *(run("sarsa", [shift + 2, shift + 2], seed=s) for s in range(3)))
+
+    section = across_section({"a": cells_of(task(0.0)), "b": cells_of(task(9.0))}, np.random.default_rng(0))
+    assert section is not None
+    rows = {row[0]: row for row in section.tables[0].rows}
+    assert rows["ILQL"][1:5] == ("2", "6", "1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
+    assert rows["SARSA"][3] == "0.50 [0.50, 0.50]"
+    assert rows["BC"][3] == "0.00 [0.00, 0.00]"
+    assert rows["ILQL"][5] == "1.00 [0.54, 1.00]"  # six wins of six: .025^(1/6) = .541

@@ -1,0 +1,290 @@
+"""A sweep on several nodes: it spreads, a node joins, a node is killed, and the numbers are those of one machine.
+
+The nodes are processes of their own on this machine, `ray start --block`, and the sweep is a submitted job.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from services import BIN, Nodes, environment, wait_for
+
+from ilql.checkpoint import file_digest
+from sweeps.journal import JournalReader
+from sweeps.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.timeout(900)
+
+BANDIT = (
+    "sweeps/bandit_ablation.py", "--preset", "smoke", "--methods", "bc,sarsa,ilql", "--trials", "0", "--seeds", "3",
+    "--set", "train.steps=1500", "--no-mlflow", "--name", "nodes",
+)  # fmt: skip
+SHORT = ("sweeps/bandit_ablation.py", "--preset", "smoke", "--methods", "bc", "--trials", "0", "--episodes", "64",
+         "--no-mlflow")  # fmt: skip
+RESULTS = ("trial_id", "weights_id", "method", "seed", "status", "reason", "score", "score_sd", "tune_score")
+
+
+@dataclass
+class Watch:
+    """Who works for a store: which node every lease was held by, and every record written by.
+
+    Attributes:
+        nodes: The cluster.
+        store: The store's folder.
+        names: Of the nodes, the head's among them.
+        at: What each node held a lease on, as far as was seen.
+        node_of: The node of every process that was seen.
+    """
+
+    nodes: Nodes
+    store: Path
+    names: tuple[str, ...]
+    at: dict[str, set[str]] = field(default_factory=dict)
+    node_of: dict[str, str] = field(default_factory=dict)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def look(self) -> None:
+        """Look once."""
+        for name in self.names:
+            self.node_of |= {str(process): name for process in self.nodes.processes(name)}
+        if (self.store / "store.json").is_file():
+            for key, _, holder in Store(self.store).leases():
+                if holder is not None and holder.number in self.node_of and not key.startswith("sweep-"):
+                    self.at.setdefault(self.node_of[holder.number], set()).add(key)
+
+    def keep_looking(self) -> None:
+        """Look until told to end."""
+        while not self.ended.wait(0.2):
+            self.look()
+
+    def wrote(self, kind: str) -> dict[str, set[str]]:
+        """By node, the keys of the records of a kind that its processes wrote."""
+        written: dict[str, set[str]] = {}
+        for entry in JournalReader(self.store / "journals").read():
+            if entry.kind == kind:
+                node = self.node_of.get(entry.stamp.writer.rsplit("-", 2)[1], "elsewhere")
+                written.setdefault(node, set()).add(entry.key)
+        return written
+
+
+def rows_of(store: Path, sweep: str = "nodes") -> dict[str, dict[str, Any]]:
+    """What must not depend on where it was done, by trial."""
+    return {row["trial_id"]: {name: row.get(name) for name in RESULTS} for row in Store(store).rows(sweep)}
+
+
+def weights_of(store: Path) -> dict[str, str]:
+    """The digest of every training's weights."""
+    return {folder.parent.name: file_digest(folder) for folder in store.glob("stages/weights/*/*/weights.safetensors")}
+
+
+def submit(nodes: Nodes, store: Path, *command: str) -> subprocess.Popen[str]:
+    """Submit the checkout as a user does, and follow it."""
+    return subprocess.Popen(
+        [BIN / "ray", "job", "submit", "--working-dir", ROOT, "--", "python", *command, "--store", store],
+        env=environment("submitter") | {"RAY_ADDRESS": nodes.job_server}, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def end(job: subprocess.Popen[str]) -> None:
+    """End a submitter that may have ended."""
+    job.kill()
+    job.communicate()
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """Three nodes of one CPU each."""
+    cluster = Nodes(f"nodes-{os.getpid()}", Path(tempfile.mkdtemp(prefix="r", dir="/tmp")))  # short: for unix sockets
+    try:
+        cluster.start_head(1)
+        cluster.start_node("second", 1)
+        cluster.start_node("third", 1)
+        wait_for(lambda: cluster.alive() == 3, 240, "three nodes were alive")
+        yield cluster
+    finally:
+        cluster.stop()
+        shutil.rmtree(cluster.folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A sweep that came to its end on a cluster which changed under it."""
+
+    store: Path
+    out: str
+    watch: Watch
+    lost: frozenset[str]
+
+
+@pytest.fixture(scope="module")
+def outcome(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The bandit on three nodes; a fourth joins, and the second is killed while it is at something."""
+    store = tmp_path_factory.mktemp("nodes") / "store"
+    watch = Watch(nodes, store, ("head", "second", "third", "fourth"))
+    watching = threading.Thread(target=watch.keep_looking)
+    watching.start()
+    job = submit(nodes, store, *BANDIT)
+    try:
+        wait_while(job, lambda: len(watch.at) >= 2, "two nodes were at work")
+        nodes.start_node("fourth", 1)
+        wait_while(job, lambda: watch.at.get("fourth"), "the node that had joined was at work")
+        held = wait_while(job, lambda: holds(store, watch, "second"), "the second node was at something")
+        nodes.kill_node("second")
+        out, _ = job.communicate(timeout=400)
+    finally:
+        end(job)
+        watch.ended.set()
+        watching.join()
+    assert job.returncode == 0, out
+    return Outcome(store, out, watch, frozenset(held))
+
+
+def wait_while(job: subprocess.Popen[str], condition: Callable[[], Any], what: str) -> Any:
+    """What the condition gives as soon as it gives something, while a job goes on."""
+
+    def found() -> Any:
+        assert job.poll() is None, f"the job ended before {what}: {job.communicate()[0]}"
+        return condition()
+
+    return wait_for(found, 300, what)
+
+
+def holds(store: Path, watch: Watch, name: str) -> set[str]:
+    """The leases that a node's processes hold just now."""
+    return {
+        key
+        for key, _, holder in Store(store).leases()
+        if holder is not None and watch.node_of.get(holder.number) == name
+    }
+
+
+def test_the_sweep_spreads_over_all_nodes_and_counts_their_places(outcome: Outcome) -> None:
+    assert ", 3 machines, 3 CPUs, 0 GPUs, 3 jobs at a time" in outcome.out
+    assert {"head", "second", "third"} <= set(outcome.watch.at)
+    assert {"head", "third"} <= set(outcome.watch.wrote("training"))
+
+
+def test_a_node_that_joins_is_told_of_and_used(outcome: Outcome) -> None:
+    assert outcome.out.count(" has joined\n") == 1
+    assert outcome.watch.wrote("training")["fourth"]
+
+
+def test_what_a_killed_node_was_at_is_done_elsewhere(outcome: Outcome) -> None:
+    assert outcome.out.count("is gone; what it was at is done elsewhere") == 1
+    finished = {
+        spec["trajectory_id"]: node
+        for node, keys in outcome.watch.wrote("training").items()
+        for spec in trained(outcome.store, keys)
+    }
+    # What it had under way when it was killed has its row now, by another node; or it was at the evaluation of what
+    # it had trained, and then that is by another node.
+    played = outcome.watch.wrote("evaluation")
+    for key in outcome.lost:
+        assert finished[key] in {"head", "third", "fourth"} or played.keys() & {"head", "third", "fourth"}
+    assert not holds(outcome.store, outcome.watch, "second")
+
+
+def trained(store: Path, weights: set[str]) -> Iterator[dict[str, str]]:
+    """The trajectories of some weights."""
+    from sweeps.spec import TrialSpec
+
+    for member in Store(store).members("nodes"):
+        if member["weights_id"] in weights:
+            yield {"trajectory_id": TrialSpec.from_json(member["spec"]).trajectory_id}
+
+
+def test_rows_and_weights_are_those_of_one_machine_to_the_bit(outcome: Outcome, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    done = subprocess.run(
+        [sys.executable, ROOT / BANDIT[0], *BANDIT[1:], "--store", alone],
+        env=environment("alone"), capture_output=True, text=True, timeout=400, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(rows_of(alone)) == 3 * (1 + 3 + 2 * 3)  # seeds × (BC, SARSA at three betas, ILQL at two taus of three)
+    assert rows_of(outcome.store) == rows_of(alone)
+    assert weights_of(outcome.store) == weights_of(alone)
+
+
+def refused(nodes: Nodes, store: Path) -> str:
+    """The one line a sweep is refused with."""
+    job = submit(nodes, store, *SHORT)
+    out, _ = job.communicate(timeout=400)
+    assert job.returncode != 0, out
+    (line,) = {
+        line for line in out.splitlines() if line.startswith("error: ")
+    }  # of a job that fails Ray shows it twice
+    assert "Traceback" not in out
+    return line
+
+
+def test_a_node_with_another_version_is_refused_by_name(nodes: Nodes, tmp_path: Path) -> None:
+    about = tmp_path / "other" / "transformers-4.0.1.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 4.0.1\n")
+    before = nodes.alive()
+    nodes.start_node("strange", 1, PYTHONPATH=f"{about.parent}{os.pathsep}{ROOT}")
+    try:
+        wait_for(lambda: nodes.alive() == before + 1, 240, "the node joined")
+        line = refused(nodes, tmp_path / "store")
+    finally:
+        nodes.kill_node("strange")
+        wait_for(lambda: nodes.alive() == before, 90, "the node was known to be gone")
+    assert "all machines must have the same versions, the node " in line
+    assert "has transformers 4.0.1, the driver has 5." in line
+
+
+def can_hide_folders() -> bool:
+    """Whether a process here may have mounts of its own."""
+    hide = ["unshare", "-m", "sh", "-c", "mount -t tmpfs none /mnt"]
+    return (
+        shutil.which("unshare") is not None and subprocess.run(hide, check=False, capture_output=True).returncode == 0
+    )
+
+
+@pytest.mark.skipif(not can_hide_folders(), reason="takes the right to mount: unshare -m")
+def test_a_node_that_does_not_see_the_store_is_refused_by_name(nodes: Nodes, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    before = nodes.alive()
+    hidden = ("unshare", "-m", "sh", "-c", f'mount -t tmpfs none "{shared}" && exec "$@"', "sh")
+    nodes.start_node("blind", 1, prefix=hidden)
+    try:
+        wait_for(lambda: nodes.alive() == before + 1, 240, "the node joined")
+        line = refused(nodes, shared / "store")
+    finally:
+        nodes.kill_node("blind")
+        wait_for(lambda: nodes.alive() == before, 90, "the node was known to be gone")
+    assert "the store must be a folder that all machines share under one path; the node " in line
+    assert line.endswith(f"does not see the driver's {shared / 'store'}")
+    assert not list((shared / "store").glob("nodes/*"))
+
+
+@pytest.mark.skipif(not can_hide_folders(), reason="takes the right to mount: unshare -m")
+def test_a_node_that_joins_without_the_store_is_left_out_and_the_sweep_goes_on(nodes: Nodes, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    job = submit(nodes, shared / "store", *BANDIT[:4], "bc,sarsa", *BANDIT[5:])
+    try:
+        wait_while(job, lambda: list((shared / "store").glob("scratch/trajectory/*/*")), "a job was at work")
+        hidden = ("unshare", "-m", "sh", "-c", f'mount -t tmpfs none "{shared}" && exec "$@"', "sh")
+        nodes.start_node("blind", 1, prefix=hidden)
+        out, _ = job.communicate(timeout=300)
+    finally:
+        end(job)
+        nodes.kill_node("blind")
+    assert job.returncode == 0, out
+    assert "left out: the store must be a folder that all machines share under one path; the node " in out
+    assert {row["status"] for row in Store(shared / "store").rows("nodes")} == {"finished"}

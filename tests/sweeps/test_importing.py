@@ -1,0 +1,132 @@
+"""Sweeps of W&B and of trlX become files that `sweeps plan` takes; what cannot be taken over is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeps import cli
+from sweeps.importing import Format, Imported, read_sweep
+
+WANDB = """
+program: train.py
+method: bayes
+metric: {name: return, goal: maximize}
+parameters:
+  tau: {values: [0.5, 0.9]}
+  beta: {value: 4}
+  optimizer:
+    parameters:
+      lr: {distribution: log_uniform_values, min: 1e-4, max: 1e-2}
+"""
+
+TRLX = """
+tune_config: {mode: max, metric: metrics/return, num_samples: 8}
+method.tau: {strategy: uniform, values: [0.6, 0.9]}
+steps_for_target_q_sync: {strategy: choice, values: [1, 5]}
+alpha: {strategy: loguniform, values: [0.001, 0.1]}
+"""
+
+
+def taken(form: Format, points: int = 3, **parameters: Any) -> Imported:
+    found = {"parameters": parameters} if form == "wandb" else {"tune_config": {}, **parameters}
+    return read_sweep(found, form, points=points, names={})
+
+
+@pytest.mark.parametrize(
+    ("what", "values"),
+    [
+        ({"values": [1, 2.5]}, (1, 2.5)),
+        ({"value": 3}, (3,)),
+        ({"min": 0.0, "max": 1.0}, (0.0, 0.5, 1.0)),
+        ({"min": 1, "max": 4}, (1, 2, 4)),  # whole ends: whole numbers, and round(2.5) is 2
+        ({"min": "1e-4", "max": "1e-2", "distribution": "log_uniform_values"}, (1e-4, 1e-3, 1e-2)),
+        ({"min": 0, "max": 2.302585093, "distribution": "log_uniform"}, (1.0, 3.162, 10.0)),  # exponents of e
+        ({"min": 0.0, "max": 1.0, "q": 0.4, "distribution": "q_uniform"}, (0.0, 0.4, 0.8)),
+    ],
+)
+def test_what_wandb_draws_becomes_values(what: dict[str, Any], values: tuple[float, ...]) -> None:
+    assert taken("wandb", tau=what).columns["train.tau"] == pytest.approx(values)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "given", "values"),
+    [
+        ("choice", [1, 5], (1, 5)),
+        ("uniform", [0.6, 0.9], (0.6, 0.75, 0.9)),
+        ("loguniform", [0.001, 0.1], (0.001, 0.01, 0.1)),
+        ("quniform", [0.0, 1.0, 0.5], (0.0, 0.5, 1.0)),
+        ("randint", [1, 6], (1, 3, 5)),  # 6 is never drawn
+    ],
+)
+def test_what_trlx_draws_becomes_values(strategy: str, given: list[float], values: tuple[float, ...]) -> None:
+    assert taken("trlx", tau={"strategy": strategy, "values": given}).columns["train.tau"] == pytest.approx(values)
+
+
+def test_more_points_are_more_values_between_the_same_ends() -> None:
+    values = taken("wandb", 5, tau={"min": 0.5, "max": 0.9}).columns["train.tau"]
+    assert values == pytest.approx((0.5, 0.6, 0.7, 0.8, 0.9))
+
+
+def test_our_own_names_stay_and_theirs_are_said_by_the_user_where_they_are_not_known() -> None:
+    found = {"parameters": {"train.keep": {"value": 0.2}, "mine": {"value": 1.0}, "theirs": {"value": 0}}}
+    taken_ = read_sweep(found, "wandb", points=2, names={"mine": "train.margin"}, dropped=["theirs"])
+    assert taken_.columns == {"train.keep": (0.2,), "train.margin": (1.0,)}
+    assert taken_.notes == ("theirs is left out, as was asked",)
+
+
+@pytest.mark.parametrize(
+    ("form", "found", "line"),
+    [
+        ("wandb", {}, "a W&B sweep must have `parameters`, this file has none"),
+        ("trlx", {"tau": {}}, "a trlX sweep must have a `tune_config`, this file has none"),
+        ("wandb", {"parameters": {}}, "a sweep must vary something"),
+        ("wandb", {"parameters": {"tua": {"value": 1}}}, "'tua' must be one of our columns; say --rename tua=train."),
+        ("wandb", {"parameters": {"tau": 3}}, "tau must say its values"),
+        ("wandb", {"parameters": {"tau": {"values": 3}}}, "tau must have a list of plain values, got 3"),
+        ("wandb", {"parameters": {"tau": {"min": 1}}}, "tau must have a number as max, got None"),
+        ("wandb", {"parameters": {"tau": {"min": 2, "max": 1}}}, "tau must go from a lower to a higher end, got 2, 1"),
+        ("wandb", {"parameters": {"tau": {"mu": 1, "distribution": "normal"}}}, "tau must have a number as min"),
+        (
+            "wandb",
+            {"parameters": {"tau": {"min": 0, "max": 1, "distribution": "log_uniform_values"}}},
+            "tau must go from a lower to a higher end, above 0, got 0, 1",
+        ),
+        (
+            "wandb",
+            {"parameters": {"tau": {"min": 0, "max": 1, "distribution": "beta"}}},
+            "tau must have values or lie between two ends, got the distribution 'beta'; --drop tau",
+        ),
+        ("trlx", {"tune_config": {}, "tau": {"strategy": "randn", "values": [0, 1]}}, "got 'randn'; --drop tau"),
+        ("trlx", {"tune_config": {}, "tau": {"strategy": "uniform", "values": [0]}}, "tau must have 2 values for its"),
+        (
+            "wandb",
+            {"parameters": {"lr": {"value": 1}, "learning_rate": {"value": 1}}},
+            "a column must have one name, got learning_rate for train.learning_rate as well",
+        ),
+    ],
+)
+def test_what_cannot_be_taken_over_is_one_line(form: Format, found: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011  the line is compared below
+        read_sweep(found, form, points=3, names={})
+    assert line in str(raised.value)
+
+
+@pytest.mark.parametrize(("form", "text", "cells"), [("wandb", WANDB, 2 * 1 * 3), ("trlx", TRLX, 3 * 2 * 3)])
+def test_what_is_imported_can_be_planned(
+    form: str, text: str, cells: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, ours = tmp_path / "theirs.yaml", tmp_path / "ours.yaml"
+    theirs.write_text(text)
+    command = ["import", form, str(theirs), "-o", str(ours), "--points", "3", "--question", "bandit"]
+    assert cli.main([*command, "--methods", "ilql"]) == 0
+    assert "left out; every cell of a design is trained and played" in capsys.readouterr().out
+    more = ["--preset", "smoke", "--trials", "0", "--store", str(tmp_path / "store")]
+    # What they do not vary stays as the question varies it: β where there is none of theirs.
+    assert cli.main(["plan", str(ours), *more]) == 0
+    betas = 1 if form == "wandb" else 3
+    assert f"{cells * betas} cells need" in capsys.readouterr().out
+    assert cli.main([*command, "--methods", "ilql"]) == 2
+    assert "-o must name a new file" in capsys.readouterr().err

@@ -1,0 +1,97 @@
+"""What `COLUMN=VALUES` says of a design: fixed, varied, by all arms that have it or by one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from sweeps.bandit_ablation import QUESTION
+from sweeps.options import Options, parse
+from sweeps.question import chosen_preset
+from sweeps.space import Grid
+
+
+def said(*words: str) -> Options:
+    options = parse("sweeps run bandit", "bandit", list(QUESTION.presets), [*words, "--preset", "smoke"])
+    return QUESTION.settled(options)
+
+
+def columns(options: Options) -> dict[str, Mapping[str, Any]]:
+    """What every arm varies."""
+    return {grid.arm: grid.columns for grid in QUESTION.chosen(options)}
+
+
+PLAIN = columns(said())
+
+
+def test_the_design_is_the_questions_own_where_nothing_is_said() -> None:
+    assert PLAIN["ilql"] == {"train.tau": (0.7, 0.9), "decode.beta": PLAIN["sarsa"]["decode.beta"]}
+    assert PLAIN["bc"] == {}
+
+
+def test_one_value_of_what_varies_leaves_one() -> None:
+    assert columns(said("train.tau=0.8"))["ilql"]["train.tau"] == (0.8,)
+
+
+def test_several_values_are_varied_by_every_arm_that_has_the_column() -> None:
+    found = columns(said("decode.beta=1,2,inf", "train.gamma=0.9,0.99"))
+    assert found["ilql"]["decode.beta"] == found["sarsa"]["decode.beta"] == (1, 2, float("inf"))
+    assert found["ilql"]["train.gamma"] == (0.9, 0.99)
+    assert found["bc"].keys() == found["filtered_bc"].keys() - {"train.keep"}  # which have gamma too, or have it not
+
+
+def test_an_arm_may_be_told_alone_and_then_against_all() -> None:
+    found = columns(said("ilql.decode.beta=8", "decode.beta=1,2"))
+    assert found["ilql"]["decode.beta"] == (8,)
+    assert found["sarsa"]["decode.beta"] == (1, 2)
+
+
+def test_one_value_of_what_does_not_vary_is_set() -> None:
+    options = said("train.steps=7", "world.dialogues=8", "behaviour.steps=5")
+    assert options.columns == {"train.steps": 7, "world.dialogues": 8, "behaviour.steps": 5}
+    assert columns(options) == PLAIN
+    assert chosen_preset(QUESTION, options).base["train.steps"] == 7
+
+
+def test_a_design_with_other_values_has_another_name() -> None:
+    names = [said(*words).distinction("standard") for words in ([], ["train.tau=0.8"], ["train.tau=0.6"])]
+    assert names[0] == []
+    assert len({name for each in names for name in each}) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["train.tua=0.5,0.6"], "'train.tua' is no column of these methods; known: train.tau"),
+        (["ilql.train.tua=0.5"], "'train.tua' is no column of an 'ilql' trial; known: train.tau"),
+        (["iqll.train.tau=0.5,0.6"], "a design varies train.* and decode.*, got iqll.train.tau with 2 values"),
+        (["cql.train.tau=0.5,0.6", "--methods", "ilql"], "a design varies train.* and decode.*, got cql.train.tau"),
+        (["world.dialogues=8,16"], "a design varies train.* and decode.*, got world.dialogues with 2 values; try"),
+        (["train.steps=5", "--set", "train.steps=6"], "a column must be said once, got train.steps and --set"),
+    ],
+)
+def test_what_cannot_be_is_one_line(words: list[str], line: str) -> None:
+    with pytest.raises((KeyError, ValueError)) as raised:
+        columns(said(*words))
+    assert line in str(raised.value)
+
+
+def test_what_makes_an_arm_what_it_is_does_not_vary() -> None:
+    held = Grid("ilql", {"decode.beta": (1.0,)}, variant="ilql_half", switch={"train.tau": 0.5})
+    question = dataclasses.replace(QUESTION, grids=(held,), main=(), refine=(), against=())
+    options = question.settled(parse("p", "d", ["smoke"], ["ilql_half.train.tau=0.8"]))
+    with pytest.raises(ValueError, match=r"ilql_half is what it is by its train\.tau, which cannot vary, got \[0\.8\]"):
+        question.chosen(options)
+
+
+@pytest.mark.parametrize(
+    "words", [["train.tau="], ["=0.5"], ["train.tau=0.5", "train.tau=0.6"], ["--sedes", "2"], ["x"]]
+)
+def test_words_that_are_none_leave_with_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        said(*words)
+    assert left.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
