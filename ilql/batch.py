@@ -69,17 +69,18 @@ def tokenize(dialogue: Dialogue, tokenizer: Tokenizer, *, max_tokens: int | None
             action and serves only to bootstrap, and a reward on a dropped `eoa` is lost.
     """
     agent_opens = not dialogue.turns or dialogue.turns[0].by_agent
-    tokens = [tokenizer.structural("boa" if agent_opens else "bos")]
+    tokens = tokenizer.before_first(by_agent=agent_opens)
     positions: list[int] = []
     rewards: list[float] = []
     ends: list[bool] = []
-    for turn in dialogue.turns:
-        start = len(tokens) - 1  # the boundary before this turn, from which its first token is chosen
-        tokens += [*tokenizer.encode(turn.text), tokenizer.structural("eoa" if turn.by_agent else "eos")]
+    for turn, then_agent in zip(dialogue.turns, _speakers_next(dialogue), strict=True):
+        text = tokenizer.encode(turn.text)
         if turn.by_agent:
-            positions += range(start, len(tokens) - 1)
-            rewards += [0.0] * (len(tokens) - 2 - start) + [turn.reward]
-            ends += [False] * (len(tokens) - 2 - start) + [True]
+            start = len(tokens) - 1  # the boundary before this turn, from which its first token is chosen
+            positions += range(start, start + len(text) + 1)
+            rewards += [0.0] * len(text) + [turn.reward]
+            ends += [False] * len(text) + [True]
+        tokens += [*text, *tokenizer.behind(by_agent=turn.by_agent, then_agent=then_agent)]
     if dialogue.ended:
         tokens.append(tokenizer.structural("eod"))
     states, ended = [*positions, len(tokens) - 1], dialogue.ended
@@ -98,6 +99,17 @@ def tokenize(dialogue: Dialogue, tokenizer: Tokenizer, *, max_tokens: int | None
         np.asarray(ends, dtype=np.bool_),
         ended,
     )
+
+
+def _speakers_next(dialogue: Dialogue) -> list[bool | None]:
+    """For every turn whether the agent's is next; None behind the last.
+
+    Where the recording was cut off behind the world's turn, the agent was about to speak.
+    """
+    following: list[bool | None] = [turn.by_agent for turn in dialogue.turns[1:]]
+    if dialogue.turns:
+        following.append(None if dialogue.ended or dialogue.turns[-1].by_agent else True)
+    return following
 
 
 @dataclass(frozen=True)

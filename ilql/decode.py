@@ -132,7 +132,7 @@ class Speaker:
         self._pending: list[list[int | Asked]] = [[] for _ in range(slots)]
         self._begun: dict[int, Drawing] = {}
         self._writable = torch.from_numpy(tokenizer.writable()).to(device)
-        self._end = tokenizer.structural("eoa")
+        self._end = tokenizer.end
 
     # Conversations
 

@@ -175,12 +175,12 @@ class _Seats:
         (opening, self.running[slot]), *others = by_opening.items()
         for other_opening, group in others:
             conversation = self._speaker.copy(slot)
-            conversation.hear(_opening(other_opening, self._tokenizer))
+            conversation.hear(self._tokenizer.heard_first(other_opening))
             self._waiting.append((group, conversation))
         player = self.running[slot][0].player
         if player.manner.target_return is not None and not player.manner.asked_each_turn:
             self._speaker.ask(slot, player.left({}))
-        self._speaker.hear(slot, _opening(opening, self._tokenizer))
+        self._speaker.hear(slot, self._tokenizer.heard_first(opening))
 
     def voices(self) -> list[tuple[int, _Running]]:
         """Every episode that is to speak now and its slot, after those that are asked for a return were asked."""
@@ -196,18 +196,18 @@ class _Seats:
         """Let everybody hear the world's reply, if there was one, and part those who no longer share a conversation."""
         # Whoever shares a slot, says the same and hears the same goes on sharing. `id` tells conversations apart: those
         # that part together are given the same one.
-        groups: dict[tuple[int, int, str | None], tuple[list[_Running], Conversation | None]] = {}
+        groups: dict[tuple[int, int, bool, str | None], tuple[list[_Running], Conversation | None]] = {}
         self._mid_utterance = set()
         for (slot, episode), said, reply in zip(voices, spoken, replies, strict=True):
             if said.utterance is None and said.apart is None:
                 self._mid_utterance.add(slot)
             if reply is None or not reply.ended:
-                text = None if reply is None else reply.text
-                groups.setdefault((slot, id(said.apart), text), ([], said.apart))[0].append(episode)
+                key = slot, id(said.apart), reply is not None, None if reply is None else reply.text
+                groups.setdefault(key, ([], said.apart))[0].append(episode)
         self.running = {}
         answers: dict[int, list[int]] = {}
-        for (slot, _, text), (episodes, apart) in groups.items():
-            answer = [] if text is None else [*self._tokenizer.encode(text), self._tokenizer.structural("eos")]
+        for (slot, _, replied, text), (episodes, apart) in groups.items():
+            answer = self._tokenizer.heard_between(text) if replied else []
             if apart is None and slot not in self.running:
                 self.running[slot], answers[slot] = episodes, answer
                 continue
@@ -314,13 +314,6 @@ def _acting(actor: Actor, players: Sequence[Player]) -> Actor:
     return dataclasses.replace(actor, critic=actor.online) if online else actor
 
 
-def _opening(text: str | None, tokenizer: Tokenizer) -> list[int]:
-    """What the agent hears first, as tokens: the world's opening, or where there is none, that it opens itself."""
-    if text is None:
-        return [tokenizer.structural("boa")]
-    return [tokenizer.structural("bos"), *tokenizer.encode(text), tokenizer.structural("eos")]
-
-
 def reply_to(
     dialogue: Dialogue, actor: Actor, tokenizer: Tokenizer, player: Player, *, seed: int, device: torch.device
 ) -> Utterance:
@@ -338,6 +331,9 @@ def reply_to(
     rewards = [turn.reward for turn in dialogue.turns if turn.by_agent]
     speaker = Speaker(_acting(actor, [player]), tokenizer, slots=1, device=device)
     manner, tokens, begin = player.manner, heard.tokens.tolist(), 0
+    if dialogue.turns and dialogue.turns[-1].by_agent:  # it speaks again, which nothing had to tell it so far
+        said = len(tokens) - len(tokenizer.behind(by_agent=True, then_agent=None))
+        tokens = [*tokens[:said], *tokenizer.behind(by_agent=True, then_agent=True)]
     if manner.target_return is not None and not manner.asked_each_turn:
         speaker.ask(0, player.left({}))
     if manner.asked_each_turn:

@@ -64,6 +64,14 @@ def parse_json(text: str) -> object:
         raise NotJSONError(str(fault).partition(";")[0]) from None
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, as one line: Transformers writes pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if len(lines) > 1 and lines[0].endswith(":"):
+        return f"{lines[0]} {lines[1]}"[:300]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
 def is_writable(text: str) -> bool:
     """True unless it holds half of a surrogate pair: JSON may write one, and no encoding can hold it."""
     try:

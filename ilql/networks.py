@@ -28,14 +28,21 @@ from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig
 from transformers.utils import logging as transformers_logging
 
-from ilql.files import FILE, FOLDER, NOTHING, kind_of, parse_json
+from ilql.files import FILE, FOLDER, NOTHING, first_line, kind_of, parse_json
 from ilql.fused import linear_taken
 from ilql.hyperparameters import AT_LEAST_ONE, UNIT, Range, check, hyper
 from ilql.products import Linear, hasten
-from ilql.tokens import STRUCTURE
+from ilql.tokens import STRUCTURE, from_file, is_gguf
 
 VERSION = 1
 """Raised when the same architecture or folder would start from other weights; part of the key of backbones."""
+
+LONGEST_CONTEXT = 2048
+"""Of a longer context no more is used. Every conversation that is led has its keys and values ready at full length: 64
+of 8,192 tokens would take a model of 135 million parameters 24 GB."""
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+"""Kinds of layers, as Transformers names them: those that look back to the beginning, and through a window."""
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 """What safetensors calls the types of weights that are no whole numbers."""
@@ -51,6 +58,9 @@ SIZES = {
     "max_position_embeddings": (2, 10**8),
 }
 """From what to what the sizes of a model go: one of 2³¹ layers would be built for ever, before its weights are seen."""
+
+TEMPLATE = ".jinja"
+"""Ends the name of a chat template in a file of its own, which is read only where one is asked for."""
 
 LOADING_FAULTS = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError, ImportError,
@@ -118,6 +128,7 @@ def load_language_model(folder: Path, *, vocabulary: int, seed: int, rows: Seque
         ValueError: The folder is none, or holds no causal language model that can be loaded.
     """
     model: Any = reload_language_model(folder)
+    check_is_ours(model, folder)
     old = model.get_input_embeddings().weight.shape[0]
     if vocabulary != old:
         model.resize_token_embeddings(vocabulary, mean_resizing=False)
@@ -146,7 +157,9 @@ def whole_language_model(
     Raises:
         ValueError: The folder is none, or holds no causal language model that can be loaded.
     """
-    whole = load_language_model(folder, vocabulary=vocabulary, seed=seed)
+    whole: Any = load_language_model(folder, vocabulary=vocabulary, seed=seed)
+    if not is_tied(language_model) and is_tied(whole):  # a joint policy's head was trained by itself
+        whole.set_output_embeddings(_free_head(whole))
     trained, kept = language_model.state_dict(), torch.as_tensor(rows)
     with torch.no_grad():
         for name, value in whole.state_dict().items():
@@ -154,20 +167,37 @@ def whole_language_model(
                 value.copy_(trained[name])
             else:
                 value[kept] = trained[name]
-    return whole
+    result: nn.Module = whole
+    return result
 
 
 def reload_language_model(folder: Path) -> nn.Module:
-    """The model of a folder in Hugging Face's layout, just as it was saved.
+    """The model of a folder in Hugging Face's layout, or of a GGUF file, just as it was saved.
 
     Raises:
         ValueError: The folder is none, or holds no causal language model that can be loaded.
     """
     check_model_folder(folder)
-    factory: Any = AutoModelForCausalLM
+    model = read_model(AutoModelForCausalLM, folder)
+    if is_gguf(folder):  # what is dequantised is a model like others, and can be written as one
+        model.hf_quantizer.remove_quantization_config(model)
+    language_model: nn.Module = hasten(model).eval()
+    return language_model
+
+
+def read_model(factory: Any, folder: Path) -> Any:
+    """What one of Transformers' factories makes of a model's folder, or of a GGUF file, with all its weights.
+
+    Raises:
+        ValueError: The folder is no model's, or lacks weights, or has some of another shape, that are no numbers, or
+            that are quantised in a folder; one line.
+    """
+    check_model_folder(folder)
+    in_file = is_gguf(folder)
+    where = from_file(folder) if in_file else {}
     try:
         model, about = factory.from_pretrained(
-            str(folder),
+            str(folder.parent if in_file else folder),
             dtype=torch.float32,
             local_files_only=True,
             trust_remote_code=False,
@@ -175,6 +205,7 @@ def reload_language_model(folder: Path) -> nn.Module:
             attn_implementation="sdpa",
             ignore_mismatched_sizes=True,  # so that they are told here
             output_loading_info=True,
+            **where,
         )
     except LOADING_FAULTS as error:
         raise ValueError(
@@ -190,8 +221,7 @@ def reload_language_model(folder: Path) -> nn.Module:
     for name, parameter in model.named_parameters():
         if not bool(torch.isfinite(parameter).all()):
             raise ValueError(f"weights must be finite numbers, got others in {name} of {folder}")
-    language_model: nn.Module = hasten(model).eval()
-    return language_model
+    return model
 
 
 def _check_sorts(folder: Path, model: nn.Module) -> None:
@@ -214,6 +244,28 @@ def _check_sorts(folder: Path, model: nn.Module) -> None:
                 raise ValueError(
                     f"weights must be floats ({', '.join(FLOATS)}), got {sorts[name]} for {name} in {file}"
                 )
+
+
+@torch.no_grad()
+def check_is_ours(model: Any, folder: Path) -> None:
+    """Refuse a model that trunk and head as they are taken here would not be.
+
+    Raises:
+        ValueError: Its layers are of other kinds than attention, its context has no length, or its logits are more than
+            its head's output at its trunk's last states: scaled, or capped.
+    """
+    config, family = text_config(model), model.config.model_type
+    if odd := sorted(set(getattr(config, "layer_types", None) or ()) - {FULL, SLIDING}):
+        raise ValueError(f"a model's layers must be {FULL} or {SLIDING}, got {odd[0]} of {family} in {folder}")
+    if not isinstance(getattr(config, "max_position_embeddings", None), int):
+        raise ValueError(f"a model's config must name max_position_embeddings, its context, got none of {family}")
+    tokens = torch.arange(min(8, vocabulary_size(trunk_of(model)), context_length(model)))[None]
+    states = hidden_states(trunk_of(model), tokens, torch.ones_like(tokens))
+    if not torch.allclose(model(tokens).logits, head_of(model)(states), rtol=1e-4, atol=1e-4):
+        raise ValueError(
+            "a model's logits must be its head's output and nothing beyond, such as a scale or a cap, "
+            f"got those of {family} in {folder}"
+        )
 
 
 @torch.no_grad()
@@ -246,13 +298,16 @@ def _keep_rows(model: Any, rows: Tensor) -> None:
 def find_model(name: str) -> Path:
     """The folder of a pretrained model: `name` itself if it is one, else what the hub has, or had, under that name.
 
+    A GGUF file stands for a folder: Transformers reads it, weights, tokeniser and chat template, its numbers
+    dequantised.
+
     Raises:
         ValueError: It is neither, or the hub cannot be reached; what the hub said is its cause.
     """
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() or is_gguf(folder):
         return folder.absolute()
-    wanted = ["*.json", "*.safetensors", "*.model", "*.txt"]
+    wanted = ["*.json", "*.safetensors", "*.model", "*.txt", f"*{TEMPLATE}"]
     try:
         # The user names it; what came is part of every key by its digest, and none of it is code.
         return Path(snapshot_download(name, allow_patterns=wanted))  # nosec B615
@@ -270,11 +325,13 @@ def check_model_folder(folder: Path) -> None:
         ValueError: It is no folder, its `config.json` is missing or unreadable, names Python code without which the
             model cannot be built, or its weights are pickles, which may run anything when they are read.
     """
+    if is_gguf(folder):  # what is in it is seen when it is read, and can be no code
+        return
     config = folder / "config.json"
     if kind_of(config) == NOTHING:
         raise ValueError(f"--model must be a folder with a config.json and weights, got {folder}")
     for file in sorted(folder.iterdir()):
-        if file.suffix in MODEL_FILES and (kind := kind_of(file)) not in (FILE, FOLDER):
+        if file.suffix in (*MODEL_FILES, TEMPLATE) and (kind := kind_of(file)) not in (FILE, FOLDER):
             raise ValueError(f"a model folder must hold plain files, got {file}, which is {kind}")
     try:
         about = parse_json(config.read_text(encoding="utf-8"))
@@ -332,31 +389,28 @@ def check_causal(model: nn.Module, folder: Path) -> None:
 
 
 def context_of(folder: Path) -> int:
-    """The longest sequence that the model of a folder reads, in tokens, by its `config.json`.
+    """The longest sequence that the model of a folder reads, in tokens, by its `config.json` or in its GGUF file.
+
+    `LONGEST_CONTEXT` at most, as `context_length` of the model itself.
 
     Raises:
         ValueError: The folder is none of a model's, or does not say.
     """
     check_model_folder(folder)
+    in_file = is_gguf(folder)
+    where = from_file(folder) if in_file else {}
     try:
-        config = AutoConfig.from_pretrained(  # nosec B615  a folder, nothing of the hub
-            str(folder), local_files_only=True, trust_remote_code=False
+        whole = AutoConfig.from_pretrained(  # nosec B615  a folder, nothing of the hub
+            str(folder.parent if in_file else folder), local_files_only=True, trust_remote_code=False, **where
         )
+        config = whole.get_text_config()
     except LOADING_FAULTS as error:
         raise ValueError(f"config.json must be one of a model, got {folder}: {first_line(error)}") from error
     for name, (least, most) in SIZES.items():
         value = getattr(config, name, None)
         if not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"config.json must have a {name} from {least} to {most:,}, got {value!r:.40} in {folder}")
-    return int(config.max_position_embeddings)
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, as one line: Transformers writes pages."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if len(lines) > 1 and lines[0].endswith(":"):
-        return f"{lines[0]} {lines[1]}"[:300]
-    return (lines[0] if lines else type(error).__name__)[:300]
+    return min(int(config.max_position_embeddings), LONGEST_CONTEXT)
 
 
 def trunk_of(language_model: nn.Module) -> nn.Module:
@@ -373,6 +427,19 @@ def head_of(language_model: nn.Module) -> nn.Module:
     return layer
 
 
+def is_tied(language_model: nn.Module) -> bool:
+    """Whether the language model's head has the embeddings' weights."""
+    words: Any = trunk_of(language_model).get_input_embeddings()  # type: ignore[operator]
+    return words.weight is head_of(language_model).weight
+
+
+def with_trunk(language_model: nn.Module, trunk: nn.Module) -> nn.Module:
+    """A copy of the language model with another trunk's weights."""
+    made = copy.deepcopy(language_model)
+    trunk_of(made).load_state_dict(trunk.state_dict())
+    return made
+
+
 def hidden_width(trunk: nn.Module) -> int:
     """D."""
     return int(trunk.get_input_embeddings().weight.shape[1])  # type: ignore[operator]
@@ -384,8 +451,14 @@ def vocabulary_size(trunk: nn.Module) -> int:
 
 
 def context_length(language_model: nn.Module) -> int:
-    """The longest sequence the model can read, in tokens."""
-    return int(language_model.config.max_position_embeddings)  # type: ignore[union-attr,arg-type]
+    """The longest sequence the model can read, in tokens; `LONGEST_CONTEXT` at most."""
+    return min(int(text_config(language_model).max_position_embeddings), LONGEST_CONTEXT)
+
+
+def text_config(model: nn.Module) -> Any:
+    """The configuration of the part that reads text, where a model has others."""
+    config: Any = model.config
+    return config.get_text_config()
 
 
 def hidden_states(trunk: nn.Module, tokens: Tensor, attention_mask: Tensor) -> Tensor:
@@ -534,8 +607,7 @@ class ValueNetworks(nn.Module):
     def joint_policy(self, like: nn.Module) -> nn.Module:
         """The joint policy as a language model of its own, built like the given one."""
         assert self.policy_head is not None
-        model: Any = copy.deepcopy(like)
-        trunk_of(model).load_state_dict(self.online.trunk.state_dict())
+        model: Any = with_trunk(like, self.online.trunk)
         model.set_output_embeddings(copy.deepcopy(self.policy_head))
         result: nn.Module = model
         return result.eval()

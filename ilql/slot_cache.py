@@ -24,15 +24,14 @@ class SlotCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write (S, H, C, D) states at `positions` (S, C); give the first `used` columns."""
+        """Write (S, H, C, D) states at `positions` (S, C); give the first `used` columns. Values may have another D."""
         slots, columns = self._shape
         if layer_idx == len(self._keys):
-            shape = (slots, key_states.shape[1], columns, key_states.shape[3])
-            self._keys.append(key_states.new_zeros(shape))
-            self._values.append(value_states.new_zeros(shape))
-        index = self.positions[:, None, :, None].expand_as(key_states)
-        self._keys[layer_idx].scatter_(2, index, key_states)
-        self._values[layer_idx].scatter_(2, index, value_states)
+            for states, kept in ((key_states, self._keys), (value_states, self._values)):
+                kept.append(states.new_zeros(slots, states.shape[1], columns, states.shape[3]))
+        index = self.positions[:, None, :, None]
+        self._keys[layer_idx].scatter_(2, index.expand_as(key_states), key_states)
+        self._values[layer_idx].scatter_(2, index.expand_as(value_states), value_states)
         return self._keys[layer_idx][:, :, : self.used], self._values[layer_idx][:, :, : self.used]
 
     def copy(self, slot: int, length: int) -> list[tuple[Tensor, Tensor]]:

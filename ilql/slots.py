@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ilql.method import Actor
-from ilql.networks import context_length, trunk_of
+from ilql.networks import FULL, SLIDING, context_length, text_config, trunk_of
 from ilql.slot_cache import SlotCache
 
 CHUNK = 16
@@ -166,7 +166,8 @@ class Slots:
         if width == 1:
             longest = max(self.lengths[slot] for slot in new) + 1
             used = min(math.ceil(longest / BLOCK) * BLOCK, used)
-        mask = (self._columns[:used] <= columns[..., None])[:, None]
+        age = (columns[..., None] - self._columns[:used])[:, None]
+        mask = age >= 0
         last = (counts - 1).clamp(min=0)[:, None, None]
         fed = (counts > 0)[:, None]
         places = range(len(self._trunks))
@@ -177,7 +178,7 @@ class Slots:
             by_embedding = number == 0 and self._condition is not None
             hidden = trunk(
                 **(self._embedded(trunk, ids, asked) if by_embedding else {"input_ids": ids}),
-                attention_mask=mask,
+                attention_mask=layered_mask(trunk, mask, age),
                 position_ids=columns.clamp(max=self.capacity - 1),
                 past_key_values=cache,
                 use_cache=True,
@@ -200,3 +201,22 @@ class Slots:
         embeddings: Tensor = trunk.get_input_embeddings()(ids)  # type: ignore[operator]
         returns = self._condition(wanted.nan_to_num()).to(embeddings.dtype)
         return {"inputs_embeds": torch.where(wanted.isnan()[..., None], embeddings, returns)}
+
+
+def layered_mask(trunk: nn.Module, mask: Tensor, age: Tensor) -> Tensor | dict[str, Tensor]:
+    """An attention mask as a trunk takes it, some or all of whose layers may look back a limited number of tokens.
+
+    Transformers narrows a mask of shape (B, T) by itself, and takes one of four axes as it is.
+
+    Args:
+        trunk: The transformer; its configuration says how far which layers look back.
+        mask: True where a token may be attended to, shape (B, 1, T, L).
+        age: By how many tokens it came before the one that attends, as `mask`; or what can be broadcast to it.
+    """
+    config = text_config(trunk)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    window = getattr(config, "sliding_window", None)
+    if window is None or kinds == {FULL}:
+        return mask
+    near = mask & (age < window)
+    return {FULL: mask, SLIDING: near} if kinds else near  # without kinds, as in Mistral, all layers are alike

@@ -8,19 +8,23 @@ its utterance.
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as TextTokenizer
 
-from ilql.files import FILE, NOTHING, kind_of, parse_json
+from ilql.chat import AGENT, NOBODY, WORLD, ChatForm, Render, chat_form
+from ilql.files import FILE, NOTHING, first_line, kind_of, parse_json
 from ilql.vocabulary import kept_tokens, token_pieces
 
 VERSION = 1
@@ -33,8 +37,14 @@ turn
 
 UNKNOWN = "<unknown>"
 
+GGUF = ".gguf"
+"""Ends the name of a file that holds a whole model, its weights perhaps quantised, and its tokeniser."""
+
 KEPT_FILE = "kept_tokens.json"
 """Beside `tokenizer.json` where the vocabulary is cut: the ids that are kept."""
+
+CHAT_FILE = "chat_form.json"
+"""Beside `tokenizer.json` where dialogues are written as a chat template has them: what stands around their turns."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +55,17 @@ class Tokenizer:
         text: Any tokeniser of the `tokenizers` library, which is what every fast Hugging Face tokeniser has inside.
         kept: Where the vocabulary is cut: the text's ids that are kept, increasing; the place of each is its new id.
             Text is read as ever, and what is not kept is then written in smaller tokens. None keeps all.
+        chat: What stands around the turns of a dialogue, in ids of the whole vocabulary, where that is as a chat
+            template has it; None where it is structural tokens.
 
     Raises:
-        ValueError: `kept` is empty, not increasing, or holds an id that the text tokeniser has not.
+        ValueError: `kept` is empty, not increasing, or holds an id that the text tokeniser has not; `chat` holds such
+            an id.
     """
 
     text: TextTokenizer
     kept: tuple[int, ...] | None = None
+    chat: ChatForm | None = None
 
     def __post_init__(self) -> None:
         # Special tokens of the text tokeniser itself (`</s>`, `<|endoftext|>`) are plain text to us when read.
@@ -60,11 +74,14 @@ class Tokenizer:
             known = range(self.whole.text_size)
             if not self.kept or list(self.kept) != sorted(set(self.kept) & set(known)):
                 raise ValueError(f"kept must be increasing ids below {len(known)}, got {list(self.kept)[:8]}")
+        for token in {token for seam in self.chat.seams.values() for token in seam} if self.chat is not None else ():
+            if token not in range(self.whole.text_size):
+                raise ValueError(f"chat must be ids below {self.whole.text_size}, got {token}")
 
     @cached_property
     def whole(self) -> Tokenizer:
         """The same tokeniser with the whole vocabulary."""
-        return self if self.kept is None else Tokenizer(self.text)
+        return self if self.kept is None else Tokenizer(self.text, chat=self.chat)
 
     @cached_property
     def text_size(self) -> int:
@@ -79,6 +96,53 @@ class Tokenizer:
     def structural(self, name: str) -> int:
         """The id of one of `STRUCTURE`."""
         return self.text_size + STRUCTURE.index(name)
+
+    @property
+    def end(self) -> int:
+        """The id by which a policy ends its utterance: `eoa`, or a chat template's own."""
+        return self.structural("eoa") if self.chat is None else self._places_of([self.chat.end])[0]
+
+    def before_first(self, *, by_agent: bool) -> list[int]:
+        """What a dialogue begins with.
+
+        Args:
+            by_agent: Whether the agent opens it.
+
+        Raises:
+            ValueError: The chat template has no dialogue that they open.
+        """
+        if self.chat is None:
+            return [self.structural("boa" if by_agent else "bos")]
+        return self._places_of(self.chat.seam(NOBODY, AGENT if by_agent else WORLD))
+
+    def behind(self, *, by_agent: bool, then_agent: bool | None) -> list[int]:
+        """What stands behind a turn; the first of it behind the agent's is `end`, which the agent chooses itself.
+
+        Args:
+            by_agent: Whose turn it is.
+            then_agent: Whose turn is next; None where none is.
+
+        Raises:
+            ValueError: The chat template refuses that order.
+        """
+        if self.chat is None:
+            return [self.structural("eoa" if by_agent else "eos")]
+        following = NOBODY if then_agent is None else AGENT if then_agent else WORLD
+        return self._places_of(self.chat.seam(AGENT if by_agent else WORLD, following))
+
+    def heard_first(self, opening: str | None) -> list[int]:
+        """What an agent hears before its first utterance: the world's opening, or that it opens the dialogue itself."""
+        if opening is None:
+            return self.before_first(by_agent=True)
+        end = self.behind(by_agent=False, then_agent=True)
+        return [*self.before_first(by_agent=False), *self.encode(opening), *end]
+
+    def heard_between(self, reply: str | None) -> list[int]:
+        """What an agent hears between the end token of its utterance and its next one: the world's reply, or none."""
+        after = self.behind(by_agent=True, then_agent=reply is None)[1:]
+        if reply is None:
+            return after
+        return [*after, *self.encode(reply), *self.behind(by_agent=False, then_agent=True)]
 
     @property
     def rows(self) -> npt.NDArray[np.int64]:
@@ -102,7 +166,7 @@ class Tokenizer:
             if type(error) is not Exception:
                 raise
             raise ValueError(f"a tokenizer must read any text, got {text[:60]!a}: {error}") from None
-        return ids if self.kept is None else [new for old in ids for new in self._spelt(old)]
+        return self._places_of(ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the text ids among `ids`, stripped of white space at both ends."""
@@ -116,21 +180,27 @@ class Tokenizer:
         return str(self.text.decode([token if self.kept is None else self.kept[token]], skip_special_tokens=False))
 
     def writable(self) -> npt.NDArray[np.bool_]:
-        """Shape (V,): true for the ids a policy may choose: ordinary text, and `eoa` to end its utterance."""
+        """Shape (V,): true for the ids a policy may choose: ordinary text, and `end` to end its utterance."""
         if self.kept is not None:
             return self.whole.writable()[self.rows]
         mask = np.zeros(self.size, dtype=np.bool_)
         mask[list(self._vocabulary.values())] = True
         special = [i for i, token in self.text.get_added_tokens_decoder().items() if token.special]
         mask[special] = False
-        mask[self.structural("eoa")] = True
+        mask[self.end] = True
         return mask
 
     def save(self, folder: Path) -> None:
-        """Write `tokenizer.json`, and `kept_tokens.json` if the vocabulary is cut."""
+        """Write `tokenizer.json`, `kept_tokens.json` if the vocabulary is cut, `chat_form.json` if there is one."""
         (folder / "tokenizer.json").write_text(self.text.to_str(), encoding="utf-8")
         if self.kept is not None:
             (folder / KEPT_FILE).write_text(json.dumps(self.kept), encoding="utf-8")
+        if self.chat is not None:
+            (folder / CHAT_FILE).write_text(json.dumps(self.chat.to_record()), encoding="utf-8")
+
+    def _places_of(self, ids: Sequence[int]) -> list[int]:
+        """Ids of the whole vocabulary as kept ones."""
+        return list(ids) if self.kept is None else [new for old in ids for new in self._spelt(old)]
 
     def _read(self, ids: Sequence[int]) -> str:
         """The text of ids of the whole vocabulary, with the white space around it."""
@@ -169,11 +239,59 @@ def cut_tokenizer(tokenizer: Tokenizer, texts: Iterable[str]) -> Tokenizer:
     """
     whole = tokenizer.whole
     occurring = {token for text in set(texts) for token in whole.encode(text)}
-    return Tokenizer(whole.text, kept_tokens(occurring, whole._vocabulary, whole._merges, whole._read))
+    if whole.chat is not None:
+        occurring |= {token for seam in whole.chat.seams.values() for token in seam}
+    kept = kept_tokens(occurring, whole._vocabulary, whole._merges, whole._read)
+    return Tokenizer(whole.text, kept, whole.chat)
+
+
+def chat_tokenizer(tokenizer: Tokenizer, folder: Path) -> Tokenizer:
+    """The tokeniser of a folder, writing dialogues as the folder's chat template does.
+
+    Raises:
+        ValueError: There is no template, or none that gives the same seams whatever was said; see `chat_form`.
+    """
+    _, render = _template(folder)
+    text = TextTokenizer.from_str(tokenizer.text.to_str())
+    text.encode_special_tokens = False
+    special = {i for i, token in text.get_added_tokens_decoder().items() if token.special}
+
+    def encode(written: str) -> list[int]:
+        return list(text.encode(written, add_special_tokens=False).ids)
+
+    return Tokenizer(tokenizer.whole.text, chat=chat_form(render, encode, special.__contains__))
+
+
+def chat_template_digest(folder: Path) -> str:
+    """A digest of the folder's chat template.
+
+    Raises:
+        ValueError: There is none.
+    """
+    return hashlib.sha256(_template(folder)[0].encode()).hexdigest()[:20]
+
+
+def _template(folder: Path) -> tuple[str, Render]:
+    """A folder's chat template, as it is written and as what it renders."""
+    try:
+        pretrained = pretrained_tokenizer(folder)
+        template = pretrained.get_chat_template()
+    except ValueError as error:
+        raise ValueError(
+            f"--chat-template needs a model that has a chat template, got {folder}: {first_line(error)}"
+        ) from error
+
+    def render(messages: Sequence[Mapping[str, str]], generation: bool) -> str:
+        return str(pretrained.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation))
+
+    return str(template), render
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokeniser of a folder: its `tokenizer.json`, or whatever fast tokeniser Transformers finds there.
+
+    Args:
+        folder: A folder, or a GGUF file.
 
     Raises:
         ValueError: The folder holds no fast tokeniser.
@@ -188,15 +306,48 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             raise ValueError(f"tokenizer.json must be a file of the tokenizers library, got {file}: {error}") from error
         if not text.get_vocab_size():
             raise ValueError(f"a tokenizer must know a token, got none in {file}")
-        return _kept(text, folder / KEPT_FILE)
-    if not any((folder / name).is_file() for name in ("vocab.json", "tokenizer.model", "spiece.model")):
+        return _kept(text, folder / KEPT_FILE, _chat(text, folder / CHAT_FILE))
+    names = ("vocab.json", "tokenizer.model", "spiece.model")
+    if not is_gguf(folder) and not any((folder / name).is_file() for name in names):
         raise ValueError(f"a model folder must hold a tokenizer.json, got {folder} with {_names(folder)}")
-    from transformers import AutoTokenizer  # noqa: PLC0415  slow import, needed only for older layouts
+    return Tokenizer(pretrained_tokenizer(folder).backend_tokenizer)
 
-    found = AutoTokenizer.from_pretrained(  # a folder, nothing of the hub  # nosec B615
-        str(folder), use_fast=True, local_files_only=True, trust_remote_code=False
-    )
-    return Tokenizer(found.backend_tokenizer)
+
+def pretrained_tokenizer(folder: Path) -> Any:
+    """Transformers' fast tokeniser of a folder, or of a GGUF file.
+
+    Raises:
+        ValueError: Transformers can make none of it; one line.
+    """
+    from transformers import AutoTokenizer  # noqa: PLC0415  slow import, needed only for templates and some layouts
+
+    where = from_file(folder) if is_gguf(folder) else {}
+    try:
+        return AutoTokenizer.from_pretrained(  # nosec B615  a folder, nothing of the hub
+            str(folder.parent if where else folder), local_files_only=True, trust_remote_code=False, **where
+        )
+    except Exception as error:  # of each layout another; there is no narrower name
+        raise ValueError(
+            f"a model must have a tokenizer that Transformers reads, got {folder}: {first_line(error)}"
+        ) from error
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether it is a GGUF file, which holds what a model's folder does."""
+    return path.suffix == GGUF and kind_of(path) == FILE
+
+
+def from_file(file: Path) -> dict[str, str]:
+    """What Transformers' `from_pretrained` is told beside the folder of a GGUF file.
+
+    Raises:
+        ValueError: A package that reading such files takes is not there.
+    """
+    if missing := [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]:
+        raise ValueError(
+            f"a GGUF file needs the package {missing[0]}, which is not installed, got {file}; the extra gguf has it"
+        )
+    return {"gguf_file": file.name}
 
 
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
@@ -241,19 +392,33 @@ def symbol_tokenizer(symbols: Sequence[str]) -> Tokenizer:
     return Tokenizer(tokenizer)
 
 
-def _kept(text: TextTokenizer, file: Path) -> Tokenizer:
+def _chat(text: TextTokenizer, file: Path) -> ChatForm | None:
+    """What a file says stands around turns, or None where there is no such file.
+
+    Raises:
+        ValueError: The file is no such table of the tokeniser's ids.
+    """
+    if kind_of(file) == NOTHING:
+        return None
+    try:
+        return Tokenizer(text, chat=ChatForm.from_record(parse_json(file.read_text(encoding="utf-8")))).chat
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{CHAT_FILE} must hold what stands around turns, got {file}: {error}") from None
+
+
+def _kept(text: TextTokenizer, file: Path, chat: ChatForm | None) -> Tokenizer:
     """The tokeniser cut to the ids of a file, or the whole one where there is no such file.
 
     Raises:
         ValueError: The file is no list of ids that are kept.
     """
     if kind_of(file) == NOTHING:
-        return Tokenizer(text)
+        return Tokenizer(text, chat=chat)
     try:
         ids = parse_json(file.read_text(encoding="utf-8"))
         if not isinstance(ids, list) or not all(type(token) is int for token in ids):
             raise ValueError("it must be a list of whole numbers")
-        return Tokenizer(text, tuple(ids))
+        return Tokenizer(text, tuple(ids), chat)
     except (OSError, ValueError) as error:
         raise ValueError(f"{KEPT_FILE} must hold the ids that are kept, got {file}: {error}") from None
 

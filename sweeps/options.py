@@ -54,6 +54,7 @@ class Options:
         transfer: True to score what was trained on each reward under all of them.
         model: A pretrained model's folder or hub name, or None for the preset's.
         cut_vocabulary: Whether its vocabulary is cut to the tokens that occur, or None for the preset's.
+        chat_template: True to write dialogues as its chat template has them.
         methods: Arms to run, or None for the question's main ones.
         refine: Arms whose trainings proposals vary, or None for the question's own.
         convention: Whose conventions the value methods follow, or None for ours.
@@ -85,6 +86,7 @@ class Options:
     transfer: bool = False
     model: str | None = None
     cut_vocabulary: bool | None = None
+    chat_template: bool = False
     methods: tuple[str, ...] | None = None
     refine: tuple[str, ...] | None = None
     convention: str | None = None
@@ -117,6 +119,8 @@ class Options:
         }  # fmt: skip
         if self.cut_vocabulary is not None:
             special["cut_vocabulary"] = str(self.cut_vocabulary)
+        if self.chat_template:
+            special["chat_template"] = True
         if self.overrides:
             special["overrides"] = dict(self.overrides)
         if not any(special.values()):
@@ -161,6 +165,7 @@ def parse(
         action=argparse.BooleanOptionalAction,
         help="keep only those of its tokens that occur in the training split",
     )
+    add("--chat-template", action="store_true", help="write dialogues as its chat template has them")
     add("--methods", type=_words, help="these methods, separated by commas; all for every one there is")
     add("--refine", type=_words, help="the methods whose hyperparameters are searched after the design")
     add("--convention", help="compute ILQL as another implementation does: reference, trlx or lmrl")
@@ -205,6 +210,7 @@ def parse(
         transfer=given.transfer,
         model=given.model,
         cut_vocabulary=given.cut_vocabulary,
+        chat_template=given.chat_template,
         methods=given.methods,
         refine=given.refine,
         convention=given.convention,

@@ -24,6 +24,7 @@ class Preset:
         model: A pretrained model: a local folder, or a name on the Hugging Face hub.
         vocabulary: Size of the tokeniser trained on the data; 0 takes the pretrained model's own.
         cut_vocabulary: Whether a pretrained model's own is cut to the tokens that occur in the training split.
+        chat_template: Whether dialogues are written as the pretrained model's chat template has them.
         behaviour: How the behaviour policy is trained, and with it every method that only clones.
         base: Columns of the methods with a critic, and of all decodings, that the question does not vary.
         methods: Columns of single methods that differ from those, by method.
@@ -46,6 +47,7 @@ class Preset:
     model: str | None = None
     vocabulary: int
     cut_vocabulary: bool = True
+    chat_template: bool = False
     behaviour: bc.Train
     base: Mapping[str, Value]
     methods: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)

@@ -14,7 +14,7 @@ from ilql.methods import method_named
 from ilql.networks import context_of, find_model
 from ilql.task import Task
 from ilql.tasks import known_tasks
-from ilql.tokens import symbol_tokenizer
+from ilql.tokens import chat_template_digest, symbol_tokenizer
 from sweeps.cells import Setting
 from sweeps.names import one_component
 from sweeps.offline import distinct_episodes
@@ -222,6 +222,10 @@ def chosen_preset(question: Question, options: Options) -> Preset:
         if options.model is None and preset.model is None:
             raise ValueError("--cut-vocabulary is, as its opposite, about a pretrained model, got none")
         changes["cut_vocabulary"] = options.cut_vocabulary
+    if options.chat_template:
+        if options.model is None and preset.model is None:
+            raise ValueError("--chat-template is about a pretrained model, got none; --model names one")
+        changes["chat_template"] = True
     for name, value in (
         ("seeds", options.seeds),
         ("report_episodes", options.episodes),
@@ -293,6 +297,7 @@ def make_sweep(
         pretrained="" if model is None else pretrained_digest(model),
         vocabulary=preset.vocabulary if model or not kind.symbols else symbol_tokenizer(kind.symbols).size,
         cut_vocabulary=model is not None and preset.cut_vocabulary,
+        chat_template=chat_template_digest(model) if model is not None and preset.chat_template else "",
         behaviour=preset.behaviour,
     )
     by = "play" if task.playable else "fitted_q"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ilql import batch, decode, evaluate, fitted_q, losses, networks, propose, tokens, train, vocabulary
+from ilql import batch, chat, decode, evaluate, fitted_q, losses, networks, propose, tokens, train, vocabulary
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, Range, Value, check, hyper, make
 from ilql.method import Method
 from ilql.methods import bc, method_named
@@ -54,6 +54,8 @@ class Backbone:
         pretrained: Digest of a pretrained model's folder; empty for one that starts at random.
         vocabulary: Size of the tokeniser that is trained on the training split; 0 takes the pretrained model's own.
         cut_vocabulary: Whether that one is cut to the tokens that occur in the training split.
+        chat_template: Digest of its chat template, where dialogues are written as that has them; empty where structural
+            tokens stand around the turns.
         seed: Seed of initial weights.
         behaviour: How the frozen behaviour policy is trained, for methods that act with one.
         behaviour_seed: Its training seed.
@@ -63,6 +65,7 @@ class Backbone:
     pretrained: str = hyper("", meaning="digest of a pretrained model")
     vocabulary: int = hyper(0, NOT_NEGATIVE, meaning="size of the trained tokeniser")
     cut_vocabulary: bool = hyper(False, meaning="whether a pretrained vocabulary is cut to what occurs")
+    chat_template: str = hyper("", meaning="digest of the chat template that dialogues are written in")
     seed: int = hyper(0, NOT_NEGATIVE, meaning="seed of initial weights")
     behaviour: bc.Train
     behaviour_seed: int = hyper(0, NOT_NEGATIVE, meaning="training seed of the behaviour policy")
@@ -75,6 +78,8 @@ class Backbone:
             raise ValueError("a backbone that starts at random must name its vocabulary's size, got 0")
         if self.cut_vocabulary and self.vocabulary != 0:
             raise ValueError(f"cut_vocabulary is about a pretrained model's own one, got one of {self.vocabulary}")
+        if self.chat_template and self.vocabulary != 0:
+            raise ValueError(f"chat_template is a pretrained model's, got a vocabulary of {self.vocabulary} made here")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +207,8 @@ class TrialSpec:
             source |= {"world": self.data.world, "vocabulary": b.vocabulary}
         if b.cut_vocabulary:
             source |= {"cut_to": self.data.world, "cut": vocabulary.VERSION}
+        if b.chat_template:
+            source |= {"chat_template": b.chat_template, "chat": chat.VERSION}
         return _hash({"stage": "tokenizer", "version": tokens.VERSION, **source})
 
     @property
@@ -285,6 +292,8 @@ class TrialSpec:
         flat |= {"backbone.pretrained": b.pretrained, "backbone.vocabulary": b.vocabulary, "backbone.seed": b.seed}
         if b.pretrained:
             flat["backbone.cut_vocabulary"] = b.cut_vocabulary
+        if b.chat_template:
+            flat["backbone.chat_template"] = b.chat_template
         if b.architecture is not None:
             flat |= {f"backbone.{name}": value for name, value in dataclasses.asdict(b.architecture).items()}
         if self.kind.needs_behaviour:

@@ -29,6 +29,7 @@ from ilql.networks import (
     MODEL_FILES,
     build_language_model,
     check_causal,
+    check_is_ours,
     check_model_folder,
     context_length,
     load_language_model,
@@ -38,7 +39,15 @@ from ilql.networks import (
 from ilql.propose import draw_candidates
 from ilql.task import Task, TaskKind
 from ilql.tasks import known_tasks
-from ilql.tokens import Tokenizer, cut_tokenizer, load_tokenizer, symbol_tokenizer, train_tokenizer
+from ilql.tokens import (
+    Tokenizer,
+    chat_tokenizer,
+    cut_tokenizer,
+    is_gguf,
+    load_tokenizer,
+    symbol_tokenizer,
+    train_tokenizer,
+)
 from sweeps.exact_json import Record
 from sweeps.spec import TrialSpec, world_key
 from sweeps.store import Store, StoreError
@@ -115,6 +124,8 @@ def ensure_start(store: Store, spec: TrialSpec, model: Path | None, say: Say | N
         else:
             assert model is not None, "a pretrained backbone needs its folder"
             own = load_tokenizer(model)
+            if backbone.chat_template:
+                own = chat_tokenizer(own, model)
             (cut_tokenizer(own, texts()) if backbone.cut_vocabulary else own).save(folder)
 
     if model is not None and store.stage("backbone", spec.backbone_key) is None:
@@ -156,6 +167,7 @@ def _check_pretrained(model: Path, texts: Iterator[str]) -> None:
     if not read:
         raise ValueError(f"a tokenizer must find tokens in the data, got none by that of {model}")
     check_causal(language_model, model)
+    check_is_ours(language_model, model)
 
 
 def vocabulary_note(store: Store, spec: TrialSpec) -> str | None:
@@ -175,13 +187,16 @@ def vocabulary_note(store: Store, spec: TrialSpec) -> str | None:
 def pretrained_digest(folder: Path) -> str:
     """A digest of the files that decide a pretrained model: configuration, weights, tokeniser.
 
+    A chat template in a file of its own is not among them: whoever uses it names it by its own digest.
+
     Raises:
         ValueError: The folder is no model.
     """
     check_model_folder(folder)
     digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix in MODEL_FILES and file.is_file():
+    whole = is_gguf(folder)
+    for file in [folder] if whole else sorted(folder.iterdir()):
+        if whole or (file.suffix in MODEL_FILES and file.is_file()):
             digest.update(f"{file.name}\0{file_digest(file)}\n".encode())
     return digest.hexdigest()[:20]
 

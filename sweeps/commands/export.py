@@ -12,7 +12,7 @@ from sweeps.command import Command, add_trial, opened
 def _add(parser: argparse.ArgumentParser) -> None:
     add_trial(parser)
     parser.add_argument("folder", help="new, or empty")
-    parser.add_argument("--model", metavar="DIR", help="what it began as, where its vocabulary is cut")
+    parser.add_argument("--model", metavar="DIR", help="what it began as; must be named where its vocabulary is cut")
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:

@@ -148,6 +148,21 @@ class TestLoading:
         with pytest.raises(ValueError, match=r"^a model folder must hold a causal language model, got [^\n]*$"):
             load_language_model(tmp_path, vocabulary=26, seed=0)
 
+    def test_a_gguf_file_is_found_by_its_path_and_needs_the_package_that_reads_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = tmp_path / "model.gguf"
+        with pytest.raises(ValueError, match="--model must be a folder or a name"):
+            find_model(str(file))
+        file.touch()
+        assert find_model(str(file)) == file.absolute()
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        for load in (load_tokenizer, lambda file: load_language_model(file, vocabulary=26, seed=0)):
+            with pytest.raises(
+                ValueError, match=r"^a GGUF file needs the package gguf, which is not installed, got .*$"
+            ):
+                load(file)
+
     def test_a_folder_is_found_by_its_path(self, tmp_path: Path) -> None:
         assert find_model(str(tmp_path)) == tmp_path.absolute()
 

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
-from ilql.networks import vocabulary_size
+from ilql.logits_processor import ValueGuidance, load_values
+from ilql.networks import QNetwork, ValueNetworks, vocabulary_size
 from sweeps import bandit_ablation, cli, dialogue_ablation, reddit_ablation, visdial_ablation, wordle_ablation
+from sweeps.model_card import model_card
 from sweeps.options import Options, parse
 from sweeps.policy import export_policy, load_policy
 from sweeps.question import chosen_preset, make_sweep
@@ -162,6 +165,91 @@ class TestStage:
         assert isinstance(policy.reply([("漢字 😀", False)]), str)
 
 
+def answer_of(folder: Path, tokenizer: Any, ids: list[int], **settings: Any) -> str:
+    """What Transformers says with an exported policy."""
+    factory: Any = AutoModelForCausalLM
+    model = factory.from_pretrained(str(folder))
+    guided = [ValueGuidance.from_pretrained(folder, **settings)] if (folder / "guidance.json").is_file() else []
+    out = model.generate(torch.tensor([ids]), logits_processor=guided, do_sample=False)
+    return str(tokenizer.decode(out[0, len(ids) :].tolist()))
+
+
+class TestExportOfValues:
+    def test_generation_says_what_the_policy_says(self, trained: Trained, model: Path, tmp_path: Path) -> None:
+        trial = trained.others["ilql"]
+        said = set()
+        for beta in (0.0, 50.0):
+            greedy = dataclasses.replace(trial, decode=dataclasses.replace(trial.decode, greedy=True, beta=beta))
+            member = {"sweep": "s", "trial_id": greedy.trial_id, "spec": greedy.to_json()}
+            trained.bench.store.put("member", f"s/{greedy.trial_id}", member)
+            export_policy(greedy.trial_id, tmp_path / str(beta), trained.bench.store, model=str(model))
+            policy = load_policy(greedy.trial_id, trained.bench.store)
+            whole = policy.tokenizer.whole
+            answer = answer_of(tmp_path / str(beta), whole, whole.heard_first("pull"))
+            assert answer == policy.reply([("pull", False)])
+            assert load_values(tmp_path / str(beta))[1].rows == tuple(policy.tokenizer.rows)
+            said.add(answer)
+        assert len(said) == 2
+
+    @pytest.mark.parametrize("separate_policy", [True, False])
+    def test_loaded_again_its_networks_give_the_same_bits(
+        self, bench: Bench, tmp_path: Path, separate_policy: bool
+    ) -> None:
+        trial = bench.trial("ilql", train={"separate_policy": separate_policy})
+        assert run_job(bench.job(trial, trial), lambda numbers: None) == "finished"
+        bench.store.put("member", "s/t", {"sweep": "s", "trial_id": trial.trial_id, "spec": trial.to_json()})
+        export_policy(trial.trial_id, tmp_path / "out", bench.store)
+        policy, factory, ids = load_policy(trial.trial_id, bench.store), AutoModelForCausalLM, torch.tensor([[1, 5, 9]])
+        again: Any = factory.from_pretrained(str(tmp_path / "out"), attn_implementation="sdpa")
+        critic, own = load_values(tmp_path / "out")[0], policy.actor.critic
+        assert isinstance(own, QNetwork)
+        with torch.no_grad():
+            assert torch.equal(again(ids).logits, policy.actor.language_model(ids).logits)
+            hidden = [each.trunk(ids).last_hidden_state for each in (critic, own)]
+            assert torch.equal(*hidden)
+            assert torch.equal(critic.minimum(hidden[0]), own.minimum(hidden[1]))
+        assert isinstance(policy.module, ValueNetworks)
+        heads = load_file(tmp_path / "out" / "heads.safetensors")
+        assert torch.equal(heads["v_head.2.weight"], policy.module.v_head.get_parameter("2.weight"))
+
+    def test_a_joint_policy_of_a_cut_vocabulary_keeps_its_own_head(
+        self, trained: Trained, model: Path, tmp_path: Path
+    ) -> None:
+        bench, trial = trained.bench, trained.others["ilql"]
+        joint = dataclasses.replace(trial, train=dataclasses.replace(trial.train, separate_policy=False, steps=3))
+        assert run_job(bench.job(joint, joint), lambda numbers: None) == "finished"
+        bench.store.put("member", "s/j", {"sweep": "s", "trial_id": joint.trial_id, "spec": joint.to_json()})
+        export_policy(joint.trial_id, tmp_path / "out", bench.store, model=str(model))
+        policy, factory = load_policy(joint.trial_id, bench.store), AutoModelForCausalLM
+        again: Any = factory.from_pretrained(str(tmp_path / "out"))
+        own: Any = policy.actor.language_model
+        for mine, whole in ((own.lm_head, again.lm_head), (own.transformer.wte, again.transformer.wte)):
+            assert torch.equal(whole.weight[policy.tokenizer.rows], mine.weight)
+        assert not torch.equal(again.lm_head.weight, again.transformer.wte.weight)
+        assert not again.config.tie_word_embeddings  # a reader that ties them by it would lose the head
+
+    def test_its_card_has_the_settings_the_score_and_how_it_was_measured(
+        self, trained: Trained, model: Path, tmp_path: Path
+    ) -> None:
+        trial, store = trained.others["ilql"], trained.bench.store
+        export_policy(trial.trial_id, tmp_path / "out", store, model=str(model))
+        card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+        assert "8 episodes, played in the task's environment, seeds 0 to 7, scenes of the split `report`" in card
+        assert "| `train.tau` | 0.7 | expectile of the regression of V on Q |" in card
+        assert "| `decode.beta` | 8 | strength of the advantage at decoding;" in card
+        assert "| `behaviour.steps` | 12 |" in card
+        assert f"world `{trained.bench.world}`" in card
+        assert f"(digest `{trial.backbone.pretrained}`), whose licence holds" in card
+        assert "ValueGuidance.from_pretrained(FOLDER)" in card
+        # Of 16 episodes with a standard deviation of 2: 2 / √16 = 0.5, and 1.96 of those on either side.
+        record = {"status": "finished", "score": -8.0, "score_sd": 2.0, "episodes": 16}
+        known = model_card(trial, record, guided=True, dialogue="")
+        assert "mean return **-8.000** ± 0.500 (standard error; 95 % interval -8.980 to -7.020, over episodes)" in known
+        assert "It was not judged." in model_card(trial, None, guided=True, dialogue="")
+        export_policy(trained.trial.trial_id, tmp_path / "bc", store, model=str(model))
+        assert "ValueGuidance" not in (tmp_path / "bc" / "README.md").read_text(encoding="utf-8")
+
+
 class TestExport:
     def test_its_kept_rows_are_the_trained_ones_and_the_others_the_pretrained_models(
         self, trained: Trained, model: Path, tmp_path: Path
@@ -204,9 +292,9 @@ class TestExport:
 
     def test_what_cannot_be_exported_is_refused(self, trained: Trained, model: Path, tmp_path: Path) -> None:
         store, trial = trained.bench.store, trained.trial
-        for method, more in trained.others.items():
-            with pytest.raises(ValueError, match=f"must be a language model alone, got an '{method}' trial"):
-                export_policy(more.trial_id, tmp_path / "out", store, model=str(model))
+        asked = trained.others["decision_transformer"].trial_id
+        with pytest.raises(ValueError, match="with a Q head for its tokens, got an 'decision_transformer' trial"):
+            export_policy(asked, tmp_path / "out", store, model=str(model))
         with pytest.raises(ValueError, match="must be given the model it began as; --model names it"):
             export_policy(trial.trial_id, tmp_path / "out", store)
         assert not (tmp_path / "out").exists()
