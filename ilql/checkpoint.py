@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ilql.adapters import SharedParameter
 from ilql.files import FILE, kind_of
 
 WEIGHTS = "weights.safetensors"
@@ -44,12 +45,15 @@ class Resumed:
 
 
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name; tensors that are shared, such as tied embeddings, once."""
+    """Parameters and persistent buffers by name; tensors that are shared, such as tied embeddings, once.
+
+    A frozen trunk's, under adapters, are not among them: they are the backbone's.
+    """
     state = module.state_dict(keep_vars=True)
     seen: set[int] = set()
     kept: dict[str, Tensor] = {}
     for name, tensor in state.items():
-        if id(tensor) not in seen:
+        if id(tensor) not in seen and not isinstance(tensor, SharedParameter):
             seen.add(id(tensor))
             kept[name] = tensor.detach()
     return kept

@@ -646,10 +646,10 @@ def renew_target(module: Any, train: Renewal, step: int) -> None:
 
 @torch.no_grad()
 def follow(module: Lagging, polyak: float) -> None:
-    """θ̄ ← polyak·θ + (1 − polyak)·θ̄ for every parameter of the target."""
-    targets: list[Tensor] = list(module.target.parameters())
-    sources: list[Tensor] = list(module.online.parameters())
-    torch._foreach_lerp_(targets, sources, polyak)
+    """θ̄ ← polyak·θ + (1 − polyak)·θ̄ for every parameter of the target that is not the online network's own."""
+    pairs = zip(module.target.parameters(), module.online.parameters(), strict=True)
+    targets, sources = zip(*((own, other) for own, other in pairs if own is not other), strict=True)
+    torch._foreach_lerp_(list(targets), list(sources), polyak)
 
 
 class Frozen:

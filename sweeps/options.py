@@ -55,6 +55,7 @@ class Options:
         model: A pretrained model's folder or hub name, or None for the preset's.
         cut_vocabulary: Whether its vocabulary is cut to the tokens that occur, or None for the preset's.
         chat_template: True to write dialogues as its chat template has them.
+        adapter_rank: Rank of the adapters learnt on a frozen model, or None for the preset's.
         methods: Arms to run, or None for the question's main ones.
         refine: Arms whose trainings proposals vary, or None for the question's own.
         convention: Whose conventions the value methods follow, or None for ours.
@@ -87,6 +88,7 @@ class Options:
     model: str | None = None
     cut_vocabulary: bool | None = None
     chat_template: bool = False
+    adapter_rank: int | None = None
     methods: tuple[str, ...] | None = None
     refine: tuple[str, ...] | None = None
     convention: str | None = None
@@ -123,6 +125,8 @@ class Options:
             special["chat_template"] = True
         if self.overrides:
             special["overrides"] = dict(self.overrides)
+        if self.adapter_rank is not None:
+            special["adapter_rank"] = str(self.adapter_rank)
         if not any(special.values()):
             return []
         return [hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:6]]
@@ -166,6 +170,7 @@ def parse(
         help="keep only those of its tokens that occur in the training split",
     )
     add("--chat-template", action="store_true", help="write dialogues as its chat template has them")
+    add("--adapter-rank", type=whole_number(0, 10**4), help="learn adapters of this rank on a frozen model")
     add("--methods", type=_words, help="these methods, separated by commas; all for every one there is")
     add("--refine", type=_words, help="the methods whose hyperparameters are searched after the design")
     add("--convention", help="compute ILQL as another implementation does: reference, trlx or lmrl")
@@ -211,6 +216,7 @@ def parse(
         model=given.model,
         cut_vocabulary=given.cut_vocabulary,
         chat_template=given.chat_template,
+        adapter_rank=given.adapter_rank,
         methods=given.methods,
         refine=given.refine,
         convention=given.convention,

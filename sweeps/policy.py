@@ -31,7 +31,7 @@ from ilql.networks import QNetwork, context_length, find_model, is_tied, trunk_o
 from ilql.tokens import STRUCTURE, Tokenizer, pretrained_tokenizer
 from sweeps.model_card import model_card
 from sweeps.spec import TrialSpec
-from sweeps.stages import load_behaviour, load_module, load_tokenizer_stage, pretrained_digest
+from sweeps.stages import load_behaviour, load_module, load_tokenizer_stage, merged, pretrained_digest
 from sweeps.store import Store, store_folder
 
 
@@ -131,6 +131,7 @@ def export_policy(trial_id: str, folder: Path, store: Store | None = None, *, mo
     whole = policy.tokenizer.whole
 
     def with_all_tokens(language_model: nn.Module) -> Any:
+        language_model = merged(where, spec, language_model)
         if source is None or not backbone.cut_vocabulary:
             return language_model
         rows = policy.tokenizer.rows.tolist()

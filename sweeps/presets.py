@@ -25,6 +25,7 @@ class Preset:
         vocabulary: Size of the tokeniser trained on the data; 0 takes the pretrained model's own.
         cut_vocabulary: Whether a pretrained model's own is cut to the tokens that occur in the training split.
         chat_template: Whether dialogues are written as the pretrained model's chat template has them.
+        adapter_rank: Rank of the adapters that are learnt on a frozen model; 0 learns all weights.
         behaviour: How the behaviour policy is trained, and with it every method that only clones.
         base: Columns of the methods with a critic, and of all decodings, that the question does not vary.
         methods: Columns of single methods that differ from those, by method.
@@ -48,6 +49,7 @@ class Preset:
     vocabulary: int
     cut_vocabulary: bool = True
     chat_template: bool = False
+    adapter_rank: int = 0
     behaviour: bc.Train
     base: Mapping[str, Value]
     methods: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)

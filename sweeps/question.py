@@ -227,6 +227,7 @@ def chosen_preset(question: Question, options: Options) -> Preset:
             raise ValueError("--chat-template is about a pretrained model, got none; --model names one")
         changes["chat_template"] = True
     for name, value in (
+        ("adapter_rank", options.adapter_rank),
         ("seeds", options.seeds),
         ("report_episodes", options.episodes),
         ("proposals", options.proposals),
@@ -298,6 +299,7 @@ def make_sweep(
         vocabulary=preset.vocabulary if model or not kind.symbols else symbol_tokenizer(kind.symbols).size,
         cut_vocabulary=model is not None and preset.cut_vocabulary,
         chat_template=chat_template_digest(model) if model is not None and preset.chat_template else "",
+        adapter_rank=preset.adapter_rank,
         behaviour=preset.behaviour,
     )
     by = "play" if task.playable else "fitted_q"

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ilql import batch, chat, decode, evaluate, fitted_q, losses, networks, propose, tokens, train, vocabulary
+from ilql import adapters, batch, chat, decode, evaluate, fitted_q, losses, networks, propose, tokens, train, vocabulary
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, Range, Value, check, hyper, make
 from ilql.method import Method
 from ilql.methods import bc, method_named
@@ -56,6 +56,7 @@ class Backbone:
         cut_vocabulary: Whether that one is cut to the tokens that occur in the training split.
         chat_template: Digest of its chat template, where dialogues are written as that has them; empty where structural
             tokens stand around the turns.
+        adapter_rank: Rank of the adapters that are learnt in place of the model's weights; 0 learns all of them.
         seed: Seed of initial weights.
         behaviour: How the frozen behaviour policy is trained, for methods that act with one.
         behaviour_seed: Its training seed.
@@ -66,6 +67,7 @@ class Backbone:
     vocabulary: int = hyper(0, NOT_NEGATIVE, meaning="size of the trained tokeniser")
     cut_vocabulary: bool = hyper(False, meaning="whether a pretrained vocabulary is cut to what occurs")
     chat_template: str = hyper("", meaning="digest of the chat template that dialogues are written in")
+    adapter_rank: int = hyper(0, NOT_NEGATIVE, meaning="rank of the adapters on a frozen model; 0 learns all weights")
     seed: int = hyper(0, NOT_NEGATIVE, meaning="seed of initial weights")
     behaviour: bc.Train
     behaviour_seed: int = hyper(0, NOT_NEGATIVE, meaning="training seed of the behaviour policy")
@@ -294,6 +296,8 @@ class TrialSpec:
             flat["backbone.cut_vocabulary"] = b.cut_vocabulary
         if b.chat_template:
             flat["backbone.chat_template"] = b.chat_template
+        if b.adapter_rank:
+            flat["backbone.adapter_rank"] = b.adapter_rank
         if b.architecture is not None:
             flat |= {f"backbone.{name}": value for name, value in dataclasses.asdict(b.architecture).items()}
         if self.kind.needs_behaviour:
@@ -333,8 +337,10 @@ class TrialSpec:
     def _weights_content(self) -> dict[str, Any]:
         """What decides the weights; a method that is a name for a case of another has that one's."""
         name, settings = self.kind.trained_as(self.train)
-        kind = method_named(name)
+        kind, rank = method_named(name), self.backbone.adapter_rank
+        adapted = {"adapters": {"rank": rank, "version": adapters.VERSION}} if rank else {}
         return {
+            **adapted,
             "method": name,
             "tokens": self.tokens_key,
             "backbone": self.backbone_key,

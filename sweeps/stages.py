@@ -6,6 +6,7 @@ world ──> tokens ──> behaviour policy ──> value networks ──> eva
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ilql.adapters import adapt, merge
 from ilql.batch import TokenSequence, load_sequences, save_sequences, tokenize
 from ilql.candidates import Candidates, load_candidates
 from ilql.checkpoint import file_digest, load_weights
@@ -301,8 +303,23 @@ def _load_sequences(file: str) -> list[TokenSequence]:
 
 
 def load_backbone(store: Store, spec: TrialSpec) -> nn.Module:
-    """The initial language model of a spec, fresh."""
-    return reload_language_model(_stage(store, "backbone", spec.backbone_key))
+    """The initial language model of a spec, fresh; with adapters, its own ones on a trunk that all of them share."""
+    folder, b = _stage(store, "backbone", spec.backbone_key), spec.backbone
+    if not b.adapter_rank:
+        return reload_language_model(folder)
+    return copy.deepcopy(_adapted(str(folder), b.adapter_rank, not b.chat_template, b.seed))
+
+
+@lru_cache(maxsize=1)
+def _adapted(folder: str, rank: int, words: bool, seed: int) -> nn.Module:
+    return adapt(reload_language_model(Path(folder)), rank=rank, words=words, seed=seed)
+
+
+def merged(store: Store, spec: TrialSpec, language_model: nn.Module) -> nn.Module:
+    """A language model of a spec without adapters: what they learnt is in its weights."""
+    if not spec.backbone.adapter_rank:
+        return language_model
+    return merge(language_model, reload_language_model(_stage(store, "backbone", spec.backbone_key)))
 
 
 def build_module(store: Store, spec: TrialSpec) -> nn.Module:
