@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,7 @@ TEMPLATE = ".jinja"
 
 LOADING_FAULTS = (
     OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError, ImportError,
-    RuntimeError, SafetensorError, StrictDataclassError,
+    RuntimeError, SafetensorError, StrictDataclassError, struct.error,
 )  # fmt: skip
 """What Transformers has been seen to raise on a folder that is not what it says: a width of text, no heads, ..."""
 
