@@ -100,27 +100,30 @@ def fill(folder: Path, cells: int) -> Filled:
         trials = [*SETTING.trials(training, 0, split="tune"), *SETTING.trials(training, 0, split="report")]
         for spec in (*trials[0].required, trials[0]):
             if spec.weights_id not in trainings:
-                trainings[spec.weights_id] = _training(spec)
-                store.build("weights", spec.weights_id, _leave_files, {"spec": spec.to_json()})
-        evaluations |= {trial.trial_id: _evaluation(trial, place) for place, trial in enumerate(trials)}
+                trainings[spec.weights_id] = training_record(spec)
+                store.build("weights", spec.weights_id, leave_files, {"spec": spec.to_json()})
+        evaluations |= {trial.trial_id: evaluation_record(trial, place) for place, trial in enumerate(trials)}
     store.put_all("training", trainings)
     store.put_all("evaluation", evaluations)
     return filled
 
 
-def _leave_files(folder: Path) -> None:
+def leave_files(folder: Path) -> None:
+    """A weights stage's files, without the weights."""
     (folder / "weights.safetensors").write_bytes(b"\0" * 64)
     (folder / "curve.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
 
 
-def _training(spec: TrialSpec) -> Record:
+def training_record(spec: TrialSpec) -> Record:
+    """As a worker writes it when a training has come to its end."""
     about = {"method": spec.method, "seed": spec.seed, "steps": spec.train.steps, "backbone": spec.backbone_key}
     metrics = dict.fromkeys(("loss", "td", "expectile", "conservative", "q_mean", "v_mean"), 0.5)
     cut = {"workers": 1, "micro_batch": 0}
     return {"status": "finished", "reason": None, "train_seconds": 12.5, "metrics": metrics} | cut | about | _made()
 
 
-def _evaluation(trial: TrialSpec, place: int) -> Record:
+def evaluation_record(trial: TrialSpec, place: int) -> Record:
+    """As a worker writes it when a trial has been played."""
     measures = dict.fromkeys(("turns", "log_ratio", "empty_share", "repeated_share", "broken_share"), 0.25)
     result = {"score": -5.0 - place / 7, "score_sd": 2.0, "episodes": trial.evaluation.episodes, "measures": measures}
     cost = {"evaluate_seconds": 3.5, "backbone": trial.backbone_key}

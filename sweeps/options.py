@@ -7,7 +7,6 @@ import difflib
 import hashlib
 import json
 import math
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +14,12 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from ilql.hyperparameters import Value
+from sweeps.names import one_component
 from sweeps.redaction import without_secrets
 from sweeps.store import store_folder
 
 LARGEST_SEED = 2**32 - 1
 """The generators of some libraries take no larger one."""
-
-LONGEST_NAME = 120
-"""Bytes of a sweep's name: a file system takes 255, and endings follow."""
-
-_NAME = re.compile(r"\w[^/\\\x00-\x1f\x7f]*")
 
 Plain: TypeAlias = str | int | float | bool
 """What a value on the command line can be."""
@@ -430,9 +425,7 @@ class whole_number:  # noqa: N801  reads as a word where options are added
 
 def _name(text: str) -> str:
     """A sweep's name, which also names folders and files."""
-    if not _NAME.fullmatch(text) or not text.isprintable() or len(text.encode()) > LONGEST_NAME:
-        raise argparse.ArgumentTypeError(
-            f"must be 1 to {LONGEST_NAME} bytes long, a letter or digit first, none a slash or an end of a line, "
-            f"got {text[:60]!r}"
-        )
-    return text
+    try:
+        return one_component("a sweep's name", text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

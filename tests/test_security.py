@@ -127,7 +127,7 @@ def test_a_known_models_folder_never_runs_the_code_that_it_names(model_folder: P
 
 def test_a_model_that_needs_code_of_its_own_is_refused_in_one_line(model_folder: Path) -> None:
     mark = with_code(model_folder, model_type="own")
-    with pytest.raises(ValueError, match=r"must be one that Transformers knows, got 'own' in .*, with code of its own"):
+    with pytest.raises(ValueError, match=r"got 'own' in .*; code that a folder brings is never run"):
         reload_language_model(model_folder)
     assert not mark.exists()
 
@@ -186,7 +186,7 @@ def test_a_sweeps_name_on_the_command_line_cannot_leave_the_store(tmp_path: Path
     )  # fmt: skip
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "a sweep's name must name one file" in done.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["../../../secret", "/etc/passwd"])
@@ -202,9 +202,11 @@ def test_a_stages_list_of_files_cannot_name_one_outside_of_it(tmp_path: Path, na
 
 
 def test_a_checkpoint_cannot_leave_its_weights_out_of_what_is_checked(tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text(json.dumps({"step": 3, "sha256": {}}))
+    checkpoint = tmp_path / "step-00000003"
+    checkpoint.mkdir()
+    (checkpoint / "state.json").write_text(json.dumps({"step": 3, "sha256": {}}))
     with pytest.raises(CheckpointError, match="a checkpoint must have a digest of each file"):
-        check_checkpoint(tmp_path)
+        check_checkpoint(checkpoint)
 
 
 # Addresses

@@ -186,8 +186,6 @@ COMMANDS = Reader(
         _with(_export_into_something, "export over something", "the wrong folder", "out"),
         _with(lambda at: ["export", trial_of(at.store, "bc"), at.write("file", "x") + "/out"], "export under a file",
               "the wrong folder", "file/out"),
-        _with(lambda at: ["export", trial_of(at.store, "sarsa"), str(at.folder / "out")], "export of a judge",
-              "it is more than a language model", "sarsa"),
         _command("no task", "cut off", ["play"], "task"),
         _command("misspelt task", "typed by hand", ["play", "wrodle"], "wrodle", "wordle"),
         _command("negative seed", "a dash of a range", ["play", "bandit", "--seed", "-1"], "--seed"),

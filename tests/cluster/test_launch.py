@@ -149,6 +149,7 @@ os.execvp(words[0], words)
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_the_slurm_script_runs_a_sweep_on_two_machines_and_leaves_nothing_behind(tmp_path: Path) -> None:
     bin_ = tmp_path / "bin"
