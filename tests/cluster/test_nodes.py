@@ -25,10 +25,8 @@ from sweeps.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 
-pytestmark = [
-    pytest.mark.timeout(1500),
-    pytest.mark.long,
-]  # `make nodes`, until it is known what they take on two cores
+# Long, by `make nodes`, until it is known what they take on two cores.
+pytestmark = [pytest.mark.timeout(1500), pytest.mark.long]
 
 BANDIT = (
     "sweeps/bandit_ablation.py", "--preset", "smoke", "--methods", "bc,sarsa,ilql", "--trials", "0", "--seeds", "3",
