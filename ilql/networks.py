@@ -159,8 +159,7 @@ def whole_language_model(
         ValueError: The folder is none, or holds no causal language model that can be loaded.
     """
     whole: Any = load_language_model(folder, vocabulary=vocabulary, seed=seed)
-    if not is_tied(language_model) and is_tied(whole):  # a joint policy's head was trained by itself
-        whole.set_output_embeddings(_free_head(whole))
+    untie_like(whole, language_model)
     trained, kept = language_model.state_dict(), torch.as_tensor(rows)
     with torch.no_grad():
         for name, value in whole.state_dict().items():
@@ -432,6 +431,12 @@ def is_tied(language_model: nn.Module) -> bool:
     """Whether the language model's head has the embeddings' weights."""
     words: Any = trunk_of(language_model).get_input_embeddings()  # type: ignore[operator]
     return words.weight is head_of(language_model).weight
+
+
+def untie_like(language_model: nn.Module, other: nn.Module) -> None:
+    """Give the language model a head of its own where the other has one: a joint policy's was trained by itself."""
+    if is_tied(language_model) and not is_tied(other):
+        language_model.set_output_embeddings(_free_head(language_model))  # type: ignore[operator]
 
 
 def with_trunk(language_model: nn.Module, trunk: nn.Module) -> nn.Module:

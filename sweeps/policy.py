@@ -153,7 +153,7 @@ def export_policy(trial_id: str, folder: Path, store: Store | None = None, *, mo
     if critic is not None:
         trunk = trunk_of(with_all_tokens(with_trunk(actor.language_model, critic.trunk)))
         v_head = getattr(policy.module, "v_head", None) if spec.kind.values is not None else None
-        save_values(folder, critic, v_head, trunk, _guidance(policy, manner))
+        save_values(folder, critic, v_head, trunk, _guidance(policy, critic, manner))
     record = where.get("evaluation", spec.trial_id)
     card = model_card(spec, record, guided=critic is not None, dialogue=_DIALOGUE[whole.chat is not None])
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -178,10 +178,9 @@ def _generation(policy: Policy, *, guided: bool) -> GenerationConfig:
     return made
 
 
-def _guidance(policy: Policy, manner: Manner) -> Guidance:
-    """How a policy's values guide."""
-    critic, tokenizer, decode = policy.actor.critic, policy.tokenizer, policy.spec.decode
-    assert isinstance(critic, QNetwork)
+def _guidance(policy: Policy, critic: QNetwork, manner: Manner) -> Guidance:
+    """How a policy's values guide: those of the critic it acts with, the target's or the online network's."""
+    tokenizer, decode = policy.tokenizer, policy.spec.decode
     return Guidance(
         method=policy.spec.method,
         relative=policy.actor.relative,

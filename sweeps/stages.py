@@ -36,6 +36,7 @@ from ilql.networks import (
     context_length,
     load_language_model,
     reload_language_model,
+    untie_like,
     vocabulary_size,
 )
 from ilql.propose import draw_candidates
@@ -319,7 +320,9 @@ def merged(store: Store, spec: TrialSpec, language_model: nn.Module) -> nn.Modul
     """A language model of a spec without adapters: what they learnt is in its weights."""
     if not spec.backbone.adapter_rank:
         return language_model
-    return merge(language_model, reload_language_model(_stage(store, "backbone", spec.backbone_key)))
+    plain = reload_language_model(_stage(store, "backbone", spec.backbone_key))
+    untie_like(plain, language_model)
+    return merge(language_model, plain)
 
 
 def build_module(store: Store, spec: TrialSpec) -> nn.Module:
