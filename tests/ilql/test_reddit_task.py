@@ -333,7 +333,7 @@ class TestSources:
         assert main(["--data", write_table(tmp_path), "--set", "world.comment_column=body"]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
-        assert "it has text, parent, label, score" in error
+        assert "data.csv has text, parent, label, score" in error
         assert main(["--set", "world.sede=1"]) == 2
         assert "'world.sede' is no column of a comments world; known: world.seed" in capsys.readouterr().err
 
