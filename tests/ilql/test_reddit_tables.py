@@ -147,7 +147,7 @@ class TestUnreadableFiles:
 class TestColumns:
     def test_a_missing_one_is_told_with_those_that_are_there(self, tmp_path: Path) -> None:
         table = open_table("data", csv_file(tmp_path, ["a,b"]))
-        with pytest.raises(ValueError, match="column 'text' that comment_column names; .*comments.csv has a, b"):
+        with pytest.raises(ValueError, match=r"column 'text' that comment_column names; .*comments\.csv has a, b"):
             find_column(table, "text", "comment", "comment_column")
         with pytest.raises(ValueError, match=r"column for the comment, got a, b; .*world\.comment_column=COLUMN"):
             find_column(table, "auto", "comment", "comment_column", needed=True)
