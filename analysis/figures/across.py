@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from analysis.bounded import Bounded
 from analysis.estimators import Floats
 from analysis.figures.effects import interval_bars
-from analysis.figures.theme import DASHES, GREY, colour_of, finish
+from analysis.figures.theme import DASHES, GREY, band, colour_of, finish
 from analysis.labels import method_label
 
 
@@ -28,19 +28,7 @@ def draw_profiles(
     for index, (method, (shares, ends)) in enumerate(profiles.items()):
         colour = colour_of(method)
         if ends is not None:
-            figure.add_trace(
-                go.Scatter(
-                    x=[*xs, *reversed(xs)],
-                    y=[*map(float, ends[0]), *map(float, ends[1][::-1])],
-                    fill="toself",
-                    fillcolor=colour,
-                    opacity=0.14,
-                    line={"width": 0},
-                    mode="lines",
-                    showlegend=False,
-                    hoverinfo="skip",
-                )
-            )
+            figure.add_trace(band(xs, [*map(float, ends[0])], [*map(float, ends[1])], colour))
         figure.add_trace(
             go.Scatter(
                 x=xs,

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from analysis.budget import TuningCurve
 from analysis.estimators import Estimate
-from analysis.figures.theme import DASHES, INK, colour_of, finish
+from analysis.figures.theme import DASHES, INK, band, colour_of, finish
 from analysis.labels import method_label
 from analysis.overview_data import Cost, LearningCurve
 from analysis.text import count, number
@@ -32,7 +32,7 @@ def draw_tuning(
         ends += [xs[0], xs[-1]]
         colour = colour_of(curve.method)
         if curve.low is not None and curve.high is not None:
-            figure.add_trace(_band(xs, curve.low, curve.high, colour))
+            figure.add_trace(band(xs, curve.low, curve.high, colour))
         figure.add_trace(
             go.Scatter(
                 x=xs,
@@ -47,7 +47,7 @@ def draw_tuning(
     if bar is not None and ends:
         name, score = bar
         error = score.standard_error or 0.0
-        figure.add_trace(_band([min(ends), max(ends)], [score.value - error] * 2, [score.value + error] * 2, INK))
+        figure.add_trace(band([min(ends), max(ends)], [score.value - error] * 2, [score.value + error] * 2, INK))
         figure.add_trace(
             go.Scatter(
                 x=[min(ends), max(ends)],
@@ -72,7 +72,7 @@ def draw_learning(curves: Sequence[LearningCurve]) -> go.Figure:
     for index, curve in enumerate(curves):
         colour = colour_of(curve.method)
         if curve.seeds > 1:
-            figure.add_trace(_band(list(curve.steps), curve.low, curve.high, colour))
+            figure.add_trace(band(list(curve.steps), curve.low, curve.high, colour))
         figure.add_trace(
             go.Scatter(
                 x=list(curve.steps),
@@ -117,17 +117,3 @@ def draw_costs(costs: Sequence[Cost]) -> go.Figure:
     figure.update_xaxes(title_text="seconds")
     figure.update_yaxes(autorange="reversed", showgrid=False, ticksuffix=" ")
     return finish(figure)
-
-
-def _band(xs: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str) -> go.Scatter:
-    return go.Scatter(
-        x=[*xs, *reversed(xs)],
-        y=[*low, *reversed(high)],
-        fill="toself",
-        fillcolor=colour,
-        opacity=0.14,
-        line={"width": 0},
-        mode="lines",
-        showlegend=False,
-        hoverinfo="skip",
-    )

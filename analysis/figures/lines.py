@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from analysis.figure_data import Line, RankCurve
-from analysis.figures.theme import GREY, SYMBOLS, blue, colour_of, error_bars, finish
+from analysis.figures.theme import GREY, SYMBOLS, band, blue, colour_of, error_bars, finish
 
 
 def draw_q_rank(curves: Sequence[RankCurve], positions: Sequence[str]) -> go.Figure:
@@ -25,19 +25,7 @@ def draw_q_rank(curves: Sequence[RankCurve], positions: Sequence[str]) -> go.Fig
         at = [place for place, share in enumerate(curve.shares) if share is not None]
         ends = [(curve.low[place] or 0.0, curve.high[place] or 0.0) for place in at]
         shares = [curve.shares[place] or 0.0 for place in at]
-        figure.add_trace(
-            go.Scatter(
-                x=[*at, *reversed(at)],
-                y=[*(low for low, _ in ends), *(high for _, high in reversed(ends))],
-                fill="toself",
-                fillcolor=colour,
-                opacity=0.15,
-                line={"width": 0},
-                mode="lines",
-                showlegend=False,
-                hoverinfo="skip",
-            )
-        )
+        figure.add_trace(band(at, [low for low, _ in ends], [high for _, high in ends], colour, opacity=0.15))
         figure.add_trace(
             go.Scatter(
                 x=at,

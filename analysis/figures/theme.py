@@ -58,6 +58,23 @@ def error_bars(errors: Sequence[float | None], colour: str) -> dict[str, object]
     return {"array": [error or 0.0 for error in errors], "color": colour, "thickness": 1.4, "width": 0}
 
 
+def band(
+    xs: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, *, opacity: float = 0.14
+) -> go.Scatter:
+    """What lies between two curves, as a pale area behind whatever is drawn next."""
+    return go.Scatter(
+        x=[*xs, *reversed(xs)],
+        y=[*low, *reversed(high)],
+        fill="toself",
+        fillcolor=colour,
+        opacity=opacity,
+        line={"width": 0},
+        mode="lines",
+        showlegend=False,
+        hoverinfo="skip",
+    )
+
+
 def finish(figure: go.Figure, *, axis_lines: bool = True) -> go.Figure:
     """The figure, with the fonts, margins and axes of all."""
     axis = {
