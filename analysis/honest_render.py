@@ -9,7 +9,7 @@ import json
 
 from analysis.honest_table import HonestRow, HonestTable, Ranged
 from analysis.labels import method_label
-from analysis.text import DASH, decimals_for, latex, markdown_table, number
+from analysis.text import DASH, booktabs, decimals_for, latex, markdown_table, number
 
 HEADER = (
     "Method",
@@ -53,27 +53,16 @@ def to_markdown(table: HonestTable) -> str:
 
 def to_latex(table: HonestTable) -> str:
     r"""A `table*` environment for `\usepackage{booktabs}`, the footnotes below it in small print."""
-    columns = "".join("r" if numeric else "l" for numeric in NUMERIC)
-    lines = [
-        r"\begin{table*}",
-        r"  \centering",
-        f"  \\caption{{{latex(CAPTION)}}}",
-        r"  \label{tab:honest}",
-        r"  \footnotesize\setlength{\tabcolsep}{3pt}",
-        f"  \\begin{{tabular}}{{{columns}}}",
-        r"    \toprule",
-        f"    {' & '.join(latex(name) for name in HEADER)} \\\\",
-        r"    \midrule",
-        *(f"    {' & '.join(latex(cell) for cell in row)} \\\\" for row in cells_of_text(table)),
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        r"  \par\smallskip",
-        r"  \begin{minipage}{\linewidth}\footnotesize",
-        *(f"    {latex(note)}\\par" for note in table.footnotes),
-        r"  \end{minipage}",
-        r"\end{table*}",
-    ]
-    return "\n".join(lines) + "\n"
+    return booktabs(
+        CAPTION,
+        "honest",
+        "".join("r" if numeric else "l" for numeric in NUMERIC),
+        [f"{' & '.join(latex(name) for name in HEADER)} \\\\"],
+        cells_of_text(table),
+        table.footnotes,
+        style=r"\footnotesize\setlength{\tabcolsep}{3pt}",
+        environment="table*",
+    )
 
 
 def to_csv(table: HonestTable) -> str:

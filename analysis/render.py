@@ -13,7 +13,7 @@ import math
 
 from analysis.ablation import AblationRow, AblationTable, BestCell
 from analysis.labels import Value, method_label
-from analysis.text import DASH, decimals_for, latex, markdown_table, number, with_error
+from analysis.text import DASH, booktabs, decimals_for, markdown_table, number, with_error
 
 HEADER = (
     "Method",
@@ -50,30 +50,20 @@ def to_markdown(table: AblationTable) -> str:
 
 def to_latex(table: AblationTable) -> str:
     r"""A `table` environment for `\usepackage{booktabs}`, the footnotes below it in small print."""
-    columns = "".join("r" if numeric else "l" for numeric in NUMERIC)
-    lines = [
-        r"\begin{table}",
-        r"  \centering",
-        f"  \\caption{{{latex(table.caption)}}}",
-        r"  \label{tab:ablation}",
-        r"  \small\setlength{\tabcolsep}{4pt}",
-        f"  \\begin{{tabular}}{{{columns}}}",
-        r"    \toprule",
-        r"    & & & & & \multicolumn{2}{c}{Cells} & & \multicolumn{2}{c}{Runs} \\",
-        r"    \cmidrule(lr){6-7} \cmidrule(lr){9-10}",
-        f"    Method & {header_of(table)[1]}"
-        r" & $\sigma$ & Best cell & From & design & refined & Seeds & failed & stopped \\",
-        r"    \midrule",
-        *(f"    {' & '.join(latex(cell) for cell in row)} \\\\" for row in cells_of_text(table)),
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        r"  \par\smallskip",
-        r"  \begin{minipage}{\linewidth}\footnotesize",
-        *(f"    {latex(note)}\\par" for note in table.footnotes),
-        r"  \end{minipage}",
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    return booktabs(
+        table.caption,
+        "ablation",
+        "".join("r" if numeric else "l" for numeric in NUMERIC),
+        [
+            r"& & & & & \multicolumn{2}{c}{Cells} & & \multicolumn{2}{c}{Runs} \\",
+            r"\cmidrule(lr){6-7} \cmidrule(lr){9-10}",
+            f"Method & {header_of(table)[1]}"
+            r" & $\sigma$ & Best cell & From & design & refined & Seeds & failed & stopped \\",
+        ],
+        cells_of_text(table),
+        table.footnotes,
+        style=r"\small\setlength{\tabcolsep}{4pt}",
+    )
 
 
 def to_csv(table: AblationTable) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from analysis.render import json_cell, plain_setting
 from analysis.reward_tables import RewardField, RewardTable, RewardTables
-from analysis.text import decimals_for, latex, markdown_table, number, with_error
+from analysis.text import booktabs, decimals_for, latex, markdown_table, number, with_error
 
 
 def rewards_markdown(tables: RewardTables) -> str:
@@ -31,14 +31,8 @@ def markdown(table: RewardTable) -> str:
 
 def rewards_latex(tables: RewardTables) -> str:
     r"""A `table` environment for each, for `\usepackage{booktabs}`; the footnotes are below the last."""
-    notes = [
-        r"  \par\smallskip",
-        r"  \begin{minipage}{\linewidth}\footnotesize",
-        *(f"    {latex(note)}\\par" for note in tables.footnotes),
-        r"  \end{minipage}",
-    ]
     last = len(tables.tables) - 1
-    return "\n".join(_latex(table, notes if at == last else []) for at, table in enumerate(tables.tables))
+    return "\n".join(_latex(table, tables.footnotes if at == last else ()) for at, table in enumerate(tables.tables))
 
 
 def rewards_csv(tables: RewardTables) -> str:
@@ -105,25 +99,19 @@ def _latex(table: RewardTable, notes: Sequence[str]) -> str:
     first = [2 * column + stubs + 1 for column in range(rewards)]
     over = [f"\\multicolumn{{2}}{{c}}{{{latex(reward)}}}" for reward in table.rewards]
     header = [*map(latex, table.stubs), *([latex(table.score), r"$\sigma$"] * rewards)]
-    lines = [
-        r"\begin{table}",
-        r"  \centering",
-        f"  \\caption{{{latex(table.caption)}}}",
-        f"  \\label{{tab:rewards-{table.name.replace('_', '-')}}}",
-        r"  \small\setlength{\tabcolsep}{4pt}",
-        f"  \\begin{{tabular}}{{{'l' * stubs}{'rr' * rewards}}}",
-        r"    \toprule",
-        f"    {' & '.join([*[''] * stubs, *over])} \\\\",
-        "    " + " ".join(f"\\cmidrule(lr){{{at}-{at + 1}}}" for at in first),
-        f"    {' & '.join(header)} \\\\",
-        r"    \midrule",
-        *(f"    {' & '.join(map(latex, row))} \\\\" for row in _body(table)),
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        *notes,
-        r"\end{table}",
-    ]
-    return "\n".join(lines) + "\n"
+    return booktabs(
+        table.caption,
+        f"rewards-{table.name.replace('_', '-')}",
+        f"{'l' * stubs}{'rr' * rewards}",
+        [
+            f"{' & '.join([*[''] * stubs, *over])} \\\\",
+            " ".join(f"\\cmidrule(lr){{{at}-{at + 1}}}" for at in first),
+            f"{' & '.join(header)} \\\\",
+        ],
+        _body(table),
+        notes,
+        style=r"\small\setlength{\tabcolsep}{4pt}",
+    )
 
 
 def _json(field: RewardField) -> dict[str, object]:

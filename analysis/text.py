@@ -74,6 +74,54 @@ def latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
 
 
+def booktabs(
+    caption: str,
+    label: str,
+    columns: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str],
+    *,
+    style: str,
+    environment: str = "table",
+) -> str:
+    r"""A LaTeX table for `\usepackage{booktabs}`, with notes below it in small print.
+
+    Args:
+        caption: As text, like the cells and the notes.
+        label: Behind `tab:`.
+        columns: A letter for each.
+        header: Lines of LaTeX above the rule.
+        rows: Cells of text.
+        notes: None for no small print.
+        style: LaTeX that sets the size.
+        environment: `table`, or `table*` over two columns of a page.
+    """
+    small = [
+        r"  \par\smallskip",
+        r"  \begin{minipage}{\linewidth}\footnotesize",
+        *(f"    {latex(note)}\\par" for note in notes),
+        r"  \end{minipage}",
+    ]
+    lines = [
+        f"\\begin{{{environment}}}",
+        r"  \centering",
+        f"  \\caption{{{latex(caption)}}}",
+        f"  \\label{{tab:{label}}}",
+        f"  {style}",
+        f"  \\begin{{tabular}}{{{columns}}}",
+        r"    \toprule",
+        *(f"    {line}" for line in header),
+        r"    \midrule",
+        *(f"    {' & '.join(map(latex, row))} \\\\" for row in rows),
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        *(small if notes else ()),
+        f"\\end{{{environment}}}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
     """A Markdown table whose columns also line up in a terminal; `numeric` columns are flush right.
 
