@@ -41,7 +41,7 @@ nodes: $(INSTALLED)
 
 # Two hours. Goes on where it was, as `crash` does.
 hangs: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/python tests/hangs/many.py --sweeps 50 --out build/hangs.jsonl $(ARGS)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/crash $(BIN)/python tests/hangs/many.py --sweeps 50 --out build/hangs.jsonl $(ARGS)
 
 # Eight processes vie for 100,000 cells: none lost, none doubled.
 stress: $(INSTALLED)

@@ -90,11 +90,19 @@ def difference(driver: Seen, node: Seen) -> str | None:
 
 
 def survey(store: Path, nodes: Sequence[Node]) -> dict[Node, str]:
-    """Of some nodes, those that a sweep may not use, each with what is wrong with it in one line."""
+    """Of some nodes, those that a sweep may not use, each with what is wrong with it in one line.
+
+    A node that went away is not among them: a cluster takes one that lost its power for alive until it has missed its
+    heartbeats, and whoever runs a command again just after that must not be refused for it.
+    """
     driver = Seen(library_versions(), code_digest())
     wrong: dict[Node, str] = {}
     with _token(store) as (token, content):
-        for node, seen in call_on_nodes(look, Asked(str(store), token), nodes).items():
+        answers = call_on_nodes(look, Asked(str(store), token), nodes)
+        here = {node.id for node in alive_nodes()}  # after their answers: a dead node's fault comes when it is found so
+        for node, seen in answers.items():
+            if isinstance(seen, Fault) and node.id not in here:
+                continue
             if isinstance(seen, Fault):
                 wrong[node] = f"the node {node} must be able to run our code, got {seen.error}: {seen.reason}"
             elif (differs := difference(driver, seen)) is not None:
@@ -149,7 +157,8 @@ class Fleet:
         nodes = alive_nodes()
         if not own and (wrong := survey(store, nodes)):
             raise ValueError(next(iter(wrong.values())))
-        self._used = {node.id: node for node in nodes}
+        here = {node.id for node in alive_nodes()}
+        self._used = {node.id: node for node in nodes if node.id in here}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="fleet", daemon=True)
 

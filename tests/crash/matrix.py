@@ -30,12 +30,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from services import Broken, Nodes, Tracker, cut, demand, environment, marked, name_of, wait_for
+from services import Broken, Nodes, Tracker, cut, demand, environment, marked, name_of, users_of, wait_for
 
 from ilql.checkpoint import CheckpointError, check_checkpoint, file_digest
 from sweeps.doctor import findings
@@ -67,15 +67,26 @@ class Sweep:
     tracking: str
     address: str | None = None
     process: subprocess.Popen[str] | None = None
+    ray: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="r", dir="/tmp")))  # short, for sockets
 
     @property
     def output(self) -> Path:
         """Where what it prints goes."""
         return self.store.with_suffix(".out")
 
+    def processes(self) -> set[int]:
+        """All it has started that are there, itself among them, but for what its jobs run in on others' clusters."""
+        return marked(self.mark) | users_of(self.ray)
+
+    def clean(self) -> None:
+        """Leave nothing of it: no process, and no folder but its store."""
+        cut(self.processes())
+        shutil.rmtree(self.ray, ignore_errors=True)
+
     def start(self) -> None:
         """Start it."""
-        more = {"MLFLOW_TRACKING_URI": self.tracking} | ({"RAY_ADDRESS": self.address} if self.address else {})
+        more = {"MLFLOW_TRACKING_URI": self.tracking, "RAY_TMPDIR": str(self.ray)}
+        more |= {"RAY_ADDRESS": self.address} if self.address else {}
         with self.output.open("a") as out:
             self.process = subprocess.Popen(
                 [sys.executable, ROOT / "sweeps" / "bandit_ablation.py", *COMMAND, "--store", self.store],
@@ -166,13 +177,12 @@ def check_store(store: Path) -> None:
     demand(not bad, f"the store is sound: {bad}")
 
 
-def check_gone(mark: str) -> None:
-    """No process of the mark is left half a minute after the command's end."""
+def check_gone(sweep: Sweep) -> None:
+    """No process of a sweep is left half a minute after the command's end."""
     deadline = time.monotonic() + 30
-    while (left := marked(mark)) and time.monotonic() < deadline:
+    while (left := sweep.processes()) and time.monotonic() < deadline:
         time.sleep(0.2)
     names = [name_of(process)[:80] for process in left]
-    cut(left)
     demand(not left, f"no process is left, {names} are")
 
 
@@ -183,15 +193,16 @@ def undisturbed(folder: Path) -> Reference:
     """Run the command to its end, once."""
     tracker = Tracker(folder)
     tracker.start()
+    sweep, begin = Sweep(folder / "undisturbed", f"{os.getpid()}-undisturbed", tracker.uri), time.monotonic()
     try:
-        sweep, begin = Sweep(folder / "undisturbed", "undisturbed", tracker.uri), time.monotonic()
         sweep.start()
         demand(sweep.wait() == 0, f"the undisturbed command succeeds: see {sweep.output}")
         took = time.monotonic() - begin
-        check_gone(sweep.mark)
+        check_gone(sweep)
         check_store(sweep.store)
         return Reference(rows_of(sweep.store), weights_of(sweep.store), runs_of(tracker.uri), took)
     finally:
+        sweep.clean()
         tracker.kill()
 
 
@@ -204,12 +215,13 @@ def one_kill(victim: str, phase: str, delay: float, reference: Reference, folder
     mark = f"{os.getpid()}-{folder.parent.name}-{folder.name}"
     tracker, nodes = Tracker(folder), None
     tracker.start()
+    sweep = Sweep(folder / "store", mark, tracker.uri)
     try:
         if victim == "node":
             nodes = Nodes(mark, Path(tempfile.mkdtemp(prefix="r", dir="/tmp")))
             nodes.start_head(1)
             nodes.start_node("second", 2)
-        sweep = Sweep(folder / "store", mark, tracker.uri, None if nodes is None else nodes.address)
+            sweep.address = nodes.address
         sweep.start()
         assert sweep.process is not None
         wait_for(lambda: sweep.has_begun(phase), PATIENCE, f"{phase} began")
@@ -219,7 +231,7 @@ def one_kill(victim: str, phase: str, delay: float, reference: Reference, folder
         killed = kill(victim, sweep, tracker, nodes)
         status = sweep.wait()
         if victim == "driver":
-            wait_for(lambda: not marked(mark), 90, "what a killed driver had started went away")
+            wait_for(lambda: not sweep.processes(), 90, "what a killed driver had started went away")
         demand(victim != "mlflow" or status == 0, f"a sweep goes on without MLflow, its exit status was {status}")
         demand(lost <= CHECKPOINT_EVERY, f"at most {CHECKPOINT_EVERY} steps are lost, {lost} were")
         if victim == "mlflow":
@@ -228,7 +240,7 @@ def one_kill(victim: str, phase: str, delay: float, reference: Reference, folder
             out.write("\nrun again\n")
         sweep.start()
         demand(sweep.wait() == 0, f"the same command succeeds: see {sweep.output}")
-        check_gone(mark)
+        check_gone(sweep)
         found, weights = rows_of(sweep.store), weights_of(sweep.store)
         demand(found.keys() == reference.rows.keys(), "no row is lost and none is new")
         demand(found == reference.rows, "the rows are those of an undisturbed run, to the bit")
@@ -237,7 +249,7 @@ def one_kill(victim: str, phase: str, delay: float, reference: Reference, folder
         check_store(sweep.store)
         return {"killed": killed, "running": alive, "status_of_killed": status, "lost_steps": lost}
     finally:
-        cut(marked(mark))
+        sweep.clean()
         if nodes is not None:
             nodes.stop()
             shutil.rmtree(nodes.folder, ignore_errors=True)
@@ -263,7 +275,7 @@ def kill(victim: str, sweep: Sweep, tracker: Tracker, nodes: Nodes | None) -> in
         return 1
     if victim == "worker":
         # Whoever works, if anybody does: in the report's time there may be nobody left.
-        workers = {process for process in marked(sweep.mark) if name_of(process).startswith("ray::")}
+        workers = {process for process in sweep.processes() if name_of(process).startswith("ray::")}
         busy = {process for process in workers if "IDLE" not in name_of(process)}
         chosen = set(sorted(busy or workers)[:1])
         cut(chosen)

@@ -44,6 +44,20 @@ def marked(mark: str) -> set[int]:
     return found
 
 
+def users_of(folder: Path) -> set[int]:
+    """Processes that have a file below the folder open.
+
+    What Ray starts for a sweep logs into the sweep's Ray folder. A worker that renames itself may write its new name
+    over its environment, and with it over the mark.
+    """
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            if any(os.readlink(link).startswith(f"{folder}/") for link in (process / "fd").iterdir()):
+                found.add(int(process.name))
+    return found
+
+
 def name_of(process: int) -> str:
     """What a process calls itself; empty if it is gone."""
     try:

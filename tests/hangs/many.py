@@ -1,6 +1,6 @@
 """Run sweeps of tiny trainings with early stop through Ray Train, the dashboard on and off in turn: does any hang?
 
-    python tests/hangs/many.py --sweeps 50 --out build/hangs.jsonl
+    PYTHONPATH=tests/crash python tests/hangs/many.py --sweeps 50 --out build/hangs.jsonl
 
 Each is the bandit's smoke preset with proposals that are compared at a rung, of which the worse half is stopped there,
 every training in a worker group of two CPU workers. It counts as hung when its command takes longer than `--limit`
@@ -10,12 +10,10 @@ seconds, or leaves a process behind. Each is a line of `--out` as soon as it end
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,10 +22,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from services import cut, environment, marked, users_of
+
+from cluster.connect import free_port
 from sweeps.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
-MARK = "SWEEPS_HANGS_MARK"
 COMMAND = ("--preset", "smoke", "--methods", "bc,ilql", "--trials", "2", "--workers", "2", "--no-mlflow")
 
 
@@ -57,13 +57,15 @@ def one_sweep(number: int, *, dashboard: bool, limit_seconds: float) -> dict[str
 
     The last word tells one that stood still from one that a busy machine did not let come to its end.
     """
-    folder, mark = Path(tempfile.mkdtemp(prefix="hangs-")), f"{os.getpid()}-{number}"
+    folder, mark = Path(tempfile.mkdtemp(prefix="h", dir="/tmp")), f"{os.getpid()}-{number}"
+    ray = folder / "ray"
+    ray.mkdir()
     address = {} if dashboard else {"RAY_ADDRESS": _start_bare_head(folder, f"{mark}-head")}
     begin = time.monotonic()
     with (folder / "out").open("w") as out:
         process = subprocess.Popen(
             [sys.executable, ROOT / "sweeps" / "bandit_ablation.py", *COMMAND, "--store", folder / "store"],
-            env=_environment(mark) | address, stdout=out, stderr=out, start_new_session=True,
+            env=environment(mark) | address | {"RAY_TMPDIR": str(ray)}, stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
         try:
             status: int | None = process.wait(timeout=limit_seconds)
@@ -73,9 +75,9 @@ def one_sweep(number: int, *, dashboard: bool, limit_seconds: float) -> dict[str
             process.wait()
     seconds = time.monotonic() - begin
     deadline = time.monotonic() + 30
-    while (left := _marked(mark)) and time.monotonic() < deadline:
+    while (left := marked(mark) | users_of(ray)) and time.monotonic() < deadline:
         time.sleep(0.2)
-    _kill(left)
+    cut(left)
     result = {
         "sweep": number,
         "dashboard": dashboard,
@@ -85,7 +87,7 @@ def one_sweep(number: int, *, dashboard: bool, limit_seconds: float) -> dict[str
         "said": (folder / "out").read_text(encoding="utf-8").splitlines()[-1:],
         "left": len(left),
     }
-    _kill(_marked(f"{mark}-head"))
+    cut(marked(f"{mark}-head"))
     if status == 0 and not left:
         shutil.rmtree(folder)
     else:
@@ -95,15 +97,13 @@ def one_sweep(number: int, *, dashboard: bool, limit_seconds: float) -> dict[str
 
 def _start_bare_head(folder: Path, mark: str) -> str:
     """The address of a Ray cluster of one node without a dashboard: one that a sweep starts itself always has one."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     command = ["start", "--head", "--block", "--include-dashboard=false", "--disable-usage-stats", "--num-cpus=2",
                "--node-ip-address=127.0.0.1", f"--port={port}", "--object-store-memory=100000000"]  # fmt: skip
     with (folder / "head").open("w") as out:
         subprocess.Popen(
             [Path(sys.executable).with_name("ray"), *command],
-            env=_environment(mark), stdout=out, stderr=out, start_new_session=True,
+            env=environment(mark), stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
     deadline = time.monotonic() + 120
     while "Ray runtime started" not in (folder / "head").read_text() and time.monotonic() < deadline:
@@ -111,32 +111,11 @@ def _start_bare_head(folder: Path, mark: str) -> str:
     return f"127.0.0.1:{port}"
 
 
-def _environment(mark: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SWEEPS_"))}
-    return kept | {"OMP_NUM_THREADS": "1", "RAY_AUTH_MODE": "disabled", MARK: mark}
-
-
-def _kill(processes: set[int]) -> None:
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-
-
 def _rows(store: Path) -> dict[str, int]:
     if not (store / "store.json").exists():
         return {}
     statuses = [str(row["status"]) for row in Store(store).rows()]
     return {status: statuses.count(status) for status in sorted(set(statuses))}
-
-
-def _marked(mark: str) -> set[int]:
-    """Processes that carry the mark in their environment, as children of the marked one do."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if f"{MARK}={mark}\0".encode() in (folder / "environ").read_bytes():
-                found.add(int(folder.name))
-    return found
 
 
 if __name__ == "__main__":

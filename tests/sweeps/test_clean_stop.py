@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import mlflow
 import pytest
+from services import users_of
 
 from cluster.connect import free_port
 from ilql.checkpoint import check_checkpoint
@@ -48,16 +48,6 @@ def ray_folder() -> Iterator[Path]:
     for process in users_of(folder):
         os.kill(process, signal.SIGKILL)
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def users_of(folder: Path) -> set[int]:
-    """Processes that have a file below the folder open."""
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it ended while we looked
-            if any(os.readlink(link).startswith(f"{folder}/") for link in (process / "fd").iterdir()):
-                found.add(int(process.name))
-    return found
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str], *, seconds: float = 300) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cluster.faults import Fault
+from cluster.nodes import Node
 from cluster.shapes import Machine, Need
-from sweeps.machines import CHECKED, Asked, Seen, check_fits, difference, look
+from sweeps.machines import CHECKED, Asked, Seen, check_fits, difference, look, survey
 from sweeps.provenance import code_digest, library_versions
 
 HERE = Seen(dict.fromkeys(CHECKED, "1.2.3"), "abc")
@@ -53,6 +55,31 @@ class TestLooking:
         monkeypatch.setattr("sweeps.machines._ARRIVAL_SECONDS", 0.0)
         assert look(Asked(str(tmp_path / "store"), "token")).answer is None
         assert not (tmp_path / "store").exists()
+
+
+class TestSurvey:
+    """Of nodes that answer, or do not."""
+
+    NODE, GONE = (Node(id_, "host", "192.0.2.1", Machine(cpus=2)) for id_ in ("aa" * 14, "bb" * 14))
+
+    @pytest.fixture
+    def alive(self, monkeypatch: pytest.MonkeyPatch) -> list[Node]:
+        """The nodes that the cluster takes for alive once all were asked; none of them can run anything."""
+        fault = Fault("machine", "TaskUnschedulableError", "the node does not exist any more")
+        alive: list[Node] = []
+        monkeypatch.setattr("sweeps.machines.alive_nodes", lambda: alive)
+        monkeypatch.setattr("sweeps.machines.call_on_nodes", lambda function, item, nodes: dict.fromkeys(nodes, fault))
+        return alive
+
+    def test_a_node_that_is_there_and_cannot_run_our_code_is_refused(self, tmp_path: Path, alive: list[Node]) -> None:
+        alive.append(self.NODE)
+        assert list(survey(tmp_path, [self.NODE])) == [self.NODE]
+
+    def test_a_node_that_died_before_it_answered_is_not_refused(self, tmp_path: Path, alive: list[Node]) -> None:
+        alive.append(self.NODE)
+        assert list(survey(tmp_path, [self.NODE, self.GONE])) == [self.NODE]
+        alive.clear()
+        assert survey(tmp_path, [self.GONE]) == {}
 
 
 class TestRoom:
