@@ -141,8 +141,14 @@ class TokenBatch:
     numbers: Tensor
 
     def to(self, device: torch.device) -> TokenBatch:
-        """The same batch on a device."""
-        return TokenBatch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+        """The same batch on a device; a GPU is not waited for."""
+        pinned = device.type == "cuda"
+        return TokenBatch(
+            **{
+                name: (value.pin_memory() if pinned else value).to(device, non_blocking=True)
+                for name, value in vars(self).items()
+            }
+        )
 
     def rows(self, rows: slice) -> TokenBatch:
         """Some of the dialogues, still padded as in the whole batch."""

@@ -141,7 +141,7 @@ class FittedQ(nn.Module):
             block = sequences[begin : begin + READ_TOGETHER]
             batch = collate(block, pad=pad).to(device)
             first = batch.state_positions[:, :1]
-            own = gather(hidden_states(self.trunk, batch.tokens, batch.attention_mask), first).squeeze(1)
+            own = gather(hidden_states(self.trunk, batch.tokens), first).squeeze(1)
             language, critic = _seen(acting, batch, first)
             pi = acting.probabilities(States(language.squeeze(1), None if critic is None else critic.squeeze(1)))
             values.append(torch.stack([(pi * q(own)).sum(dim=-1) for q in self.heads]))
@@ -192,7 +192,7 @@ def fit(acting: Acting, sequences: Sequence[TokenSequence], settings: Fit, devic
 def _squared_errors(acting: Acting, made: FittedQ, target: FittedQ, batch: TokenBatch, luck: Tensor) -> Tensor:
     """The sum of weighted squared errors over a batch's actions and the members; `luck` has shape (E, B)."""
     goal, mask = _goal(acting, target, batch), batch.action_mask
-    hidden = hidden_states(made.trunk, batch.tokens, batch.attention_mask)
+    hidden = hidden_states(made.trunk, batch.tokens)
     now, action = gather(hidden, batch.action_positions)[mask], batch.actions[mask]
     q = torch.stack([_taken(head_, now, action) for head_ in made.heads])
     weight = luck[:, mask.nonzero()[:, 0]]
@@ -205,7 +205,7 @@ def _goal(acting: Acting, target: FittedQ, batch: TokenBatch) -> Tensor:
     after, mask = batch.state_positions[:, 1:], batch.action_mask
     language, critic = _seen(acting, batch, after)
     pi = acting.probabilities(States(language[mask], None if critic is None else critic[mask]))
-    own = gather(hidden_states(target.trunk, batch.tokens, batch.attention_mask), after)[mask]
+    own = gather(hidden_states(target.trunk, batch.tokens), after)[mask]
     following = torch.stack([(pi * q(own)).sum(dim=-1) for q in target.heads])
     return batch.rewards[mask] + torch.where(batch.terminal[mask], 0.0, following)
 
@@ -214,7 +214,7 @@ def _seen(acting: Acting, batch: TokenBatch, positions: Tensor) -> tuple[Tensor,
     """The hidden states of the language model that acts, and of its critic if it has one, at positions (B, K)."""
 
     def seen(trunk: nn.Module) -> Tensor:
-        hidden = hidden_states(trunk.to(batch.tokens.device).eval(), batch.tokens, batch.attention_mask)
+        hidden = hidden_states(trunk.to(batch.tokens.device).eval(), batch.tokens)
         return gather(hidden, positions).float()
 
     critic = acting.critic

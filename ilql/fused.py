@@ -80,6 +80,10 @@ def linear_cross_entropy(
     Gradients flow through both results, once: they are made with the value, and given away. What stands in a row of
     weight 0 does not count, even if infinite, and its z_n(a_n) is 0.
 
+    Under autocast, or where `hidden` is in half precision, the matrix products are; both results, all that is summed
+    over the vocabulary and the gradients of the weights are in single precision. z_n(a_n), which a TD loss compares
+    with targets, is then made from `hidden` by itself: a half-precision product's output has three decimal digits.
+
     Args:
         hidden: The layer's input, shape (N, D).
         layer: The layer, with or without a bias. Of it only the weights are used: its hooks do not run.
@@ -100,6 +104,9 @@ def linear_cross_entropy(
     elements = CHUNK_ELEMENTS if hidden.device.type == "cpu" else 8 * CHUNK_ELEMENTS
     chunk = chunk or max(CHUNK_ROWS, elements // layer.out_features)
     learns = torch.is_grad_enabled()
+    device = hidden.device.type
+    if torch.is_autocast_enabled(device):
+        hidden = hidden.to(torch.get_autocast_dtype(device))
     return _LinearCrossEntropy.apply(  # type: ignore[no-any-return,no-untyped-call]
         hidden, layer.weight, layer.bias, tokens, weights.detach(), temperature, chunk, learns
     )
@@ -107,8 +114,7 @@ def linear_cross_entropy(
 
 def linear_taken(hidden: Tensor, layer: nn.Linear, tokens: Tensor) -> Tensor:
     """z(a) of z = hidden Wᵀ + bias, shape (...), from hidden (..., D) and tokens (...), without making (..., V)."""
-    values = (hidden * nn.functional.embedding(tokens, layer.weight)).sum(-1)
-    return values if layer.bias is None else values + layer.bias[tokens]
+    return _taken(hidden, layer.weight, layer.bias, tokens)
 
 
 def cloning_loss(hidden: Tensor, head: nn.Module, tokens: Tensor, weights: Tensor, mask: Tensor) -> Tensor:
@@ -129,6 +135,11 @@ def cloning_loss(hidden: Tensor, head: nn.Module, tokens: Tensor, weights: Tenso
     factors = rows.of(weights.detach()) * rows.weights
     loss, _ = linear_cross_entropy(rows.of(hidden), head, rows.of(tokens), factors)
     return loss
+
+
+def _taken(hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor) -> Tensor:
+    values = (hidden * nn.functional.embedding(tokens, weight)).sum(-1)
+    return values if bias is None else values + bias[tokens]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -159,36 +170,38 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if of_weight else None
         grad_bias = torch.zeros(weight.shape[0], dtype=wide, device=hidden.device) if of_bias else None
         width = BLOCK if hidden.device.type == "cpu" else len(weight)
-        for first in range(0, len(hidden), chunk):
-            here = slice(first, first + chunk)
-            x, a, w = hidden[here], tokens[here].unsqueeze(1), weights[here].to(wide).unsqueeze(1)
-            z = linear(x, weight, bias).to(wide)
-            at_token = z.gather(1, a)
-            taken[here] = at_token.squeeze(1)
-            if temperature != 1:
-                z.div_(temperature)
-                at_token = at_token / temperature
-            peak = z.amax(1, keepdim=True)
-            total = z.sub_(peak).exp_().sum(1, keepdim=True)
-            loss += (w * (total.log() + peak - at_token)).sum()
-            if not (of_hidden or of_weight or of_bias):
-                continue
-            # From here on z is the loss's gradient in it: w/c (softmax − one at the token).
-            w = w / temperature
-            z.mul_(w / total).scatter_add_(1, a, -w)
-            if grad_bias is not None:
-                grad_bias += z.sum(0)
-            z = z.to(hidden.dtype)
-            for block in range(0, len(weight), width):
-                there = slice(block, block + width)
-                if grad_hidden is not None:
-                    grad_hidden[here] += product(z[:, there], weight[there].T)
-                if grad_weight is not None:
-                    grad_weight[there] += product(z[:, there].T, x.T)
-        taken = torch.where(counts, taken, torch.zeros_like(taken)).to(hidden.dtype)
+        with torch.autocast(hidden.device.type, enabled=False):  # what is to be in half precision was made so
+            factor, shift = weight.to(hidden.dtype), None if bias is None else bias.to(hidden.dtype)
+            for first in range(0, len(hidden), chunk):
+                here = slice(first, first + chunk)
+                x, a, w = hidden[here], tokens[here].unsqueeze(1), weights[here].to(wide).unsqueeze(1)
+                z = linear(x, factor, shift).to(wide)
+                at_token = z.gather(1, a)
+                taken[here] = _taken(x, weight, bias, tokens[here]) if half else at_token.squeeze(1)
+                if temperature != 1:
+                    z.div_(temperature)
+                    at_token = at_token / temperature
+                peak = z.amax(1, keepdim=True)
+                total = z.sub_(peak).exp_().sum(1, keepdim=True)
+                loss += (w * (total.log() + peak - at_token)).sum()
+                if not (of_hidden or of_weight or of_bias):
+                    continue
+                # From here on z is the loss's gradient in it: w/c (softmax − one at the token).
+                w = w / temperature
+                z.mul_(w / total).scatter_add_(1, a, -w)
+                if grad_bias is not None:
+                    grad_bias += z.sum(0)
+                z = z.to(hidden.dtype)
+                for block in range(0, len(weight), width):
+                    there = slice(block, block + width)
+                    if grad_hidden is not None:
+                        grad_hidden[here] += product(z[:, there], factor[there].T)
+                    if grad_weight is not None:
+                        grad_weight[there] += product(z[:, there].T, x.T)
+        taken = torch.where(counts, taken, torch.zeros_like(taken))
         ctx.save_for_backward(hidden, weight, tokens, counts)
         ctx.made = (grad_hidden, grad_weight, None if grad_bias is None else grad_bias.to(weight.dtype))
-        return loss.to(hidden.dtype), taken
+        return loss, taken
 
     @staticmethod
     @once_differentiable
@@ -205,9 +218,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if by_taken is not None:
             by_taken = torch.where(counts, by_taken, torch.zeros_like(by_taken))
             if grad_hidden is not None:
-                grad_hidden.addcmul_(by_taken.unsqueeze(1), weight.index_select(0, tokens))
+                rows = weight.index_select(0, tokens).to(grad_hidden.dtype)
+                grad_hidden.addcmul_(by_taken.to(grad_hidden.dtype).unsqueeze(1), rows)
             if grad_weight is not None:
-                grad_weight.index_add_(0, tokens, by_taken.unsqueeze(1) * hidden)
+                grad_weight.index_add_(0, tokens, (by_taken.unsqueeze(1) * hidden).to(grad_weight.dtype))
             if grad_bias is not None:
-                grad_bias.index_add_(0, tokens, by_taken)
+                grad_bias.index_add_(0, tokens, by_taken.to(grad_bias.dtype))
         return grad_hidden, grad_weight, grad_bias, None, None, None, None, None

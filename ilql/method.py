@@ -33,6 +33,14 @@ class Training:
         Range(choices=("dialogue", "token")),
         meaning="whether a batch's mean counts every dialogue alike (as micro-batches of one do) or every action token",
     )
+    clip_norm: float | None = hyper(
+        None, POSITIVE, meaning="the gradient is scaled down to this norm where it is longer; none never scales it"
+    )
+    precision: str = hyper(
+        "float32",
+        Range(choices=("float32", "bfloat16")),
+        meaning="what networks multiply in while they learn; weights, their moments, losses and values are float32",
+    )
 
     def __post_init__(self) -> None:
         check(self)

@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from ilql.files import FILE, FOLDER, NOTHING, first_line, kind_of, parse_json
@@ -260,7 +260,7 @@ def check_is_ours(model: Any, folder: Path) -> None:
     if not isinstance(getattr(config, "max_position_embeddings", None), int):
         raise ValueError(f"a model's config must name max_position_embeddings, its context, got none of {family}")
     tokens = torch.arange(min(8, vocabulary_size(trunk_of(model)), context_length(model)))[None]
-    states = hidden_states(trunk_of(model), tokens, torch.ones_like(tokens))
+    states = hidden_states(trunk_of(model), tokens)
     if not torch.allclose(model(tokens).logits, head_of(model)(states), rtol=1e-4, atol=1e-4):
         raise ValueError(
             "a model's logits must be its head's output and nothing beyond, such as a scale or a cap, "
@@ -467,10 +467,24 @@ def text_config(model: nn.Module) -> Any:
     return config.get_text_config()
 
 
-def hidden_states(trunk: nn.Module, tokens: Tensor, attention_mask: Tensor) -> Tensor:
-    """The trunk's last hidden states (after its final normalisation), shape (B, T, D)."""
-    output: Tensor = trunk(input_ids=tokens, attention_mask=attention_mask.long(), use_cache=False).last_hidden_state
+def hidden_states(trunk: nn.Module, tokens: Tensor) -> Tensor:
+    """The trunk's last hidden states (after its final normalisation), shape (B, T, D), of tokens padded on the right.
+
+    No mask is needed: a token attends to those before it, and padding stands behind all others. What comes of padding
+    itself means nothing. Without a mask attention is computed by the kernels that skip what is not causal, and
+    Transformers does not wait for a device to find out whether anything is masked.
+    """
+    output: Tensor = trunk(input_ids=tokens, use_cache=False).last_hidden_state
     return output
+
+
+def recompute_layers(module: nn.Module) -> None:
+    """Let every trunk that learns make its layers' activations again in the backward pass, instead of keeping them."""
+    for part in module.modules():
+        if isinstance(part, PreTrainedModel) and any(p.requires_grad for p in part.parameters()):
+            # Before 5.23 it had its older name.
+            enable: Any = getattr(part, "activation_checkpointing_enable", part.gradient_checkpointing_enable)
+            enable({"use_reentrant": False})
 
 
 def gather(states: Tensor, positions: Tensor) -> Tensor:
@@ -483,6 +497,15 @@ def taken(values: Tensor, actions: Tensor) -> Tensor:
     return values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
+class Whole(Linear):
+    """A linear layer that multiplies in its weights' precision, also under autocast: what values are read from."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - its name there
+        """X Wᵀ + bias."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.to(self.weight.dtype))
+
+
 def head(width: int, out: int, *, multiple: int = 2, constant: float | None = None) -> nn.Sequential:
     """Linear(D, mD), ReLU, Linear(mD, out), PyTorch's initialisation: with m = 2 the paper's plain head.
 
@@ -492,7 +515,7 @@ def head(width: int, out: int, *, multiple: int = 2, constant: float | None = No
         multiple: m.
         constant: Begin with this value everywhere: a last layer of zeros, and this bias. None leaves it at random.
     """
-    layers = nn.Sequential(Linear(width, multiple * width), nn.ReLU(), Linear(multiple * width, out))
+    layers = nn.Sequential(Linear(width, multiple * width), nn.ReLU(), Whole(multiple * width, out))
     if constant is not None:
         last = layers[-1]
         assert isinstance(last, nn.Linear)
@@ -665,10 +688,10 @@ class Frozen:
         self._model = language_model.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def log_probabilities(self, tokens: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
+    def log_probabilities(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Log π of every next token at the given positions, shape (B, K, V) from tokens (B, T) and positions (B, K)."""
         model: Any = self._model.to(tokens.device)
-        states = gather(hidden_states(trunk_of(model), tokens, attention_mask), positions)
+        states = gather(hidden_states(trunk_of(model), tokens), positions)
         log_pi: Tensor = model.get_output_embeddings()(states).float().log_softmax(dim=-1)
         return log_pi
 

@@ -93,7 +93,7 @@ def _read_what_was_said(
 ) -> None:
     """Fill in the features of the recorded utterances of a block of dialogues."""
     batch = collate([sequences[number] for number in block], pad=tokenizer.structural("pad")).to(device)
-    states = hidden_states(trunk_of(language_model), batch.tokens, batch.attention_mask).float()
+    states = hidden_states(trunk_of(language_model), batch.tokens).float()
     counts = torch.arange(1, states.shape[1] + 1, device=device)[:, None]
     mean = states.cumsum(dim=1) / counts
     row, end = batch.ends.nonzero(as_tuple=True)

@@ -151,11 +151,11 @@ def forward(
     module: ValueNetworks, batch: TokenBatch, weights: Tensor, train: ValueTraining, *, target: bool = True
 ) -> Forward:
     """Run the trunks once each, the target's unless it is not needed, and the heads where they count."""
-    states = hidden_states(module.online.trunk, batch.tokens, batch.attention_mask)
+    states = hidden_states(module.online.trunk, batch.tokens)
     with torch.no_grad():
         frozen = states
         if target and train.target_trunk:
-            frozen = hidden_states(module.target.trunk, batch.tokens, batch.attention_mask)
+            frozen = hidden_states(module.target.trunk, batch.tokens)
     at_actions = gather(states, batch.action_positions)
     q_taken, conservative, margin = _heads(
         module, at_actions if train.q_into_trunk else at_actions.detach(), batch.actions, weights, train
@@ -247,8 +247,8 @@ def manner(train: ValueTraining, decode: Decode) -> Manner:
 def action_values(module: nn.Module, batch: TokenBatch) -> ActionValues:
     """Q̄(a) of the target network and V of the online one at every action."""
     assert isinstance(module, ValueNetworks)
-    online = gather(hidden_states(module.online.trunk, batch.tokens, batch.attention_mask), batch.action_positions)
-    frozen = gather(hidden_states(module.target.trunk, batch.tokens, batch.attention_mask), batch.action_positions)
+    online = gather(hidden_states(module.online.trunk, batch.tokens), batch.action_positions)
+    frozen = gather(hidden_states(module.target.trunk, batch.tokens), batch.action_positions)
     return ActionValues(module.target.minimum_of(frozen, batch.actions), module.v_head(online).squeeze(-1))
 
 

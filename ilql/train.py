@@ -7,6 +7,7 @@ batch, dropout), so a training that is killed and resumed ends in the very same 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from ilql.batch import TokenBatch, TokenSequence, batch_order, collate, dialogue_weights
 from ilql.checkpoint import resume, save_checkpoint
 from ilql.method import Method
+from ilql.networks import recompute_layers
 
 VERSION = 5
 """Raised when the same settings would be trained otherwise; part of the key of all weights."""
@@ -52,6 +54,8 @@ class Loop:
         checkpoints: Folder of the checkpoints, found again on resumption; None writes none.
         micro_batch: Dialogues per forward pass of a worker, for memory, and for less padding: a micro-batch holds
             dialogues alike in length. 0 takes the batch whole.
+        recompute: Whether trunks keep the input of each layer alone for the backward pass, and make the rest again:
+            less memory for a third more work.
         rank: This worker's number.
         workers: Number of workers. Above one, `torch.distributed` must be initialised.
         stop: Asked after every step, or with several workers after each that logs or writes a checkpoint; once one of
@@ -63,6 +67,7 @@ class Loop:
     checkpoint_every: int = 200
     checkpoints: Path | None = None
     micro_batch: int = 0
+    recompute: bool = False
     rank: int = 0
     workers: int = 1
     stop: Callable[[], bool] = lambda: False
@@ -107,6 +112,8 @@ def train(
         fused=loop.device.type in ("cpu", "cuda"),
     )
     module.to(loop.device)
+    if loop.recompute:
+        recompute_layers(module)
     done = 0
     if loop.checkpoints is not None and (found := resume(loop.checkpoints, module, at_most=last)) is not None:
         done = found.step
@@ -185,20 +192,25 @@ def _step(
     whole = total_weight.clamp(min=torch.finfo(torch.float32).tiny)
     sums: dict[str, Tensor] = {}
     for part, mask in zip(parts, masks, strict=True):
-        loss = method.loss(module, part, mask, settings)
+        with torch.autocast(loop.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            loss = method.loss(module, part, mask, settings)
         share = mask.sum() / whole
         (loss.total * share).backward()  # type: ignore[no-untyped-call]
         for name, value in {"loss": loss.total.detach(), **loss.parts}.items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value * share
     if loop.workers > 1:
         _sum_gradients(trained)
+    if settings.clip_norm is not None:
+        nn.utils.clip_grad_norm_(trained, settings.clip_norm)
     optimiser.step()
     if not logged:
         return {}
     if loop.workers > 1:
         sums = _sum_metrics(sums, loop)
-    metrics = {name: float(value) for name, value in sums.items()}
-    if not all(torch.isfinite(torch.tensor(value)) for value in metrics.values()):
+    # One tensor, so that a device is waited for once.
+    numbers = torch.stack([value.double() for value in sums.values()]).tolist()
+    metrics = dict(zip(sums, numbers, strict=True))
+    if not all(map(math.isfinite, numbers)):
         raise FloatingPointError(f"the training has diverged: {metrics}")
     return metrics
 

@@ -111,7 +111,7 @@ class Forecast:
             share = max(share, 1 / max(1, self.cpus_per_gpu))
         if share > 1:
             return (
-                f"that is more than {_gib(gpu_bytes)}, a GPU's; --micro-batch takes fewer dialogues at a time, and "
+                f"that is more than {_gib(gpu_bytes)}, a GPU's; --micro-batch takes fewer dialogues at a time, "
                 "what is held all along must fit"
             )
         if share < self.need.gpus:
@@ -192,7 +192,7 @@ _SHAPING = ("double_q", "target_trunk", "separate_policy", "head_multiple", "sta
 def _memory(networks: Networks, spec: TrialSpec, resources: Resources, longest: int) -> dict[str, int]:
     own = math.ceil(spec.train.batch_size / resources.workers)
     dialogues = min(own, resources.micro_batch or own)
-    whole = networks.memory_bytes(dialogues=dialogues, tokens=longest)
+    whole = networks.memory_bytes(dialogues=dialogues, tokens=longest, recompute=resources.recompute)
     parts = {
         "weights": FLOAT * networks.trained,
         "gradients": FLOAT * networks.trained,

@@ -183,6 +183,7 @@ def parse(
     add("--workers", type=whole_number(1, 10**4), help="workers that train together in a job")
     add("--ray-train", action="store_true", help="train in Ray Train worker groups even with one worker on a CPU")
     add("--micro-batch", type=whole_number(0, 10**6), help="dialogues per forward pass, for memory")
+    add("--recompute", action="store_true", help="make activations again in the backward pass, for memory")
     add_machines(parser)
     given, rest = parser.parse_known_args(arguments)
     overrides = columns_said(parser, rest)
@@ -193,6 +194,7 @@ def parse(
             ("workers", given.workers),
             ("gpus_per_worker", given.gpus_per_worker),
             ("micro_batch", given.micro_batch),
+            ("recompute", given.recompute or None),
             ("ray_train", given.ray_train or None),
         )
         if value is not None

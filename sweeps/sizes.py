@@ -42,20 +42,24 @@ class Networks:
     width: int
     heads: int
 
-    def memory_bytes(self, *, dialogues: int, tokens: int) -> int:
+    def memory_bytes(self, *, dialogues: int, tokens: int, recompute: bool = False) -> int:
         """The most a step takes, in float32.
 
         Held all along: 16 bytes for each trained parameter (weight, gradient, AdamW's two moments), 4 for each other.
         Activations: 16 numbers of the trunk's width for each token and layer (two norms' inputs and outputs' 4, query,
         key and value 3, attention's output 1, the MLP's hidden layer before and after its function 2 × 4), and the
         (T, T) weights of each head, which a CPU keeps and a GPU's kernels need not; the vocabulary's logits never are.
+        Where they are made again, each layer keeps its input, and one layer at a time has all of them.
 
         Args:
             dialogues: In a forward pass: the micro-batch.
             tokens: Of the longest of them.
+            recompute: Whether activations are made again in the backward pass.
         """
         held = FLOAT * (4 * self.trained + self.frozen)
         of_a_token = 16 * self.width + self.heads * tokens
+        if recompute and self.layers:
+            return held + FLOAT * dialogues * tokens * (self.layers * self.width + of_a_token)
         return held + FLOAT * dialogues * tokens * self.layers * of_a_token
 
     def stored_bytes(self) -> int:

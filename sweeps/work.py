@@ -68,6 +68,7 @@ class Resources:
         gpus_per_worker: GPUs each of them is given.
         ray_train: Train in a Ray Train worker group even with one worker on a CPU.
         micro_batch: Dialogues per forward pass, for memory and less padding; 0 takes a worker's share whole.
+        recompute: Make activations again in the backward pass instead of keeping them, for memory.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between points of the curve.
     """
@@ -76,6 +77,7 @@ class Resources:
     gpus_per_worker: float = 0.0
     ray_train: bool = False
     micro_batch: int = 0
+    recompute: bool = False
     checkpoint_every: int = 100
     log_every: int = 10
 
@@ -287,6 +289,7 @@ def _train_through(job: Job, group: Group, asked: Asked) -> None:
         checkpoint_every=job.resources.checkpoint_every,
         checkpoints=trajectory / "checkpoints",
         micro_batch=job.resources.micro_batch,
+        recompute=job.resources.recompute,
         rank=group.rank,
         workers=group.world_size,
         stop=asked,

@@ -88,7 +88,7 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
         factors = advantage_weights(
             advantage, torch.zeros_like(advantage), awr_beta=train.awr_beta, clip=train.awr_clip
         )
-    states = gather(hidden_states(trunk_of(policy), batch.tokens, batch.attention_mask), batch.action_positions)
+    states = gather(hidden_states(trunk_of(policy), batch.tokens), batch.action_positions)
     total = cloning_loss(states, head_of(policy), batch.actions, factors, weights)
     parts = {
         "weighted_nll": total.detach(),

@@ -37,7 +37,7 @@ def build(start: Start, train: Training) -> nn.Module:
 
 def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Training) -> Loss:
     """Mean −log π(a_k | what was said before) over the agent's tokens."""
-    hidden = hidden_states(trunk_of(module), batch.tokens, batch.attention_mask)
+    hidden = hidden_states(trunk_of(module), batch.tokens)
     at_actions = gather(hidden, batch.action_positions)
     nll = cloning_loss(at_actions, head_of(module), batch.actions, torch.ones_like(weights), weights)
     return Loss(nll, {"nll": nll.detach()})

@@ -30,7 +30,7 @@ from ilql.fused import cloning_loss
 from ilql.hyperparameters import Range, hyper
 from ilql.losses import masked_mean
 from ilql.method import Actor, Decoding, Loss, Manner, Method, Start, Training
-from ilql.networks import context_length, gather, head_of, hidden_width, trunk_of
+from ilql.networks import Whole, context_length, gather, head_of, hidden_width, trunk_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class ReturnConditioned(nn.Module):
         self.language_model = language_model
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.told = nn.Linear(1, hidden_width(trunk_of(language_model)))
+            self.told = Whole(1, hidden_width(trunk_of(language_model)))
 
     def embed(self, returns: Tensor) -> Tensor:
         """The embeddings of returns, shape (..., D) from (...)."""
@@ -82,14 +82,11 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     words = trunk.get_input_embeddings()(batch.tokens)  # type: ignore[operator]
     told = module.embed(layout.told)
     embeddings = words.new_zeros(len(words), length + 1, words.shape[-1])  # the last column takes what does not fit
-    heard = torch.zeros(embeddings.shape[:2], dtype=torch.bool, device=words.device)
     for what, where, real in ((words, layout.words_at, batch.attention_mask), (told, layout.told_at, layout.is_told)):
         column = torch.where(real & (where < length), where, length)
         embeddings = embeddings.scatter(1, column[..., None].expand_as(what), what)
-        heard = heard.scatter(1, column, real)
-    states = trunk(
-        inputs_embeds=embeddings[:, :length], attention_mask=heard[:, :length].long(), use_cache=False
-    ).last_hidden_state
+    # No mask, as in `hidden_states`: what is no word and no return stands behind all that is.
+    states = trunk(inputs_embeds=embeddings[:, :length], use_cache=False).last_hidden_state
     fits = (layout.predictors < length).float()  # what does not weighs nothing, and still counts in the mean
     chosen_at = gather(states, layout.predictors.clamp(max=length - 1))
     nll = cloning_loss(chosen_at, head_of(model), batch.actions, fits, weights)

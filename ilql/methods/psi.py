@@ -73,7 +73,7 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     assert module.behaviour is not None
     run = token_values.forward(module, batch, weights, train)
     with torch.no_grad():
-        log_pi = module.behaviour.log_probabilities(batch.tokens, batch.attention_mask, batch.state_positions)
+        log_pi = module.behaviour.log_probabilities(batch.tokens, batch.state_positions)
         target_psi = module.target.minimum(gather(run.frozen, batch.state_positions))  # (B, K + 1, V)
         soft = soft_backup(target_psi + log_pi if module.relative else target_psi)
         log_pi_taken = taken(log_pi[:, :-1], batch.actions)
@@ -95,10 +95,10 @@ def action_values(module: nn.Module, batch: TokenBatch) -> ActionValues:
     """Ψ̄(a) and log Σ_v exp Ψ̄(v) at every action: their difference is its log-probability under the improved policy."""
     assert isinstance(module, ValueNetworks)
     assert module.behaviour is not None
-    frozen = hidden_states(module.target.trunk, batch.tokens, batch.attention_mask)
+    frozen = hidden_states(module.target.trunk, batch.tokens)
     psi = module.target.minimum(gather(frozen, batch.action_positions))
     if module.relative:
-        psi = psi + module.behaviour.log_probabilities(batch.tokens, batch.attention_mask, batch.action_positions)
+        psi = psi + module.behaviour.log_probabilities(batch.tokens, batch.action_positions)
     return ActionValues(taken(psi, batch.actions), soft_backup(psi))
 
 

@@ -124,13 +124,13 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     """The Bellman-weighted cross-entropy of a batch; `weights` of shape (B, K) are the mask of its mean."""
     assert isinstance(module, FineTuned)
     with torch.no_grad():
-        states = hidden_states(module.target.trunk, batch.tokens, batch.attention_mask)
+        states = hidden_states(module.target.trunk, batch.tokens)
         after = batch.state_positions[:, 1:]
         log_p = module.target.logits(gather(states, after)).float().log_softmax(dim=-1)
-        log_pi = module.behaviour.log_probabilities(batch.tokens, batch.attention_mask, after)
+        log_pi = module.behaviour.log_probabilities(batch.tokens, after)
         best = bounded_backup(supported_ratio(log_p, log_pi, support=train.support))
         target = bellman_target(batch.rewards, best, batch.terminal, gamma=train.gamma, return_range=train.return_range)
-    hidden = hidden_states(module.online.trunk, batch.tokens, batch.attention_mask)
+    hidden = hidden_states(module.online.trunk, batch.tokens)
     logits = module.online.logits(gather(hidden, batch.action_positions))
     total = probability_q_loss(logits, batch.actions, target, weights)
     parts = {

@@ -120,12 +120,12 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     assert isinstance(module, ValueNetworks)
     u = utterances(batch)
     mask = weights[u.row, u.end]
-    states = hidden_states(module.online.trunk, batch.tokens, batch.attention_mask)
+    states = hidden_states(module.online.trunk, batch.tokens)
     values = module.v_head(gather(states, batch.state_positions)).squeeze(-1)
     now, after = values[u.row, u.first], values[u.row, u.end + 1]
     at_end = batch.action_positions[u.row, u.end] + 1  # the position of the `eoa` itself
     with torch.no_grad():
-        frozen = hidden_states(module.target.trunk, batch.tokens, batch.attention_mask)
+        frozen = hidden_states(module.target.trunk, batch.tokens)
         target_q = module.target.minimum(frozen[u.row, at_end]).squeeze(-1)
     q = [head.squeeze(-1) for head in module.online.heads_at(states[u.row, at_end])]
     rewards, terminal = batch.rewards[u.row, u.end], batch.terminal[u.row, u.end]

@@ -56,7 +56,7 @@ def trained(
 def test_v_is_tau(trained: tuple[float, ValueNetworks], pulls: list[TokenSequence], tokenizer: Tokenizer) -> None:
     tau, module = trained
     batch = collate(pulls[:2], pad=tokenizer.structural("pad"))
-    hidden = hidden_states(module.online.trunk, batch.tokens, batch.attention_mask)
+    hidden = hidden_states(module.online.trunk, batch.tokens)
     values = module.v_head(gather(hidden, batch.state_positions)).squeeze(-1)
     assert values[:, 0].tolist() == pytest.approx([tau, tau], abs=0.01)  # before the arm is chosen
     assert values[:, 1].tolist() == pytest.approx([0.0, 1.0], abs=0.01)  # and after

@@ -85,7 +85,7 @@ def test_one_step_stops_and_several_steps_go_on(
 
     opening = torch.from_numpy(chain[0].tokens[: chain[0].action_positions[0] + 1])[None]
     with torch.no_grad():
-        hidden = hidden_states(module.target.trunk, opening, torch.ones_like(opening, dtype=torch.bool))
+        hidden = hidden_states(module.target.trunk, opening)
         q = module.target.minimum(gather(hidden, torch.tensor([[opening.shape[1] - 1]])))[0, 0]
     on, stop = (q[tokenizer.encode(letter)[0]].item() for letter in "ab")
     # The conservative term, which keeps what was never said down, moves the values a little.

@@ -186,11 +186,11 @@ class TestTarget:
             for module in (one, two):
                 module.online.trunk.get_input_embeddings().weight.add_(0.5 * torch.randn(62, 16))  # type: ignore[operator]
         if method.name != "mc_returns":  # it reads no target
-            moved = hidden_states(two.target.trunk, batch.tokens, batch.attention_mask)
+            moved = hidden_states(two.target.trunk, batch.tokens)
             frozen = token_values.forward(two, batch, dialogue_weights(batch.action_mask), own).frozen
             assert torch.equal(frozen, moved)
         frozen = token_values.forward(one, batch, dialogue_weights(batch.action_mask), shared).frozen
-        assert torch.equal(frozen, hidden_states(one.online.trunk, batch.tokens, batch.attention_mask))
+        assert torch.equal(frozen, hidden_states(one.online.trunk, batch.tokens))
         assert not frozen.requires_grad
 
 
@@ -270,8 +270,8 @@ class TestJointPolicy:
         module.policy_head.weight.mul_(1.5)
         assert start.behaviour is not None
         actor = token_values.actor(module, start.behaviour)
-        hidden = hidden_states(module.online.trunk, batch.tokens, batch.attention_mask)
-        spoken = hidden_states(trunk_of(actor.language_model), batch.tokens, batch.attention_mask)
+        hidden = hidden_states(module.online.trunk, batch.tokens)
+        spoken = hidden_states(trunk_of(actor.language_model), batch.tokens)
         assert torch.allclose(hidden, spoken, atol=1e-6)
         head = actor.language_model.get_output_embeddings()  # type: ignore[operator]
         assert torch.allclose(head(spoken), module.policy_head(hidden), atol=1e-5)
@@ -327,7 +327,7 @@ class TestConventions:
         module = built(ilql.METHOD, Start(dropping, dropping, seed=0), ilql.Train(target_dropout=drops_out))
 
         def twice() -> list[Tensor]:
-            return [hidden_states(module.target.trunk, batch.tokens, batch.attention_mask) for _ in range(2)]
+            return [hidden_states(module.target.trunk, batch.tokens) for _ in range(2)]
 
         module.train()
         assert torch.equal(*twice()) == (not drops_out)

@@ -93,7 +93,7 @@ class World:
         ]
         self.trunk = Prefixes(tokenizer.size)
         batch = collate(self.sequences, pad=self.pad)
-        hidden_states(self.trunk, batch.tokens, batch.attention_mask)  # numbers every prefix
+        hidden_states(self.trunk, batch.tokens)  # numbers every prefix
         self.behaviour = self.language_model(fill=-30.0)
         counts: dict[tuple[int, int], int] = {}
         for s in self.sequences:
@@ -385,7 +385,7 @@ def test_cloning_gives_the_shares_of_what_was_said(two_steps: World) -> None:
     module = bc.build(two_steps.start(), settings)
     two_steps.learn(bc.METHOD, module, settings, 0.3, 0.03, steps=100)
     batch = collate(two_steps.sequences, pad=two_steps.pad)
-    states = gather(hidden_states(two_steps.trunk, batch.tokens, batch.attention_mask), batch.action_positions)
+    states = gather(hidden_states(two_steps.trunk, batch.tokens), batch.action_positions)
     p = module.get_output_embeddings()(states).softmax(dim=-1)  # type: ignore[operator]
     taken = p.gather(-1, batch.actions[..., None]).squeeze(-1)
     assert taken[0, :2].tolist() == pytest.approx([0.5, 1.0], abs=0.02)

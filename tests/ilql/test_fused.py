@@ -223,7 +223,7 @@ def test_in_bfloat16_it_is_as_near_as_bfloat16_is() -> None:
     hidden = rows.detach().bfloat16().requires_grad_()
     weights = torch.tensor([0.25, 0.5, 0.0, 0.25])
     term, q = linear_cross_entropy(hidden, low, tokens, weights, chunk=2)
-    assert term.dtype == q.dtype == torch.bfloat16
+    assert term.dtype == q.dtype == torch.float32
     (term + q.sum()).backward()  # type: ignore[no-untyped-call]
     expected, plain_q = linear_cross_entropy(rows, case.layer, tokens, weights.double(), chunk=2)
     (expected + plain_q.sum()).backward()  # type: ignore[no-untyped-call]
@@ -231,6 +231,20 @@ def test_in_bfloat16_it_is_as_near_as_bfloat16_is() -> None:
     assert low.weight.grad is not None
     assert case.layer.weight.grad is not None
     assert torch.allclose(low.weight.grad.double(), case.layer.weight.grad, atol=0.05)
+
+
+def test_under_autocast_products_are_rough_and_what_is_taken_is_not() -> None:
+    case = a_case(vocabulary=40)
+    layer = nn.Linear(3, 40)
+    layer.load_state_dict(case.layer.state_dict())
+    rows, tokens, weights = case.hidden.detach().float().flatten(0, 1), case.actions.flatten(), torch.full((4,), 0.25)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        term, q = linear_cross_entropy(rows, layer, tokens, weights)
+        assert term.item() == linear_cross_entropy(rows.bfloat16(), layer, tokens, weights)[0].item()
+    whole, _ = linear_cross_entropy(rows, layer, tokens, weights)
+    assert 0 < abs(term.item() - whole.item()) < 0.03 * abs(whole.item())
+    exact = linear_taken(rows.bfloat16().double(), layer.double(), tokens)
+    assert torch.allclose(q.double(), exact, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -262,6 +262,25 @@ class TestLoss:
             assert loss.item() == 0.0
             assert all(p.grad.isfinite().all() for p in module.parameters() if p.grad is not None)
 
+    def test_half_precision_moves_it_and_its_gradients_a_little(
+        self, method: Method, start: Start, batch: TokenBatch
+    ) -> None:
+        module = wiggled(method.build(start, method.train()))
+        found = []
+        for half in (False, True):
+            module.zero_grad()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+                loss = loss_of(method, module, batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            assert loss.dtype == torch.float32
+            grads = [p.grad for p in module.parameters() if p.grad is not None]
+            assert {grad.dtype for grad in grads} == {torch.float32}
+            found.append((loss.item(), torch.cat([grad.flatten() for grad in grads])))
+        (whole, gradient), (rough, rough_gradient) = found
+        assert rough != whole
+        assert rough == pytest.approx(whole, rel=0.03, abs=0.01)
+        assert torch.cosine_similarity(gradient, rough_gradient, dim=0) > 0.99
+
     def test_an_utterance_that_was_cut_off_can_be_learned_from(
         self, method: Method, models: Start, tokenizer: Tokenizer, tmp_path: Path
     ) -> None:

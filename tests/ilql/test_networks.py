@@ -68,10 +68,9 @@ class TestBuilding:
     @torch.no_grad()
     def test_padding_does_not_move_a_hidden_state(self, language_model: Callable[..., nn.Module]) -> None:
         trunk = trunk_of(language_model())
-        short, ones = torch.tensor([[5, 6, 7]]), torch.ones(1, 5, dtype=torch.bool)
-        padded, mask = torch.tensor([[5, 6, 7, 9, 9]]), torch.tensor([[True, True, True, False, False]])
-        bare = hidden_states(trunk, short, ones[:, :3])
-        assert torch.allclose(hidden_states(trunk, padded, mask)[:, :3], bare, atol=1e-6)
+        short, padded = torch.tensor([[5, 6, 7]]), torch.tensor([[5, 6, 7, 9, 9]])
+        bare = hidden_states(trunk, short)
+        assert torch.allclose(hidden_states(trunk, padded)[:, :3], bare, atol=1e-6)
 
     def test_gather_reads_the_positions_of_each_row(self) -> None:
         states = torch.arange(6.0).view(2, 3, 1)
@@ -248,27 +247,27 @@ class TestSharedTrunk:
         self, language_model: Callable[..., nn.Module]
     ) -> None:
         module = value_networks(language_model(dropout=0.5), target_trunk=False)
-        tokens, mask = torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.bool)
+        tokens = torch.tensor([[5, 6, 7]])
         for training in (True, False, True):
             module.train(training)
-            states = [hidden_states(module.online.trunk, tokens, mask) for _ in range(2)]
+            states = [hidden_states(module.online.trunk, tokens) for _ in range(2)]
             assert torch.equal(*states) == (not training)
             assert not any(part.training for part in module.target.q_heads.modules())
 
     def test_a_target_with_a_trunk_of_its_own_never_drops_out(self, language_model: Callable[..., nn.Module]) -> None:
         module = value_networks(language_model(dropout=0.5)).train()
-        tokens, mask = torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.bool)
-        assert torch.equal(*(hidden_states(module.target.trunk, tokens, mask) for _ in range(2)))
-        assert not torch.equal(*(hidden_states(module.online.trunk, tokens, mask) for _ in range(2)))
+        tokens = torch.tensor([[5, 6, 7]])
+        assert torch.equal(*(hidden_states(module.target.trunk, tokens) for _ in range(2)))
+        assert not torch.equal(*(hidden_states(module.online.trunk, tokens) for _ in range(2)))
 
     def test_a_target_drops_out_where_that_is_asked_for_and_only_in_training(
         self, language_model: Callable[..., nn.Module]
     ) -> None:
         module = value_networks(language_model(dropout=0.5), target_dropout=True)
-        tokens, mask = torch.tensor([[5, 6, 7]]), torch.ones(1, 3, dtype=torch.bool)
+        tokens = torch.tensor([[5, 6, 7]])
         for training in (True, False):
             module.train(training)
-            assert torch.equal(*(hidden_states(module.target.trunk, tokens, mask) for _ in range(2))) == (not training)
+            assert torch.equal(*(hidden_states(module.target.trunk, tokens) for _ in range(2))) == (not training)
 
     @torch.no_grad()
     def test_a_renewal_moves_the_heads_and_not_the_trunk(self, language_model: Callable[..., nn.Module]) -> None:
@@ -310,7 +309,7 @@ class TestJointPolicy:
         actor = token_values.actor(module, behaviour)
         tokens = torch.tensor([[5, 6, 7, 8]])
         spoken = actor.language_model(tokens).logits
-        states = hidden_states(module.online.trunk, tokens, torch.ones(1, 4, dtype=torch.bool))
+        states = hidden_states(module.online.trunk, tokens)
         assert torch.allclose(spoken, module.policy_head(states), atol=1e-5)
         assert not torch.allclose(spoken, behaviour(tokens).logits, atol=0.1)
         assert actor.critic is module.target
@@ -379,8 +378,8 @@ class TestFrozen:
     ) -> None:
         model = language_model(dropout=0.5)
         reader = self.Reader(model).train()  # the frozen model stays out of it
-        tokens, mask = torch.tensor([[5, 6, 7, 9]]), torch.tensor([[True, True, True, False]])
-        log_pi = reader.frozen.log_probabilities(tokens, mask, torch.tensor([[0, 2]]))
+        tokens = torch.tensor([[5, 6, 7, 9]])
+        log_pi = reader.frozen.log_probabilities(tokens, torch.tensor([[0, 2]]))
         expected = model(tokens[:, :3]).logits.log_softmax(-1)[:, [0, 2]]
         assert torch.allclose(log_pi, expected, atol=1e-5)
         assert not log_pi.requires_grad

@@ -80,9 +80,8 @@ class Seen:
 @torch.no_grad()
 def see(module: ValueNetworks, behaviour: nn.Module, s: TokenSequence) -> Seen:
     tokens = torch.from_numpy(s.tokens)[None]
-    everything = torch.ones_like(tokens, dtype=torch.bool)
-    online = hidden_states(module.online.trunk, tokens, everything)[0]
-    frozen = hidden_states(module.target.trunk, tokens, everything)[0]
+    online = hidden_states(module.online.trunk, tokens)[0]
+    frozen = hidden_states(module.target.trunk, tokens)[0]
     states, places = torch.from_numpy(s.state_positions), torch.from_numpy(s.action_positions)
     heads = [head(frozen[states]) for head in module.target.q_heads]
     taken = [int(s.tokens[p + 1]) for p in s.action_positions]
@@ -267,9 +266,8 @@ def test_utterance_ilqls_loss_is_that_of_the_formulas(tokenizer: Tokenizer, beha
     @torch.no_grad()
     def terms(s: TokenSequence) -> list[float]:
         tokens = torch.from_numpy(s.tokens)[None]
-        everything = torch.ones_like(tokens, dtype=torch.bool)
-        online = hidden_states(module.online.trunk, tokens, everything)[0]
-        frozen = hidden_states(module.target.trunk, tokens, everything)[0]
+        online = hidden_states(module.online.trunk, tokens)[0]
+        frozen = hidden_states(module.target.trunk, tokens)[0]
         # Q is read where the agent has ended; an end whose next state was cut away is no action.
         at = [p for p, token in enumerate(s.tokens.tolist()) if token == end and p - 1 in s.action_positions]
         found, opening = [], 0

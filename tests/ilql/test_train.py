@@ -304,6 +304,50 @@ class TestAfterSteps:
         assert largest_difference(after_seven.get_submodule("target"), after_seven.get_submodule("online")) > 1e-5
 
 
+class TestMeans:
+    """Precision, clipping and what is kept in memory."""
+
+    def test_activations_made_again_end_in_the_same_bits(self, undisturbed: nn.Module) -> None:
+        module, calls = fresh(), list[int]()
+        module.online.trunk.h[0].attn.register_forward_pre_hook(lambda *_: calls.append(1))  # type: ignore[union-attr,index]
+        run(module, recompute=True)
+        assert len(calls) == 2 * STEPS  # forth, and once more on the way back
+        assert_equal_bits(module, undisturbed)
+
+    def test_half_precision_learns_nearly_the_same_and_keeps_whole_weights(self) -> None:
+        module, rough = fresh(dropout=0.0), fresh(dropout=0.0)
+        found = [run_with(m, precision=p) for m, p in ((module, "float32"), (rough, "bfloat16"))]
+        assert {p.dtype for p in rough.parameters()} == {torch.float32}
+        assert 0 < largest_difference(rough, module) < 0.02
+        assert found[0] != found[1]
+        for one, other in zip(*found, strict=True):
+            assert other == pytest.approx(one, rel=0.05, abs=0.02)
+
+    def test_a_gradient_is_scaled_down_to_the_norm_and_never_up(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        norms: list[float] = []
+        step = torch.optim.AdamW.step
+
+        def watched(self: torch.optim.AdamW, *args: Any) -> Any:
+            norms.append(float(nn.utils.get_total_norm([p.grad for p in self.param_groups[0]["params"]])))
+            return step(self, *args)
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+        run_with(fresh(dropout=0.0))
+        free, largest = norms[:], max(norms)
+        norms.clear()
+        run_with(fresh(dropout=0.0), clip_norm=2 * largest)
+        assert norms == free
+        norms.clear()
+        run_with(fresh(dropout=0.0), clip_norm=0.1 * min(free))
+        assert norms == pytest.approx([0.1 * min(free)] * STEPS, rel=1e-3)
+
+
+def run_with(module: nn.Module, **changed: Any) -> list[dict[str, float]]:
+    hyperparameters = dataclasses.replace(settings(), **changed)
+    seen = train(ilql.METHOD, module, SEQUENCES, hyperparameters, pad=PAD, seed=5, loop=Loop(log_every=1))
+    return [dict(progress.metrics) for progress in seen]
+
+
 class TestFaults:
     def test_a_diverging_training_says_so(self) -> None:
         hyperparameters = dataclasses.replace(settings(), learning_rate=1e30)

@@ -89,7 +89,7 @@ class TestIlqlLoss:
         rows = torch.arange(len(batch.tokens))[:, None]
 
         def full(trunk: nn.Module) -> Tensor:
-            return hidden_states(trunk, batch.tokens, batch.attention_mask)
+            return hidden_states(trunk, batch.tokens)
 
         v = module.v_head(full(module.online.trunk)).squeeze(-1)[rows, batch.state_positions]
         heads = [q(full(module.online.trunk))[rows, batch.action_positions] for q in module.online.q_heads]
@@ -163,7 +163,7 @@ class TestValueNetworks:
         module = networks(Start(dropping, dropping, seed=0), ilql.Train()).train()
 
         def twice(trunk: nn.Module) -> list[Tensor]:
-            return [hidden_states(trunk, batch.tokens, batch.attention_mask) for _ in range(2)]
+            return [hidden_states(trunk, batch.tokens) for _ in range(2)]
 
         assert torch.equal(*twice(module.target.trunk))
         assert not torch.equal(*twice(module.online.trunk))

@@ -262,7 +262,7 @@ def check_same_function(folder: Path, whole: Tokenizer, cut: Tokenizer, texts: l
         # A matrix product may sum in another order where it has another width; summed in one order no bit differs.
         assert torch.equal(_logits(after, new), _logits(before, old)[..., rows])
     ours = bc.loss(after, new, new.action_mask.double(), bc.Train()).total
-    states = gather(hidden_states(trunk_of(before), old.tokens, old.attention_mask), old.action_positions)
+    states = gather(hidden_states(trunk_of(before), old.tokens), old.action_positions)
     among = before.get_output_embeddings()(states)[..., rows]
     weights = old.action_mask.double()
     expected = weighted_nll(among, new.actions, torch.ones_like(weights), weights)
@@ -275,7 +275,7 @@ def check_same_function(folder: Path, whole: Tokenizer, cut: Tokenizer, texts: l
 
 def _logits(model: Any, batch: TokenBatch) -> Tensor:
     """The logits, shape (B, T, V), every one summed by itself."""
-    hidden, head = hidden_states(trunk_of(model), batch.tokens, batch.attention_mask), model.get_output_embeddings()
+    hidden, head = hidden_states(trunk_of(model), batch.tokens), model.get_output_embeddings()
     logits = (hidden.unsqueeze(-2) * head.weight).sum(-1)
     return logits if head.bias is None else logits + head.bias
 

@@ -51,6 +51,8 @@ NETWORKS = Networks(trained=100, frozen=40, products=90, frozen_products=30, lay
 def test_a_step_holds_sixteen_bytes_a_trained_parameter_four_a_frozen_one_and_the_activations() -> None:
     # 16 × 100 + 4 × 40 = 1760; 3 dialogues × 7 tokens × 2 layers × (16 × 5 + 1 head × 7 tokens) × 4 bytes = 14,616
     assert NETWORKS.memory_bytes(dialogues=3, tokens=7) == 1_760 + 14_616
+    # Made again: 3 × 7 × (2 layers × 5 + 16 × 5 + 7) × 4 bytes = 8,148
+    assert NETWORKS.memory_bytes(dialogues=3, tokens=7, recompute=True) == 1_760 + 8_148
 
 
 def test_a_step_takes_six_operations_a_weight_and_token_two_for_frozen_ones_and_attentions_own() -> None:
