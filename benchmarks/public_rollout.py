@@ -34,6 +34,8 @@ from ilql.tokens import Tokenizer
 
 Buffers = list[tuple[Tensor, Tensor]]
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Said:
@@ -55,16 +57,22 @@ class PublicPolicy:
         module: Our trained value networks, on GPT-2's trunk.
         behaviour: Our behaviour policy, a GPT-2.
         tokenizer: Theirs.
+        device: Where they run.
     """
 
-    def __init__(self, module: ValueNetworks, behaviour: nn.Module, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, module: ValueNetworks, behaviour: nn.Module, tokenizer: Tokenizer, device: torch.device = CPU
+    ) -> None:
+        self._device = device
         self.policy = _language_model(behaviour.base_model)
         self.value, self.target = _language_model(module.online.trunk), _language_model(module.target.trunk)
         self.q, self.target_q = ([_plain(head) for head in net.q_heads] for net in (module.online, module.target))
         self.v = _plain(module.v_head)
         self.tokenizer = tokenizer
         self.context = int(self.policy.config.n_positions)
-        self._writable = torch.from_numpy(tokenizer.writable())
+        self._writable = torch.from_numpy(tokenizer.writable()).to(device)
+        for part in (self.policy, self.value, self.target, *self.q, *self.target_q, self.v):
+            part.to(device)
 
     @torch.no_grad()
     def utterance(self, history: list[int], *, beta: float, limit: int) -> Said:
@@ -76,8 +84,8 @@ class PublicPolicy:
         if limit <= 0:
             return Said((), ())
         trunks = (self.policy, self.value, self.target)
-        tokens = torch.full((1, self.context), self.tokenizer.structural("pad"))
-        tokens[0, : len(history)] = torch.tensor(history)
+        tokens = torch.full((1, self.context), self.tokenizer.structural("pad"), device=self._device)
+        tokens[0, : len(history)] = torch.tensor(history, device=self._device)
         buffers = [self._prefill(trunk, tokens[:, : len(history)]) for trunk in trunks]
         gaps: list[float] = []
         place, end = len(history), self.tokenizer.structural("eoa")

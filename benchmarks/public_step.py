@@ -118,10 +118,16 @@ def networks_on(language_model: nn.Module) -> ValueNetworks:
     return module
 
 
-def our_steps(module: ValueNetworks, sequences: Sequence[TokenSequence], weighting: str) -> Iterator[float]:
-    """Our steps, one each time it is asked, on all dialogues in one batch; yields the step's loss."""
-    loop = Loop(log_every=1)
-    for progress in train(ilql.METHOD, module, sequences, settings(weighting), pad=0, seed=0, loop=loop):
+def our_steps(
+    module: ValueNetworks, sequences: Sequence[TokenSequence], train_as: ilql.Train, loop: Loop | None = None
+) -> Iterator[float]:
+    """Our steps, one each time it is asked, or as many as the loop logs, on all dialogues in one batch.
+
+    Yields:
+        The last step's loss.
+    """
+    loop = loop or Loop(log_every=1)
+    for progress in train(ilql.METHOD, module, sequences, train_as, pad=0, seed=0, loop=loop):
         yield progress.metrics["loss"]
 
 
@@ -177,7 +183,8 @@ class PublicStep(nn.Module):
         own = self.model(batch.tokens, attention_mask=mask, output_hidden_states=True, output_attentions=True)
         with torch.no_grad():
             lagging = self.target(batch.tokens, attention_mask=mask, output_hidden_states=True, output_attentions=True)
-        logits = torch.zeros(*batch.tokens.shape, self.model.config.vocab_size)  # the policy's, which is not run
+        here = batch.tokens.device
+        logits = torch.zeros(*batch.tokens.shape, self.model.config.vocab_size, device=here)  # the policy is not run
         states = _at(own.hidden_states[-1], batch.state_positions)
         actions = _at(own.hidden_states[-1], batch.action_positions)
         v = self.v(states).squeeze(-1)
@@ -231,7 +238,7 @@ class PublicStep(nn.Module):
 
     def returns(self, batch: TokenBatch) -> Tensor:
         """Σ_j γ^(j − k) r_j for j ≥ k, by a (K, K) matrix; shape (B, K)."""
-        k = torch.arange(batch.rewards.shape[1])
+        k = torch.arange(batch.rewards.shape[1], device=batch.rewards.device)
         power = (k.unsqueeze(0) - k.unsqueeze(1)).clamp(min=0)
         discounts = torch.triu(self.hyper.gamma ** power.float())
         return (batch.rewards.unsqueeze(1) * discounts).sum(-1)
@@ -240,7 +247,9 @@ class PublicStep(nn.Module):
     def cross_entropy(logits: Tensor, batch: TokenBatch, action_weights: Tensor) -> Tensor:
         """The policy's, over all next tokens, weighed at actions and 0 elsewhere."""
         tokens, real = batch.tokens[:, 1:], batch.attention_mask[:, 1:].float()
-        weights = torch.zeros_like(real).scatter(1, batch.action_positions, action_weights * batch.action_mask)
+        weights = torch.zeros_like(real).scatter(
+            1, batch.action_positions, (action_weights * batch.action_mask).to(real.dtype)
+        )
         nll = functional.cross_entropy(logits[:, :-1].flatten(0, 1), tokens.flatten(), reduction="none")
         return (weights * real * nll.view_as(real)).sum() / real.sum()
 

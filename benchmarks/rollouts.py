@@ -27,6 +27,8 @@ from sweeps import stages
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
 
+CPU = torch.device("cpu")
+
 BETA = 4.0
 
 LEAST_EQUAL = 0.95
@@ -87,13 +89,19 @@ def measured(size: Size, folder: Path, *, quick: bool) -> Line:
 
 
 def against(
-    size: Size, spec: TrialSpec, task: Task, tokenizer: Tokenizer, module: ValueNetworks, behaviour: nn.Module
+    size: Size,
+    spec: TrialSpec,
+    task: Task,
+    tokenizer: Tokenizer,
+    module: ValueNetworks,
+    behaviour: nn.Module,
+    device: torch.device = CPU,
 ) -> Line:
     """Let both sides play in turn with these networks, and compare what they said."""
     decode = dataclasses.replace(spec.decode, beta=BETA)
     player = Player(decode, spec.kind.manner(spec.train, decode), spec.data.reward)
-    actor, public = spec.kind.actor(module, behaviour), PublicPolicy(module, behaviour, tokenizer)
-    split, device = spec.evaluation.split, torch.device("cpu")
+    actor, public = spec.kind.actor(module, behaviour), PublicPolicy(module, behaviour, tokenizer, device)
+    split = spec.evaluation.split
     played: list[Episode] = []
     heard: dict[int, Played] = {}
     turn = iter(range(10**9))

@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from benchmarks.betas import described
 from benchmarks.measure import Benchmark, Line
@@ -18,7 +19,10 @@ from benchmarks.rollouts import Size, against
 from ilql.method import Start
 from ilql.methods import ilql
 from ilql.networks import ValueNetworks
+from ilql.task import Task
+from ilql.tokens import Tokenizer
 from sweeps import stages
+from sweeps.spec import TrialSpec
 from sweeps.store import Store
 
 GPT2_SMALL = Size(layers=12, width=768, steps=1, ours=64, other=1, rounds=3)
@@ -31,20 +35,22 @@ def run(quick: bool) -> list[Line]:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder))
         spec = described(store, layers=size.layers, width=size.width, heads=size.width // 64 or 1, steps=1, quick=quick)
-        stages.ensure_start(store, spec, None)
-        language_model = stages.load_backbone(store, spec).requires_grad_(False)
-        module = ilql.METHOD.build(Start(language_model, language_model, 0), spec.train)
-        assert isinstance(module, ValueNetworks)
-        with torch.no_grad():  # values that tell tokens apart, as trained ones do
-            for head in (*module.online.q_heads, *module.target.q_heads):
-                for parameter in head.parameters():
-                    parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(parameter.numel()))
-        task, tokenizer = (
-            stages.load_task(store, spec.data.task, spec.data.world),
-            stages.load_tokenizer_stage(store, spec),
-        )
-        line = against(size, spec, task, tokenizer, module.eval(), language_model)
+        line = against(size, *prepared(store, spec))
     return [dataclasses.replace(line, name=f"{line.name}, random weights")]
+
+
+def prepared(store: Store, spec: TrialSpec) -> tuple[TrialSpec, Task, Tokenizer, ValueNetworks, nn.Module]:
+    """A trial's world, tokeniser, value networks and behaviour policy, with random weights that tell tokens apart."""
+    stages.ensure_start(store, spec, None)
+    language_model = stages.load_backbone(store, spec).requires_grad_(False)
+    module = ilql.METHOD.build(Start(language_model, language_model, 0), spec.train)
+    assert isinstance(module, ValueNetworks)
+    with torch.no_grad():  # values that tell tokens apart, as trained ones do
+        for head in (*module.online.q_heads, *module.target.q_heads):
+            for parameter in head.parameters():
+                parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(parameter.numel()))
+    task = stages.load_task(store, spec.data.task, spec.data.world)
+    return spec, task, stages.load_tokenizer_stage(store, spec), module.eval(), language_model
 
 
 BENCHMARK = Benchmark(

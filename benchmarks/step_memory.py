@@ -71,7 +71,7 @@ def measure_here(side: str, sizes: Sizes, micro_batch: int) -> tuple[int, list[f
     torch.set_num_threads(os.cpu_count() or 1)  # what is measured is memory: let it be soon over
     module, sequences = networks(sizes), dialogues(sizes)
     if side == "ours":
-        ours = our_steps(module, sequences, weighting)
+        ours = our_steps(module, sequences, settings(weighting))
 
         def step() -> float:
             return next(ours)

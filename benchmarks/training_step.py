@@ -85,7 +85,7 @@ def check(sizes: Sizes, micro_batch: int) -> None:
     weighting = "dialogue" if micro_batch == 1 else "token"
     module, sequences = networks(sizes), dialogues(sizes)
     other = PublicStep(module, settings(weighting))
-    ours = our_steps(module, sequences, weighting)
+    ours = our_steps(module, sequences, settings(weighting))
     for _ in range(2):
         check_equal(next(ours), other.step(micro_batches(sequences, micro_batch)))
 
@@ -102,7 +102,7 @@ def against(sizes: Sizes, own: Sizes, goals: Mapping[int, float], rate: Rates, *
     """
     module, sequences = networks(own), dialogues(own)
     other = PublicStep(module if own == sizes else networks(sizes), settings("dialogue"))
-    ours = our_steps(module, sequences, "dialogue")
+    ours = our_steps(module, sequences, settings("dialogue"))
 
     def step_of_other(micro_batch: int) -> float:
         return other.step(micro_batches(dialogues(sizes), micro_batch))

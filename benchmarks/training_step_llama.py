@@ -71,7 +71,7 @@ def run(quick: bool) -> list[Line]:
     sequences = dialogues(sizes)
     module = networks_on(model)
     other = PublicStep(module, settings("dialogue"))
-    ours = our_steps(module, sequences, "dialogue")
+    ours = our_steps(module, sequences, settings("dialogue"))
 
     def other_step() -> float:
         return other.step(micro_batches(sequences, 1))

@@ -15,6 +15,7 @@ from ilql.batch import TokenSequence, tokenize
 from ilql.decode import Conversation, Speaker, Spoken, Utterance, Voice
 from ilql.dialogue import Dialogue, Turn
 from ilql.method import Actor, Decoding, Manner
+from ilql.slots import slot_bytes
 from ilql.task import Reply, Task
 from ilql.tokens import Tokenizer
 
@@ -22,7 +23,13 @@ VERSION = 2
 """Raised when an episode or its measures mean something else; part of every evaluation's key."""
 
 SLOTS = 64
-"""Conversations per forward pass. A constant: the shape of a matrix product can decide its last bit."""
+"""Conversations per forward pass on a CPU. A constant: the shape of a matrix product can decide its last bit."""
+
+DEVICE_SLOTS = 512
+"""The same on a device at the most, where a pass of few takes as long as one of many."""
+
+CACHE_SHARE = 0.3
+"""Of a device's memory that is free, keys and values take no more than this."""
 
 IMPATIENCE = 4
 """Where episodes share slots: when no more than one in so many slots is still speaking, the others hear what the world
@@ -228,7 +235,7 @@ def play(
     seeds: Sequence[int],
     *,
     device: torch.device,
-    slots: int = SLOTS,
+    slots: int | None = None,
     on_episode: Callable[[int], None] | None = None,
 ) -> list[list[Episode]]:
     """Every player plays every seed with one actor; all of them share the forward passes.
@@ -241,7 +248,7 @@ def play(
         players: Ways of decoding.
         seeds: Episode seeds, the same for every player.
         device: Where the networks run.
-        slots: Conversations per forward pass.
+        slots: Conversations per forward pass; without a number, as many as suit the device.
         on_episode: Called after every round with the number of episodes finished so far.
 
     Returns:
@@ -261,7 +268,9 @@ def play(
             )
             played |= dict(zip(chosen, episodes, strict=True))
         return [played[number] for number in range(len(players))]
-    speaker = Speaker(_acting(actor, players), tokenizer, slots=slots, device=device)
+    acting = _acting(actor, players)
+    slots = slots or slots_on(device, acting, episodes=len(players) * len(seeds))
+    speaker = Speaker(acting, tokenizer, slots=slots, device=device)
     seats = _Seats(speaker, tokenizer)
     # By the numbers of player and seed.
     done: dict[tuple[int, int], Episode] = {}
@@ -292,6 +301,17 @@ def play(
         seats.hear(voices, spoken, [answers.get(episode.job) for _, episode in voices])
         if on_episode is not None:
             on_episode(len(done))
+
+
+def slots_on(device: torch.device, actor: Actor, *, episodes: int) -> int:
+    """Conversations per forward pass on a device: `SLOTS` on a CPU, else as many as there are and its memory takes."""
+    if device.type == "cpu":
+        return SLOTS
+    slots = min(DEVICE_SLOTS, SLOTS * math.ceil(episodes / SLOTS))
+    free, _ = torch.cuda.mem_get_info(device)
+    while slots > SLOTS and slots * slot_bytes(actor) > CACHE_SHARE * free:
+        slots -= SLOTS
+    return slots
 
 
 def _groups(players: Sequence[Player], seeds: int, *, sharing: bool) -> deque[list[tuple[int, int]]]:

@@ -89,8 +89,7 @@ class Slots:
         self._device, self._keeps_mean, self._condition = device, keep_mean, actor.condition
         columns = self.capacity + CHUNK  # room behind the context for the padding of a chunk
         self._columns = torch.arange(columns, device=device)
-        readers = [None if part is None else part.trunk for part in (actor.critic, actor.judge)]
-        trunks = [trunk_of(actor.language_model), *(reader for reader in readers if reader is not None)]
+        trunks = _trunks_of(actor)
         self._trunks: list[tuple[nn.Module, SlotCache]] = [(trunk, SlotCache(count, columns)) for trunk in trunks]
         embeddings = [trunk.get_input_embeddings().weight for trunk in trunks]  # type: ignore[operator]
         self.last: list[Tensor] = [weight.new_zeros(count, weight.shape[1]) for weight in embeddings]
@@ -201,6 +200,25 @@ class Slots:
         embeddings: Tensor = trunk.get_input_embeddings()(ids)  # type: ignore[operator]
         returns = self._condition(wanted.nan_to_num()).to(embeddings.dtype)
         return {"inputs_embeds": torch.where(wanted.isnan()[..., None], embeddings, returns)}
+
+
+def slot_bytes(actor: Actor) -> int:
+    """What keys and values of one conversation take, at full length."""
+    columns = context_length(actor.language_model) + CHUNK
+    total = 0
+    for trunk in _trunks_of(actor):
+        config = text_config(trunk)
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        element = trunk.get_input_embeddings().weight.element_size()  # type: ignore[operator]
+        total += 2 * config.num_hidden_layers * heads * width * columns * element
+    return total
+
+
+def _trunks_of(actor: Actor) -> list[nn.Module]:
+    """The transformers that run: the language model's, then the critic's or the judge's."""
+    readers = [None if part is None else part.trunk for part in (actor.critic, actor.judge)]
+    return [trunk_of(actor.language_model), *(reader for reader in readers if reader is not None)]
 
 
 def layered_mask(trunk: nn.Module, mask: Tensor, age: Tensor) -> Tensor | dict[str, Tensor]:
