@@ -1,12 +1,10 @@
-"""The step, the rollout and sixteen betas on a GPU, at GPT-2 small's size.
+"""A whole optimiser step of ILQL on a GPU, at GPT-2 small's size, against the public implementation's.
 
-Both sides of the step multiply in bfloat16 under autocast, with weights in float32; losses of both must be equal in
-float32 before anything is measured. `public_step` and `public_rollout` say how the other side does it. A step's share
-of the device's rate (model FLOP utilisation) counts the operations that cannot be left out, against a large product of
-bfloat16 matrices measured here. That nothing waits for the device within a training is shown by a profile: between two
-logged steps the runtime is asked to synchronise as often whether few or many steps lie between them.
-
-The sixteen betas are played beside four of them, spread over the sixteen, on the same episodes; with random weights.
+Both sides multiply in bfloat16 under autocast, with weights in float32; their losses must be equal in float32 before
+anything is measured. `public_step` says how the other side does it. A step's share of the device's rate (model FLOP
+utilisation) counts the operations that cannot be left out, against a large product of bfloat16 matrices measured here.
+That nothing waits for the device within a training is shown by a profile: between two logged steps the runtime is asked
+to synchronise as often whether few or many steps lie between them.
 """
 
 from __future__ import annotations
@@ -14,17 +12,12 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
-from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks import rollouts_gpt2
-from benchmarks.betas import BETAS, described
-from benchmarks.measure import Benchmark, Line, alternately, seconds
+from benchmarks.measure import Benchmark, Line, seconds
 from benchmarks.public_step import (
     GPT2_SMALL,
     QUICK,
@@ -37,15 +30,8 @@ from benchmarks.public_step import (
     our_steps,
     settings,
 )
-from benchmarks.rollouts import Size, against
 from benchmarks.training_step import operations
-from ilql.evaluate import Player, play
-from ilql.networks import ValueNetworks
-from ilql.task import Task
-from ilql.tokens import Tokenizer
 from ilql.train import Loop
-from sweeps.spec import TrialSpec
-from sweeps.store import Store
 
 STEPS = 8
 """Steps between two that log."""
@@ -59,16 +45,12 @@ class Scale:
         sizes: Of the networks, and of the batch that both sides take.
         full: Dialogues in the batch that fills the device; ours alone.
         rounds: How often everything is measured.
-        rollouts: What is played against the public way.
-        episodes: For each beta.
         product: Side of the square matrices by which the device's rate is measured.
     """
 
     sizes: Sizes
     full: int
     rounds: int
-    rollouts: Size
-    episodes: int
     product: int
 
 
@@ -76,25 +58,20 @@ WHOLE = Scale(
     sizes=dataclasses.replace(GPT2_SMALL, dialogues=64),
     full=256,
     rounds=3,
-    rollouts=Size(layers=12, width=768, steps=1, ours=512, other=2, rounds=3),
-    episodes=64,
     product=8192,
 )
-SMALLEST = Scale(sizes=QUICK, full=4, rounds=1, rollouts=rollouts_gpt2.QUICK, episodes=2, product=128)
+SMALLEST = Scale(sizes=QUICK, full=4, rounds=1, product=128)
 
 
 def run(quick: bool) -> list[Line]:
     """Measure it; nothing where there is no GPU."""
     if not torch.cuda.is_available() and not quick:
-        print("gpu: skipped, it needs a GPU", file=sys.stderr)
+        print("gpu_step: skipped, it needs a GPU", file=sys.stderr)
         return []
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scale = SMALLEST if quick else WHOLE
     check(dataclasses.replace(scale.sizes, dialogues=8), device)
-    return [*steps(scale, device), *played(scale, device, quick=quick)]
-
-
-# The step
+    return steps(scale, device)
 
 
 def check(sizes: Sizes, device: torch.device) -> None:
@@ -259,55 +236,4 @@ def waits_of(side: Callable[[], object]) -> int:
     return sum(event.count for event in seen.key_averages() if event.key in waiting)
 
 
-# Acting
-
-
-def played(scale: Scale, device: torch.device, *, quick: bool) -> list[Line]:
-    """Rollouts against the public way, and sixteen betas beside four."""
-    size = scale.rollouts
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder))
-        heads = size.width // 64 or 1
-        spec = described(store, layers=size.layers, width=size.width, heads=heads, steps=1, quick=quick)
-        spec, task, tokenizer, module, behaviour = rollouts_gpt2.prepared(store, spec)
-        line = against(size, spec, task, tokenizer, module, behaviour, device)
-        return [
-            dataclasses.replace(line, name=f"{line.name}, random weights, on a GPU"),
-            betas(scale, spec, task, tokenizer, module, behaviour, device),
-        ]
-
-
-def betas(
-    scale: Scale,
-    spec: TrialSpec,
-    task: Task,
-    tokenizer: Tokenizer,
-    module: ValueNetworks,
-    behaviour: nn.Module,
-    device: torch.device,
-) -> Line:
-    """Seconds of sixteen betas, by those of four."""
-    actor = spec.kind.actor(module, behaviour)
-
-    def side(values: Sequence[float]) -> Callable[[], float]:
-        decodes = [dataclasses.replace(spec.decode, beta=beta) for beta in values]
-        players = [Player(each, spec.kind.manner(spec.train, each), spec.data.reward) for each in decodes]
-        seeds = range(scale.episodes)
-        return lambda: seconds(
-            lambda: play(task, spec.evaluation.split, actor, tokenizer, players, seeds, device=device)
-        )
-
-    ours, other = alternately(side(BETAS), side(BETAS[1::4]), rounds=scale.rounds)
-    return Line(
-        name=f"16 betas on one checkpoint on a GPU, {scale.episodes} episodes each, random weights",
-        unit="s",
-        ours=ours,
-        other=other,
-        other_is="4 of them",
-        goal=1.3,
-        at_least=False,
-        more_is_better=False,
-    )
-
-
-BENCHMARK = Benchmark("gpu", "How fast are the step and the rollout on a GPU?", run, long=True)
+BENCHMARK = Benchmark("gpu_step", "How many tokens a second does a step of ILQL take on a GPU?", run, long=True)
