@@ -25,8 +25,9 @@ from ilql.losses import weighted_nll
 from ilql.products import linear, product
 
 CHUNK_ELEMENTS = 2**23
-"""How many numbers of z are made at a time, 32 MiB of float32: rows enough for matrix products to be fast. Eight times
-as many on a device, where few rows leave most of it idle."""
+"""How many numbers of z are made at a time, 32 MiB of float32: rows enough for matrix products to be fast."""
+DEVICE_CHUNK_ELEMENTS = 2**28
+"""The same on a device, 1 GiB: few rows leave most of it idle, and each time all weights' gradients are added up."""
 CHUNK_ROWS = 64
 """Rows made at a time at the least: below, matrix products wait for the layer's weights."""
 BLOCK = 2048
@@ -101,10 +102,10 @@ def linear_cross_entropy(
     if tokens.shape != hidden.shape[:1] or weights.shape != hidden.shape[:1]:
         came = f"{tuple(tokens.shape)} and {tuple(weights.shape)}"
         raise ValueError(f"tokens and weights must have shape {tuple(hidden.shape[:1])}, got {came}")
-    elements = CHUNK_ELEMENTS if hidden.device.type == "cpu" else 8 * CHUNK_ELEMENTS
+    device = hidden.device.type
+    elements = CHUNK_ELEMENTS if device == "cpu" else DEVICE_CHUNK_ELEMENTS
     chunk = chunk or max(CHUNK_ROWS, elements // layer.out_features)
     learns = torch.is_grad_enabled()
-    device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))
     return _LinearCrossEntropy.apply(  # type: ignore[no-any-return,no-untyped-call]

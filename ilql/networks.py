@@ -27,6 +27,7 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
+from transformers.cache_utils import Cache
 from transformers.utils import logging as transformers_logging
 
 from ilql.files import FILE, FOLDER, NOTHING, first_line, kind_of, parse_json
@@ -471,11 +472,43 @@ def hidden_states(trunk: nn.Module, tokens: Tensor) -> Tensor:
     """The trunk's last hidden states (after its final normalisation), shape (B, T, D), of tokens padded on the right.
 
     No mask is needed: a token attends to those before it, and padding stands behind all others. What comes of padding
-    itself means nothing. Without a mask attention is computed by the kernels that skip what is not causal, and
-    Transformers does not wait for a device to find out whether anything is masked.
+    itself means nothing. Without a mask attention is computed by the kernels that skip what is not causal.
+
+    Transformers would look into tokens and positions for padding and for packed dialogues, and wait for a device to see
+    them. It does neither where it is given embeddings and something that could be a cache.
     """
-    output: Tensor = trunk(input_ids=tokens, use_cache=False).last_hidden_state
+    return states_of(trunk, trunk.get_input_embeddings()(tokens))  # type: ignore[operator]
+
+
+def states_of(trunk: nn.Module, embedded: Tensor) -> Tensor:
+    """As `hidden_states`, from embeddings, shape (B, T, D)."""
+    output: Tensor = trunk(inputs_embeds=embedded, past_key_values=NoCache(), use_cache=False).last_hidden_state
     return output
+
+
+class NoCache(Cache):
+    """Keys and values of nothing before, and of nothing after: a whole sequence attends to itself."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The states as they came."""
+        return key_states, value_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """None came before."""
+        return 0
+
+    def get_query_offset(self, layer_idx: int | None = None) -> int:
+        """The first token stands first."""
+        return 0
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """As many keys as queries, from the first on."""
+        return query_length, 0
 
 
 def recompute_layers(module: nn.Module) -> None:

@@ -30,7 +30,7 @@ from ilql.fused import cloning_loss
 from ilql.hyperparameters import Range, hyper
 from ilql.losses import masked_mean
 from ilql.method import Actor, Decoding, Loss, Manner, Method, Start, Training
-from ilql.networks import Whole, context_length, gather, head_of, hidden_width, trunk_of
+from ilql.networks import Whole, context_length, gather, head_of, hidden_width, states_of, trunk_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,7 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     for what, where, real in ((words, layout.words_at, batch.attention_mask), (told, layout.told_at, layout.is_told)):
         column = torch.where(real & (where < length), where, length)
         embeddings = embeddings.scatter(1, column[..., None].expand_as(what), what)
-    # No mask, as in `hidden_states`: what is no word and no return stands behind all that is.
-    states = trunk(inputs_embeds=embeddings[:, :length], use_cache=False).last_hidden_state
+    states = states_of(trunk, embeddings[:, :length])  # what is no word and no return stands behind all that is
     fits = (layout.predictors < length).float()  # what does not weighs nothing, and still counts in the mean
     chosen_at = gather(states, layout.predictors.clamp(max=length - 1))
     nll = cloning_loss(chosen_at, head_of(model), batch.actions, fits, weights)
