@@ -26,8 +26,8 @@ from ilql.tokens import Tokenizer
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
 
-GPT2_SMALL = Size(layers=12, width=768, steps=1, ours=512, other=2, rounds=3)
-EPISODES = 64
+GPT2_SMALL = Size(layers=12, width=768, steps=1, ours=512, other=1, rounds=2)
+EPISODES = 32
 """For each beta."""
 
 
