@@ -222,7 +222,6 @@ def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell) ->
             gpus_per_worker=job.resources.gpus_per_worker,
             storage=store.scratch("group", spec.weights_id),
             name=spec.weights_id,
-            max_failures=2,
             on_report=on_report,
         )
     else:
