@@ -30,8 +30,7 @@ from typing import TypeVar
 
 from benchmarks.cells import BASE, BETAS, SETTING, SWEEP, evaluation_record, leave_files, training_record
 from benchmarks.measure import JSON, Benchmark, Line
-from sweeps.schedule import Schedule
-from sweeps.search import RETRIES
+from sweeps.schedule import TRIES, Schedule
 from sweeps.space import Grid, Training
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
@@ -201,8 +200,8 @@ def simulate(folder: Path, nodes: int, cells: int, generator: random.Random) -> 
                 name, job, began = node_.running
                 node_.running = None
                 lost[name] = lost.get(name, 0) + 1
-                if lost[name] > RETRIES:
-                    found.driving(lambda name=name: schedule.job_ended(name, "its process died 3 times"))  # type: ignore[misc]
+                if lost[name] >= TRIES:
+                    found.driving(lambda name=name: schedule.job_ended(name, "its process died"))  # type: ignore[misc]
                     continue
                 made = (clock - began) / node_.slowness
                 left = minutes_of(job) - (made - min(made, CHECKPOINT_MINUTES)) + NOTICED_MINUTES

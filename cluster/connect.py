@@ -28,6 +28,7 @@ from ray._common.utils import get_default_system_temp_dir
 from ray._private import ray_constants
 
 from cluster.gpus import local_gpus
+from cluster.shapes import Machine
 
 ADDRESS = "RAY_ADDRESS"
 STATE_API = "RAY_API_SERVER_ADDRESS"
@@ -123,6 +124,16 @@ def available_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def this_machine() -> Machine:
+    """What a cluster that is started here has."""
+    return Machine(cpus=available_cpus(), gpus=local_gpus())
+
+
+def joins() -> bool:
+    """Tell whether `connect` would join a cluster that is there, as far as the environment decides."""
+    return ray.is_initialized() or ADDRESS in os.environ
 
 
 def in_job() -> bool:

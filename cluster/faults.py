@@ -1,7 +1,8 @@
 """Whose fault was it: the machine's or the program's.
 
 A machine's fault (a worker killed, a node lost, memory or disk exhausted) says nothing about the program: trying again
-elsewhere is right. A program's fault comes back however often one tries, and belongs in the run table with its reason.
+elsewhere, after a while, is right. A program's fault comes back however often one tries, and belongs in the run table
+with its reason.
 """
 
 from __future__ import annotations
@@ -18,6 +19,12 @@ Owner = Literal["machine", "program"]
 
 REASON_LENGTH = 300
 """Longest reason kept, in characters: it must fit a table's cell and a log's line."""
+
+FIRST_WAIT_SECONDS = 5
+WAIT_GROWTH = 4
+LONGEST_WAIT_SECONDS = 300
+"""Four waits are 405 seconds: what holds up a whole cluster, such as a file server that starts anew or a node that is
+not yet known to be gone, has mostly passed by then."""
 
 _MACHINE = (
     ray.exceptions.ActorPlacementGroupRemoved,
@@ -86,6 +93,20 @@ def classify(error: BaseException) -> Fault:
         if not _is_echo(root):
             return _fault("program", root)
     return _fault("machine", roots[0])
+
+
+def back_off_seconds(losses: int) -> float:
+    """Seconds to wait before what machines have failed so often is tried again: 5, 20, 80, and from then on 300.
+
+    The less of `FIRST_WAIT_SECONDS` · `WAIT_GROWTH`^(losses − 1) and `LONGEST_WAIT_SECONDS`. Without jitter: those who
+    wait are begun by one driver, one by one, as there are places.
+
+    Raises:
+        ValueError: `losses` is below 1.
+    """
+    if losses < 1:
+        raise ValueError(f"losses must be at least 1, got {losses}")
+    return float(min(FIRST_WAIT_SECONDS * WAIT_GROWTH ** (losses - 1), LONGEST_WAIT_SECONDS))
 
 
 def ended_for_memory(error: BaseException) -> bool:

@@ -15,6 +15,12 @@ GIB = 2**30
 CPUS_PER_GPU = 8
 """What a described machine with GPUs has of CPUs for each, unless it is said."""
 
+LEAST_GPU_SHARE = 1e-4
+"""Ray counts resources in ten-thousandths."""
+
+LARGEST_CLUSTER = 10**5
+"""More machines than anybody means: a description with more is a slip of the finger."""
+
 _SLACK = 1e-9  # 1/3 + 1/3 + 1/3 of a GPU is one GPU
 
 _GROUP = re.compile(
@@ -51,7 +57,7 @@ class Need:
     Attributes:
         workers: Processes that train together, at least 1. They may stand on different machines.
         cpus: CPUs of each, positive.
-        gpus: GPUs of each: a share of one below 1, a whole number from 1 on, as Ray has it.
+        gpus: GPUs of each: none, a share of one from `LEAST_GPU_SHARE` on, or a whole number, as Ray has it.
     """
 
     workers: int = 1
@@ -63,6 +69,8 @@ class Need:
             raise ValueError(f"a job must have workers and each of them CPUs, got {self.workers} and {self.cpus:g}")
         if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
             raise ValueError(f"a worker's GPUs must be a share of one or a whole number, got {self.gpus:g}")
+        if 0 < self.gpus < LEAST_GPU_SHARE:
+            raise ValueError(f"a worker's share of a GPU must be at least {LEAST_GPU_SHARE:g}, got {self.gpus:g}")
 
     def __str__(self) -> str:
         gpus = "" if not self.gpus else f" and {self.gpus:g} GPU{'' if self.gpus <= 1 else 's'}"
@@ -105,7 +113,7 @@ def described(text: str) -> tuple[Machine, ...]:
     TFLOP/s of a GPU. Machines of several kinds are joined by `+`: `2x8:80GB+10x0:32cpu`.
 
     Raises:
-        ValueError: It is no such description.
+        ValueError: It is no such description, or one of more than `LARGEST_CLUSTER` machines.
     """
     found: list[Machine] = []
     for part in text.split("+"):
@@ -115,12 +123,14 @@ def described(text: str) -> tuple[Machine, ...]:
                 f"a cluster is described as MACHINESxGPUS:MEMORY, such as 4x8:80GB, 2x1:24GB:16cpu or 10x0:32cpu, "
                 f"got {text!r}"
             )
-        gpus = int(group["gpus"])
+        machines, gpus = int(group["machines"]), int(group["gpus"])
+        if len(found) + machines > LARGEST_CLUSTER:
+            raise ValueError(f"a described cluster must have at most {LARGEST_CLUSTER:,} machines, got {text!r}")
         machine = Machine(
             cpus=float(group["cpus"] or CPUS_PER_GPU * gpus),
             gpus=gpus,
             gpu_bytes=None if group["memory"] is None else round(float(group["memory"]) * GIB),
             gpu_flops=None if group["speed"] is None else float(group["speed"]) * 1e12,
         )
-        found += [machine] * int(group["machines"])
+        found += [machine] * machines
     return tuple(found)

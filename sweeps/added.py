@@ -15,7 +15,7 @@ from typing import Any
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
 from sweeps.cells import Setting
-from sweeps.experiment import carry_out, connected, driving, need_of, present
+from sweeps.experiment import carry_out, check_room, connected, driving, present
 from sweeps.machines import Fleet, check_fits
 from sweeps.questions import question_named
 from sweeps.schedule import Schedule
@@ -150,8 +150,10 @@ def add_evaluations(
         mirror: Of the sweep, or None.
 
     Raises:
-        KeyError, ValueError: As `addition` does.
+        KeyError, ValueError: As `addition` does, or a job does not fit the machines.
     """
+    resources = Resources(gpus_per_worker=gpus)
+    check_room(resources)
     question = question_named(str((store.get("sweep", sweep) or {}).get("question")))
     found = addition(store, sweep, asked)
     for note in found.notes:
@@ -161,7 +163,6 @@ def add_evaluations(
         say("nothing to add: what is asked for is there")
         return 0
     say(f"{cells} cells are added, at {found.seeds} training seeds each; nothing is trained")
-    resources = Resources(gpus_per_worker=gpus)
     with tempfile.TemporaryDirectory() as folder, driving(store, sweep, say):
         schedule = Schedule(
             store,
@@ -175,7 +176,7 @@ def add_evaluations(
             added=True,
         )
         with connected() as info, Fleet(store.folder, say, own=info.started) as fleet:
-            need = need_of(resources)
+            need = resources.need
             check_fits(fleet.machines, need)
             resume = "the same command goes on from here"
             at_a_time = functools.partial(fleet.places, need, concurrent)

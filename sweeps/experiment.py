@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from cluster.connect import ClusterInfo, ConnectOptions, connect
-from cluster.shapes import Machine, Need, described
+from cluster.connect import ClusterInfo, ConnectOptions, connect, joins, this_machine
+from cluster.nodes import alive_nodes
+from cluster.shapes import Machine, described
 from cluster.watchdog import StuckError
 from sweeps.forecast import Forecast, forecast
 from sweeps.journal import StoreError, utc
@@ -53,8 +54,7 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         KeyError: A name the user gave does not exist; one line.
     """
     preset = chosen_preset(question, options)
-    if options.cluster is not None:
-        described(options.cluster)  # a wrong one dies before anything is built
+    check_room(preset.resources, options.cluster)
     store = Store(options.store)
     say(f"store {store.folder}")
     if (full := no_room(store.folder)) is not None:
@@ -128,6 +128,30 @@ def connected() -> Iterator[ClusterInfo]:
         yield info
 
 
+def check_room(resources: Resources, cluster: str | None = None) -> None:
+    """Do nothing if a job fits where it would run; asked before anything is built or begun for it.
+
+    Args:
+        resources: What a job uses.
+        cluster: The description of a cluster that is only planned for. Without one, it runs on the cluster that the
+            environment names, which is asked for its nodes, or else on this machine.
+
+    Raises:
+        ValueError: It does not fit, or the description is none.
+        ConnectionError: No cluster answers.
+    """
+    need = resources.need
+    if cluster is not None:
+        check_fits(described(cluster), need, whose=f"a cluster {cluster}")
+    elif joins():
+        with connected():
+            check_fits([node.machine for node in alive_nodes()], need)
+    else:
+        check_fits(
+            [this_machine()], need, whose="this machine", hint="--cluster plans for others, RAY_ADDRESS joins them"
+        )
+
+
 def driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
     """The lease of a sweep's one driver. After a machine was switched off it takes a minute to know that it is gone.
 
@@ -173,7 +197,7 @@ def _run_sweep(
         The exit status: 0, 1 if nothing has finished, `INTERRUPTED`; None if it could not be brought to its end.
     """
     resume = f"the same command goes on from here: {shlex.join([*options.command])}"
-    need = need_of(sweep.resources)
+    need = sweep.resources.need
     check_fits(fleet.machines, need)
     concurrent = fleet.places(need, options.concurrent)
     say(f"sweep {sweep.name} on {info}, {concurrent} jobs at a time")
@@ -282,13 +306,6 @@ def _plan(store: Store, sweep: Sweep) -> Plan:
 def _forecast(store: Store, sweep: Sweep, machines: Sequence[Machine]) -> Forecast:
     found = remaining(store, sweep.setting, sweep.design, seeds=sweep.seeds)
     return forecast(store, found, sweep.resources, machines)
-
-
-def need_of(resources: Resources) -> Need:
-    """What a job needs of a cluster."""
-    if not resources.in_group:
-        return Need()
-    return Need(workers=resources.workers, gpus=resources.gpus_per_worker)
 
 
 def _record(store: Store, question: Question, sweep: Sweep, options: Options) -> dict[str, Any]:

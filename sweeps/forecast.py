@@ -132,7 +132,7 @@ def forecast(store: Store, remaining: Remaining, resources: Resources, machines:
     Raises:
         ValueError: Not one job fits.
     """
-    need = Need(workers=resources.workers, gpus=resources.gpus_per_worker) if resources.in_group else Need()
+    need = resources.need
     check_fits(machines, need)
     sized = list(_sized(store, [*remaining.to_train, *remaining.to_play]))
     networks = {spec.weights_id: found for spec, found, _, _ in sized}

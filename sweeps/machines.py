@@ -19,7 +19,7 @@ from typing import Self
 
 from cluster.faults import Fault
 from cluster.nodes import Node, alive_nodes, call_on_nodes, set_aside
-from cluster.shapes import Machine, Need, places
+from cluster.shapes import Machine, Need, places, worker_places
 from sweeps.provenance import code_digest, library_versions
 
 CHECKED = ("python", "ray", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
@@ -205,22 +205,35 @@ class Fleet:
                 self._say(f"the node {node} has joined")
 
 
-def check_fits(machines: Sequence[Machine], need: Need) -> None:
-    """Do nothing if a job fits a cluster.
+def check_fits(machines: Sequence[Machine], need: Need, *, whose: str = "the cluster", hint: str = "") -> None:
+    """Do nothing if a job fits some machines.
+
+    Args:
+        machines: Which.
+        need: What the job needs.
+        whose: What the machines are called together.
+        hint: What else could be done where it does not fit, in words.
 
     Raises:
-        ValueError: Not one does; the message says what is missing.
+        ValueError: It does not; the message says what is missing.
     """
     if places(machines, need):
         return
     cpus, gpus = sum(machine.cpus for machine in machines), sum(machine.gpus for machine in machines)
+    more = f", {hint}" if hint else ""
     if gpus < need.workers * need.gpus:
+        each = f" ({need.workers} workers × {need.gpus:g})" if need.workers > 1 else ""
         raise ValueError(
-            f"a job needs {need.workers * need.gpus:g} GPUs ({need.workers} workers × {need.gpus:g}), "
-            f"the cluster has {gpus:g}; --gpus-per-worker 0 trains on CPUs"
+            f"a job needs {need.workers * need.gpus:g} GPUs{each}, {whose} has {gpus:g}; "
+            f"--gpus-per-worker 0 trains on CPUs{more}"
         )
     if cpus < need.workers * need.cpus:
         raise ValueError(
-            f"a job needs {need.workers * need.cpus:g} CPUs, the cluster has {cpus:g}; --workers sets how many it uses"
+            f"a job needs {need.workers * need.cpus:g} CPUs, {whose} has {cpus:g}; "
+            f"--workers sets how many it uses{more}"
         )
-    raise ValueError(f"a job needs {need}, of which no machine of the cluster has room for enough; --workers has fewer")
+    room = sum(worker_places(machine, need) for machine in machines)
+    raise ValueError(
+        f"a job needs {need}, and a worker is all on one machine; {whose} has room for {room} of them, "
+        f"{'--workers' if room else '--gpus-per-worker'} takes fewer{more}"
+    )

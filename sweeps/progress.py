@@ -49,9 +49,10 @@ class Progress:
         if self._schedule.finished_jobs + self._schedule.cached_jobs != self._done:
             self._print()
 
-    def lost(self, name: str, why: str) -> None:
-        """A machine failed under a job, which is begun again."""
-        print(f"{self._method(name)}: {why}; it is begun again", file=self._out, flush=True)
+    def lost(self, name: str, why: str, wait: float | None) -> None:
+        """A machine failed under a job, which is begun again after so many seconds; None: no more, it has failed."""
+        then = "it has failed" if wait is None else f"it is begun again {f'in {wait:.0f} s' if wait else 'at once'}"
+        print(f"{self._method(name)}: {why}; {then}", file=self._out, flush=True)
 
     def _print(self) -> None:
         schedule = self._schedule

@@ -5,17 +5,19 @@ training seed of everything comes first: its scores on the tune scenes are what 
 replicates, done whenever a worker is free. A proposal is asked for when the design and all earlier rounds of its arm
 have ended, so it depends on the store's scores alone and not on who finished first. Nothing is started before what it
 starts from is there (`sweeps.waiting`). Weights that were dropped (`sweeps.gc`) are made again only for a step that has
-something left to do.
+something left to do. A job that its machine failed waits, longer each time, before it is begun again.
 """
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.faults import back_off_seconds
 from ilql.methods import method_named
 from sweeps.cells import Cells, Setting
 from sweeps.exact_json import Record
@@ -28,6 +30,10 @@ from sweeps.work import Job, Resources, is_evaluated
 
 LEAST_FREE_BYTES = 32 * 2**20
 """With less room than this no job is started: a disk that fills up while a job runs costs that job."""
+
+TRIES = 5
+"""How often a job is tried that its machines fail. Between the tries it waits for seven minutes in all: longer than a
+file server takes to start anew, and than a cluster takes to notice that a node is gone: no job fails for one node."""
 
 
 class Schedule:
@@ -43,6 +49,7 @@ class Schedule:
         study: Told of every training at the first seed.
         resources: What a job may use.
         added: True if the design's cells come on top of what the sweep is planned to be.
+        clock: Seconds that only grow.
 
     Attributes:
         halted: Why no further job is started, or None.
@@ -62,6 +69,7 @@ class Schedule:
         study: Study,
         resources: Resources,
         added: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {seeds}")
@@ -72,6 +80,8 @@ class Schedule:
         self._running: dict[str, Step] = {}
         self._required_once: set[str] = set()
         self._lost = Counter[str]()
+        self._clock = clock
+        self._due: dict[str, float] = {}  # when jobs that were lost may be begun again
         self._asked_for: set[str] = set()  # dropped weights that steps with something to do are made from, or act with
         self.halted: str | None = None
         self.finished_jobs = 0
@@ -146,21 +156,39 @@ class Schedule:
         """A job was stopped from outside, at whatever point: nothing is concluded from what it has not done."""
         self._running.pop(name)
 
-    def all_lost(self, reason: str, tries: int) -> None:
-        """Whatever runs was lost through no fault of its own: it waits again, before all else.
+    def job_lost(self, name: str, reason: str) -> float | None:
+        """A machine failed under a job: it waits, before all else, and is begun again, but not more than `TRIES` times.
 
         Args:
-            reason: Of what.
-            tries: Who was lost more often than this is not tried again, and has failed of that reason.
+            name: The job's.
+            reason: What the machine did.
+
+        Returns:
+            Seconds that it waits; None if it was tried often enough, and has failed of that reason.
         """
-        again: list[Step] = []
-        for name in list(self._running):
-            self._lost[name] += 1
-            if self._lost[name] > tries:
-                self.job_ended(name, f"{reason}, {self._lost[name]} times")
-            else:
-                again.append(self._running.pop(name))
-        self._queue.prepend(again)
+        self._lost[name] += 1
+        if self._lost[name] >= TRIES:
+            self.job_ended(name, f"{reason}; tried {TRIES} times")
+            return None
+        wait = back_off_seconds(self._lost[name])
+        self._due[name] = self._clock() + wait
+        self._queue.prepend([self._running.pop(name)])
+        return wait
+
+    def all_lost(self, reason: str) -> dict[str, float | None]:
+        """Whatever runs was lost, of one cause. Of several it may have been any of them: so none has had a try.
+
+        Args:
+            reason: The cause.
+
+        Returns:
+            For each job, what `job_lost` gives; 0 for those that are begun again at once.
+        """
+        names = self.running_names
+        if len(names) == 1:
+            return {names[0]: self.job_lost(names[0], reason)}
+        self._queue.prepend([self._running.pop(name) for name in names])
+        return dict.fromkeys(names, 0.0)
 
     def _want(self, numbered: Sequence[Numbered], *, front: bool = False) -> None:
         """Queue trainings, each the study's trial of that number, at every seed, and their rows' places."""
@@ -212,7 +240,10 @@ class Schedule:
         self._queue.prepend(sorted(bare, key=lambda step: _depth(step.training)))
 
     def _look_again(self) -> None:
-        """Let steps be looked at that wait for a stage which a running job has made meanwhile."""
+        """Let steps be looked at that are due, or wait for a stage which a running job has made meanwhile."""
+        for name in [name for name, due in self._due.items() if due <= self._clock()]:
+            del self._due[name]
+            self._queue.release(("due", name))
         for step in self._running.values():
             for kind, key in step.makes():
                 if self._queue.blocks((kind, key)) and self._store.stage(kind, key) is not None:
@@ -235,6 +266,8 @@ class Schedule:
 
     def _blocker(self, step: Step) -> Blocker | None:
         """What a step waits for; None if what it starts from is there, or is known to have failed."""
+        if step.name in self._due:
+            return "due", step.name
         running = {other.spec.weights_id for other in self._running.values()}
         for earlier in step.spec.required:
             weights = earlier.weights_id

@@ -2,8 +2,9 @@
 
 Tune asks for a trial when a place is free; the schedule gives it a job or none. Every Tune trial runs to its own end:
 nothing is ever stopped from outside, so no placement group of a worker group can be orphaned by a stop. Actors are
-reused, so a job costs a twentieth of a second on top of its work. A trial whose process dies is tried again, and
-resumes from the store; where a machine's memory was full, with half as many at a time.
+reused, so a job costs a twentieth of a second on top of its work. What a machine failed is not Tune's to try again: the
+job goes back to the schedule, waits there while others have its place, and resumes from the store in a new trial,
+wherever there is room; where a machine's memory was full, with half as many at a time.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from cluster.placement import describe_cluster, release_all, release_orphans
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
 from sweeps.provenance import host
+from sweeps.redaction import without_secrets
 from sweeps.schedule import Schedule
 from sweeps.stopping import JobStopped, Signals
 from sweeps.store import MARK
@@ -41,11 +43,10 @@ AWAY_SECONDS = 15.0
 STARTING = 16
 """Processes that may be starting at once, at least: what a cluster grows by need not wait in a row."""
 
-RETRIES = 2
-"""How often a job is tried again after its process died, or its machine failed it."""
+DIED = "its process died"
+"""What is known of a job that did not tell what its machine did to it."""
 
-BACK_OFF_SECONDS = 5.0
-"""How long a job that its machine failed waits before it lets itself be tried again, wherever there is a place."""
+MEMORY = "its process was killed for want of memory"
 
 
 class _FromSchedule(Searcher):
@@ -56,12 +57,12 @@ class _FromSchedule(Searcher):
         schedule: Schedule,
         concurrent: Callable[[], int],
         on_change: Callable[[], None],
-        faults: Mapping[str, str],
+        on_lost: Callable[[str], None],
         stop: Path,
         signals: Signals,
     ) -> None:
         super().__init__()
-        self._schedule, self._concurrent, self._on_change, self._faults = schedule, concurrent, on_change, faults
+        self._schedule, self._concurrent, self._on_change, self._on_lost = schedule, concurrent, on_change, on_lost
         self._stop, self._signals = stop, signals
         self._names: dict[str, str] = {}
 
@@ -83,13 +84,14 @@ class _FromSchedule(Searcher):
         return {"name": name, "job": told, "mark": mark}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """A job ended, or its process died more often than it may."""
+        """A job ended, or its machine failed it."""
         name = self._names.pop(trial_id, None)
         if name is not None and self._signals.received is not None:
             self._schedule.job_left(name)
+        elif name is not None and error:
+            self._on_lost(name)
         elif name is not None:
-            told = f"; it told of {self._faults[name]}" if name in self._faults else ""
-            self._schedule.job_ended(name, f"its process died {RETRIES + 1} times{told}" if error else None)
+            self._schedule.job_ended(name, None)
         self._on_change()
 
     def save(self, checkpoint_path: str) -> None:
@@ -116,12 +118,12 @@ class Watcher(Protocol):
     def changed(self) -> None:
         """A job may have started or ended."""
 
-    def lost(self, name: str, why: str) -> None:
-        """A machine failed under a job, which is begun again."""
+    def lost(self, name: str, why: str, wait: float | None) -> None:
+        """A machine failed under a job, which is begun again after so many seconds; None: no more, it has failed."""
 
 
 class _Listener(tune.Callback):
-    """Passes on what running jobs tell, and that one died."""
+    """Passes on what running jobs tell."""
 
     def __init__(self, watcher: Watcher, watchdog: Watchdog, faults: dict[str, str]) -> None:
         self._watcher, self._watchdog, self._faults = watcher, watchdog, faults
@@ -134,11 +136,6 @@ class _Listener(tune.Callback):
         if "fault" in result:
             self._faults[trial.config["name"]] = str(result["fault"])
         self._watcher.told(trial.config["name"], {key: value for key, value in result.items() if key in TOLD})
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A job's process died, and it is begun again."""
-        name = trial.config["name"]
-        self._watcher.lost(name, self._faults.get(name, "its process died"))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -179,9 +176,8 @@ def run_schedule(
             # Where memory is full Ray kills workers before the kernel kills anyone, and Tune ends over it.
             if not ended_for_memory(error):
                 raise
-        for name in schedule.running_names:
-            watcher.lost(name, "the memory of its machine was full")
-        schedule.all_lost("its process was killed for want of memory", RETRIES)
+        for name, wait in schedule.all_lost(MEMORY).items():
+            watcher.lost(name, MEMORY, wait)
         release_all()
         cut *= 2
 
@@ -229,13 +225,18 @@ def _tuner(
             watchdog.progress()
             watcher.changed()
 
-    faults: dict[str, str] = {}  # what machines did to jobs, the last of each
+    faults: dict[str, str] = {}  # what machines did to jobs that told of it
+
+    def lost(name: str) -> None:
+        why = faults.pop(name, DIED)
+        watcher.lost(name, why, schedule.job_lost(name, why))
+
     # With a worker group the trial itself only waits; its workers reserve what they need.
     needs = dict(CALLER_RESOURCES) if resources.in_group else {"CPU": 1.0}
     return tune.Tuner(
         tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
-            search_alg=_FromSchedule(schedule, concurrent, changed, faults, folder / "stop", signals),
+            search_alg=_FromSchedule(schedule, concurrent, changed, lost, folder / "stop", signals),
             num_samples=-1,  # and no max_concurrent_trials, which could not grow with the cluster
             reuse_actors=True,
         ),
@@ -243,7 +244,7 @@ def _tuner(
             name="sweep",
             storage_path=str(folder),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            failure_config=tune.FailureConfig(max_failures=0),
             callbacks=[_Listener(watcher, watchdog, faults)],
         ),
     )
@@ -252,7 +253,6 @@ def _tuner(
 def _trial(config: dict[str, Any]) -> None:
     """One job in a Tune trial."""
     values = json.loads(config["job"])
-    check_store(values["store"], config["mark"])
     job = Job(**values | {"resources": Resources(**values["resources"]), "evaluations": tuple(values["evaluations"])})
     last, of = 0.0, frozenset[str]()
 
@@ -264,12 +264,13 @@ def _trial(config: dict[str, Any]) -> None:
             tune.report(dict(numbers))
 
     try:
+        check_store(job.store, config["mark"])
         status = run_job(job, tell)
     except JobStopped:
         status = "stopped"
     except Exception as error:
-        tune.report({"fault": str(classify(error))})
-        time.sleep(BACK_OFF_SECONDS)
+        fault = str(error if isinstance(error, MachineFault) else classify(error))
+        tune.report({"fault": without_secrets(fault)})
         raise
     tune.report({"status": status})
 

@@ -16,7 +16,8 @@ from sweeps.space import Training
 from sweeps.spec import TrialSpec
 
 Blocker: TypeAlias = tuple[str, str]
-"""What a step waits for: a stage, by kind and key, or the `end` of whatever job has some weights."""
+"""What a step waits for: a stage, by kind and key; the `end` of whatever job has some weights; or the time when the job
+of a name is `due` to be begun again."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ import torch
 from cluster.call import call
 from cluster.faults import Fault, classify
 from cluster.group import Group, Report, run_here
+from cluster.shapes import Need
 from cluster.workers import run_group
 from ilql.checkpoint import save_weights
 from ilql.evaluate import Episode, Player, play
@@ -91,6 +92,15 @@ class Resources:
     def in_group(self) -> bool:
         """True if trainings go through a Ray Train worker group."""
         return self.ray_train or self.workers > 1 or self.gpus_per_worker > 0
+
+    @property
+    def need(self) -> Need:
+        """What a job needs of a cluster.
+
+        Raises:
+            ValueError: No cluster could give it: one GPU and a half.
+        """
+        return Need(workers=self.workers, gpus=self.gpus_per_worker) if self.in_group else Need()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +224,6 @@ def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell) ->
             gpus_per_worker=job.resources.gpus_per_worker,
             storage=store.scratch("group", spec.weights_id),
             name=spec.weights_id,
-            max_failures=2,
             on_report=on_report,
         )
     else:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from cluster.shapes import Machine
+
 _PLACE = re.compile(r"<<([A-Z_]+)>>")
 
 _IN_IMAGE = "/opt/ilql-ablations"
@@ -96,6 +98,11 @@ class Order:
     def all_cpus(self) -> int:
         """CPUs of each machine."""
         return self.cpus or 8 * max(1, self.gpus)
+
+    @property
+    def workers(self) -> list[Machine]:
+        """What the worker machines will have."""
+        return [Machine(cpus=self.all_cpus, gpus=self.gpus)] * self.machines
 
     def places(self) -> dict[str, str]:
         """The values of the templates' places that are the same in all of them."""

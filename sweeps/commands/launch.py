@@ -6,8 +6,12 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sweeps.command import Command
+
+if TYPE_CHECKING:
+    from cluster.launch import Order
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +49,10 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     if given.hosts is not None:
         asked["hosts"] = tuple(host.strip() for host in given.hosts.split(","))
         asked.setdefault("machines", len(asked["hosts"]))
-    files = KINDS[given.where](Order(**asked))
+    order = Order(**asked)
+    if given.where != "docker":  # an image has no machines
+        _check_room(order)
+    files = KINDS[given.where](order)
     folder = Path(given.out).expanduser()
     there = [name for name in files if (folder / name).exists()]
     if there and not given.force:
@@ -55,6 +62,26 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
         (folder / name).write_text(text, encoding="utf-8")
         print(f"wrote {folder / name}")
     return 0
+
+
+def _check_room(order: Order) -> None:
+    """Do nothing if the question's options are right and a job of it fits the machines that are asked for.
+
+    Raises:
+        KeyError, ValueError: They are not, or it does not; on the cluster it would be said after the queue.
+    """
+    from sweeps.machines import check_fits  # noqa: PLC0415
+    from sweeps.options import parse  # noqa: PLC0415
+    from sweeps.question import chosen_preset  # noqa: PLC0415
+    from sweeps.questions import question_named  # noqa: PLC0415
+
+    file, *words = order.command
+    question = question_named(Path(file).stem.removesuffix("_ablation"))
+    options = question.settled(
+        parse("sweeps launch --run", question.name, list(question.presets), words, question.inputs)
+    )
+    need = chosen_preset(question, options).resources.need
+    check_fits(order.workers, need, whose="what is launched", hint="--machines, --gpus and --cpus have more")
 
 
 def _command(text: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ import ray.exceptions
 import ray.train
 import torch
 
-from cluster.faults import REASON_LENGTH, Fault, classify
+from cluster.faults import REASON_LENGTH, Fault, back_off_seconds, classify
 
 LOST = ray.exceptions.NodeDiedError("the node is gone")  # type: ignore[no-untyped-call]
 BUG = ZeroDivisionError("division by zero")
@@ -63,3 +63,14 @@ def test_a_reason_is_one_short_line() -> None:
 def test_a_fault_without_a_reason_cannot_exist() -> None:
     with pytest.raises(ValueError, match="must be one line that is not empty"):
         Fault("machine", "ValueError", "")
+
+
+def test_each_wait_is_four_times_the_one_before_up_to_five_minutes() -> None:
+    # 5, 5 · 4 = 20, 20 · 4 = 80, and 80 · 4 = 320 is more than 300.
+    assert [back_off_seconds(losses) for losses in (1, 2, 3, 4, 5)] == [5.0, 20.0, 80.0, 300.0, 300.0]
+    assert back_off_seconds(10_000) == 300.0  # a power that no float holds
+
+
+def test_what_was_not_lost_does_not_wait() -> None:
+    with pytest.raises(ValueError, match="losses must be at least 1, got 0"):
+        back_off_seconds(0)

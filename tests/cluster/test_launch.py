@@ -222,6 +222,16 @@ class TestCommand:
             (["ray-up"], "error: --hosts must name the machines, the head first"),
             (["kuberay", "--image", "A B"], "error: --image must be an image's reference"),
             (["slurm", "--run", "visdial 'x"], "error: --run must be a question and its options"),
+            (["slurm", "--run", "visdial --preset papre"], "error: 'papre' is no preset; "),
+            (
+                ["slurm", "--gpus", "0"],
+                "error: a job needs 1 GPUs, what is launched has 0; --gpus-per-worker 0 trains on",
+            ),
+            (
+                ["kuberay", "--run", "visdial --workers 3 --gpus-per-worker 2", "--gpus", "3"],
+                "error: a job needs 3 workers with 1 CPU and 2 GPUs each, and a worker is all on one machine; what is "
+                "launched has room for 2 of them",
+            ),
         ],
     )
     def test_what_is_wrong_is_one_line(
@@ -230,6 +240,16 @@ class TestCommand:
         assert cli.main(["launch", *words, "--out", str(tmp_path / "out")]) == 2
         err = capsys.readouterr().err
         assert err.startswith(line)
+        assert err.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+    def test_options_that_the_question_has_not_are_one_line(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(["launch", "slurm", "--run", "visdial --seds 3", "--out", str(tmp_path / "out")])
+        err = capsys.readouterr().err
+        assert err.startswith("sweeps launch --run: unrecognised: --seds; the nearest is --seeds")
         assert err.count("\n") == 1
         assert not (tmp_path / "out").exists()
 

@@ -61,6 +61,12 @@ class TestDescriptions:
         with pytest.raises(ValueError, match=r"such as 4x8:80GB, 2x1:24GB:16cpu or 10x0:32cpu, got"):
             described(text)
 
+    @pytest.mark.parametrize("text", ["100001x1", "100000x1+1x1", "9" * 30 + "x8:80GB"])
+    def test_more_machines_than_anybody_means_are_refused(self, text: str) -> None:
+        assert len(described("100000x1")) == 100_000
+        with pytest.raises(ValueError, match="at most 100,000 machines, got"):
+            described(text)
+
 
 @pytest.mark.parametrize(
     ("need", "rule"),
@@ -69,6 +75,7 @@ class TestDescriptions:
         ({"cpus": 0.0}, "a job must have workers and each of them CPUs"),
         ({"gpus": -1.0}, "a share of one or a whole number, got -1"),
         ({"gpus": 1.5}, "a share of one or a whole number, got 1.5"),
+        ({"gpus": 0.00009}, "a worker's share of a GPU must be at least 0.0001, got 9e-05"),
     ],
 )
 def test_a_need_that_ray_would_not_serve_is_refused(need: dict[str, float], rule: str) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -261,12 +262,19 @@ class PretendedSweep:
     design: Sequence[Training]
     space: Mapping[str, Sequence[Between]]
 
-    def schedule(self, *, refinement: Refinement | None = None, seeds: int = 1, name: str = "sweep") -> Schedule:
+    def schedule(
+        self,
+        *,
+        refinement: Refinement | None = None,
+        seeds: int = 1,
+        name: str = "sweep",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> Schedule:
         """A fresh schedule, and a fresh study."""
         study = Study(self.folder / f"{name}.log", name=name, seed=0, space=self.space)
         return Schedule(
             self.store, name, self.setting, self.design, refinement=refinement, seeds=seeds, study=study,
-            resources=Resources(),
+            resources=Resources(), clock=clock,
         )  # fmt: skip
 
     def proposals(self, count: int, *, rung: float = 1.0, round_size: int = 2) -> Refinement:

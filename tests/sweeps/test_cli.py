@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cluster.nodes import Node
+from cluster.shapes import Machine
 from ilql.task import TaskFault
 from sweeps import bandit_ablation, cli, guard, questions
 from sweeps.commands import known_commands
@@ -628,13 +631,58 @@ def test_a_full_disk_is_one_line(
     assert contents(copied.store.folder) == before
 
 
-def test_more_gpus_than_there_are_is_one_line(
-    commands: Commands, tmp_path: Path
-) -> None:  # the only wrong input that a cluster is needed for
-    done = commands.bandit(tmp_path / "store", "--gpus-per-worker", "64", "--no-mlflow")
-    assert done.status == 2
-    assert done.err.count("\n") == 1
-    assert done.err.startswith("error: a job needs 64 GPUs (1 workers × 64), the cluster has ")
+HERE = Machine(cpus=2, gpus=1)
+
+SHAPES = [
+    (("--gpus-per-worker", "64"), "a job needs 64 GPUs, this machine has 1; --gpus-per-worker 0 trains on CPUs"),
+    (("--workers", "3"), "a job needs 3 CPUs, this machine has 2; --workers sets how many it uses"),
+    (("--workers", "2", "--gpus-per-worker", "0.6"), "a job needs 1.2 GPUs (2 workers × 0.6), this machine has 1;"),
+    (("--gpus-per-worker", "1.5"), "a worker's GPUs must be a share of one or a whole number, got 1.5"),
+    (("--gpus-per-worker", "0.00001"), "a worker's share of a GPU must be at least 0.0001, got 1e-05"),
+    (("--cluster", "4x8:80GB", "--gpus-per-worker", "9"), "a cluster 4x8:80GB has room for 0 of them"),
+    (("--cluster", "4x8:80GB", "--workers", "33", "--gpus-per-worker", "1"), "a job needs 33 GPUs (33 workers × 1)"),
+    (("--cluster", "2x2:80GB", "--workers", "5", "--gpus-per-worker", "0.6"), "a cluster 2x2:80GB has room for 4"),
+    (("--cluster", "2x3:80GB", "--workers", "3", "--gpus-per-worker", "2"), "a cluster 2x3:80GB has room for 2"),
+    (("--cluster", "10x0:2cpu", "--workers", "21"), "a job needs 21 CPUs, a cluster 10x0:2cpu has 20"),
+]  # the sum would fit in the two lines before the last: no share reaches over two GPUs, no worker over two machines
+
+
+@pytest.mark.parametrize("command", [(), ("--plan",)])
+@pytest.mark.parametrize(("shape", "line"), SHAPES)
+def test_a_job_that_fits_no_machine_is_refused_before_anything_is_made(
+    command: tuple[str, ...], shape: tuple[str, ...], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("sweeps.experiment.this_machine", lambda: HERE)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert ask(*command, *shape, "--store", str(tmp_path / "store")) == 2
+    assert line in one_line(capsys)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("command", [(), ("--plan",)])
+def test_on_a_cluster_that_is_there_its_nodes_decide(
+    command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = [Node(id_ * 28, "host", "192.0.2.1", Machine(cpus=8, gpus=1)) for id_ in "ab"]
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr("sweeps.experiment.connected", contextlib.nullcontext)
+    monkeypatch.setattr("sweeps.experiment.alive_nodes", lambda: nodes)
+    monkeypatch.setattr("sweeps.experiment.this_machine", lambda: pytest.fail("it runs elsewhere"))
+    assert ask(*command, "--gpus-per-worker", "2", "--store", str(tmp_path / "store")) == 2
+    assert "and a worker is all on one machine; the cluster has room for 0 of them" in one_line(capsys)
+    assert not (tmp_path / "store").exists()
+
+
+def test_more_gpus_than_there_are_to_play_with_is_refused_before_anything_is_begun(
+    copied: BanditSweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.experiment.this_machine", lambda: HERE)
+    before = contents(copied.store.folder)
+    asked = ["eval", copied.name, "--store", str(copied.store.folder), "decode.beta=77", "--gpus-per-worker", "2"]
+    assert cli.main(asked) == 2
+    assert "a job needs 2 GPUs, this machine has 1" in one_line(capsys)
+    assert contents(copied.store.folder) == before
 
 
 def test_no_cluster_at_the_address_is_one_line(commands: Commands, tmp_path: Path) -> None:
@@ -646,6 +694,7 @@ def test_no_cluster_at_the_address_is_one_line(commands: Commands, tmp_path: Pat
     assert process.returncode == 2
     assert err.count("\n") == 1
     assert err.startswith("error: a Ray cluster must answer at 127.0.0.1:1")
+    assert not (tmp_path / "store").exists()
 
 
 # As programs

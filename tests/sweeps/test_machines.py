@@ -95,5 +95,20 @@ class TestRoom:
             check_fits([Machine(cpus=2)], Need(workers=4))
 
     def test_enough_in_sum_and_too_little_on_each_is_named(self) -> None:
-        with pytest.raises(ValueError, match="1 worker with 1 CPU and 2 GPUs each, of which no machine"):
+        with pytest.raises(
+            ValueError, match=r"1 CPU and 2 GPUs each, .* has room for 0 of them, --gpus-per-worker takes"
+        ):
             check_fits([Machine(cpus=8, gpus=1), Machine(cpus=8, gpus=1)], Need(gpus=2))
+
+    def test_a_share_of_a_gpu_does_not_reach_over_two(self) -> None:
+        # Three times 0.6 is less than two GPUs, and each of them has room for one.
+        with pytest.raises(ValueError, match=r"3 workers .* has room for 2 of them, --workers takes fewer"):
+            check_fits([Machine(cpus=8, gpus=2)], Need(workers=3, gpus=0.6))
+
+    def test_workers_whose_cpus_are_where_the_gpus_are_not_are_named(self) -> None:
+        with pytest.raises(ValueError, match=r"2 workers with 1 CPU and 1 GPU each, .* has room for 1 of them"):
+            check_fits([Machine(cpus=1, gpus=4), Machine(cpus=8)], Need(workers=2, gpus=1))
+
+    def test_whose_machines_they_are_and_what_else_could_be_done_is_said(self) -> None:
+        with pytest.raises(ValueError, match=r"a job needs 1 GPUs, this machine has 0; .* on CPUs, buy one$"):
+            check_fits([Machine(cpus=2)], Need(gpus=1), whose="this machine", hint="buy one")

@@ -43,6 +43,15 @@ def test_after_an_estimation_episodes_are_told_again(
     assert out.getvalue().splitlines()[-1].endswith("running ilql evaluating, 8 episodes")
 
 
+@pytest.mark.parametrize(
+    ("wait", "then"), [(20.0, "it is begun again in 20 s"), (0.0, "it is begun again at once"), (None, "it has failed")]
+)
+def test_what_a_lost_job_waits_is_one_line(bench: Bench, schedule: Any, wait: float | None, then: str) -> None:
+    out = io.StringIO()
+    Progress(bench.store, "mine", schedule, out).lost("ilql-0123abcd-0", "its process died", wait)
+    assert out.getvalue() == f"ilql: its process died; {then}\n"
+
+
 def test_who_waits_for_another_driver_says_so_until_it_works(
     bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from sweeps import schedule as schedule_module
 from sweeps.cells import Setting
+from sweeps.schedule import TRIES
 from sweeps.space import Between
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
@@ -191,14 +192,98 @@ def test_a_machine_that_failed_after_training_is_a_failed_evaluation(sweep: Pret
     assert training["status"] == "finished"
 
 
-def test_what_was_lost_waits_again_before_all_else(sweep: PretendedSweep, worker: Worker) -> None:
-    schedule = sweep.schedule(seeds=2)
-    lost = [schedule.next_job(), schedule.next_job()]
-    schedule.all_lost("memory", tries=1)
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def test_a_job_that_its_machine_failed_waits_longer_each_time_and_is_begun_before_all_else(
+    sweep: PretendedSweep, worker: Worker
+) -> None:
+    clock = Clock()
+    schedule = sweep.schedule(seeds=2, clock=clock)
+    found = schedule.next_job()
+    replicate = schedule.next_job()
+    for wait in (5.0, 20.0, 80.0, 300.0):
+        assert found is not None
+        assert schedule.job_lost(found[0], "its process died") == wait
+        clock.seconds += wait - 0.001
+        assert schedule.next_job() is None  # all else waits for it
+        assert not schedule.is_over
+        clock.seconds += 0.001
+        assert schedule.next_job() == found
+    assert replicate is not None
+    for name, job in (found, replicate):
+        worker.work(job)
+        schedule.job_ended(name, None)
+    worker.drive(schedule)
+    assert worker.trained[:3] == ["bc 12 #0", "bc 12 #1", "sarsa 20 #0"]
+    assert {status for status, _, _ in rows(sweep.store).values()} == {"finished"}
+
+
+def test_while_a_job_waits_others_have_its_place(sweep: PretendedSweep, worker: Worker) -> None:
+    schedule = sweep.schedule(clock=Clock())
+    name, job = schedule.next_job() or pytest.fail("there are jobs")
+    worker.work(job)
+    schedule.job_ended(name, None)
+    sarsa = schedule.next_job() or pytest.fail("there are jobs")
+    schedule.job_lost(sarsa[0], "its process died")
+    following = schedule.next_job() or pytest.fail("there are others")
+    assert following[0].startswith("ilql-")
+
+
+def test_what_was_lost_too_often_has_failed_and_says_of_what_and_how_often(
+    sweep: PretendedSweep, worker: Worker
+) -> None:
+    clock = Clock()
+    schedule = sweep.schedule(clock=clock)
+    for number in range(1, TRIES + 1):
+        name, _ = schedule.next_job() or pytest.fail("it is begun again")
+        wait = schedule.job_lost(name, "machine: OSError: No space left on device")
+        assert (wait is None) == (number == TRIES)
+        clock.seconds += wait or 0.0
     assert schedule.running_names == []
+    worker.drive(schedule)
+    found = rows(sweep.store)
+    assert found["bc   #0 design"][:2] == ("failed", "machine: OSError: No space left on device; tried 5 times")
+    assert {status for status, _, _ in found.values()} == {"failed"}  # nobody can begin without the behaviour policy
+
+
+def test_no_job_fails_for_the_loss_of_one_node(make_sweep: MakeSweep, make_trainings: MakeTrainings) -> None:
+    """Until Ray knows that a node is gone it gives it jobs: five unanswered questions of 10 s, 3 s apart, are 65 s."""
+    clock = Clock()
+    sweep = make_sweep(make_trainings("bc"))
+    schedule, worker = sweep.schedule(seeds=20, clock=clock), sweep.worker()
+    known = clock.seconds + 65
+    losses = 0
+    while not schedule.is_over:
+        clock.seconds += 1
+        for _ in range(4):  # places of the node, or of what is left
+            found = schedule.next_job()
+            if found is not None and clock.seconds < known:
+                losses += 1
+                schedule.job_lost(found[0], "its process died")
+            elif found is not None:
+                worker.work(found[1])
+                schedule.job_ended(found[0], None)
+    assert losses >= 2 * 20
+    assert {status for status, _, _ in rows(sweep.store).values()} == {"finished"}
+
+
+def test_of_several_that_one_full_memory_ended_none_has_had_its_try(sweep: PretendedSweep, worker: Worker) -> None:
+    schedule = sweep.schedule(seeds=2)
+    for _ in range(TRIES + 1):
+        lost = [schedule.next_job(), schedule.next_job()]
+        assert set(schedule.all_lost("memory").values()) == {0.0}
+        assert schedule.running_names == []
     assert [schedule.next_job(), schedule.next_job()] == lost
     assert schedule.next_job() is None  # all else waits for these
-    schedule.all_lost("memory", tries=2)
+    schedule.all_lost("memory")
     worker.drive(schedule)
     assert worker.trained == [
         "bc 12 #0", "bc 12 #1", "sarsa 20 #0", "ilql 0.70 20 #0", "ilql 0.90 20 #0",
@@ -207,16 +292,10 @@ def test_what_was_lost_waits_again_before_all_else(sweep: PretendedSweep, worker
     assert {status for status, _, _ in rows(sweep.store).values()} == {"finished"}
 
 
-def test_what_was_lost_too_often_has_failed_and_says_of_what(sweep: PretendedSweep, worker: Worker) -> None:
+def test_one_that_fills_the_memory_alone_has_had_its_try(sweep: PretendedSweep) -> None:
     schedule = sweep.schedule()
-    for _ in range(3):
-        assert schedule.next_job() is not None
-        schedule.all_lost("its process was killed for want of memory", tries=2)
-    assert schedule.running_names == []
-    worker.drive(schedule)
-    found = rows(sweep.store)
-    assert found["bc   #0 design"][:2] == ("failed", "its process was killed for want of memory, 3 times")
-    assert {status for status, _, _ in found.values()} == {"failed"}  # nobody can begin without the behaviour policy
+    name, _ = schedule.next_job() or pytest.fail("there are jobs")
+    assert schedule.all_lost("memory") == {name: 5.0}
 
 
 def test_nothing_is_started_on_a_full_disk(sweep: PretendedSweep, monkeypatch: pytest.MonkeyPatch) -> None:

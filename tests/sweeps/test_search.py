@@ -17,7 +17,7 @@ import pytest
 from ray.exceptions import OutOfMemoryError
 
 from cluster.watchdog import StuckError
-from sweeps import search
+from sweeps import schedule, search
 from sweeps.store import MARK, Store
 from sweeps.work import Job, MachineFault, Resources
 
@@ -81,8 +81,8 @@ class Watched:
     def changed(self) -> None:
         self.changes += 1
 
-    def lost(self, name: str, why: str) -> None:
-        self.said.append(f"{name.partition('-')[0]}: {why}")
+    def lost(self, name: str, why: str, wait: float | None) -> None:
+        self.said.append(f"{name.partition('-')[0]}: {why}, {wait}")
 
 
 def run(sweep: PretendedSweep, folder: Path) -> tuple[list[str], int]:
@@ -126,6 +126,7 @@ def test_where_memory_is_full_what_ran_is_begun_again_with_half_as_many_at_a_tim
     begun: list[tuple[int, list[str]]] = []
     released: list[int] = []
     monkeypatch.setattr(search, "release_all", lambda: released.append(1))
+    monkeypatch.setattr(schedule, "back_off_seconds", lambda losses: 0.0)
 
     def run_out(tuner: PretendedTuner) -> None:
         job = tuner.algorithm.suggest(f"trial {len(begun)}")
@@ -176,6 +177,7 @@ def test_a_worker_that_has_no_store_or_another_at_that_path_writes_nothing_and_i
 ) -> None:
     monkeypatch.setattr(search, "AWAY_SECONDS", 0.0)
     monkeypatch.setattr(search, "run_job", lambda job, tell: pytest.fail("it was run"))
+    monkeypatch.setattr(search.tune, "report", lambda told: None)
     folder = tmp_path / "store"
     if there:
         Store(folder)
@@ -224,18 +226,26 @@ def test_a_job_that_starts_or_ends_keeps_the_sweep_alive_and_is_told_once(
     assert changes == 4  # two starts, two ends, and not one of some hundred questions
 
 
-def test_a_trial_whose_process_died_too_often_is_a_failed_row(
+def test_a_job_whose_process_died_is_begun_again_as_another_trial_and_after_five_tries_is_a_failed_row(
     sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(schedule, "back_off_seconds", lambda losses: losses / 100)
+
     def die(tuner: PretendedTuner) -> None:
-        tuner.algorithm.suggest("trial 0")
-        tuner.algorithm.on_trial_complete("trial 0", error=True)
-        assert tuner.algorithm.suggest("trial 1") == search.Searcher.FINISHED
+        for number in range(schedule.TRIES):
+            found = None
+            while found is None:
+                found = tuner.algorithm.suggest(f"trial {number}")
+            tuner.algorithm.on_trial_complete(f"trial {number}", error=True)
+            if number == 0:
+                assert tuner.algorithm.suggest("trial 1") is None  # it waits
+        assert tuner.algorithm.suggest("trial 9") == search.Searcher.FINISHED
 
     monkeypatch.setattr(PretendedTuner, "act", die, raising=False)
-    run(sweep, tmp_path / "tune")
+    told, _ = run(sweep, tmp_path / "tune")
+    assert told == [f"bc: its process died, {wait}" for wait in (0.01, 0.02, 0.03, 0.04, None)]
     (row,) = sweep.store.rows("sweep")
-    assert (row["status"], row["reason"]) == ("failed", "its behaviour policy failed: its process died 3 times")
+    assert (row["status"], row["reason"]) == ("failed", "its behaviour policy failed: its process died; tried 5 times")
 
 
 def test_a_signal_asks_the_jobs_to_stop_and_nothing_is_concluded_from_what_they_leave(
@@ -274,38 +284,51 @@ def test_tunes_folder_is_made_anew_and_gone_afterwards(
     assert not folder.exists()
 
 
-def test_what_its_machine_did_to_it_stands_in_the_row(
+def test_what_its_machine_did_to_it_is_said_and_stands_in_the_row(
     sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(schedule, "TRIES", 2)
+    monkeypatch.setattr(schedule, "back_off_seconds", lambda losses: 0.0)
+
     def die(tuner: PretendedTuner) -> None:
-        found = tuner.algorithm.suggest("trial 0")
-        told = {"fault": "machine: OSError: No space left on device"}
-        tuner.listener.on_trial_result(1, [], SimpleNamespace(config=found), told)
-        tuner.algorithm.on_trial_complete("trial 0", error=True)
-        assert tuner.algorithm.suggest("trial 1") == search.Searcher.FINISHED
+        for number in range(2):
+            found = tuner.algorithm.suggest(f"trial {number}")
+            if number == 1:
+                told = {"fault": "machine: OSError: No space left on device"}
+                tuner.listener.on_trial_result(1, [], SimpleNamespace(config=found), told)
+            tuner.algorithm.on_trial_complete(f"trial {number}", error=True)
+        assert tuner.algorithm.suggest("trial 2") == search.Searcher.FINISHED
 
     monkeypatch.setattr(PretendedTuner, "act", die, raising=False)
-    run(sweep, tmp_path / "tune")
+    told, _ = run(sweep, tmp_path / "tune")
+    assert told == ["bc: its process died, 0.0", "bc {}", "bc: machine: OSError: No space left on device, None"]
     (row,) = sweep.store.rows("sweep")
-    assert row["reason"].endswith("its process died 3 times; it told of machine: OSError: No space left on device")
+    assert row["reason"].endswith("machine: OSError: No space left on device; tried 2 times")
 
 
-def test_a_job_that_its_machine_failed_tells_of_it_and_waits_before_it_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "machine: OSError: [Errno 28] No space left on device"),
+        (MachineFault("machine: NodeDiedError: the node is gone"), "machine: NodeDiedError: the node is gone"),
+        (OSError(errno.EIO, "https://me:secret@host"), "machine: OSError: [Errno 5] https://***@host"),
+    ],
+)
+def test_a_job_that_its_machine_failed_tells_of_it(
+    fault: Exception, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[object] = []
+    reported: list[object] = []
 
     def fail(job: Job, tell: object) -> str:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise fault
 
     monkeypatch.setattr(search, "run_job", fail)
-    monkeypatch.setattr(search.tune, "report", told.append)
-    monkeypatch.setattr(search.time, "sleep", told.append)
+    monkeypatch.setattr(search.tune, "report", reported.append)
     mark = (Store(tmp_path).folder / MARK).read_text(encoding="utf-8")
     job = {"store": str(tmp_path), "training": "", "evaluations": [], "resources": {}, "keep_trajectory": False}
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(type(fault)):
         search._trial({"name": "job", "job": json.dumps(job), "mark": mark})
-    assert told == [{"fault": "machine: OSError: [Errno 28] No space left on device"}, search.BACK_OFF_SECONDS]
+    assert reported == [{"fault": told}]
 
 
 def job_of(found: dict[str, Any]) -> Job:
@@ -331,8 +354,10 @@ sys.exit(run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
 DIES = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
-from sweeps import bandit_ablation, search
+from sweeps import bandit_ablation, schedule, search
 from sweeps.commands.run import run_command
+
+schedule.back_off_seconds = lambda losses: 0.5
 
 def die(config):
     with open(os.environ["DEATHS"], "a") as deaths:
@@ -354,9 +379,11 @@ def test_with_tune_itself_a_worker_that_is_killed_each_time_is_tried_so_often_an
     )  # fmt: skip
     out, err = process.communicate(timeout=350)
     assert process.returncode == 1, out + err
-    assert (tmp_path / "deaths").read_text() == "x" * (search.RETRIES + 1)
+    assert (tmp_path / "deaths").read_text() == "x" * schedule.TRIES
+    assert out.count("bc: its process died; it is begun again in ") == schedule.TRIES - 1
+    assert out.count("bc: its process died; it has failed") == 1
     (row,) = Store(tmp_path / "store").rows()
-    assert (row["status"], row["reason"]) == ("failed", f"its process died {search.RETRIES + 1} times")
+    assert (row["status"], row["reason"]) == ("failed", f"its process died; tried {schedule.TRIES} times")
 
 
 @pytest.mark.long

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 import pytest
 
-from cluster.faults import Fault
+from cluster.faults import Fault, Owner
+from cluster.group import GroupResult
 from ilql.task import Environment, Reply, TaskFault
 from ilql.tasks.bandit import Bandit
 from sweeps import advantages, work
@@ -392,6 +393,32 @@ def test_a_machine_that_is_lost_under_an_evaluation_elsewhere_is_no_row(
     monkeypatch.setattr(work, "call", lambda *_, **__: broken)
     assert run_job(job, silently) == "finished"
     assert evaluation_of(bench.store, trial)["reason"] == "program: ValueError: no such reply"
+
+
+@pytest.mark.parametrize("owner", ["machine", "program"])
+def test_no_worker_group_tries_again_by_itself_what_failed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, owner: Owner
+) -> None:
+    """Its own fault becomes a row at once; a machine's is for the schedule, which waits before it tries again."""
+    tries: list[int] = []
+
+    def group_that_fails(
+        loop: object, job: Job, *, storage: Path, name: str, max_failures: int = 0, **_: object
+    ) -> GroupResult:
+        tries.extend(range(1 + max_failures))
+        return GroupResult("failed", {}, None, Fault(owner, "SomeError", "of no use"), (), 1.0)
+
+    monkeypatch.setattr(work, "run_group", group_that_fails)
+    trial = bench.trial()
+    job = dataclasses.replace(bench.job(trial), resources=Resources(ray_train=True))
+    if owner == "machine":
+        with pytest.raises(MachineFault, match="machine: SomeError: of no use"):
+            run_job(job, silently)
+        assert bench.store.get("training", trial.weights_id) is None
+    else:
+        assert run_job(job, silently) == "failed"
+        assert training_of(bench.store, trial)["reason"] == "program: SomeError: of no use"
+    assert tries == [0]
 
 
 def test_a_machine_without_memory_is_no_row(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
