@@ -110,10 +110,10 @@ OPTIONS = (
 )  # fmt: skip
 
 COMMANDS = ("list", "status", "remove", "reply", "export", "advantages", "doctor", "play", "rescore", "validate",
-            "plan", "lsit", "")  # fmt: skip
+            "plan", "imagine", "hindsight", "lsit", "")  # fmt: skip
 
 MORE = ("--store", "--split", "--dialogues", "--seed", "--trial", "--quick", "--paper", "--rewards", "--set", "--model",
-        "--help", "bandit", "TRIAL")  # fmt: skip
+        "--reward", "--endpoint", "--key-variable", "--examples", "--count", "--help", "bandit", "TRIAL")  # fmt: skip
 
 
 @st.composite

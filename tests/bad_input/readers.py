@@ -1,6 +1,7 @@
 """All readers, and with them the whole corpus."""
 
 import bad_dialogues
+import bad_imagining
 import bad_models
 import bad_options
 import bad_reddit
@@ -13,6 +14,7 @@ READERS = (
     *bad_wordle.READERS,
     *bad_reddit.READERS,
     *bad_dialogues.READERS,
+    *bad_imagining.READERS,
     *bad_options.READERS,
     *bad_store.READERS,
     *bad_models.READERS,

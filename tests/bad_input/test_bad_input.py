@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import bad_dialogues
+import bad_imagining
 import bad_reddit
 import bad_visdial
 import bad_wordle
@@ -100,6 +101,8 @@ def test_a_path_that_is_no_text_is_printed(own_place: Place) -> None:
         ("c.parquet", bad_reddit.read),
         ("o.jsonl", bad_dialogues.read),
         ("o.jsonl", bad_dialogues.validate),
+        ("t.txt", bad_imagining.imagine),
+        ("o.jsonl", bad_imagining.hindsight),
     ],
 )
 def test_a_file_that_may_not_be_read_is_one_line(name: str, read: Callable[[str], Sequence[str]], place: Place) -> None:

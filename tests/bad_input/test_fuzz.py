@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import bad_dialogues
+import bad_imagining
 import bad_models
 import bad_reddit
 import bad_store
@@ -168,6 +169,11 @@ TARGETS = (
     _values("own.jsonl", bad_dialogues.rows(), _lines, _of_path(bad_dialogues.read)),
     _bytes("val.jsonl", bad_dialogues.as_lines(), _of_path(bad_dialogues.validate), 16),
     _values("val.jsonl", bad_dialogues.rows(), _lines, _of_path(bad_dialogues.validate), 16),
+    _bytes("shop.txt", bad_imagining.DESCRIPTION, _of_path(bad_imagining.imagine), 4),
+    _bytes("ex.jsonl", bad_dialogues.as_lines(), _of_path(bad_imagining.shown), 4),
+    _values("ex.jsonl", bad_dialogues.rows(), _lines, _of_path(bad_imagining.shown), 4),
+    _bytes("hind.jsonl", bad_dialogues.as_lines(), _of_path(bad_imagining.hindsight), 4),
+    _values("hind.jsonl", bad_dialogues.rows(), _lines, _of_path(bad_imagining.hindsight), 4),
     Target("options of a question", _options, 30),
     Target("words of the commands", _commands, 30),
     Target("journals", _store_file("journals/*.jsonl", READ_STORE), 10),

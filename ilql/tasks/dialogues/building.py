@@ -13,7 +13,7 @@ from ilql.task import SPLITS, Reply, TaskFault
 from ilql.tasks.dialogues import booking, functions, notes, read, world
 from ilql.tasks.dialogues.payment import RewardFunction
 from ilql.tasks.dialogues.read import Recordings
-from ilql.tasks.dialogues.schema import CUSTOM, RECORDED, RecordedDialogue, count
+from ilql.tasks.dialogues.schema import CUSTOM, RECORDED, RecordedDialogue
 from ilql.tasks.dialogues.settings import LARGEST_REWARD, Settings
 from ilql.tasks.dialogues.splits import assign, too_few
 from ilql.tasks.dialogues.template import wrap
@@ -117,20 +117,14 @@ def _check(sources: Mapping[str, str]) -> None:
 
 
 def _read(settings: Settings, data: str | None) -> Recordings:
-    """The recordings, made up where no data is named; refused where they have problems that may not be skipped."""
+    """The recordings, made up where no data is named.
+
+    Raises:
+        ValueError: They have problems that may not be skipped.
+    """
     if data is None:
         return read.read_lines(booking.recorded_calls(settings.seed, settings.made_up_dialogues), settings)
-    recordings = read.read_file(data, settings)
-    refused = recordings.refused
-    if refused is not None:
-        raise ValueError(f"{data}: {refused}" if data not in refused.message else str(refused))
-    if recordings.problems and not settings.skip_bad_lines:
-        wrong, lines = count(len(recordings.problems), "problem"), count(recordings.lines, "line")
-        raise ValueError(
-            f"{data}, {recordings.problems[0]} (of {wrong} on {recordings.bad_lines} of {lines}; list them with "
-            f"`sweeps validate {data}`, skip the lines with --set world.skip_bad_lines=true)"
-        )
-    return recordings
+    return read.read_sound(data, settings)
 
 
 def _window(

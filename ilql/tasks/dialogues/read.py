@@ -91,6 +91,25 @@ def read_file(path: str, settings: Settings) -> Recordings:
     return read_lines(data, settings)
 
 
+def read_sound(path: str, settings: Settings) -> Recordings:
+    """Everything in a file from which something is to be made.
+
+    Raises:
+        ValueError: It cannot be read, or has problems and `skip_bad_lines` is off; one line.
+    """
+    recordings = read_file(path, settings)
+    refused = recordings.refused
+    if refused is not None:
+        raise ValueError(f"{path}: {refused}" if path not in refused.message else str(refused))
+    if recordings.problems and not settings.skip_bad_lines:
+        wrong, lines = count(len(recordings.problems), "problem"), count(recordings.lines, "line")
+        raise ValueError(
+            f"{path}, {recordings.problems[0]} (of {wrong} on {recordings.bad_lines} of {lines}; list them with "
+            f"`sweeps validate {path}`, skip the lines with --set world.skip_bad_lines=true)"
+        )
+    return recordings
+
+
 def read_lines(data: bytes, settings: Settings) -> Recordings:
     """The dialogues of a file's bytes, and its problems."""
     remarks = []
