@@ -112,8 +112,8 @@ OPTIONS = (
 COMMANDS = ("list", "status", "remove", "reply", "export", "advantages", "doctor", "play", "rescore", "validate",
             "plan", "lsit", "")  # fmt: skip
 
-MORE = ("--store", "--split", "--dialogues", "--seed", "--trial", "--quick", "--paper", "--rewards", "--set", "--model",
-        "--help", "bandit", "TRIAL")  # fmt: skip
+MORE = ("--store", "--split", "--dialogues", "--seed", "--trial", "--quick", "--style", "--failed", "--rewards",
+        "--set", "--model", "--help", "bandit", "TRIAL")  # fmt: skip
 
 
 @st.composite
