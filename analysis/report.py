@@ -69,6 +69,7 @@ def write_report(
     folder: Path,
     *,
     rng: np.random.Generator,
+    cells: Sequence[Cell] | None = None,
     methods: Sequence[str] | None = None,
     style: Style = "honest",
     policy: Policy = "exclude",
@@ -92,6 +93,7 @@ def write_report(
         table: Runs that share task, rewards, split and episodes.
         folder: Made if it does not exist.
         rng: Draws intervals; the same one gives the same report.
+        cells: `cells_of(table)` where it is at hand already.
         methods: The methods to have a row in the table; those in `table` if not given.
         style: `honest` leads with the honest table where a cell has several training seeds, and has the paper's behind
             it; `paper` leads with the paper's, which then counts cells as the paper does. Both have the same files.
@@ -109,7 +111,7 @@ def write_report(
             has no floor.
         OSError: The folder cannot be written.
     """
-    cells = cells_of(table)
+    cells = cells_of(table) if cells is None else cells
     ablation = ablation_table(table, methods=methods, style=style, cells=cells, references=references, notes=notes)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 

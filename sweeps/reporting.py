@@ -108,6 +108,7 @@ def write_sweep_report(
         table,
         folder,
         rng=np.random.default_rng(INTERVAL_SEED),
+        cells=cells,
         style=style,
         policy=policy,
         floor=lowest_return(store, sweep) if policy == "floor" else None,

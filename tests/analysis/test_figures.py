@@ -19,6 +19,7 @@ from analysis.comparison import compare_chosen
 from analysis.figure_data import LABEL_SHARE, beta_curves, has_grid, heat_map, score_by_cell
 from analysis.figures.export import without_lot
 from analysis.labels import METHOD_LABELS, in_order, setting_label, value_label
+from analysis.overview_data import Parallel, ParallelAxis
 from analysis.report import write_report
 from analysis.runs import RunTable
 from analysis.styles import Style
@@ -169,6 +170,17 @@ def test_the_points_drawn_are_the_scores_with_their_errors(grid: RunTable) -> No
     design = next(trace for trace in figure.data if trace.legendgroup == "design cell" and trace.error_y.array)
     assert list(design.y) == [-4.0, -7.0, -6.0, -5.0, -10.0]
     assert list(design.error_y.array) == [pytest.approx(1.0)] * 5
+
+
+def test_parallel_coordinates_have_a_line_for_every_cell_and_few_traces() -> None:
+    scores = tuple(float(score) for score in np.linspace(-1.0, 0.0, 500))
+    axis = ParallelAxis("τ", ("0.5", "0.9"), tuple(place % 2 for place in range(500)))
+    figure = figures.draw_parallel(Parallel("ilql", (axis,), scores, tuple(0.1 for _ in scores)))
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+    ends = [y for trace in lines for y, gap in itertools.pairwise(trace.y) if gap is None]
+    assert ends == pytest.approx(np.linspace(0.0, 1.0, 500))  # every line ends at its score's place
+    assert lines[-1].line.width > lines[0].line.width
+    assert len(figure.data) < 150
 
 
 def test_a_report_page_needs_no_other_file(sweep: RunTable, tmp_path: Path) -> None:
