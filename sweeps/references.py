@@ -1,4 +1,4 @@
-"""What others get in the episodes of a sweep, played once, as a stage, and the least that anybody can get."""
+"""What others get in the episodes of a sweep, played once, as a stage, and what anybody can get."""
 
 from __future__ import annotations
 
@@ -32,11 +32,15 @@ def references_of(store: Store, sweep: str) -> Mapping[str, Sequence[float]]:
     return found
 
 
-def lowest_return(store: Store, sweep: str) -> float | None:
-    """The lowest return that an episode of the sweep can have, by its task; None for a sweep without trials."""
+def score_range(store: Store, sweep: str) -> tuple[float, float]:
+    """The lowest and the highest return that an episode of the sweep can have, by its task.
+
+    Raises:
+        ValueError: The sweep has no trials, so no task either.
+    """
     member = next(iter(store.members(sweep)), None)
     if member is None:
-        return None
+        raise ValueError(f"a sweep must have trials to have a range of scores, {sweep!r} has none")
     spec = TrialSpec.from_json(str(member["spec"]))
     task = load_task(store, spec.data.task, spec.evaluation.world)
-    return task.score_range(spec.evaluation.reward)[0]
+    return task.score_range(spec.evaluation.reward)

@@ -26,7 +26,7 @@ from sweeps.advantages import report_section
 from sweeps.importance import adaptive_importances
 from sweeps.names import report_folder
 from sweeps.offline_section import little_known
-from sweeps.references import lowest_return, references_of
+from sweeps.references import references_of, score_range
 from sweeps.signals import loss_by_step, rung_pairs, signals_of, stored_curves
 from sweeps.store import Store
 from sweeps.transcripts import write_transcripts
@@ -111,7 +111,7 @@ def write_sweep_report(
         cells=cells,
         style=style,
         policy=policy,
-        floor=lowest_return(store, sweep) if policy == "floor" else None,
+        floor=score_range(store, sweep)[0] if policy == "floor" else None,
         comparisons=comparisons,
         sections=[section for section in parts if section is not None],
         references=references_of(store, sweep),

@@ -20,7 +20,7 @@ from ilql.task import TaskFault
 from sweeps import bandit_ablation, cli, guard, questions
 from sweeps.commands import known_commands
 from sweeps.commands.run import run_command
-from sweeps.references import lowest_return
+from sweeps.references import score_range
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -209,9 +209,10 @@ def test_a_report_counts_as_the_paper_where_it_is_asked_to(bandit_sweep: BanditS
     assert cells[1]["ilql"] == cells[0]["ilql"] + cells[0]["sarsa"]
 
 
-def test_the_lowest_return_is_the_tasks(bandit_sweep: BanditSweep) -> None:
-    assert lowest_return(bandit_sweep.store, bandit_sweep.name) == 0.0  # the bad arm
-    assert lowest_return(bandit_sweep.store, "no such sweep") is None
+def test_the_range_of_scores_is_the_tasks(bandit_sweep: BanditSweep) -> None:
+    assert score_range(bandit_sweep.store, bandit_sweep.name) == (0.0, 1.0)  # the bad arm and the good one
+    with pytest.raises(ValueError, match="must have trials"):
+        score_range(bandit_sweep.store, "no such sweep")
 
 
 @pytest.mark.parametrize("option", [["--style", "paper"], ["--failed", "worst"], ["--transcripts"]])
