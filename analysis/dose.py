@@ -22,7 +22,7 @@ from analysis.bounded import TOO_FEW_SEEDS, Bounded, hull_interval
 from analysis.cells import Cell
 from analysis.estimators import Floats
 from analysis.labels import Value, setting_label
-from analysis.landscape import landscape_of, weights_key
+from analysis.landscape import Landscape, landscape_of, weights_key
 
 BETA = "decode.beta"
 DRAWS = 2000
@@ -86,15 +86,15 @@ def dose_responses(
         if sum(0 < float(cell.hyperparameters[BETA]) < math.inf for cell in own) >= 3:
             curves.append(own)
     scapes = [landscape_of(own) for own in curves]
+    alike: dict[tuple[float, ...], list[Landscape]] = {}
+    for own, scape in zip(curves, scapes, strict=True):
+        alike.setdefault(_betas(own), []).append(scape)
+    noise = {betas: np.mean([scape.noise for scape in played], axis=0) for betas, played in alike.items()}
+    freedom = {betas: sum(scape.freedom for scape in played) for betas, played in alike.items()}
     found = []
     for own, scape in zip(curves, scapes, strict=True):
         betas = _betas(own)
-        alike = [other for cells_of_it, other in zip(curves, scapes, strict=True) if _betas(cells_of_it) == betas]
-        pooled = dataclasses.replace(
-            scape,
-            noise=np.mean([other.noise for other in alike], axis=0),
-            freedom=sum(other.freedom for other in alike),
-        )
+        pooled = dataclasses.replace(scape, noise=noise[betas], freedom=freedom[betas])
         errors = np.sqrt(np.diag(pooled.noise))
         best = int(scape.means.argmax())
         near = float(errors[best]) if tolerance is None else tolerance

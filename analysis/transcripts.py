@@ -68,7 +68,7 @@ def shown_episodes(differences: Sequence[tuple[float, int]], shown: int = SHOWN)
     Returns:
         Seeds, the largest gain first; of equal gains the smaller seed.
     """
-    ordered = [seed for _, seed in sorted(differences, key=lambda each: (-each[0], each[1]))]
+    ordered = [seed for _, seed in sorted([(-gain, seed) for gain, seed in differences])]
     if len(ordered) <= shown:
         return ordered
     ends = 2 * shown // 5
