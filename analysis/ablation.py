@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from typing import cast
 
 import numpy as np
 
@@ -17,10 +17,8 @@ from analysis.cells import Cell, best_cell, cells_of, varying
 from analysis.estimators import mean_over_episodes, population_sigma
 from analysis.labels import Value, in_order, method_label
 from analysis.runs import STATUSES, RunTable
+from analysis.styles import Style
 from analysis.text import count
-
-Mode: TypeAlias = Literal["default", "paper"]
-"""`default`: SARSA's cells are SARSA's. `paper`: they also count as ILQL's, as ILQL at tau .5; SARSA keeps its row."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class BestCell:
 
     Attributes:
         cell_id: Its key.
-        method: Its own method, which in paper mode may be `sarsa` in ILQL's row.
+        method: Its own method, which in paper style may be `sarsa` in ILQL's row.
         origin: `design` or `refinement`.
         setting: Its hyperparameters in one line, as far as they vary within a method; empty where none does.
         hyperparameters: All of them.
@@ -83,7 +81,7 @@ class AblationTable:
 
     Attributes:
         rows: One per method, in the fixed order.
-        mode: Whether SARSA's cells count in ILQL's row as well.
+        style: Whether SARSA's cells count in ILQL's row as well.
         task: The task's name; None where the run table is empty, like the next three.
         train_reward: The reward the methods learned from.
         evaluation_reward: The reward the scores are in.
@@ -96,7 +94,7 @@ class AblationTable:
     """
 
     rows: tuple[AblationRow, ...]
-    mode: Mode
+    style: Style
     task: str | None
     train_reward: str | None
     evaluation_reward: str | None
@@ -128,7 +126,7 @@ def ablation_table(
     table: RunTable,
     *,
     methods: Sequence[str] | None = None,
-    mode: Mode = "default",
+    style: Style = "honest",
     cells: Sequence[Cell] | None = None,
     references: Mapping[str, Sequence[float]] | None = None,
     notes: Sequence[str] = (),
@@ -138,7 +136,7 @@ def ablation_table(
     Args:
         table: Runs that share task, rewards, split and episodes.
         methods: The methods to have a row; those in `table` if not given. One without runs gets dashes.
-        mode: See `Mode`.
+        style: See `Style`.
         cells: `cells_of(table)` where it is at hand already.
         references: Returns of others that learn nothing here, such as a scripted player's, by name: a row each, behind
             the methods'.
@@ -151,7 +149,7 @@ def ablation_table(
     known = tuple(cells_of(table) if cells is None else cells)
     shown = varying(known)
     rows = tuple(
-        _row(method, [cell for cell in known if cell.method in _pooled(method, mode)], shown)
+        _row(method, [cell for cell in known if cell.method in _pooled(method, style)], shown)
         for method in in_order(methods if methods is not None else table.methods)
     )
     others = tuple(_reference(name, returns) for name, returns in (references or {}).items())
@@ -161,7 +159,7 @@ def ablation_table(
     episodes = {cell.returns.shape[1] for cell in known if cell.seeds}
     return AblationTable(
         rows=(*rows, *others),
-        mode=mode,
+        style=style,
         task=cast("str | None", block["task"]),
         train_reward=cast("str | None", block["data.reward"]),
         evaluation_reward=cast("str | None", block["evaluation.reward"]),
@@ -169,13 +167,13 @@ def ablation_table(
         episodes=max(episodes) if episodes else None,
         **{status: counts[status] for status in STATUSES},
         code_digests=tuple(digests),
-        footnotes=(*_footnotes(table, known, rows, mode, digests), *_reference_notes(references or {}), *notes),
+        footnotes=(*_footnotes(table, known, rows, style, digests), *_reference_notes(references or {}), *notes),
         estimated=table.estimated,
     )
 
 
-def _pooled(method: str, mode: Mode) -> tuple[str, ...]:
-    return ("ilql", "sarsa") if mode == "paper" and method == "ilql" else (method,)
+def _pooled(method: str, style: Style) -> tuple[str, ...]:
+    return ("ilql", "sarsa") if style == "paper" and method == "ilql" else (method,)
 
 
 def _row(method: str, cells: Sequence[Cell], shown: Sequence[str]) -> AblationRow:
@@ -225,13 +223,13 @@ def described(cell: Cell, shown: Sequence[str]) -> BestCell:
 
 
 def _footnotes(
-    table: RunTable, cells: Sequence[Cell], rows: Sequence[AblationRow], mode: Mode, digests: Sequence[str]
+    table: RunTable, cells: Sequence[Cell], rows: Sequence[AblationRow], style: Style, digests: Sequence[str]
 ) -> tuple[str, ...]:
     finished = [cell for cell in cells if cell.seeds]
     notes = [] if finished else ["Nothing has finished yet: a dash stands where there is no number."]
     if finished:
         notes += _score_notes(table, finished, rows)
-    notes += method_notes(rows, mode)
+    notes += method_notes(rows, style)
     notes += _loss_notes(table, rows)
     if len(digests) > 1:
         notes.append(f"Mixed code: the runs were made by {len(digests)} versions of the code ({', '.join(digests)}).")
@@ -283,17 +281,17 @@ def seed_notes(seeds: Sequence[int]) -> list[str]:
     ]
 
 
-def method_notes(rows: Sequence[AblationRow], mode: Mode) -> list[str]:
+def method_notes(rows: Sequence[AblationRow], style: Style) -> list[str]:
     """What a reader must know of single methods among the rows: how their cells are counted."""
-    return [*_sarsa_notes(rows, mode), *_without_model_notes(rows)]
+    return [*_sarsa_notes(rows, style), *_without_model_notes(rows)]
 
 
-def _sarsa_notes(rows: Sequence[AblationRow], mode: Mode) -> list[str]:
+def _sarsa_notes(rows: Sequence[AblationRow], style: Style) -> list[str]:
     if not {"sarsa", "ilql"} <= {row.method for row in rows}:
         return []
-    if mode == "paper":
+    if style == "paper":
         return [
-            "Paper mode: SARSA is ILQL at τ = 0.5, so its cells and runs count in ILQL's row as well as in its own."
+            "Paper style: SARSA is ILQL at τ = 0.5, so its cells and runs count in ILQL's row as well as in its own."
         ]
     return ["SARSA is ILQL at τ = 0.5; its cells count in its own row only."]
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from analysis.bounded import TOO_FEW_SEEDS
 from analysis.estimators import Estimate, Floats
-from analysis.landscape import FEWEST_DEGREES, root_of
+from analysis.landscape import FEWEST_DEGREES
 
 DRAWS = 4000
 PROBABILITIES = (0.5, 0.9)
@@ -108,31 +108,40 @@ class Crossing:
     seconds: float | None
 
 
-def weights(tune: Floats) -> Floats:
-    """w_k of every cell, shape (K, N): the probability that it is the one kept of k.
+def rank_weights(count: int) -> Floats:
+    """w_k(r) of the cell of each rank, shape (K, N): the probability that it is the one kept of k.
 
-    Cells of one tune score share their weight evenly.
+    Weights below 1e-100 are 0: they move no digit of T, and numbers near the smallest there are slow to multiply.
 
     Args:
-        tune: Shape (N,).
+        count: N.
     """
-    count = tune.size
     table = np.zeros((count, count))
     budgets = np.arange(1, count + 1)
     table[:, -1] = budgets / count
     for rank in range(count, 1, -1):  # C(r − 2, k − 1) / C(r − 1, k − 1) = (r − k) / (r − 1)
         table[:, rank - 2] = table[:, rank - 1] * np.maximum(0, rank - budgets) / (rank - 1)
-    _, group, size = np.unique(tune, return_inverse=True, return_counts=True)
+    table[table < 1e-100] = 0.0
+    return table
+
+
+def by_rank(tune: Floats, values: Floats) -> Floats:
+    """The cells' `values`, shape (N, …), in the order of their tune scores, shape (N,).
+
+    Cells of one tune score share their weight evenly: each has the mean of their values.
+    """
     order = np.argsort(tune, kind="stable")
-    of_group = np.zeros((count, size.size))
-    np.add.at(of_group.T, group[order], table.T)
-    shared: Floats = (of_group / size)[:, group]
-    return shared
+    ordered: Floats = values[order]
+    _, first, size = np.unique(tune[order], return_index=True, return_counts=True)
+    if size.size < order.size:
+        means = (np.add.reduceat(ordered, first, axis=0).T / size).T
+        ordered = np.repeat(means, size, axis=0)
+    return ordered
 
 
 def expected_best(tune: Floats, scores: Floats) -> Floats:
     """T_k for k = 1 … N, shape (K,), or (K, …) for `scores` of shape (N, …)."""
-    best: Floats = np.tensordot(weights(tune), scores, axes=1)
+    best: Floats = rank_weights(tune.size) @ by_rank(tune, scores)
     return best
 
 
@@ -150,12 +159,13 @@ def tuning_curve(trained: Trained, rng: np.random.Generator, *, draws: int = DRA
         draws: How many.
     """
     scores = trained.returns.mean(axis=2)
-    curve, covariance, freedom = _linearised(trained, scores, trained.returns)
+    (curve,), (root,), freedom = _over_seeds(trained, scores[None])
+    root = np.hstack([root, _over_scenes(trained)])
     why = TOO_FEW_SEEDS if freedom < FEWEST_DEGREES else ""
     low = high = None
     if not why:
-        error = np.sqrt(np.diag(covariance))
-        deviation = rng.standard_normal((draws, curve.size)) @ root_of(covariance).T
+        error = np.sqrt((root**2).sum(axis=1))
+        deviation = rng.standard_normal((draws, root.shape[1])) @ root.T
         deviation /= np.sqrt(rng.chisquare(freedom, draws) / freedom)[:, None]
         largest = np.abs(deviation / np.where(error > 0, error, math.inf)).max(axis=1)
         width = float(np.quantile(largest, 0.95)) * error
@@ -184,11 +194,11 @@ def crossings(trained: Trained, bar: Estimate, probabilities: Sequence[float] = 
         np.sqrt(trained.returns.var(axis=2, ddof=1).mean() / trained.scenes.size) if trained.scenes.size > 1 else 0.0
     )
     slack = 2.0 * math.hypot(float(over_episodes), bar.standard_error or 0.0)
-    middle, _, freedom = _linearised(trained, (scores > bar.value).astype(np.float64))
-    ends = []
-    for sign in (-1.0, 1.0):
-        share, covariance, _ = _linearised(trained, (scores > bar.value + sign * slack).astype(np.float64))
-        ends.append(share - sign * 2.0 * np.sqrt(np.diag(covariance)))
+    bars = bar.value + slack * np.array([0.0, -1.0, 1.0])
+    better = (scores > bars[:, None, None]).astype(np.float64)
+    (middle, low, high), roots, freedom = _over_seeds(trained, better)
+    errors = np.sqrt((roots**2).sum(axis=2))
+    ends = (low + 2.0 * errors[1], high - 2.0 * errors[2])
     enough = freedom >= FEWEST_DEGREES
     found = []
     for probability in probabilities:
@@ -214,39 +224,61 @@ def expected_seconds(trained: Trained) -> Floats:
     count = trained.trainings.size
     budgets = np.arange(1, count + 1)
     total = budgets * float(trained.evaluate_seconds.mean())
-    for training in np.unique(trained.trainings):
-        own = trained.trainings == training
-        left = count - int(own.sum())
-        absent = np.cumprod([max(0, left - i) / (count - i) for i in range(count)])
-        total = total + float(trained.train_seconds[own].max()) * (1.0 - absent)
+    _, first, cells = np.unique(trained.trainings, return_index=True, return_counts=True)
+    for size in np.unique(cells):
+        absent = np.cumprod(np.maximum(0, count - size - budgets + 1) / (count - budgets + 1))
+        total = total + float(trained.train_seconds[first[cells == size]].sum()) * (1.0 - absent)
     return np.asarray(total, dtype=np.float64)
 
 
-def _linearised(trained: Trained, values: Floats, by_episode: Floats | None = None) -> tuple[Floats, Floats, int]:
-    """T of some `values` (S, N), its covariance (K, K), and the degrees of freedom of the seeds' part."""
-    seeds, cells = values.shape
-    curve = np.mean([expected_best(trained.tune[s], values[s]) for s in range(seeds)], axis=0)
-    covariance = np.zeros((cells, cells))
+def _over_seeds(trained: Trained, values: Floats) -> tuple[Floats, Floats, int]:
+    """T of some values, a root of its covariance over training seeds, and its degrees of freedom.
+
+    T is linear in the values by rank, so those are averaged and centred before the weights are applied, once.
+
+    Args:
+        trained: The grid.
+        values: Shape (V, S, N).
+
+    Returns:
+        Shapes (V, K) and (V, K, R).
+    """
+    count, seeds, cells = values.shape
+    best = rank_weights(cells)
+    ranked = [by_rank(trained.tune[s], values[:, s].T) for s in range(seeds)]
+    curves = (best @ np.mean(ranked, axis=0)).T
     groups = np.unique(trained.trainings)
-    if seeds > 1:
-        for training in groups:
-            own = trained.trainings == training
-            projected = np.zeros((seeds, cells))
-            for s in range(seeds):
-                for other in range(seeds):
-                    tune = np.where(own, trained.tune[s], trained.tune[other])
-                    projected[s] += expected_best(tune, np.where(own, values[s], values[other])) / seeds
-            away = projected - projected.mean(axis=0)
-            covariance += away.T @ away / (seeds * (seeds - 1))
-    if by_episode is not None:
-        per_episode = np.mean([expected_best(trained.tune[s], by_episode[s]) for s in range(seeds)], axis=0)
-        _, scene_of = np.unique(trained.scenes, return_inverse=True)
-        scenes = int(scene_of.max()) + 1
-        sums = np.zeros((cells, scenes))
-        np.add.at(sums.T, scene_of, (per_episode - per_episode.mean(axis=1, keepdims=True)).T / trained.scenes.size)
-        if scenes > 1:
-            covariance += sums @ sums.T * scenes / (scenes - 1)
-    return curve, covariance, groups.size * (seeds - 1)
+    moved = np.empty((groups.size, seeds, cells, count))
+    for place, training in enumerate(groups):
+        own = trained.trainings == training
+        for s in range(seeds):
+            moved[place, s] = np.mean(
+                [
+                    by_rank(
+                        np.where(own, trained.tune[s], trained.tune[other]),
+                        np.where(own, values[:, s], values[:, other]).T,
+                    )
+                    for other in range(seeds)
+                ],
+                axis=0,
+            )
+    moved -= moved.mean(axis=1, keepdims=True)
+    roots = np.tensordot(best, moved, axes=(1, 2)) / math.sqrt(max(1, seeds * (seeds - 1)))
+    return curves, np.moveaxis(roots, -1, 0).reshape(count, cells, -1), groups.size * (seeds - 1)
+
+
+def _over_scenes(trained: Trained) -> Floats:
+    """A root of the covariance of T over scenes, shape (K, scenes), the choice of cells given."""
+    ranked = [by_rank(tune, returns) for tune, returns in zip(trained.tune, trained.returns, strict=True)]
+    _, scene_of = np.unique(trained.scenes, return_inverse=True)
+    scenes = int(scene_of.max()) + 1
+    mean = np.mean(ranked, axis=0)
+    away = (mean - mean.mean(axis=1, keepdims=True)) / trained.scenes.size
+    by_scene = np.zeros((scenes, mean.shape[0]))
+    np.add.at(by_scene, scene_of, away.T)
+    sums = rank_weights(mean.shape[0]) @ by_scene.T
+    root: Floats = sums * math.sqrt(scenes / max(1, scenes - 1))
+    return root
 
 
 def _first(probabilities: Floats, wanted: float) -> int | None:

@@ -16,12 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.bounded import TOO_FEW_SEEDS, Bounded, hull_interval
 from analysis.cells import Cell
 from analysis.estimators import Floats
 from analysis.labels import Value, setting_label
-from analysis.landscape import landscape_of, weights_key
+from analysis.landscape import Landscape, landscape_of, weights_key
 
 BETA = "decode.beta"
 DRAWS = 2000
@@ -85,24 +86,24 @@ def dose_responses(
         if sum(0 < float(cell.hyperparameters[BETA]) < math.inf for cell in own) >= 3:
             curves.append(own)
     scapes = [landscape_of(own) for own in curves]
+    alike: dict[tuple[float, ...], list[Landscape]] = {}
+    for own, scape in zip(curves, scapes, strict=True):
+        alike.setdefault(_betas(own), []).append(scape)
+    noise = {betas: np.mean([scape.noise for scape in played], axis=0) for betas, played in alike.items()}
+    freedom = {betas: sum(scape.freedom for scape in played) for betas, played in alike.items()}
     found = []
     for own, scape in zip(curves, scapes, strict=True):
         betas = _betas(own)
-        alike = [other for cells_of_it, other in zip(curves, scapes, strict=True) if _betas(cells_of_it) == betas]
-        pooled = dataclasses.replace(
-            scape,
-            noise=np.mean([other.noise for other in alike], axis=0),
-            freedom=sum(other.freedom for other in alike),
-        )
+        pooled = dataclasses.replace(scape, noise=noise[betas], freedom=freedom[betas])
         errors = np.sqrt(np.diag(pooled.noise))
         best = int(scape.means.argmax())
         near = float(errors[best]) if tolerance is None else tolerance
         finite = [place for place, beta in enumerate(betas) if 0 < beta < math.inf]
         doses = np.log2([betas[place] for place in finite])
-        low, high = near_best(doses, scape.means[finite], near)
+        low, high = (float(end) for end in near_best(doses, scape.means[finite], near))
         likely = pooled.of(finite).likely_means(rng, draws)
-        ends = np.array([near_best(doses, curve, near) for curve in likely])
-        width = float(high - low)
+        lows, highs = near_best(doses, likely, near)
+        width = high - low
         enough = pooled.of(finite).is_clear
         found.append(
             DoseResponse(
@@ -112,8 +113,8 @@ def dose_responses(
                 scores=tuple(float(score) for score in scape.means),
                 errors=tuple(float(error) for error in errors),
                 best=betas[best],
-                range=(2.0 ** float(low), 2.0 ** float(high)),
-                width=Bounded(width, *hull_interval(width, ends[:, 1] - ends[:, 0]))
+                range=(2.0**low, 2.0**high),
+                width=Bounded(width, *hull_interval(width, highs - lows))
                 if enough
                 else Bounded(width, why=TOO_FEW_SEEDS),
                 open=bool(low == doses[0] or high == doses[-1]),
@@ -124,35 +125,43 @@ def dose_responses(
     return tuple(found)
 
 
-def near_best(doses: Floats, scores: Floats, tolerance: float) -> tuple[float, float]:
+def near_best(doses: Floats, scores: Floats, tolerance: float) -> tuple[Floats, Floats]:
     """Where the curve through (doses, scores), linear in between, is within `tolerance` of its top, around the top.
 
     Args:
         doses: Ascending, shape (B,).
-        scores: Shape (B,).
+        scores: Of one curve or of several, shape (..., B).
         tolerance: Not negative.
+
+    Returns:
+        The ends, shape (...).
 
     Raises:
         ValueError: The tolerance is negative, or the shapes differ.
     """
-    if tolerance < 0 or doses.shape != scores.shape:
+    if tolerance < 0 or doses.shape != scores.shape[-1:]:
         raise ValueError(
             f"a tolerance must not be negative and shapes be alike, got {tolerance}, {doses.shape}, {scores.shape}"
         )
-    best = int(scores.argmax())
-    bar = float(scores[best]) - tolerance
+    best = scores.argmax(axis=-1)
+    return (
+        _last_near(doses[::-1], scores[..., ::-1], doses.size - 1 - best, tolerance),
+        _last_near(doses, scores, best, tolerance),
+    )
 
-    def walk(step: int) -> float:
-        at = best
-        while 0 <= at + step < doses.size and scores[at + step] >= bar:
-            at += step
-        if not 0 <= at + step < doses.size:
-            return float(doses[at])
-        fall = float(scores[at] - scores[at + step])
-        share = float(scores[at] - bar) / fall
-        return float(doses[at] + share * (doses[at + step] - doses[at]))
 
-    return walk(-1), walk(1)
+def _last_near(doses: Floats, scores: Floats, best: NDArray[np.int64], tolerance: float) -> Floats:
+    """The last dose, going on from the best, until which every score is within `tolerance` of the best one."""
+    places = np.arange(doses.size)
+    bar = scores.max(axis=-1) - tolerance
+    beyond = np.where((scores < bar[..., None]) & (places > best[..., None]), places, doses.size).min(axis=-1)
+    at = beyond - 1
+    after = np.minimum(beyond, doses.size - 1)
+    last, fallen = (np.take_along_axis(scores, each[..., None], -1)[..., 0] for each in (at, after))
+    inside = beyond == doses.size
+    share = np.where(inside, 0.0, (last - bar) / np.where(inside, 1.0, last - fallen))
+    ends: Floats = doses[at] + share * (doses[after] - doses[at])
+    return ends
 
 
 def _betas(cells: Sequence[Cell]) -> tuple[float, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,9 @@ from analysis.cells import Cell, best_cell
 from analysis.estimators import Floats, population_sigma
 from analysis.honest import FOLDS, best_checkpoint, leave_one_seed_out, optimism, tuned_decodings, tuned_max
 from analysis.labels import in_order, method_label
+from analysis.styles import Policy
 from analysis.text import count, number
 from analysis.variance import sigma
-
-Policy: TypeAlias = Literal["exclude", "worst", "floor"]
-"""What a failed run counts as: its cell leaves, it returns what the method's worst run does, or the lowest return."""
 
 FEWEST_SEEDS, FEWEST_SEEDS_ALONE, FEWEST_SCENES = 2, 3, 20
 """Fewer training seeds (of one cell alone: there is nothing to pool) or scenes get no interval.
@@ -136,7 +134,8 @@ def honest_table(
         cells: Of `analysis.cells.cells_of`, failed ones, too.
         rng: Draws the intervals of σ, method by method in their order.
         policy: What a failed run counts as.
-        floor: The lowest return there can be; needed for the policy `floor`.
+        floor: The lowest return there can be; needed for the policy `floor`. Where it is given, the upper bound of σ
+            with failed runs takes it, else the method's worst run.
 
     Raises:
         ValueError: The policy is unknown, or `floor` without one.
@@ -313,7 +312,7 @@ def _footnotes(
         counted = {"exclude": "leave with their cell", "worst": "count as the method's worst run"}
         said = counted.get(policy, f"count as the lowest return, {number(floor)}")
         notes.append(f"Failed runs {said}.")
-        lowest = "as bad as the worst run (no lowest return is known)" if floor is None else f"at {number(floor)}"
+        lowest = "as bad as the method's worst run" if floor is None else f"at {number(floor)}"
         for row in failed:
             assert row.sigma_bounds is not None
             low, high = (f"{number(each.value)}" for each in row.sigma_bounds)

@@ -24,7 +24,7 @@ from analysis.bounded import TOO_FEW_SEEDS, Bounded, percentile_interval
 from analysis.cells import Cell
 from analysis.estimators import Floats
 from analysis.labels import Value, hyperparameter_label, value_label
-from analysis.landscape import FEWEST_DEGREES, Landscape, landscape_of, root_of
+from analysis.landscape import FEWEST_DEGREES, Landscape, landscape_of
 
 DRAWS = 2000
 
@@ -131,13 +131,16 @@ def complete_grid(cells: Sequence[Cell]) -> dict[str, list[Value]]:
             values[column] = sorted(seen, key=_by_size)
     if not values:
         raise ValueError("one cell, or cells alike: nothing varies")
-    found = [tuple(cell.hyperparameters[column] for column in values) for cell in cells]
+    found: dict[tuple[Value, ...], list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(tuple(cell.hyperparameters[column] for column in values), []).append(cell)
     for key in itertools.product(*values.values()):
-        number = found.count(key)
+        there = found.get(key, [])
+        number = len(there)
         named = ", ".join(f"{hyperparameter_label(c)} {value_label(v)}" for c, v in zip(values, key, strict=True))
         if number != 1:
             raise ValueError(f"the grid is not complete: {number or 'no'} cell{'s' * (number > 1)} at {named}")
-        if not cells[found.index(key)].seeds:
+        if not there[0].seeds:
             raise ValueError(f"the grid is not complete: no run has finished at {named}")
     return values
 
@@ -162,7 +165,7 @@ def anova(
     dims = tuple(len(values) for values in levels.values())
     if int(np.prod(dims)) != scape.means.size:
         raise ValueError(f"a grid of {dims} has {int(np.prod(dims))} cells, got {scape.means.size}")
-    noise = {u: float(part.sum()) for u, part in _variances(root_of(scape.noise).T, dims).items()}
+    noise = {u: float(part.sum()) for u, part in _variances(scape.root.T, dims).items()}
     raw = {u: float(part) for u, part in _variances(scape.means, dims).items()}
     found = {u: max(0.0, raw[u] - noise[u]) for u in raw}
     total = sum(found.values())

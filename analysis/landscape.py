@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,13 +58,18 @@ class Landscape:
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {getattr(self, name).shape}")
 
+    @cached_property
+    def root(self) -> Floats:
+        """R with R Rᵀ = `noise`, shape (C, C)."""
+        return root_of(self.noise)
+
     def noise_draws(self, rng: np.random.Generator, draws: int) -> Floats:
         """Draws of the means' noise, shape (draws, C): normal with covariance `noise`, over √(χ²_f/f).
 
         The divisor is shared within a draw and makes the draws as heavy in the tails as a variance on f = `freedom`
         degrees of freedom asks for (a multivariate t; Cornish 1954).
         """
-        return self._heavy(rng.standard_normal((draws, self.means.size)) @ root_of(self.noise).T, rng)
+        return self._heavy(rng.standard_normal((draws, self.means.size)) @ self.root.T, rng)
 
     @property
     def reliability(self) -> float:
@@ -171,41 +177,45 @@ def landscape(
     for each in returns:
         if checked_returns(each).shape[1] != scenes.size:
             raise ValueError(f"returns must be of {scenes.size} episodes, got {each.shape[1]}")
-    _, scene_of = np.unique(scenes, return_inverse=True)
-    episodes, kinds = scenes.size, int(scene_of.max()) + 1
-    onto = np.zeros((episodes, kinds))
-    onto[np.arange(episodes), scene_of] = 1.0 / episodes
+    order = np.argsort(scenes, kind="stable")
+    _, first = np.unique(scenes[order], return_index=True)
+    kinds = first.size
+
+    def onto(values: Floats) -> Floats:
+        """Each scene's part of the mean over episodes, (…, scenes) of (…, E), scaled to a covariance over scenes."""
+        parts: Floats = np.add.reduceat(values[..., order], first, axis=-1)
+        parts *= np.sqrt(kinds / (kinds - 1)) / scenes.size
+        return parts
 
     count = len(returns)
-    units = {
-        key: row
-        for row, key in enumerate(sorted({(t, s) for t, own in zip(trainings, seeds, strict=True) for s in own}))
-    }
-    by_seed = np.zeros((len(units), count))
-    by_scene = np.zeros((kinds, count))
-    by_both = np.zeros((len(units), kinds, count))
-    means = np.zeros(count)
-    for cell, (own, named, training) in enumerate(zip(returns, seeds, trainings, strict=True)):
-        means[cell] = own.mean()
-        s = own.shape[0]
-        rows = [units[training, seed] for seed in named]
-        over_seeds, over_episodes = own.mean(axis=1) - own.mean(), own.mean(axis=0) - own.mean()
-        if kinds > 1:
-            by_scene[:, cell] = over_episodes @ onto * np.sqrt(kinds / (kinds - 1))
-        if s > 1:
-            by_seed[rows, cell] = over_seeds / np.sqrt(s * (s - 1))
-            residual = own - own.mean(axis=1, keepdims=True) - over_episodes
-            if kinds > 1:
-                by_both[rows, :, cell] = residual @ onto / np.sqrt(s * (s - 1)) * np.sqrt(kinds / (kinds - 1))
-    left = by_both.reshape(-1, count)
-    noise = by_seed.T @ by_seed + by_scene.T @ by_scene - left.T @ left
+    means = np.array([own.mean() for own in returns])
+    noise = np.zeros((count, count))
+    if kinds > 1:
+        by_scene = np.stack([onto(own.mean(axis=0) - own.mean()) for own in returns], axis=1)
+        noise += by_scene.T @ by_scene
+    of_training: dict[int, list[int]] = {}
+    for cell, training in enumerate(trainings):
+        of_training.setdefault(training, []).append(cell)
+    for members in of_training.values():  # seeds tie the cells of one training only
+        place = {seed: row for row, seed in enumerate(sorted({s for cell in members for s in seeds[cell]}))}
+        by_seed = np.zeros((len(place), len(members)))
+        by_both = np.zeros((len(place), kinds, len(members)))
+        for column, cell in enumerate(members):
+            own, rows, s = returns[cell], [place[seed] for seed in seeds[cell]], returns[cell].shape[0]
+            if s > 1:
+                by_seed[rows, column] = (own.mean(axis=1) - own.mean()) / np.sqrt(s * (s - 1))
+                residual = own - own.mean(axis=1, keepdims=True) - (own.mean(axis=0) - own.mean())
+                if kinds > 1:
+                    by_both[rows, :, column] = onto(residual) / np.sqrt(s * (s - 1))
+        left = by_both.reshape(-1, len(members))
+        noise[np.ix_(members, members)] += by_seed.T @ by_seed - left.T @ left
     root = root_of(noise)  # what was taken off may exceed what there was
-    fewest = {t: min(len(own) for u, own in zip(trainings, seeds, strict=True) if u == t) for t in set(trainings)}
+    fewest = [min(len(seeds[cell]) for cell in members) for members in of_training.values()]
     return Landscape(
         settings=tuple(settings) if settings is not None else tuple({} for _ in returns),
         means=means,
         noise=root @ root.T,
         trainings=np.asarray(trainings, dtype=np.int64),
-        freedom=sum(number - 1 for number in fewest.values()),
+        freedom=sum(number - 1 for number in fewest),
         seeds=min(len(own) for own in seeds),
     )

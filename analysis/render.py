@@ -74,7 +74,7 @@ def to_csv(table: AblationTable) -> str:
         (
             *("method", "max_score", "standard_error", "sigma", "episodes", "design_cells", "design_cells_wanted"),
             *("refinement_cells", "failed", "stopped", "fewest_seeds", "most_seeds"),
-            *("best_cell_id", "best_origin", "best_setting", "best_seeds", "best_tune_score", "mode"),
+            *("best_cell_id", "best_origin", "best_setting", "best_seeds", "best_tune_score", "style"),
         )
     )
     for row in table.rows:
@@ -85,7 +85,7 @@ def to_csv(table: AblationTable) -> str:
                 *(row.design_cells, row.design_cells_wanted, row.refinement_cells, row.failed, row.stopped, *row.seeds),
                 *((best.cell_id, best.origin, plain_setting(best)) if best else (None, None, None)),
                 *((len(best.seeds), best.tune_score) if best else (None, None)),
-                table.mode,
+                table.style,
             )
         )
     return buffer.getvalue()
@@ -95,7 +95,7 @@ def to_json(table: AblationTable) -> str:
     """Everything the table knows. Standard JSON: infinities are the strings `inf` and `-inf`."""
     document = {
         "caption": table.caption,
-        "mode": table.mode,
+        "style": table.style,
         "task": table.task,
         "train_reward": table.train_reward,
         "evaluation_reward": table.evaluation_reward,

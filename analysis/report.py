@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis import figures, honest_render
-from analysis.ablation import AblationTable, Mode, ablation_table
+from analysis.ablation import AblationTable, ablation_table
 from analysis.cells import Cell, cells_of
 from analysis.comparison import Comparison, comparison_markdown, comparison_rows
 from analysis.family import HEADER as FAMILY_HEADER
@@ -23,6 +23,7 @@ from analysis.page import PageFigure, figure_section, html_table, links_html, no
 from analysis.render import NUMERIC, cells_of_text, header_of, to_csv, to_json, to_latex, to_markdown
 from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
+from analysis.styles import Policy, Style
 from analysis.text import count
 
 
@@ -46,6 +47,11 @@ class Report:
     honest: HonestTable | None = None
     inferences: tuple[Inference, ...] = ()
 
+    @property
+    def leads_honestly(self) -> bool:
+        """Whether the honest table stands before the paper's: asked for, and possible."""
+        return _leads_honestly(self.table.style, self.honest)
+
 
 ONE_SEED = (
     "No honest numbers yet: with one training seed per cell, the luck of a training cannot be told from its setting. "
@@ -53,14 +59,21 @@ ONE_SEED = (
 )
 """Stands where the honest table would."""
 
+HONEST_HEADING = "Tuned, and without the luck of seeds"
+PAPER_HEADING = "As the paper counts: the best cell, and σ over all of them"
+"""Of the two tables; the paper's needs none where it leads."""
+
 
 def write_report(
     table: RunTable,
     folder: Path,
     *,
     rng: np.random.Generator,
+    cells: Sequence[Cell] | None = None,
     methods: Sequence[str] | None = None,
-    mode: Mode = "default",
+    style: Style = "honest",
+    policy: Policy = "exclude",
+    floor: float | None = None,
     comparisons: Sequence[Comparison] = (),
     sections: Sequence[Section] = (),
     references: Mapping[str, Sequence[float]] | None = None,
@@ -80,8 +93,12 @@ def write_report(
         table: Runs that share task, rewards, split and episodes.
         folder: Made if it does not exist.
         rng: Draws intervals; the same one gives the same report.
+        cells: `cells_of(table)` where it is at hand already.
         methods: The methods to have a row in the table; those in `table` if not given.
-        mode: Whether SARSA's cells count as ILQL's too; see `analysis.ablation.Mode`.
+        style: `honest` leads with the honest table where a cell has several training seeds, and has the paper's behind
+            it; `paper` leads with the paper's, which then counts cells as the paper does. Both have the same files.
+        policy: What a failed run counts as in the honest table.
+        floor: The lowest return there can be; needed for the policy `floor`.
         comparisons: Paired statements to put on the page.
         sections: What else it is to say and show, behind the comparisons.
         references: See `ablation_table`.
@@ -90,14 +107,16 @@ def write_report(
         static_formats: Some of svg, png, pdf; none for no static figures and no browser.
 
     Raises:
-        ValueError: The runs differ in what they were trained or judged on, or a format is unknown.
+        ValueError: The runs differ in what they were trained or judged on, a format is unknown, or the policy `floor`
+            has no floor.
         OSError: The folder cannot be written.
     """
-    cells = cells_of(table)
-    ablation = ablation_table(table, methods=methods, mode=mode, cells=cells, references=references, notes=notes)
+    cells = cells_of(table) if cells is None else cells
+    ablation = ablation_table(table, methods=methods, style=style, cells=cells, references=references, notes=notes)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
-    honest = None if table.estimated or not any(cell.seeds for cell in cells) else honest_table(cells, rng)
+    unsaid = table.estimated or not any(cell.seeds for cell in cells)
+    honest = None if unsaid else honest_table(cells, rng, policy=policy, floor=floor)
     inferences = family(cells, comparisons, rng)
     paths = _write_tables(ablation, comparisons, inferences, folder)
     if honest is not None and honest.possible:
@@ -205,17 +224,13 @@ def _body(
     notes: Sequence[str],
     links: Sequence[tuple[str, str]],
 ) -> str:
-    files = [(f"table.{suffix}", f"table.{suffix}") for suffix in ("md", "tex", "csv", "json")]
-    parts = [
-        f"<h1>{escape(_title(ablation))}</h1>",
-        f'<p class="lead">{escape(ablation.caption)}</p>',
-        html_table(header_of(ablation), cells_of_text(ablation), NUMERIC),
-        notes_html(ablation.footnotes),
-        f"<p>The table as a file: {links_html(files)}</p>",
-    ]
+    parts = [f"<h1>{escape(_title(ablation))}</h1>", f'<p class="lead">{escape(ablation.caption)}</p>']
+    if _leads_honestly(ablation.style, honest):
+        parts += [*_honest_body(honest), f"<h2>{PAPER_HEADING}</h2>", *_paper_body(ablation)]
+    else:
+        parts += [*_paper_body(ablation), *_honest_body(honest)]
     if links:
         parts.append(f"<p>To be read: {links_html(links)}</p>")
-    parts += _honest_body(honest)
     if comparisons:
         parts.append("<h2>Paired comparisons</h2>")
         parts.append(html_table(FAMILY_HEADER, family_rows(inferences), FAMILY_NUMERIC))
@@ -240,6 +255,19 @@ def _body(
     return "\n".join(parts)
 
 
+def _leads_honestly(style: Style, honest: HonestTable | None) -> bool:
+    return style == "honest" and honest is not None and honest.possible
+
+
+def _paper_body(ablation: AblationTable) -> list[str]:
+    files = [(f"table.{suffix}", f"table.{suffix}") for suffix in ("md", "tex", "csv", "json")]
+    return [
+        html_table(header_of(ablation), cells_of_text(ablation), NUMERIC),
+        notes_html(ablation.footnotes),
+        f"<p>The table as a file: {links_html(files)}</p>",
+    ]
+
+
 def _honest_body(honest: HonestTable | None) -> list[str]:
     if honest is None:
         return []
@@ -248,7 +276,7 @@ def _honest_body(honest: HonestTable | None) -> list[str]:
     files = [(f"honest.{suffix}", f"honest.{suffix}") for suffix in ("md", "tex", "csv", "json")]
     body = honest_render.cells_of_text(honest)
     return [
-        "<h2>Tuned, and without the luck of seeds</h2>",
+        f"<h2>{HONEST_HEADING}</h2>",
         html_table(honest_render.HEADER, body, honest_render.NUMERIC),
         notes_html(honest.footnotes),
         f"<p>The table as a file: {links_html(files)}</p>",

@@ -92,14 +92,14 @@ def method_by_reward(tables: Mapping[str, AblationTable], *, methods: Sequence[s
         methods: The methods to have a row; all of the tables' if not given.
 
     Raises:
-        ValueError: A table is about another reward than it is given for, or the tables differ in task, split or mode.
+        ValueError: A table is about another reward than it is given for, or the tables differ in task, split or style.
     """
     for reward, table in tables.items():
         check_reward(reward, table.train_reward, table.evaluation_reward)
     task = common("task", [table.task for table in tables.values()])
     split = common("split", [table.split for table in tables.values()])
-    if len(modes := {table.mode for table in tables.values()}) > 1:
-        raise ValueError(f"tables across rewards must have one mode, got {', '.join(sorted(modes))}")
+    if len(styles := {table.style for table in tables.values()}) > 1:
+        raise ValueError(f"tables across rewards must have one style, got {', '.join(sorted(styles))}")
     found = {(row.method, reward): row for reward, table in tables.items() for row in table.rows}
     rows = tuple(
         RewardRow(
@@ -126,7 +126,7 @@ def method_by_reward(tables: Mapping[str, AblationTable], *, methods: Sequence[s
         "σ: population standard deviation of the mean returns of a method's design cells. A dash stands for fewer "
         "than two cells, and wherever there is no number.",
         *seed_notes([number for row in own if row.best for number in row.seeds]),
-        *(note for mode in modes for note in method_notes(own, mode)),
+        *(note for style in styles for note in method_notes(own, style)),
         *episode_notes({reward: table.episodes for reward, table in tables.items()}),
         *run_notes({r: {"finished": t.finished, "failed": t.failed, "stopped": t.stopped} for r, t in tables.items()}),
         *lost_notes([field for row in rows for field in row.fields]),

@@ -68,7 +68,7 @@ def shown_episodes(differences: Sequence[tuple[float, int]], shown: int = SHOWN)
     Returns:
         Seeds, the largest gain first; of equal gains the smaller seed.
     """
-    ordered = [seed for _, seed in sorted(differences, key=lambda each: (-each[0], each[1]))]
+    ordered = [seed for _, seed in sorted([(-gain, seed) for gain, seed in differences])]
     if len(ordered) <= shown:
         return ordered
     ends = 2 * shown // 5
@@ -91,11 +91,20 @@ def transcripts_page(title: str, cells: Sequence[Transcripts], *, shown: int = S
     """The page, of at most `LARGEST_PAGE` bytes: fewer episodes of each cell are shown where it would be larger."""
     while True:
         kept = [_fewer(cell, shown) for cell in cells]
+        if _least(kept) > LARGEST_PAGE and shown > 1:
+            shown = max(1, shown // 2)
+            continue
         body = "\n".join([f"<h1>{escape(title)}</h1>", f'<p class="lead">{escape(rule(shown))}</p>', *map(_cell, kept)])
         whole = page(title, f"<style>{_STYLE}</style>\n{body}")
         if len(whole.encode()) <= LARGEST_PAGE or shown == 1:
             return whole
         shown = max(1, shown // 2)
+
+
+def _least(cells: Sequence[Transcripts]) -> int:
+    """Bytes that a page of these cannot do without: its texts and their markup, so that none is made in vain."""
+    turns = [turn for cell in cells for pair in cell.paired for side in pair.turns for turn in side]
+    return sum(len(text) for _, text in turns) + len(turns) * len(_turns([(True, "-")])) - len(turns)
 
 
 def _fewer(cell: Transcripts, shown: int) -> Transcripts:

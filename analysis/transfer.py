@@ -98,9 +98,7 @@ def transfer_tables(tables: Mapping[str, RunTable], *, methods: Sequence[str] | 
         "σ: population standard deviation of the mean returns of the method's design cells of that training reward, "
         "judged by the reward of the column. A dash stands for fewer than two cells, and wherever there is no number.",
         *seed_notes([len(cell.seeds) for part in parts.values() for cell in part.cells if cell.seeds]),
-        *method_notes(
-            [row for part in parts.values() for row in part.ablation.rows if row.method in wanted], "default"
-        ),
+        *method_notes([row for part in parts.values() for row in part.ablation.rows if row.method in wanted], "honest"),
         *_missing_notes(parts, wanted, across),
         *episode_notes({reward: part.ablation.episodes for reward, part in parts.items()}),
         *run_notes({reward: table.counts() for reward, table in tables.items()}),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from sweeps.exact_json import Record, dumps
@@ -17,6 +18,9 @@ EPISODES_FILE = "episodes.parquet"
 _IDENTITY = ("sweep", "origin", "arm", "method", "cell_id", "trial_id", "weights_id", "seed")
 _NEEDED = (*(name for name in _IDENTITY if name != "arm"), "columns")
 _RESULT = ("score", "score_sd", "episodes")
+_FILE = " file"
+"""A column's name while files are read together: none of theirs begins with a space."""
+
 _BAGS = ("train.", "decode.", "backbone.")
 
 _SCHEMA: dict[str, Any] = {
@@ -136,9 +140,31 @@ def episodes_frame(stages: Mapping[str, Path], columns: Sequence[str] | None = N
         ValueError: A column is in none of the stages.
         StoreError: A file cannot be read.
     """
+    if not stages:
+        return pl.DataFrame(schema=_EPISODES_SCHEMA)
+    files = {trial_id: folder / EPISODES_FILE for trial_id, folder in stages.items()}
+    try:
+        return _scanned(files, columns)
+    except (OSError, pl.exceptions.PolarsError):  # they differ, or one is damaged: by itself it can be named
+        return _one_by_one(files, columns)
+
+
+def _scanned(files: Mapping[str, Path], columns: Sequence[str] | None) -> pl.DataFrame:
+    """All files in one scan, five times as fast as one by one; fails where their columns differ."""
+    of_file = {str(path): trial_id for trial_id, path in files.items()}
+    whole = pl.scan_parquet(list(of_file), include_file_paths=_FILE, glob=False)
+    kept = whole if columns is None else whole.select(_FILE, *dict.fromkeys(columns))
+    frame = kept.collect()
+    runs = frame[_FILE].rle().struct.unnest()  # one of each file: a look-up for each row would take longer than reading
+    trials = pl.Series("trial_id", [of_file[file] for file in runs["value"]], pl.String)
+    each = trials.gather(np.repeat(np.arange(runs.height), runs["len"].to_numpy()))
+    return frame.drop(_FILE, "trial_id", strict=False).insert_column(0, each)
+
+
+def _one_by_one(files: Mapping[str, Path], columns: Sequence[str] | None) -> pl.DataFrame:
+    """Every file by itself: of what one lacks and another has, its rows hold nulls."""
     frames = []
-    for trial_id, folder in stages.items():
-        path = folder / EPISODES_FILE
+    for trial_id, path in files.items():
         try:
             present = pl.read_parquet_schema(path)
             wanted = [name for name in present if columns is None or name in columns]
@@ -146,8 +172,6 @@ def episodes_frame(stages: Mapping[str, Path], columns: Sequence[str] | None = N
         except (OSError, pl.exceptions.PolarsError) as fault:
             raise StoreError(f"the episodes {path} could not be read: {str(fault).splitlines()[0]}") from fault
         frames.append(frame.select(pl.lit(trial_id).alias("trial_id"), pl.exclude("trial_id")))
-    if not frames:
-        return pl.DataFrame(schema=_EPISODES_SCHEMA)
     joined = pl.concat(frames, how="diagonal_relaxed")
     for name in columns or ():
         if name not in joined.columns:

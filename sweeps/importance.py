@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
@@ -40,6 +39,11 @@ def adaptive_importances(store: Store, sweep: str) -> tuple[AdaptiveImportance, 
         own = [trial for trial in done if set(columns) <= set(trial.params)]
         if len(own) < FEWEST_TRAININGS or len(columns) < 2:
             continue
+        from optuna.importance import (  # noqa: PLC0415  loading it takes seconds, which only a search should pay
+            PedAnovaImportanceEvaluator,
+            get_param_importances,
+        )
+
         alone = optuna.create_study(direction="maximize")
         alone.add_trials(
             [
@@ -54,7 +58,7 @@ def adaptive_importances(store: Store, sweep: str) -> tuple[AdaptiveImportance, 
         quantile = max(0.1, BEST / len(own))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            raw = optuna.importance.get_param_importances(
+            raw = get_param_importances(
                 alone, evaluator=PedAnovaImportanceEvaluator(target_quantile=quantile), params=columns, normalize=True
             )
         shares = {name.rpartition(" ")[2]: float(share) for name, share in raw.items()}

@@ -1,4 +1,4 @@
-"""What others get in the episodes of a sweep: played once, as a stage, and shown in its table."""
+"""What others get in the episodes of a sweep, played once, as a stage, and what anybody can get."""
 
 from __future__ import annotations
 
@@ -30,3 +30,17 @@ def references_of(store: Store, sweep: str) -> Mapping[str, Sequence[float]]:
     folder = store.build("reference", reference_key(evaluation), make, {"evaluation": evaluation.world})
     found: dict[str, list[float]] = json.loads((folder / REFERENCES_FILE).read_text(encoding="utf-8"))
     return found
+
+
+def score_range(store: Store, sweep: str) -> tuple[float, float]:
+    """The lowest and the highest return that an episode of the sweep can have, by its task.
+
+    Raises:
+        ValueError: The sweep has no trials, so no task either.
+    """
+    member = next(iter(store.members(sweep)), None)
+    if member is None:
+        raise ValueError(f"a sweep must have trials to have a range of scores, {sweep!r} has none")
+    spec = TrialSpec.from_json(str(member["spec"]))
+    task = load_task(store, spec.data.task, spec.evaluation.world)
+    return task.score_range(spec.evaluation.reward)

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from analysis import honest_render
-from analysis.ablation import Mode
 from analysis.cells import Cell, cells_of
 from analysis.comparison import Comparison, cells_with, compare_chosen, compare_fixed, comparison_markdown
 from analysis.family import family_markdown
@@ -21,12 +20,13 @@ from analysis.report import ONE_SEED, Report, write_report
 from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
 from analysis.statements import Evidence, statements
+from analysis.styles import Policy, Style
 from ilql.hyperparameters import unknown
 from sweeps.advantages import report_section
 from sweeps.importance import adaptive_importances
 from sweeps.names import report_folder
 from sweeps.offline_section import little_known
-from sweeps.references import references_of
+from sweeps.references import references_of, score_range
 from sweeps.signals import loss_by_step, rung_pairs, signals_of, stored_curves
 from sweeps.store import Store
 from sweeps.transcripts import write_transcripts
@@ -66,7 +66,8 @@ def write_sweep_report(
     against: Sequence[Against],
     *,
     sections: Sequence[MakeSection] = (),
-    mode: Mode = "default",
+    style: Style = "honest",
+    policy: Policy = "exclude",
     folder: Path | None = None,
     static_formats: Sequence[str] = STATIC_FORMATS,
 ) -> tuple[Report, tuple[Comparison, ...]]:
@@ -77,7 +78,8 @@ def write_sweep_report(
         sweep: The sweep's name.
         against: The comparisons that are asked for.
         sections: What else the report is to have: sections made from the store.
-        mode: `paper` counts SARSA's cells in ILQL's row as well.
+        style: Which table the report leads with; see `analysis.report.write_report`.
+        policy: What a failed run counts as in the honest table; `floor` is the lowest score that the task can give.
         folder: Where to; `<store>/reports/<sweep>/` unless another is named.
         static_formats: As for `write_report`; each takes a browser about a second a figure.
 
@@ -106,7 +108,10 @@ def write_sweep_report(
         table,
         folder,
         rng=np.random.default_rng(INTERVAL_SEED),
-        mode=mode,
+        cells=cells,
+        style=style,
+        policy=policy,
+        floor=score_range(store, sweep)[0] if policy == "floor" else None,
         comparisons=comparisons,
         sections=[section for section in parts if section is not None],
         references=references_of(store, sweep),
@@ -161,13 +166,13 @@ def files_to_show(report: Report) -> list[Path]:
 
 
 def print_report(report: Report, comparisons: Sequence[Comparison], say: Callable[[str], None]) -> None:
-    """The table, the comparisons and where the files are."""
+    """The tables in the order of the report's style, the comparisons and where the files are."""
     say("")
-    say(to_markdown(report.table))
-    if (beside := beside_published(report.table)) is not None:
-        say(beside)
-    if report.honest is not None:
-        say(honest_render.to_markdown(report.honest) if report.honest.possible else ONE_SEED)
+    paper = [text for text in (to_markdown(report.table), beside_published(report.table)) if text is not None]
+    honest = report.honest
+    beside = [] if honest is None else [honest_render.to_markdown(honest) if honest.possible else ONE_SEED]
+    for text in (*beside, *paper) if report.leads_honestly else (*paper, *beside):
+        say(text)
     if any(inference.p is not None for inference in report.inferences):
         say(family_markdown(report.inferences))
     for comparison in comparisons:

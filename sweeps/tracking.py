@@ -67,6 +67,11 @@ class _Mirrored:
     curve_file: tuple[Path, int] | None = None  # how far which file was read
 
 
+def address(store: Store, uri: str | None) -> str:
+    """The tracking store or server: as named, else `$MLFLOW_TRACKING_URI`, else SQLite in the store's folder."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.folder / 'mlflow.db'}"
+
+
 class Mirror:
     """Keeps MLflow up to date with one sweep of the store.
 
@@ -81,7 +86,7 @@ class Mirror:
     def __init__(self, store: Store, sweep: str, uri: str | None = None) -> None:
         self._store = store
         self._sweep = sweep
-        self._uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store.folder / 'mlflow.db'}"
+        self._uri = address(store, uri)
         self._session: _Session | None = None
         self._lock = threading.Lock()  # one push at a time
         self._ticker: threading.Thread | None = None
@@ -284,7 +289,7 @@ class _Session:
         self._client = _client(uri)
         self._sweep = sweep
         self._moved = moved
-        self._experiment = self._find_experiment(artefacts)
+        self._experiment = _find_experiment(self._client, artefacts)
         self._runs: dict[tuple[str, str], _Mirrored] = {}
         for run in sorted(self._search(), key=lambda run: (run.info.start_time, run.info.run_id)):
             identity = (run.data.tags.get("sweeps.kind", ""), run.data.tags.get("sweeps.key", ""))
@@ -396,21 +401,6 @@ class _Session:
             run.curve_step = some[-1].step
         run.curve_file = (curve, offset)
 
-    def _find_experiment(self, artefacts: str | None) -> str:
-        from mlflow.exceptions import MlflowException  # noqa: PLC0415
-
-        found = self._client.get_experiment_by_name(EXPERIMENT)
-        if found is not None and found.lifecycle_stage == "deleted":  # by hand; its name stays taken
-            self._client.restore_experiment(found.experiment_id)
-        if found is None:
-            try:
-                return str(self._client.create_experiment(EXPERIMENT, artifact_location=artefacts, tags=_KIND))
-            except MlflowException:  # another mirror may have made it since we looked
-                found = self._client.get_experiment_by_name(EXPERIMENT)
-                if found is None:
-                    raise
-        return str(found.experiment_id)
-
     def _search(self) -> Iterator[Run]:
         quote = '"' if "'" in self._sweep else "'"
         token = None
@@ -456,6 +446,33 @@ def _client(uri: str) -> MlflowClient:
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is raised too, and told in one line
     return MlflowClient(tracking_uri=uri)
+
+
+def open_experiment(store: Store, uri: str | None) -> tuple[str, str]:
+    """The tracking address, and the id of the experiment of all sweeps there, made unless it is there.
+
+    Args:
+        store: Whose folder keeps the files of an experiment that is new, unless a server keeps them.
+        uri: As for `address`.
+    """
+    at = address(store, uri)
+    return at, _find_experiment(_client(at), _artefact_location(at, store))
+
+
+def _find_experiment(client: MlflowClient, artefacts: str | None) -> str:
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    found = client.get_experiment_by_name(EXPERIMENT)
+    if found is not None and found.lifecycle_stage == "deleted":  # by hand; its name stays taken
+        client.restore_experiment(found.experiment_id)
+    if found is None:
+        try:
+            return str(client.create_experiment(EXPERIMENT, artifact_location=artefacts, tags=_KIND))
+        except MlflowException:  # another mirror may have made it since we looked
+            found = client.get_experiment_by_name(EXPERIMENT)
+            if found is None:
+                raise
+    return str(found.experiment_id)
 
 
 def _sqlite_file(uri: str) -> Path | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import polars as pl
 
@@ -20,6 +22,12 @@ TABLE = "transcripts.parquet"
 
 BASELINES = ("bc", "filtered_bc", "sarsa")
 """The first of these that a sweep runs is what its cells are held against; else its first arm."""
+
+AT_A_TIME = 64
+"""Evaluations whose transcripts are in memory at once."""
+
+_Said: TypeAlias = Mapping[tuple[str, int], Sequence[Turn]]
+"""What was said, by trial and episode seed."""
 
 
 def write_transcripts(store: Store, sweep: str, cells: Sequence[Cell], folder: Path) -> Path | None:
@@ -40,10 +48,9 @@ def write_transcripts(store: Store, sweep: str, cells: Sequence[Cell], folder: P
         return None
     best_other = max((cell for cell in finished if cell is not baseline), key=lambda cell: float(cell.returns.mean()))
     shown = varying(cells)
-    made = []
-    for cell in finished:
-        other = best_other if cell is baseline else baseline
-        made.append(_beside(store, cell, other, trials, shown))
+    pairs = [_Pair.of(cell, best_other if cell is baseline else baseline, trials) for cell in finished]
+    said = _said(store, pairs)
+    made = [_beside(store, pair, said, shown) for pair in pairs]
     path = folder / PAGE
     path.write_text(transcripts_page(f"What was said: {sweep}", made), encoding="utf-8", newline="\n")
     return path
@@ -69,31 +76,63 @@ def write_all(store: Store, sweep: str, folder: Path) -> Path:
     return path
 
 
-def _beside(
-    store: Store, cell: Cell, other: Cell, trials: Mapping[tuple[str, int], str], shown: Sequence[str]
-) -> Transcripts:
-    sides = [trials[each.cell_id, each.seeds[0]] for each in (cell, other)]
-    at = [dict(zip(each.episode_seeds.tolist(), each.returns[0].tolist(), strict=True)) for each in (cell, other)]
-    common = sorted(at[0].keys() & at[1].keys())
-    seeds = shown_episodes([(at[0][seed] - at[1][seed], seed) for seed in common])
-    said = [_said(store, trial, seeds) for trial in sides]
-    stage = store.stage("evaluation", sides[0])
+@dataclass(frozen=True)
+class _Pair:
+    """A cell and the one that it is held against.
+
+    Attributes:
+        cells: Both.
+        trials: Of each, the evaluation of its first seed.
+        episodes: How many episodes both have played.
+        shown: Of the episodes that are shown, by seed, both returns.
+    """
+
+    cells: tuple[Cell, Cell]
+    trials: tuple[str, str]
+    episodes: int
+    shown: Mapping[int, tuple[float, float]]
+
+    @staticmethod
+    def of(cell: Cell, other: Cell, trials: Mapping[tuple[str, int], str]) -> _Pair:
+        first, second = (
+            dict(zip(each.episode_seeds.tolist(), each.returns[0].tolist(), strict=True)) for each in (cell, other)
+        )
+        common = sorted(first.keys() & second.keys())
+        seeds = shown_episodes([(first[seed] - second[seed], seed) for seed in common])
+        return _Pair(
+            cells=(cell, other),
+            trials=(trials[cell.cell_id, cell.seeds[0]], trials[other.cell_id, other.seeds[0]]),
+            episodes=len(common),
+            shown={seed: (first[seed], second[seed]) for seed in seeds},
+        )
+
+
+def _beside(store: Store, pair: _Pair, said: _Said, shown: Sequence[str]) -> Transcripts:
+    own, others = pair.trials
+    stage = store.stage("evaluation", own)
     return Transcripts(
-        name=_name(cell, shown),
-        other=_name(other, shown),
-        episodes=len(common),
-        paired=tuple(Paired(seed, (at[0][seed], at[1][seed]), (said[0][seed], said[1][seed])) for seed in seeds),
+        name=_name(pair.cells[0], shown),
+        other=_name(pair.cells[1], shown),
+        episodes=pair.episodes,
+        paired=tuple(
+            Paired(seed, returns, (said[own, seed], said[others, seed])) for seed, returns in pair.shown.items()
+        ),
         place="" if stage is None else (stage / EPISODES_FILE).relative_to(store.folder).as_posix(),
     )
 
 
-def _said(store: Store, trial: str, seeds: Sequence[int]) -> dict[int, list[Turn]]:
-    played = store.episodes([trial], columns=["episode_seed", "transcript"])
-    kept = played.filter(pl.col("episode_seed").is_in(list(seeds)))
-    return {
-        seed: [(turn["by_agent"], turn["text"]) for turn in json.loads(transcript)]
-        for seed, transcript in kept.select("episode_seed", "transcript").iter_rows()
-    }
+def _said(store: Store, pairs: Sequence[_Pair]) -> _Said:
+    """What was said in the episodes that are shown. Whole files are read, a few of them at a time."""
+    wanted = dict.fromkeys((trial, seed) for pair in pairs for trial in pair.trials for seed in pair.shown)
+    of_trial = pl.DataFrame(list(wanted), schema={"trial_id": pl.String, "episode_seed": pl.Int64}, orient="row")
+    trials = of_trial["trial_id"].unique(maintain_order=True).to_list()
+    found: dict[tuple[str, int], list[Turn]] = {}
+    for begin in range(0, len(trials), AT_A_TIME):
+        played = store.episodes(trials[begin : begin + AT_A_TIME], columns=["episode_seed", "transcript"])
+        kept = played.join(of_trial, on=["trial_id", "episode_seed"], how="semi")
+        for trial, seed, transcript in kept.select("trial_id", "episode_seed", "transcript").iter_rows():
+            found[trial, seed] = [(turn["by_agent"], turn["text"]) for turn in json.loads(transcript)]
+    return found
 
 
 def _name(cell: Cell, shown: Sequence[str]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
@@ -95,39 +96,31 @@ def draw_dose(curves: Sequence[DoseResponse], *, y_title: str) -> go.Figure:
 
 
 def draw_parallel(data: Parallel) -> go.Figure:
-    """A line per cell through its hyperparameters to its score, coloured by it; the best is drawn last and thick."""
+    """A line per cell through its hyperparameters to its score, coloured by it; the best is drawn last and thick.
+
+    Lines of one shade are one trace, with gaps between them: a trace of its own for each of a thousand cells takes a
+    browser longer to show than a reader waits.
+    """
     figure = go.Figure()
     low, high = min(data.scores), max(data.scores)
     span = (high - low) or 1.0
     last = len(data.axes)
     order = sorted(range(len(data.scores)), key=lambda cell: data.scores[cell])
-    for cell in order:
-        share = (data.scores[cell] - low) / span
-        heights = [_height(axis.positions[cell], len(axis.values)) for axis in data.axes]
-        shift = (share - 0.5) * 0.05  # cells of one value lie beside each other, by score
-        best = cell == order[-1]
-        setting = ", ".join(f"{axis.label} {axis.values[axis.positions[cell]]}" for axis in data.axes)
+    places = {cell: last + 0.04 + 0.3 * rank / len(order) for rank, cell in enumerate(order)}
+    share = {cell: (data.scores[cell] - low) / span for cell in order}
+    for shade, of_it in itertools.groupby(order[:-1], key=lambda cell: round(share[cell] * SHADES)):
+        _add_lines(figure, data, list(of_it), share, colour=_cividis(shade / SHADES), width=1.6)
+    _add_lines(figure, data, order[-1:], share, colour=_cividis(1.0), width=4)
+    for shade, of_it in itertools.groupby(order, key=lambda cell: round(share[cell] * SHADES)):
+        own = list(of_it)
+        colour = _cividis(shade / SHADES)
         figure.add_trace(
             go.Scatter(
-                x=list(range(last + 1)),
-                y=[*(height + shift for height in heights), share],
-                mode="lines",
-                line={"color": _cividis(share), "width": 4 if best else 1.6},
-                showlegend=False,
-                text=[f"{setting}<br>{with_error(data.scores[cell], data.errors[cell])}"] * (last + 1),
-                hovertemplate="%{text}<extra></extra>",
-            )
-        )
-    places = [last + 0.04 + 0.3 * rank / len(order) for rank in range(len(order))]
-    for place, cell in zip(places, order, strict=True):
-        share = (data.scores[cell] - low) / span
-        figure.add_trace(
-            go.Scatter(
-                x=[place],
-                y=[share],
-                error_y=error_bars([(data.errors[cell] or 0.0) / span], _cividis(share)),
+                x=[places[cell] for cell in own],
+                y=[share[cell] for cell in own],
+                error_y=error_bars([(data.errors[cell] or 0.0) / span for cell in own], colour),
                 mode="markers",
-                marker={"size": 5, "color": _cividis(share)},
+                marker={"size": 5, "color": colour},
                 showlegend=False,
                 hoverinfo="skip",
             )
@@ -152,6 +145,34 @@ def draw_parallel(data: Parallel) -> go.Figure:
     )
     figure.update_yaxes(visible=False)
     return finish(figure, axis_lines=False)
+
+
+def _add_lines(
+    figure: go.Figure, data: Parallel, cells: Sequence[int], share: Mapping[int, float], *, colour: str, width: float
+) -> None:
+    """Add the lines of cells of one colour, with a gap behind each."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    text: list[str] = []
+    for cell in cells:
+        heights = [_height(axis.positions[cell], len(axis.values)) for axis in data.axes]
+        shift = (share[cell] - 0.5) * 0.05  # cells of one value lie beside each other, by score
+        setting = ", ".join(f"{axis.label} {axis.values[axis.positions[cell]]}" for axis in data.axes)
+        x += [*range(len(heights) + 1), None]
+        y += [*(height + shift for height in heights), share[cell], None]
+        text += [f"{setting}<br>{with_error(data.scores[cell], data.errors[cell])}"] * (len(heights) + 2)
+    figure.add_trace(
+        go.Scatter(
+            x=x,
+            y=y,
+            mode="lines",
+            line={"color": colour, "width": width},
+            connectgaps=False,
+            showlegend=False,
+            text=text,
+            hovertemplate="%{text}<extra></extra>",
+        )
+    )
 
 
 def interval_bars(values: Sequence[Bounded], colour: str) -> dict[str, object]:
@@ -185,6 +206,9 @@ def _between(x: float, at: Sequence[float], scores: Sequence[float]) -> float:
 def _height(at: int, of: int) -> float:
     return 0.5 if of < 2 else 0.03 + 0.94 * at / (of - 1)
 
+
+SHADES = 63
+"""Steps between the colours of the lowest and of the highest score."""
 
 _CIVIDIS = ((0x00, 0x22, 0x4E), (0x57, 0x5D, 0x6D), (0xA5, 0x9C, 0x74), (0xE0, 0xC0, 0x30))
 

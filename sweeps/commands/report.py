@@ -6,7 +6,9 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
+from analysis.styles import Policy, Style
 from sweeps.command import Command, add_sweep, chosen
 from sweeps.questions import question_named, question_names
 
@@ -14,8 +16,18 @@ from sweeps.questions import question_named, question_names
 def _add(parser: argparse.ArgumentParser) -> None:
     add_sweep(parser)
     parser.add_argument("others", nargs="*", metavar="SWEEP", help="with these: what holds across all of them")
-    parser.add_argument("--paper", action="store_true", help="count SARSA's cells in ILQL's row, as the paper does")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="where to (default: the store's reports/SWEEP)")
+    parser.add_argument(
+        "--style",
+        choices=get_args(Style),
+        help="which table leads: tuned on other seeds (honest, the default) or the best cell, as the paper counts",
+    )
+    parser.add_argument(
+        "--failed",
+        choices=get_args(Policy),
+        help="what a failed run counts as in the honest table: its cell leaves (exclude, the default), the method's "
+        "worst run, or the lowest score that the task can give",
+    )
     parser.add_argument("--transcripts", action="store_true", help="also all that was said, as one Parquet file")
 
 
@@ -28,6 +40,7 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     if given.out is not None and given.out.exists() and not given.out.is_dir():
         raise ValueError(f"-o must name a folder, got the file {given.out}")
     if given.others:
+        _check_of_several(given)
         paths, lines = write_across_report(store, [name, *given.others], folder=given.out)
         print("\n".join([*lines, *(f"        {path}" for path in paths)]))
         return 0
@@ -38,13 +51,26 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
         name,
         () if question is None else question.against,
         sections=() if question is None else question.sections,
-        mode="paper" if given.paper else "default",
+        style=given.style or "honest",
+        policy=given.failed or "exclude",
         folder=given.out,
     )
     if given.transcripts:
         report = dataclasses.replace(report, paths=(*report.paths, write_all(store, name, report.paths[0].parent)))
     print_report(report, comparisons, lambda line: print(line, flush=True))
     return 0
+
+
+def _check_of_several(given: argparse.Namespace) -> None:
+    """Refuse what only the report of one sweep can have.
+
+    Raises:
+        ValueError: It was asked for.
+    """
+    only = {"--style": given.style, "--failed": given.failed, "--transcripts": given.transcripts}
+    asked = [name for name, value in only.items() if value]
+    if asked:
+        raise ValueError(f"{' and '.join(asked)} must be of one sweep, got {1 + len(given.others)}")
 
 
 COMMAND = Command(name="report", help="write a sweep's table and figures anew", run=_run, add=_add)

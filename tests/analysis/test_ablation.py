@@ -73,12 +73,12 @@ def test_rows_stand_in_the_order_of_the_paper(small: RunTable) -> None:
     assert [row.method for row in ablation_table(small).rows] == ["ilql", "sarsa", "bc"]
 
 
-def test_paper_mode_counts_sarsa_as_ilql_and_keeps_its_row(small: RunTable) -> None:
-    table = ablation_table(small, mode="paper")
+def test_paper_style_counts_sarsa_as_ilql_and_keeps_its_row(small: RunTable) -> None:
+    table = ablation_table(small, style="paper")
     # Means −4, −6, −8: mean −6, population variance 8/3.
     assert row(table, "ilql").sigma == pytest.approx(math.sqrt(8 / 3))
     assert (row(table, "ilql").design_cells, row(table, "sarsa").design_cells) == (3, 1)
-    assert any(note.startswith("Paper mode: SARSA is ILQL at τ = 0.5") for note in table.footnotes)
+    assert any(note.startswith("Paper style: SARSA is ILQL at τ = 0.5") for note in table.footnotes)
     assert "SARSA is ILQL at τ = 0.5; its cells count in its own row only." in ablation_table(small).footnotes
 
 
@@ -96,8 +96,8 @@ def test_nothing_is_said_of_a_variant_without_a_row(small: RunTable) -> None:
     assert not any("without LM" in note for note in ablation_table(small).footnotes)
 
 
-def test_paper_mode_can_take_the_max_from_sarsa(run: Make, make_table: MakeTable) -> None:
-    table = ablation_table(make_table(run("ilql", [-4.0]), run("sarsa", [-2.0])), mode="paper")
+def test_paper_style_can_take_the_max_from_sarsa(run: Make, make_table: MakeTable) -> None:
+    table = ablation_table(make_table(run("ilql", [-4.0]), run("sarsa", [-2.0])), style="paper")
     best = row(table, "ilql").best
     assert best is not None
     assert (row(table, "ilql").score, best.method) == (-2.0, "sarsa")

@@ -6,7 +6,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from analysis.budget import Trained, crossings, expected_best, expected_seconds, tuning_curve, weights
+from analysis.budget import Trained, crossings, expected_best, expected_seconds, tuning_curve
 from analysis.estimators import Estimate, Floats
 
 
@@ -29,14 +29,14 @@ def test_the_curve_is_the_mean_over_all_subsets() -> None:
 
 
 def test_the_weight_of_a_rank_is_the_share_of_subsets_it_wins() -> None:
-    table = weights(np.array([5.0, 1.0, 3.0, 2.0]))  # ranks 4, 1, 3, 2
+    table = expected_best(np.array([5.0, 1.0, 3.0, 2.0]), np.eye(4))  # ranks 4, 1, 3, 2
     assert table[1] == pytest.approx([comb(3, 1) / 6, 0, comb(2, 1) / 6, comb(1, 1) / 6])
     np.testing.assert_allclose(table.sum(axis=1), 1.0)
 
 
 def test_equal_tune_scores_share_what_they_win() -> None:
     # Of three pairs {a, b} is a tie; a and b win against c: 1/2 + 1 each of 3.
-    assert weights(np.array([1.0, 1.0, 0.0]))[1] == pytest.approx([0.5, 0.5, 0.0])
+    assert expected_best(np.array([1.0, 1.0, 0.0]), np.eye(3))[1] == pytest.approx([0.5, 0.5, 0.0])
 
 
 def test_no_subset_is_counted_as_a_sample_with_repetition_would() -> None:

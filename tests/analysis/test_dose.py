@@ -15,6 +15,14 @@ Make = Callable[..., Any]
 MakeTable = Callable[..., RunTable]
 
 
+def test_several_curves_have_the_range_of_each() -> None:
+    doses, rng = np.array([0.0, 1, 2, 4]), np.random.default_rng(0)
+    curves = rng.normal(size=(50, 4)).round(1)
+    each = np.array([near_best(doses, curve, 0.4) for curve in curves])
+    together = np.array(near_best(doses, curves, 0.4)).T
+    assert together == pytest.approx(each)
+
+
 def test_the_range_ends_where_the_line_between_doses_crosses_the_bar() -> None:
     # Peak 4 at dose 2, bar 3. Left: the line from (1, 0) to (2, 4) is at 3 at 1.75; right: (3, 3.5) to (4, 2.5) at 3.5.
     assert near_best(np.array([1.0, 2, 3, 4]), np.array([0.0, 4, 3.5, 2.5]), 1.0) == pytest.approx((1.75, 3.5))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 import shutil
@@ -18,8 +19,10 @@ from analysis.comparison import compare_chosen
 from analysis.figure_data import LABEL_SHARE, beta_curves, has_grid, heat_map, score_by_cell
 from analysis.figures.export import without_lot
 from analysis.labels import METHOD_LABELS, in_order, setting_label, value_label
+from analysis.overview_data import Parallel, ParallelAxis
 from analysis.report import write_report
 from analysis.runs import RunTable
+from analysis.styles import Style
 from analysis.text import latex, number, with_error
 
 Make = Callable[..., Any]
@@ -169,6 +172,17 @@ def test_the_points_drawn_are_the_scores_with_their_errors(grid: RunTable) -> No
     assert list(design.error_y.array) == [pytest.approx(1.0)] * 5
 
 
+def test_parallel_coordinates_have_a_line_for_every_cell_and_few_traces() -> None:
+    scores = tuple(float(score) for score in np.linspace(-1.0, 0.0, 500))
+    axis = ParallelAxis("τ", ("0.5", "0.9"), tuple(place % 2 for place in range(500)))
+    figure = figures.draw_parallel(Parallel("ilql", (axis,), scores, tuple(0.1 for _ in scores)))
+    lines = [trace for trace in figure.data if trace.mode == "lines"]
+    ends = [y for trace in lines for y, gap in itertools.pairwise(trace.y) if gap is None]
+    assert ends == pytest.approx(np.linspace(0.0, 1.0, 500))  # every line ends at its score's place
+    assert lines[-1].line.width > lines[0].line.width
+    assert len(figure.data) < 150
+
+
 def test_a_report_page_needs_no_other_file(sweep: RunTable, tmp_path: Path) -> None:
     comparisons = (compare_chosen(cells_of(sweep), "ilql", "bc"),)
     report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), comparisons=comparisons, static_formats=())
@@ -186,6 +200,34 @@ def test_a_report_page_needs_no_other_file(sweep: RunTable, tmp_path: Path) -> N
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "the loss is not finite at step 180" in text
     assert comparisons[0].sentence.replace("'", "&#x27;") in text
+
+
+def test_the_honest_table_leads_unless_the_papers_is_asked_for(sweep: RunTable, tmp_path: Path) -> None:
+    def places(style: Style) -> tuple[int, int]:
+        report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), style=style, static_formats=())
+        assert report.leads_honestly == (style == "honest")
+        text = report.paths[0].read_text(encoding="utf-8")
+        return text.index(">Tuned [95 %]</th>"), text.index(">Max score</th>")
+
+    assert list(places("honest")) == sorted(places("honest"))
+    assert list(places("paper")) == sorted(places("paper"), reverse=True)
+
+
+def test_with_one_seed_the_papers_table_leads(grid: RunTable, tmp_path: Path) -> None:
+    report = write_report(grid, tmp_path, rng=np.random.default_rng(0), static_formats=())
+    assert not report.leads_honestly
+    text = report.paths[0].read_text(encoding="utf-8")
+    assert text.index(">Max score</th>") < text.index("No honest numbers yet")
+
+
+def test_a_report_counts_failed_runs_as_it_is_told(sweep: RunTable, tmp_path: Path) -> None:
+    def widest(**told: Any) -> float:
+        write_report(sweep, tmp_path, rng=np.random.default_rng(0), static_formats=(), **told)
+        rows = json.loads((tmp_path / "honest.json").read_text("utf-8"))["rows"]
+        return float(max(row["paper_sigma"] or 0 for row in rows))
+
+    # Left out, the failed run moves nothing; the lower it counts, the further it lies from the rest.
+    assert widest() < widest(policy="floor", floor=-50.0) < widest(policy="floor", floor=-500.0)
 
 
 def test_a_report_is_the_same_bytes_twice(sweep: RunTable, tmp_path: Path) -> None:

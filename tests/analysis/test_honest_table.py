@@ -12,8 +12,9 @@ import pytest
 
 from analysis.cells import cells_of
 from analysis.honest_render import HEADER, to_csv, to_json, to_latex, to_markdown
-from analysis.honest_table import HonestRow, HonestTable, Policy, Ranged, honest_table
+from analysis.honest_table import HonestRow, HonestTable, Ranged, honest_table
 from analysis.runs import RunTable
+from analysis.styles import Policy
 
 Make = Callable[..., Any]
 MakeTable = Callable[..., RunTable]
@@ -132,9 +133,7 @@ def test_a_failed_run_leaves_counts_as_the_worst_or_as_the_floor(run: Make, hone
     assert row(floor).sigma.value == pytest.approx(math.sqrt(26 / 3))  # 4, 6, −1: mean 3: 1 + 9 + 16
     assert "Failed runs leave with their cell." in out.footnotes
     assert "Failed runs count as the lowest return, −1.00." in floor.footnotes
-    assert "ILQL, 2 failed runs: σ 1.00 without them, 0.94 as bad as the worst run (no lowest return is known)." in (
-        out.footnotes
-    )
+    assert "ILQL, 2 failed runs: σ 1.00 without them, 0.94 as bad as the method's worst run." in (out.footnotes)
     assert "ILQL, 2 failed runs: σ 1.00 without them, 2.94 at −1.00." in floor.footnotes
 
 

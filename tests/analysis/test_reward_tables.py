@@ -132,8 +132,8 @@ def test_a_table_of_another_reward_or_task_is_refused(yn: RunTable, run: Make, t
     other = trained("standard", [run("bc", [1.0], columns={"task": "bandit"})])
     with pytest.raises(ValueError, match="must have one task, got 'visdial', 'bandit'"):
         method_by_reward({"yn": ablation_table(yn), "standard": ablation_table(other)})
-    with pytest.raises(ValueError, match="must have one mode, got default, paper"):
-        method_by_reward({"yn": ablation_table(yn), "standard": ablation_table(yn.of_method("no"), mode="paper")})
+    with pytest.raises(ValueError, match="must have one style, got honest, paper"):
+        method_by_reward({"yn": ablation_table(yn), "standard": ablation_table(yn.of_method("no"), style="paper")})
 
 
 # Transfer

@@ -112,8 +112,9 @@ OPTIONS = (
 COMMANDS = ("list", "status", "remove", "reply", "export", "advantages", "doctor", "play", "rescore", "validate",
             "plan", "imagine", "hindsight", "lsit", "")  # fmt: skip
 
-MORE = ("--store", "--split", "--dialogues", "--seed", "--trial", "--quick", "--paper", "--rewards", "--set", "--model",
-        "--reward", "--endpoint", "--key-variable", "--examples", "--count", "--help", "bandit", "TRIAL")  # fmt: skip
+MORE = ("--store", "--split", "--dialogues", "--seed", "--trial", "--quick", "--style", "--failed", "--rewards",
+        "--set", "--model", "--reward", "--endpoint", "--key-variable", "--examples", "--count", "--help", "bandit",
+        "TRIAL")  # fmt: skip
 
 
 @st.composite

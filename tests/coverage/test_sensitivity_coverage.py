@@ -1,7 +1,7 @@
 """Do the intervals of statements 4 to 7 cover what is true? A sample of worlds, small enough for every run.
 
 A world here is drawn 25 to 150 times, from fixed generators; that an interval which covers 95 % is found below `LEAST`
-of 0.88 happens in one run of a thousand with 150 draws. docs/statistics_sensitivity_budget.md has the regions, from
+of 0.88 happens in one run of a thousand with 150 draws. docs/statistics.md has the regions, from
 longer runs: `PYTHONPATH=.:tests/coverage python tests/coverage/sensitivity_regions.py`.
 """
 

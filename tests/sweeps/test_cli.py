@@ -23,6 +23,7 @@ from ilql.task import TaskFault
 from sweeps import bandit_ablation, cli, guard, questions
 from sweeps.commands import known_commands
 from sweeps.commands.run import run_command
+from sweeps.references import score_range
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -199,6 +200,31 @@ def test_a_report_may_be_written_elsewhere_with_all_that_was_said(
     assert str(out / "transcripts.parquet") in capsys.readouterr().out
     assert cli.main(["report", str(bandit_sweep.store.folder), "-o", str(out / "table.md")]) == 2
     assert "-o must name a folder" in one_line(capsys)
+
+
+def test_a_report_counts_as_the_paper_where_it_is_asked_to(bandit_sweep: BanditSweep, tmp_path: Path) -> None:
+    store = str(bandit_sweep.store.folder)
+    assert cli.main(["report", store, "-o", str(tmp_path), "--style", "paper", "--failed", "floor"]) == 0
+    whole = json.loads((tmp_path / "table.json").read_text(encoding="utf-8"))
+    own = json.loads((bandit_sweep.store.folder / "reports" / bandit_sweep.name / "table.json").read_text("utf-8"))
+    assert (own["style"], whole["style"]) == ("honest", "paper")
+    cells = [{row["method"]: row["design_cells"] for row in table["rows"]} for table in (own, whole)]
+    assert cells[1]["ilql"] == cells[0]["ilql"] + cells[0]["sarsa"]
+
+
+def test_the_range_of_scores_is_the_tasks(bandit_sweep: BanditSweep) -> None:
+    assert score_range(bandit_sweep.store, bandit_sweep.name) == (0.0, 1.0)  # the bad arm and the good one
+    with pytest.raises(ValueError, match="must have trials"):
+        score_range(bandit_sweep.store, "no such sweep")
+
+
+@pytest.mark.parametrize("option", [["--style", "paper"], ["--failed", "worst"], ["--transcripts"]])
+def test_what_one_sweeps_report_can_have_is_refused_of_several(
+    bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    name = bandit_sweep.name
+    assert cli.main(["report", name, name, *option, "--store", str(bandit_sweep.store.folder)]) == 2
+    assert f"{option[0]} must be of one sweep, got 2" in one_line(capsys)
 
 
 def test_a_removed_sweep_is_gone_and_its_results_stay(copied: BanditSweep, capsys: pytest.CaptureFixture[str]) -> None:

@@ -416,6 +416,13 @@ def test_episodes_come_from_the_stages_in_the_order_asked_for(store: Store) -> N
         store.episodes(["aa"], ["retrun"])
 
 
+def test_episodes_of_stages_alike_are_those_of_each(store: Store) -> None:
+    store.build("evaluation", "aa", _episodes([1.0, 2.0]), {})
+    store.build("evaluation", "bb", _episodes([3.0]), {})
+    frame = store.episodes(["bb", "aa"], ["return"])
+    assert frame.rows() == [("bb", 3.0), ("aa", 1.0), ("aa", 2.0)]
+
+
 def test_episodes_of_a_finished_evaluation_that_are_gone_or_unreadable_are_an_error(store: Store) -> None:
     store.put("evaluation", "aa", finished(1.0))
     with pytest.raises(StoreError, match="aa finished, but its episodes are gone"):
