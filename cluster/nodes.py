@@ -54,6 +54,17 @@ def alive_nodes() -> list[Node]:
     return sorted(found, key=lambda node: node.id)
 
 
+def why_hopeless() -> str | None:
+    """Why nothing will ever be done on the connected cluster: no node of it is alive. None if one is, or nobody knows.
+
+    A cluster whose head is away does not say what nodes it has; it may come back.
+    """
+    try:
+        return None if alive_nodes() else "no node of the cluster is alive any more"
+    except Exception:  # noqa: BLE001  whatever a cluster in trouble raises, it says nothing of its nodes
+        return None
+
+
 def call_on_nodes(
     function: Callable[[Item], Result], item: Item, nodes: Iterable[Node], *, seconds: float = ANSWER_SECONDS
 ) -> dict[Node, Result | Fault]:

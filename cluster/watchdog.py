@@ -31,6 +31,8 @@ class Watchdog:
         describe: Callable[[], str],
         *,
         tend: Callable[[], object] = lambda: None,
+        hopeless: Callable[[], str | None] = lambda: None,
+        hopeless_seconds: float = 30.0,
         check_seconds: float = 5.0,
     ) -> None:
         """Prepare to watch.
@@ -39,6 +41,8 @@ class Watchdog:
             timeout_seconds: Longest time between two reports, positive.
             describe: Says what is stuck, called once; `cluster.placement.describe_cluster` in a sweep.
             tend: Called at every check from the watching thread; `cluster.placement.release_orphans` in a sweep.
+            hopeless: Asked at every check: why nothing will ever move again, or None.
+            hopeless_seconds: When it has given reasons for so long, the block is ended as if the time were up.
             check_seconds: Time between two checks, positive.
 
         Raises:
@@ -52,6 +56,7 @@ class Watchdog:
         self._check_seconds = min(check_seconds, timeout_seconds)
         self._describe = describe
         self._tend = tend
+        self._hopeless, self._hopeless_seconds = hopeless, hopeless_seconds
         self._last = time.monotonic()
         self._ended = threading.Event()
         self._deciding = threading.Lock()
@@ -93,8 +98,16 @@ class Watchdog:
             raise StuckError(self._finding) from None
 
     def _watch(self) -> None:
+        since: float | None = None
         while not self._ended.wait(self._check_seconds):
             self._attempt(self._tend)
+            why = self._attempt(self._hopeless)
+            since = None if why is None else since or time.monotonic()
+            if since is not None and time.monotonic() - since >= self._hopeless_seconds:
+                with self._deciding:
+                    if not self._ended.is_set():
+                        self._finding = str(why)
+                        break
             last = self._last
             silent_seconds = time.monotonic() - last
             if silent_seconds < self._timeout_seconds:

@@ -24,6 +24,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from cluster.faults import classify, ended_for_memory
+from cluster.nodes import why_hopeless
 from cluster.placement import describe_cluster, release_all, release_orphans
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
@@ -193,7 +194,7 @@ def _run_once(
     """Do all jobs in one run of Tune; what ends it early is raised."""
     shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
     folder.mkdir(parents=True)
-    watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans)
+    watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans, hopeless=why_hopeless)
     signals = Signals(folder / "stop", at_once=lambda: watchdog.is_stuck)
     try:
         with signals, watchdog:

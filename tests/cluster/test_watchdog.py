@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import signal
 import threading
 import time
@@ -80,6 +81,20 @@ def test_it_tends_while_it_watches_and_survives_errors_of_what_it_calls() -> Non
     with pytest.raises(StuckError, match="OSError: nor now"), Watchdog(0.2, describe, tend=tend, check_seconds=0.05):
         time.sleep(20)
     assert len(tended) > 1
+
+
+def test_what_is_hopeless_ends_long_before_the_time_is_up() -> None:
+    with (
+        pytest.raises(StuckError, match=r"^no node is alive$"),
+        Watchdog(300, lambda: "", hopeless=lambda: "no node is alive", hopeless_seconds=0.2, check_seconds=0.05),
+    ):
+        time.sleep(60)
+
+
+def test_what_was_hopeless_for_a_moment_goes_on() -> None:
+    answers = itertools.cycle(["no node is alive", "no node is alive", None])
+    with Watchdog(300, lambda: "", hopeless=lambda: next(answers), hopeless_seconds=0.3, check_seconds=0.02):
+        time.sleep(0.8)
 
 
 def test_a_block_that_ends_while_it_is_being_described_was_not_stuck() -> None:

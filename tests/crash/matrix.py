@@ -275,7 +275,9 @@ def kill(victim: str, sweep: Sweep, tracker: Tracker, nodes: Nodes | None) -> in
         return 1
     if victim == "worker":
         # Whoever works, if anybody does: in the report's time there may be nobody left.
-        workers = {process for process in sweep.processes() if name_of(process).startswith("ray::")}
+        named = {process: name_of(process) for process in sweep.processes()}
+        # Ray's own agents have such names, too: with one of them goes its node, which is another cell.
+        workers = {process for process, name in named.items() if name.startswith("ray::") and "Agent" not in name}
         busy = {process for process in workers if "IDLE" not in name_of(process)}
         chosen = set(sorted(busy or workers)[:1])
         cut(chosen)
