@@ -112,7 +112,7 @@ class Forecast:
         if share > 1:
             return (
                 f"that is more than {_gib(gpu_bytes)}, a GPU's; --micro-batch takes fewer dialogues at a time, "
-                "what is held all along must fit"
+                "--recompute keeps less of each; what is held all along must fit"
             )
         if share < self.need.gpus:
             several = f"--gpus-per-worker {share:.3g} lets {round(1 / share)} trainings share one"
