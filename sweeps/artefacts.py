@@ -245,7 +245,8 @@ def _publish(building: Path, final: Path, builder: str) -> None:
             return
         if _is_whole(final):
             return  # somebody else was first; equal keys mean equal content
-        final.rename(final.with_name(f"{_DAMAGED}@{final.name}@{builder}"))
+        with contextlib.suppress(FileNotFoundError):  # somebody else was first in this
+            final.rename(final.with_name(f"{_DAMAGED}@{final.name}@{builder}"))
 
 
 def _files(folder: Path) -> Iterator[Path]:
