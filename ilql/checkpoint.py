@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ilql.adapters import SharedParameter
-from ilql.files import FILE, kind_of
+from ilql.files import FILE, kind_of, sync
 
 WEIGHTS = "weights.safetensors"
 OPTIMISER = "optimiser.safetensors"
@@ -104,22 +104,27 @@ def check_finite(module: nn.Module, folder: str) -> None:
 
 
 def save_checkpoint(folder: Path, module: nn.Module, optimiser: Mapping[str, Tensor], *, step: int) -> Path:
-    """Write a checkpoint `step-N` under `folder`, atomically, and remove the older ones; returns its path."""
+    """Write a checkpoint `step-N` under `folder`, atomically, and remove the older ones; returns its path.
+
+    All of it is on the disk before it has its name, and that before an older one goes: a power cut, too, leaves a sound
+    one. Nobody else writes into `folder` meanwhile: what others began there, and were killed in, goes first.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     final, partial = folder / _name(step), folder / f".{_name(step)}.{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
+    for left in folder.glob(".step-*"):
+        shutil.rmtree(left, ignore_errors=True)
     partial.mkdir()
     try:
         save_weights(module, partial)
         _write_tensors(optimiser, partial / OPTIMISER)
         digests = {name: file_digest(partial / name) for name in (WEIGHTS, OPTIMISER)}
-        with (partial / STATE).open("w", encoding="utf-8") as file:
-            json.dump({"step": step, "sha256": digests}, file)
-            file.flush()
-            os.fsync(file.fileno())
+        (partial / STATE).write_text(json.dumps({"step": step, "sha256": digests}), encoding="utf-8")
+        for path in (*partial.iterdir(), partial):
+            sync(path)
         if final.exists():
             shutil.rmtree(final)
         partial.rename(final)
+        sync(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

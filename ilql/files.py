@@ -1,8 +1,12 @@
-"""What lies where a user's path leads, and JSON out of a user's files: whatever is wrong is one line."""
+"""What lies where a user's path leads, and JSON out of a user's files: whatever is wrong is one line.
+
+And how what is written gets to the disk.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,6 +37,15 @@ def kind_of(path: Path) -> str:
     if stat.S_ISDIR(mode):
         return FOLDER
     return "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+
+
+def sync(path: Path) -> None:
+    """Return when the disk has the bytes of a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class NotJSONError(ValueError):

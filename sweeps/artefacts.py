@@ -19,8 +19,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
+from ilql.files import sync
 from sweeps.exact_json import JSON, Record, dumps, loads
-from sweeps.journal import StoreError, process_name, sync_folder, utc
+from sweeps.journal import StoreError, process_name, utc
 
 ABOUT = "about.json"
 _BUILDING, _DAMAGED, _DROPPED, _DONE = ".building", ".damaged", ".dropped", ".done"
@@ -91,7 +92,7 @@ class Stages:
         with contextlib.suppress(FileNotFoundError):
             final.rename(dropped)
             if self._durable:
-                sync_folder(final.parent)
+                sync(final.parent)
             shutil.rmtree(dropped, ignore_errors=True)
 
     def leftovers(self) -> Iterator[Path]:
@@ -186,7 +187,7 @@ class Stages:
                 _sync(building)
             _publish(building, final, builder)
             if self._durable:
-                sync_folder(final.parent)
+                sync(final.parent)
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
@@ -244,7 +245,8 @@ def _publish(building: Path, final: Path, builder: str) -> None:
             return
         if _is_whole(final):
             return  # somebody else was first; equal keys mean equal content
-        final.rename(final.with_name(f"{_DAMAGED}@{final.name}@{builder}"))
+        with contextlib.suppress(FileNotFoundError):  # somebody else was first in this
+            final.rename(final.with_name(f"{_DAMAGED}@{final.name}@{builder}"))
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -272,10 +274,9 @@ def _sync(folder: Path) -> None:
         if path.is_dir():
             folders.append(path)
             continue
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(path)
     for each in folders:
-        sync_folder(each)
+        sync(each)
 
 
 def _sweep_abandoned(final: Path) -> None:

@@ -195,7 +195,30 @@ def _kept(store: Store, rule: Rule) -> _Kept:
         )
         if wanted:
             kept.add(weights_id, _spec(members[0]["spec"]))
+    for spec in () if rule.name == "none" else _at_rungs(store):
+        kept.add(spec.weights_id, spec)
     return kept
+
+
+def _at_rungs(store: Store) -> Iterator[TrialSpec]:
+    """Trainings that stand at a rung whose round is not decided, as far as a sweep of the store may decide it.
+
+    They are no row's yet: their weights and checkpoints are there, and a sweep has others of the same data and method.
+    """
+    if not any(store.folder.glob("scratch/trajectory/*/*")):
+        return
+    rows = [spec for each in _by_weights(store).values() if (spec := _spec(each[0]["spec"])) is not None]
+    decided = {spec.trajectory_id for spec in rows}
+    searched = {(spec.method, spec.data, spec.backbone_key) for spec in rows}
+    for folder in store.folder.glob("stages/weights/*/[!.]*"):
+        spec = _spec(json.dumps(((store.about("weights", folder.name) or {}).get("about") or {}).get("spec")))
+        if (
+            spec is not None
+            and spec.trajectory_id not in decided
+            and (spec.method, spec.data, spec.backbone_key) in searched
+            and store.scratch_path("trajectory", spec.trajectory_id).is_dir()
+        ):
+            yield spec
 
 
 def _by_weights(store: Store) -> dict[str, list[Record]]:
@@ -252,24 +275,16 @@ def _stages(store: Store, kept: _Kept) -> Iterator[Item]:
 
 
 def _checkpoints(store: Store, rule: Rule) -> Iterator[Item]:
-    """Checkpoints of trainings that no sweep goes on with.
-
-    It does with those of rows that wait, and with those of a rung whose round is not decided: they are no row's yet.
-    """
+    """Checkpoints of trainings that no sweep goes on with: it does with rows that wait, and from rungs."""
     folders = sorted(store.folder.glob("scratch/trajectory/*/*"))
     if not folders:
         return
-    evaluations, going_on, decided = store.all("evaluation"), set[str](), set[str]()
+    evaluations = store.all("evaluation")
+    going_on = {spec.trajectory_id for spec in _at_rungs(store)}
     for members in _by_weights(store).values():
         spec = _spec(members[0]["spec"])
-        if spec is not None:
-            decided.add(spec.trajectory_id)
-            if any(_waits(member, evaluations) for member in members):
-                going_on |= {each.trajectory_id for each in (spec, *spec.required)}
-    for folder in store.folder.glob("stages/weights/*/[!.]*"):
-        spec = _spec(json.dumps(((store.about("weights", folder.name) or {}).get("about") or {}).get("spec")))
-        if spec is not None and spec.trajectory_id not in decided:
-            going_on.add(spec.trajectory_id)
+        if spec is not None and any(_waits(member, evaluations) for member in members):
+            going_on |= {each.trajectory_id for each in (spec, *spec.required)}
     for folder in folders:
         if rule.name == "none" or folder.name not in going_on:
             yield Item("checkpoints", folder.name, folder, _bytes(folder), _seconds(folder), folder.name)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ilql.files import sync
 from sweeps.exact_json import JSON, Record, dumps, loads
 
 SUFFIX = ".jsonl"
@@ -162,7 +163,7 @@ class JournalWriter:
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             self._bytes = self._lines = 0
             if self._durable:
-                sync_folder(self._folder)
+                sync(self._folder)
         return self._descriptor
 
     def _write(self, descriptor: int, data: bytes) -> None:
@@ -293,15 +294,6 @@ def _lines(path: str, offset: int) -> Iterator[bytes]:
                 yield line + b"\n"
         if rest:
             yield rest
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Return when the disk has the names in `folder`."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

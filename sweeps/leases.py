@@ -189,7 +189,8 @@ class Leases:
             raise StoreError(f"the lease {file} could not be written: {fault.strerror}") from fault
         finally:
             os.close(descriptor)
-        if _terms(folder, key)[-1] != term:  # somebody who saw other files than we did was faster
+        # Somebody who saw other files than we did was faster, or followed us while we slept, and may be gone again.
+        if _terms(folder, key)[-1:] != [term]:
             file.unlink(missing_ok=True)
             return None
         for earlier in terms:

@@ -221,7 +221,7 @@ class Schedule:
         """
         running = {step.spec.weights_id for step in self._running.values()}
         bare: list[Step] = []
-        dropped: dict[str, bool] = {}
+        dropped, made = dict[str, bool](), dict[str, bool]()
         for step in wanted:
             for spec in step.spec.required:
                 weights = spec.weights_id
@@ -233,7 +233,9 @@ class Schedule:
                     self._asked_for.add(weights)
                 if weights in self._queue or weights in running or weights in self._required_once:
                     continue
-                if self._store.stage("weights", weights) is None:
+                if weights not in made:
+                    made[weights] = self._store.stage("weights", weights) is not None and self._has_record(weights)
+                if not made[weights]:
                     self._required_once.add(weights)
                     needed = Training(spec.method, spec.method, spec.train, (), "design")
                     bare.append(Step(needed, spec.seed, [spec]))
@@ -302,7 +304,11 @@ class Schedule:
             plays and weights not in self._asked_for and self._store.dropped_weights(weights) is not None
         ):
             return False
-        return not plays or self._cells.are_finished(step.trials)
+        return self._cells.are_finished(step.trials) if plays else self._has_record(weights)
+
+    def _has_record(self, weights: str) -> bool:
+        """True if a training is recorded as finished; of weights that are there, too, a kill may have left none."""
+        return (self._store.get("training", weights) or {}).get("status") == "finished"
 
     def _ended(self, step: Step) -> None:
         """A step has come to its end, whatever end: let others be looked at, and tell the study or the round."""

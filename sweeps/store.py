@@ -24,11 +24,11 @@ from pathlib import Path
 
 import polars as pl
 
-from ilql.files import FILE, NOTHING, kind_of
+from ilql.files import FILE, NOTHING, kind_of, sync
 from sweeps.artefacts import Stages
 from sweeps.exact_json import JSON, Record
 from sweeps.frames import check_member, episodes_frame, rows, runs_frame
-from sweeps.journal import StoreError, sync_folder, utc
+from sweeps.journal import StoreError, utc
 from sweeps.leases import Holder, Lease, Leases
 from sweeps.records import Records
 
@@ -392,8 +392,7 @@ def _check_format(mark: Path) -> None:
 
 def _replace(temporary: Path, path: Path, *, durable: bool) -> None:
     if durable:
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(temporary)
     temporary.replace(path)
     if durable:
-        sync_folder(path.parent)
+        sync(path.parent)

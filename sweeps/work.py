@@ -53,6 +53,9 @@ from sweeps.stages import (
 from sweeps.stopping import Asked, JobStopped
 from sweeps.store import CURVE_FILE, Store
 
+RECORD = "record"
+"""In the notes of a stage of weights: its training's record, but for what came after."""
+
 SECONDS_FILE = "seconds.txt"
 """In a trajectory's folder: what its training has taken so far, over all attempts that came to an end."""
 
@@ -170,7 +173,8 @@ def run_job(job: Job, tell: Tell) -> str:
             if fault.owner == "machine":
                 raise
             if store.stage("weights", spec.weights_id) is None:
-                _record_training(store, spec, {"status": "failed", "reason": without_secrets(str(fault))}, utc(), lease)
+                failed = {"status": "failed", "reason": without_secrets(str(fault))}
+                store.put("training", spec.weights_id, _training(spec, failed, utc()), lease)
             else:
                 trials = [trial for trial in _trials(job) if not is_evaluated(store, trial)]
                 _record_failures(store, trials, str(fault), lease)
@@ -182,8 +186,11 @@ def _trials(job: Job) -> list[TrialSpec]:
 
 
 def _run(job: Job, store: Store, spec: TrialSpec, lease: Lease, tell: Tell) -> str:
-    if store.stage("weights", spec.weights_id) is None and not _train(store, spec, job, lease, tell):
-        return "failed"
+    if store.stage("weights", spec.weights_id) is None:
+        if not _train(store, spec, job, lease, tell):
+            return "failed"
+    elif (store.get("training", spec.weights_id) or {}).get("status") != "finished":
+        _record_found(store, spec, lease)
     missing = [trial for trial in _trials(job) if not is_evaluated(store, trial)]
     for evaluation in dict.fromkeys(trial.evaluation for trial in missing):
         block = [trial for trial in missing if trial.evaluation == evaluation]
@@ -245,9 +252,7 @@ def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell) ->
         "train_seconds": seconds,
         "metrics": dict(result.metrics),
     }
-    used = job.resources
-    cut = {"workers": used.workers, "micro_batch": used.micro_batch, "gpus": used.workers * used.gpus_per_worker}
-    _record_training(store, spec, outcome | cut, started, lease)
+    store.put("training", spec.weights_id, _training(spec, outcome | _cut(job.resources), started), lease)
     if stopped:
         raise JobStopped(reason)
     shutil.rmtree(store.scratch("group", spec.weights_id), ignore_errors=True)
@@ -265,9 +270,22 @@ def _seconds_before(store: Store, spec: TrialSpec) -> float:
         return 0.0
 
 
-def _record_training(store: Store, spec: TrialSpec, outcome: Record, started: str, lease: Lease) -> None:
+def _training(spec: TrialSpec, outcome: Record, started: str) -> Record:
+    """The record of a training."""
     about = {"method": spec.method, "seed": spec.seed, "steps": spec.train.steps, "backbone": spec.backbone_key}
-    store.put("training", spec.weights_id, outcome | about | _provenance(started), lease)
+    return outcome | about | _provenance(started)
+
+
+def _cut(used: Resources) -> Record:
+    """How a training was cut, as its record says."""
+    return {"workers": used.workers, "micro_batch": used.micro_batch, "gpus": used.workers * used.gpus_per_worker}
+
+
+def _record_found(store: Store, spec: TrialSpec, lease: Lease) -> None:
+    """Record a training that has finished, and whose process was killed before it could say so, as its stage has it."""
+    notes = (store.about("weights", spec.weights_id) or {}).get("notes") or {}
+    if RECORD in notes:
+        store.put("training", spec.weights_id, notes[RECORD], lease)
 
 
 def train_loop(job: Job, group: Group) -> None:
@@ -282,6 +300,7 @@ def train_loop(job: Job, group: Group) -> None:
 def _train_through(job: Job, group: Group, asked: Asked) -> None:
     torch.set_num_threads(1)
     store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
+    started, clock, before = utc(), time.monotonic(), _seconds_before(store, spec)
     method, settings = canonical(spec)
     sequences = load_tokens(store, spec)
 
@@ -305,18 +324,23 @@ def _train_through(job: Job, group: Group, asked: Asked) -> None:
     )
     pad = load_tokenizer_stage(store, spec).structural("pad")
     curve = Curve(trajectory / CURVE_FILE, live=store.scratch("weights", spec.weights_id) / CURVE_FILE)
+    metrics: dict[str, float] = {}
     for progress in train(method, module, sequences, settings, pad=pad, seed=spec.seed, loop=loop):
         if group.rank == 0 and progress.metrics:
             curve.add(progress.step, progress.metrics)
-        group.report({"step": float(progress.step), **progress.metrics})
+        metrics = {"step": float(progress.step), **progress.metrics}
+        group.report(metrics)
     # A step's loss is taken before its update: what the last one spoilt shows in the weights alone.
     if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
         raise FloatingPointError("the training has diverged: its last step left weights that are not finite")
     if group.rank == 0:
 
-        def make(folder: Path) -> None:
+        def make(folder: Path) -> Record:
             save_weights(module, folder)
             curve.save(folder / CURVE_FILE)
+            took = {"train_seconds": before + time.monotonic() - clock, "metrics": metrics}
+            outcome = {"status": "finished", "reason": None, **took, **_cut(job.resources)}
+            return {RECORD: _training(spec, outcome, started)}  # for who finds the weights and no record of them
 
         store.build("weights", spec.weights_id, make, {"spec": json.loads(spec.to_json())})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,6 +136,36 @@ def test_a_sound_checkpoint_of_another_network_is_refused_and_not_passed_over(tm
         resume(tmp_path, nn.Linear(3, 1), at_most=9)
     with pytest.raises(CheckpointError, match=r"must be of the same network, got .* differs in '0\.bias'"):
         resume(tmp_path, nn.Sequential(nn.Linear(2, 1)), at_most=9)
+
+
+def test_all_of_a_checkpoint_is_on_the_disk_before_the_one_before_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        checkpoint(tmp_path, step=step)
+    synced: list[tuple[str, bool, bool]] = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
+        named, first = tmp_path / "step-00000003", tmp_path / "step-00000001"
+        synced.append((name.partition(".0")[0] if name.startswith(".step") else name, named.exists(), first.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    checkpoint(tmp_path, step=3)
+    partial = f".step-00000003.{os.getpid()}"
+    files = {(name, False, True) for name in ("weights.safetensors", "optimiser.safetensors", "state.json", partial)}
+    assert set(synced[:-1]) == files  # under its passing name, all of it
+    assert synced[-1] == (tmp_path.name, True, True)  # then its name, and only then the oldest goes
+    assert not (tmp_path / "step-00000001").exists()
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / ".step-00000002.99").mkdir()
+    (tmp_path / ".step-00000002.99" / "weights.safetensors").write_bytes(b"half")
+    checkpoint(tmp_path, step=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
 
 
 def test_a_full_disk_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

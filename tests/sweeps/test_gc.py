@@ -385,6 +385,20 @@ def test_checkpoints_at_a_rung_stay_until_its_round_is_decided(played: tuple[Ben
     assert [item for item in find(bench.store, EVERYTHING) if item.kind == "checkpoints"] == []
 
 
+def test_what_a_rung_stands_on_stays_however_often_it_is_cleaned(played: tuple[Bench, TrialSpec]) -> None:
+    bench, _ = played
+    rung = bench.trial(train={"tau": 0.8, "steps": 5})
+    run_job(bench.job(rung, keep_trajectory=True), no_numbers)
+    for _ in range(2):
+        free(bench.store, EVERYTHING, silently)
+        assert bench.store.scratch_path("trajectory", rung.trajectory_id).is_dir()
+        assert bench.store.stage("weights", rung.weights_id) is not None
+    bench.store.remove_sweep("mine")  # nobody will decide its round
+    free(bench.store, EVERYTHING, silently)
+    assert not bench.store.scratch_path("trajectory", rung.trajectory_id).exists()
+    assert bench.store.stage("weights", rung.weights_id) is None
+
+
 def test_damaged_and_half_removed_folders_go(sweep: PretendedSweep) -> None:
     stage = next(sweep.store.folder.glob("stages/weights/*/*"))
     for mark in (".damaged", ".dropped"):

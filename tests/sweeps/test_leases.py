@@ -272,6 +272,21 @@ def test_who_saw_too_little_of_the_folder_gives_way(tmp_path: Path, monkeypatch:
     held.check()
 
 
+def test_who_slept_between_making_its_file_and_looking_again_gives_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, ours = leases._write, Leases(tmp_path)
+
+    def sleep_before_writing(descriptor: int, data: bytes) -> None:
+        monkeypatch.setattr(leases, "_write", write)
+        Leases(tmp_path, patience=PATIENCE).wait("key").release()  # a follower came, had it, and gave it back
+        write(descriptor, data)
+
+    monkeypatch.setattr(leases, "_write", sleep_before_writing)
+    assert ours.take("key") is None
+    assert ours.wait("key").term == 1
+
+
 def _take_all(folder: str, keys: int, seed: int) -> list[tuple[int, int]]:
     """Take keys in an order of one's own; returns those that were got, with their terms, and gives none back."""
     own, got = Leases(Path(folder)), []

@@ -298,6 +298,21 @@ def test_one_that_fills_the_memory_alone_has_had_its_try(sweep: PretendedSweep) 
     assert schedule.all_lost("memory") == {name: 5.0}
 
 
+def test_weights_that_nobody_recorded_are_a_job_still_though_nothing_is_played_with_them(
+    make_sweep: MakeSweep, make_trainings: MakeTrainings
+) -> None:
+    sweep = make_sweep(make_trainings("sarsa"))  # the behaviour policy is no cell
+    worker = sweep.worker()
+    worker.drive(sweep.schedule())
+    behaviour = TrialSpec.from_json(worker.done[0].training)
+    assert behaviour.method == "bc"
+    sweep.store.remove("training", behaviour.weights_id)  # as if its writer had been killed before that
+    again = sweep.worker()
+    again.drive(sweep.schedule())
+    assert again.trained == ["bc 12 #0"]
+    assert (sweep.store.get("training", behaviour.weights_id) or {})["status"] == "finished"
+
+
 def test_nothing_is_started_on_a_full_disk(sweep: PretendedSweep, monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = sweep.schedule()
     assert schedule.next_job() is not None

@@ -196,6 +196,23 @@ def test_a_stage_that_lost_a_file_is_not_complete_and_is_built_anew(store: Store
     assert problem.startswith("stage weights/ab12: a copy was damaged: ")
 
 
+def test_of_two_who_find_a_stage_damaged_neither_minds_that_the_other_set_it_aside(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = store.build("weights", "ab12", _make_one, {})
+    (folder / "w.bin").write_bytes(b"")
+    rename = Path.rename
+
+    def after_the_other(path: Path, target: Path) -> Path:
+        if ".damaged" in target.name:
+            monkeypatch.setattr(Path, "rename", rename)
+            rename(path, target.with_name(f"{target.name}0"))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", after_the_other)
+    assert (store.build("weights", "ab12", _make_one, {}) / "w.bin").read_bytes() == b"abc"
+
+
 def test_scratch_lasts_until_its_stage_is_complete(store: Store) -> None:
     scratch = store.scratch("weights", "ab12")
     (scratch / "curve.jsonl").write_text('{"step": 1}\n')

@@ -21,6 +21,7 @@ from ilql.task import Environment, Reply, TaskFault
 from ilql.tasks.bandit import Bandit
 from sweeps import advantages, work
 from sweeps.curve import Curve
+from sweeps.doctor import findings
 from sweeps.exact_json import Record
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_module
@@ -393,6 +394,39 @@ def test_a_machine_that_is_lost_under_an_evaluation_elsewhere_is_no_row(
     monkeypatch.setattr(work, "call", lambda *_, **__: broken)
     assert run_job(job, silently) == "finished"
     assert evaluation_of(bench.store, trial)["reason"] == "program: ValueError: no such reply"
+
+
+class Killed(BaseException):
+    """Stands for signal 9: nothing of ours catches it."""
+
+
+@pytest.mark.parametrize("before", [None, "stopped", "failed"])
+def test_a_training_whose_writer_was_killed_before_its_record_is_recorded_by_the_next(
+    bench: Bench, other_bench: Bench, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    trial = bench.trial()
+    if before is not None:
+        bench.store.put("training", trial.weights_id, {"status": before, "reason": "of an earlier attempt"})
+    put = Store.put
+
+    def killed(store: Store, kind: str, *values: Any) -> None:
+        if kind == "training":
+            raise Killed
+        put(store, kind, *values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put", killed)
+        with pytest.raises(Killed):
+            run_job(bench.job(trial, trial), silently)
+    assert bench.store.stage("weights", trial.weights_id) is not None
+    assert run_job(bench.job(trial, trial), silently) == "finished"
+    run_job(other_bench.job(trial, trial), silently)
+    ours, theirs = (training_of(each.store, trial) for each in (bench, other_bench))
+    assert ours.keys() == theirs.keys()
+    differing = {name for name in ours if ours[name] != theirs[name]}
+    assert differing <= {"train_seconds", "started_at", "finished_at"}
+    assert 0 < ours["train_seconds"] < 600
+    assert findings(bench.store) == []
 
 
 @pytest.mark.parametrize("owner", ["machine", "program"])
