@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ilql.files import sync
 from sweeps.exact_json import Record, dumps
-from sweeps.journal import StoreError, sync_folder
+from sweeps.journal import StoreError
 from sweeps.store import Store
 
 VERSION = 1
@@ -126,7 +127,7 @@ class Replies:
                 end.flush()
                 os.fsync(end.fileno())
             if not begun:
-                sync_folder(self._file.parent)
+                sync(self._file.parent)
         except OSError as fault:
             raise StoreError(f"the file {self._file} could not be written: {fault.strerror}") from fault
         self._replies[name] = reply
