@@ -107,14 +107,17 @@ class Sweep:
         demand(self.process.poll() is None, f"it was still running when {phase} was waited for: see {self.output}")
         if phase == "training":
             return any(self.store.glob("scratch/trajectory/*/*/checkpoints/step-*"))
+        if not (self.store / "store.json").is_file():
+            return False
+        store = Store(self.store)  # what it prints comes every ten seconds, and these last one
+        played, members = store.all("evaluation"), list(store.members())
         if phase == "evaluation":
-            store = Store(self.store)  # what it prints comes every ten seconds, and these last one
-            played = store.all("evaluation")
             return any(
                 member["trial_id"] not in played and store.stage("weights", member["weights_id"]) is not None
-                for member in store.members()
+                for member in members
             )
-        return any(self.store.glob("reports/*/*"))
+        # When the last score is there: a moment later the workers have nothing to do, and leave.
+        return bool(members) and all(member["trial_id"] in played for member in members)
 
 
 @dataclass(frozen=True)
@@ -300,7 +303,7 @@ def cells(kills: int, generator: random.Random) -> Iterator[tuple[str, str, floa
     for number in range(kills):
         victim, phase = matrix[number % len(matrix)]
         # A sweep's workers leave when its last job has ended: in the report's time there is one for a moment only.
-        longest = 0.1 if (victim, phase) == ("worker", "report") else 2.0 if phase == "training" else 1.0
+        longest = 0.02 if (victim, phase) == ("worker", "report") else 2.0 if phase == "training" else 1.0
         yield victim, phase, generator.uniform(0, longest)
 
 
