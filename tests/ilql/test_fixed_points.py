@@ -43,6 +43,8 @@ class Prefixes(nn.Module):
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, STATES)
+        with torch.no_grad():
+            self.embedding.weight[:, 0] = torch.arange(vocabulary)  # an embedding says which token it is of
         self.known: dict[tuple[int, ...], int] = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Prefixes:
@@ -54,8 +56,9 @@ class Prefixes(nn.Module):
     def state(self, prefix: tuple[int, ...]) -> int:
         return self.known.setdefault(prefix, len(self.known))
 
-    def forward(self, input_ids: Tensor, **_: object) -> SimpleNamespace:
-        states = [[self.state((*row[: t + 1],)) for t in range(len(row))] for row in input_ids.tolist()]
+    def forward(self, inputs_embeds: Tensor, **_: object) -> SimpleNamespace:
+        ids = inputs_embeds[..., 0].round().long().tolist()
+        states = [[self.state((*row[: t + 1],)) for t in range(len(row))] for row in ids]
         return SimpleNamespace(last_hidden_state=nn.functional.one_hot(torch.tensor(states), STATES).float())
 
 
