@@ -125,6 +125,24 @@ class Cells:
         return next((str(r["reason"]) for r in records if r is not None and r.get("reason")), "no reason recorded")
 
 
+def take_back_lost(store: Store, sweep: str) -> list[str]:
+    """Take back the records of a sweep's finished evaluations whose episodes are gone or damaged: they wait again.
+
+    A report reads the episodes, so such a sweep would come to no end again; what they say is made anew, and equal.
+
+    Returns:
+        The trials, in order.
+    """
+    wanted = {
+        trial for each in store.members(sweep) for trial in (each["trial_id"], each.get("tune_trial_id")) if trial
+    }
+    finished = [key for key, each in store.some("evaluation", sorted(wanted)).items() if each["status"] == "finished"]
+    lost = [key for key in finished if store.stage("evaluation", key) is None]
+    for key in lost:
+        store.remove("evaluation", key)
+    return lost
+
+
 def _varying(decodes: Sequence[Any]) -> list[str]:
     """The decoding hyperparameters in which some of these differ."""
     values = [dataclasses.asdict(decode) for decode in decodes]

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from analysis.text import count
 from cluster.connect import ClusterInfo, ConnectOptions, connect, joins, this_machine
 from cluster.nodes import alive_nodes
 from cluster.shapes import Machine, described
 from cluster.watchdog import StuckError
+from sweeps.cells import take_back_lost
 from sweeps.forecast import Forecast, forecast
 from sweeps.journal import StoreError, utc
 from sweeps.leases import CLEANING, Lease, driver_key
@@ -201,6 +203,8 @@ def _run_sweep(
     check_fits(fleet.machines, need)
     concurrent = fleet.places(need, options.concurrent)
     say(f"sweep {sweep.name} on {info}, {concurrent} jobs at a time")
+    if lost := take_back_lost(store, sweep.name):
+        say(f"{count(len(lost), 'evaluation')} lost the episodes or part of them, {lost[0]} the first: played again")
     for line in _plan(store, sweep).lines(concurrent=concurrent):
         say(line)
     mirror = Mirror(store, sweep.name, options.tracking) if options.mirror else None

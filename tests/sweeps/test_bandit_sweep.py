@@ -164,6 +164,23 @@ def test_a_rerun_finds_everything_and_prints_the_same_table(commands: Commands, 
     assert {info.name: info.created_at for info in bandit_sweep.store.sweeps()} == created
 
 
+@pytest.mark.long
+def test_a_rerun_plays_again_what_lost_its_episodes_and_prints_the_same_table(
+    commands: Commands, bandit_sweep: BanditSweep, tmp_path: Path
+) -> None:
+    folder = tmp_path / "store"
+    shutil.copytree(bandit_sweep.store.folder, folder, ignore=shutil.ignore_patterns("mlflow*"))
+    first, second = sorted(folder.glob("stages/evaluation/*/*"))[:2]
+    (first / "episodes.parquet").write_bytes(b"cut")
+    shutil.rmtree(second)
+    done = commands.bandit(folder, "--no-mlflow")
+    assert done.status == 0, done.err
+    assert f"2 evaluations lost the episodes or part of them, {first.name} the first: played again" in done.out
+    assert "5 and 20 are in the store, 0 and 2 are to be done" in done.out
+    assert table_of(done.out) == table_of(bandit_sweep.out)
+    assert results(Store(folder), bandit_sweep.name) == results(bandit_sweep.store, bandit_sweep.name)
+
+
 def _stages(store: Store) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in (store.folder / "stages").glob("*/*/*/about.json")}
 

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sweeps import cli
+from sweeps.cells import take_back_lost
 from sweeps.doctor import findings
+from sweeps.exact_json import Record
+from sweeps.spec import TrialSpec
 from sweeps.store import Store
 from sweeps.work import run_job
 
@@ -108,6 +111,48 @@ def damage_a_journal(store: Store) -> str:
 def test_each_fault_is_named(done: Store, fault: Callable[[Store], str]) -> None:
     said = fault(done)
     assert [line for line in findings(Store(done.folder)) if said in line] != []
+
+
+@pytest.fixture
+def swept(bench: Bench) -> tuple[Bench, TrialSpec, Record]:
+    """A sweep of one trial, done, and what its evaluation came to."""
+    trial, tune = bench.trial(), bench.trial(evaluation={"split": "tune"})
+    bench.store.put("sweep", "mine", {"task": "bandit"})
+    member = {"sweep": "mine", "trial_id": trial.trial_id, "tune_trial_id": tune.trial_id}
+    bench.store.put("member", f"mine/{trial.trial_id}", member)
+    assert run_job(bench.job(trial, trial, tune), lambda numbers: None) == "finished"
+    return bench, trial, bench.store.all("evaluation")[trial.trial_id]
+
+
+@pytest.mark.parametrize("fault", [cut_a_file, lose_a_stage])
+@pytest.mark.parametrize("split", ["report", "tune"])
+def test_episodes_that_are_gone_are_made_anew_as_it_says(
+    swept: tuple[Bench, TrialSpec, Record], fault: Callable[[Store], str], split: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench, trial, before = swept
+    tune = bench.trial(evaluation={"split": "tune"})
+    hit = tune if split == "tune" else trial
+    (folder,) = bench.store.folder.glob(f"stages/evaluation/*/{hit.trial_id}")
+    monkeypatch.setattr(sys.modules[__name__], "a_stage", lambda *_: folder)
+    fault(bench.store)
+    assert take_back_lost(bench.store, "mine") == [hit.trial_id]
+    assert take_back_lost(bench.store, "mine") == []
+    assert run_job(bench.job(trial, trial, tune), lambda numbers: None) == "finished"
+    after = bench.store.all("evaluation")[trial.trial_id]
+    assert {name: after[name] for name in ("status", "score", "measures")} == {
+        name: before[name] for name in ("status", "score", "measures")
+    }
+    assert [line for line in findings(bench.store) if "a copy was damaged" not in line] == []
+
+
+def test_a_record_that_is_gone_is_made_anew_as_it_says(swept: tuple[Bench, TrialSpec, Record]) -> None:
+    bench, trial, before = swept
+    bench.store.remove("evaluation", trial.trial_id)
+    bench.store.remove("training", trial.weights_id)
+    assert sum("has no record" in line for line in findings(bench.store)) == 2
+    assert run_job(bench.job(trial, trial), lambda numbers: None) == "finished"
+    assert findings(bench.store) == []
+    assert bench.store.all("evaluation")[trial.trial_id]["score"] == before["score"]
 
 
 def test_digests_are_compared_unless_it_is_to_be_quick(done: Store) -> None:
