@@ -10,7 +10,7 @@ from pathlib import Path
 from bad_dialogues import as_lines, rows
 from faults import Fault, Place, Reader
 from files import DIGITS, path_faults, text_faults
-from line_models import BEGIN, REPAIRS, save_line_model
+from line_models import BEGIN_AGENT, REPAIRS, save_line_model
 
 DESCRIPTION = "A repair shop and its customers."
 REWARD = "def reward(dialogue, turn):\n    return -float(len(dialogue[turn]['text'].split()))\n"
@@ -29,7 +29,7 @@ def shop() -> str:
 @functools.cache
 def clerk() -> str:
     """The folder of a model that rewrites one turn; made once."""
-    chain = {BEGIN: {"agent: ok": 1.0}, "agent: ok": {"END": 1.0}, "END": {"END": 1.0}}
+    chain = {BEGIN_AGENT: {" ok": 1.0}, " ok": {"END": 1.0}, "END": {"END": 1.0}}
     return str(save_line_model(Path(tempfile.mkdtemp(prefix="bad_input_lines")), chain))
 
 
