@@ -33,19 +33,22 @@ def clerk() -> str:
     return str(save_line_model(Path(tempfile.mkdtemp(prefix="bad_input_lines")), chain))
 
 
-def reward_of(folder: Path) -> str:
-    (folder / "pay.py").write_text(REWARD)
-    return f"{folder / 'pay.py'}:reward"
+@functools.cache
+def pay() -> str:
+    """A sound reward function; written once."""
+    file = Path(tempfile.mkdtemp(prefix="bad_input_pay")) / "pay.py"
+    file.write_text(REWARD)
+    return f"{file}:reward"
 
 
 def imagine(path: str, *more: str, model: str | None = None, reward: str | None = None) -> Sequence[str]:
-    paid = reward_of(Path(tempfile.mkdtemp(prefix="bad_input_pay"))) if reward is None else reward
+    paid = pay() if reward is None else reward
     words = ["imagine", path, "--model", shop() if model is None else model, "--reward", paid]
     return [*words, "--count", "2", "--max-tokens", "12", *more]
 
 
 def hindsight(path: str, *more: str, model: str | None = None, reward: str | None = None) -> Sequence[str]:
-    paid = reward_of(Path(tempfile.mkdtemp(prefix="bad_input_pay"))) if reward is None else reward
+    paid = pay() if reward is None else reward
     words = ["hindsight", path, "--model", clerk() if model is None else model, "--reward", paid]
     return [*words, "--max-tokens", "4", *more]
 
