@@ -62,12 +62,15 @@ class PretrainedWriter:
         writable = self._tokenizer.writable()[: self._tokenizer.text_size].nonzero()[0].tolist()
         self._suppressed = sorted(set(range(rows)).difference(writable, self._ends))
 
-    def fits(self, prompt: str, sampling: Sampling) -> bool:
-        """True if the model's context holds the prompt and the longest text behind it."""
-        return len(self._encode(prompt)) + sampling.max_tokens <= context_length(self._model)
+    def fits(self, prompt: str, opening: str, sampling: Sampling) -> bool:
+        """True if the model's context holds a prompt, a text's opening and the longest text behind it."""
+        taken = len(self._encode(prompt)) + len(self._tokenizer.encode(opening))
+        return taken + sampling.max_tokens <= context_length(self._model)
 
     @torch.inference_mode()
-    def write(self, prompts: Sequence[str], sampling: Sampling, *, seed: int, last_line: str) -> list[str]:
+    def write(
+        self, prompts: Sequence[str], sampling: Sampling, *, seed: int, last_line: str, opening: str = ""
+    ) -> list[str]:
         """What the model writes behind each prompt, up to its own end, to a line that is `last_line`, or to the limit.
 
         Equal arguments give equal texts on equal machines. Special tokens are never read out of a prompt, and never
@@ -78,8 +81,10 @@ class PretrainedWriter:
             sampling: How.
             seed: Of all that is drawn.
             last_line: The line behind which nobody reads on; white space around it does not count.
+            opening: What every text begins with; the model goes on from there.
         """
-        encoded = [self._encode(prompt) for prompt in prompts]
+        opened = self._tokenizer.encode(opening)
+        encoded = [[*self._encode(prompt), *opened] for prompt in prompts]
         width = max(map(len, encoded))
         tokens = torch.zeros((len(prompts), width), dtype=torch.long)
         mask = torch.zeros_like(tokens)
@@ -97,13 +102,13 @@ class PretrainedWriter:
             eos_token_id=self._ends or None,
             pad_token_id=self._ends[0] if self._ends else 0,
         )
-        stopping = StoppingCriteriaList([_LastLine(self._tokenizer, width, last_line)])
+        stopping = StoppingCriteriaList([_LastLine(self._tokenizer, width - len(opened), last_line)])
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(seed)
             written = self._model.generate(
                 input_ids=tokens.to(self._device), attention_mask=mask.to(self._device), stopping_criteria=stopping
             )
-        return [_up_to(self._read(ids), last_line) for ids in written[:, width:].tolist()]
+        return [_up_to(self._read(ids), last_line) for ids in written[:, width - len(opened) :].tolist()]
 
     def _encode(self, prompt: str) -> list[int]:
         if self._tokenizer.chat is not None:

@@ -2,7 +2,8 @@
 
 Freed are weights, tokenised data, drawn candidates and fitted critics that the rule does not keep, checkpoints of
 trainings that nobody goes on with, and what builders left that were killed. Never touched are rows, episodes with their
-transcripts, loss curves, and what a user's data became: worlds, tokenisers, initial models.
+transcripts, loss curves, what a user's data became (worlds, tokenisers, initial models), and what language models
+wrote.
 
 That a training's weights were dropped is recorded with the time and the rule before they are removed, so they are not
 missing: a sweep's command takes evaluations that are recorded for done, and trains again only where something new needs

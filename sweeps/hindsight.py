@@ -180,7 +180,9 @@ def _fill(
     whole = len(wanted)
     for attempt in range(asked.tries):
         requests = {
-            place: Request(f"{place}.{attempt}", asked.prompt(asked.dialogues[place], _earned(recorded[place])))
+            place: Request(
+                f"{place}.{attempt}", asked.prompt(asked.dialogues[place], _earned(recorded[place])), f"{asked.agent}:"
+            )
             for place in wanted
         }
         obtain(list(requests.values()), writer, replies, asked.seed)

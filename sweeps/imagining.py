@@ -92,6 +92,12 @@ class Imagining:
             "seed": self.seed,
         }
 
+    @property
+    def opening(self) -> str:
+        """How a dialogue begins: as the examples mostly do, with the world where there is none."""
+        first = [turns[0][0] for turns in self.examples]
+        return f"{self.agent if 2 * first.count(self.agent) > len(first) else self.world}:"
+
     def prompt(self, number: int) -> str:
         """What is asked at a try: a plain language model goes on with it, one that chats answers it."""
         order = np.random.default_rng([self.seed, number]).permutation(len(self.examples))
@@ -228,7 +234,7 @@ def _fill(found: _Sieve, asked: Imagining, writer: Writer, replies: Replies, say
         if not writer.reproducible:
             step = min(step, found.missing, found.limit - number)
         tries = range(number, number + step)
-        obtain([Request(str(each), asked.prompt(each)) for each in tries], writer, replies, asked.seed)
+        obtain([Request(str(each), asked.prompt(each), asked.opening) for each in tries], writer, replies, asked.seed)
         for each in tries:
             found.take(each, replies)
         number += step

@@ -34,10 +34,13 @@ class Request:
     Attributes:
         name: Its name in its log.
         prompt: The text.
+        opening: How the reply begins, for a model that goes on with a text as it stands; one that is asked a question
+            begins by itself.
     """
 
     name: str
     prompt: str
+    opening: str
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Writer(Protocol):
         """
 
     def write(self, requests: Sequence[Request], seed: int) -> Iterator[tuple[str, Reply]]:
-        """Names and replies, in any order, as they come.
+        """Names and replies, in any order, as they come; the requests of a block all have the same opening.
 
         Raises:
             ConnectionError: It cannot go on; what came before has been given.

@@ -63,7 +63,8 @@ class LocalWriter:
 
     def write(self, requests: Sequence[Request], seed: int) -> Iterator[tuple[str, Reply]]:
         """See `Writer`; a prompt that is too long for the model is a problem of its own."""
-        fitting = [request for request in requests if self._model.fits(request.prompt, self.sampling)]
+        (opening,) = {request.opening for request in requests} if not self.chat else {""}
+        fitting = [request for request in requests if self._model.fits(request.prompt, opening, self.sampling)]
         texts: dict[str, str] = {}
         if fitting:
             written = self._model.write(
@@ -71,6 +72,7 @@ class LocalWriter:
                 self.sampling,
                 seed=seed_of(seed, requests[0].name),
                 last_line=transcript.END,
+                opening=opening,
             )
             texts = {request.name: text for request, text in zip(fitting, written, strict=True)}
         for request in requests:

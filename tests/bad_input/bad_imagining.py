@@ -10,7 +10,7 @@ from pathlib import Path
 from bad_dialogues import as_lines, rows
 from faults import Fault, Place, Reader
 from files import DIGITS, path_faults, text_faults
-from line_models import BEGIN, REPAIRS, save_line_model
+from line_models import BEGIN_AGENT, REPAIRS, save_line_model
 
 DESCRIPTION = "A repair shop and its customers."
 REWARD = "def reward(dialogue, turn):\n    return -float(len(dialogue[turn]['text'].split()))\n"
@@ -29,23 +29,26 @@ def shop() -> str:
 @functools.cache
 def clerk() -> str:
     """The folder of a model that rewrites one turn; made once."""
-    chain = {BEGIN: {"agent: ok": 1.0}, "agent: ok": {"END": 1.0}, "END": {"END": 1.0}}
+    chain = {BEGIN_AGENT: {" ok": 1.0}, " ok": {"END": 1.0}, "END": {"END": 1.0}}
     return str(save_line_model(Path(tempfile.mkdtemp(prefix="bad_input_lines")), chain))
 
 
-def reward_of(folder: Path) -> str:
-    (folder / "pay.py").write_text(REWARD)
-    return f"{folder / 'pay.py'}:reward"
+@functools.cache
+def pay() -> str:
+    """A sound reward function; written once."""
+    file = Path(tempfile.mkdtemp(prefix="bad_input_pay")) / "pay.py"
+    file.write_text(REWARD)
+    return f"{file}:reward"
 
 
 def imagine(path: str, *more: str, model: str | None = None, reward: str | None = None) -> Sequence[str]:
-    paid = reward_of(Path(tempfile.mkdtemp(prefix="bad_input_pay"))) if reward is None else reward
+    paid = pay() if reward is None else reward
     words = ["imagine", path, "--model", shop() if model is None else model, "--reward", paid]
     return [*words, "--count", "2", "--max-tokens", "12", *more]
 
 
 def hindsight(path: str, *more: str, model: str | None = None, reward: str | None = None) -> Sequence[str]:
-    paid = reward_of(Path(tempfile.mkdtemp(prefix="bad_input_pay"))) if reward is None else reward
+    paid = pay() if reward is None else reward
     words = ["hindsight", path, "--model", clerk() if model is None else model, "--reward", paid]
     return [*words, "--max-tokens", "4", *more]
 

@@ -31,34 +31,45 @@ def writer(folder: Path) -> PretrainedWriter:
 
 
 def test_texts_are_drawn_as_often_as_they_are_likely(writer: PretrainedWriter) -> None:
-    texts = [text for seed in range(50) for text in writer.write(["\n"] * 8, SAMPLING, seed=seed, last_line="END")]
+    texts = [
+        text
+        for seed in range(50)
+        for text in writer.write([""] * 8, SAMPLING, seed=seed, last_line="END", opening=BEGIN)
+    ]
     first = Counter(text.split("\n")[0] for text in texts)
     # 400 draws with probability a half: a standard deviation is ten.
     assert first["user: my lamp flickers"] == pytest.approx(200, abs=40)
     asked = Counter(text.split("\n")[1] for text in texts)
     assert asked["agent: how old is it ?"] == pytest.approx(200, abs=40)
-    assert set(REPAIRS[BEGIN]) == set(first)
+    assert {f"{BEGIN}{rest}" for rest in REPAIRS[BEGIN]} == set(first)
 
 
 def test_equal_seeds_give_equal_texts_and_others_others(writer: PretrainedWriter) -> None:
-    one, again, other = (writer.write(["\n"] * 8, SAMPLING, seed=seed, last_line="END") for seed in (1, 1, 2))
+    one, again, other = (
+        writer.write([""] * 8, SAMPLING, seed=seed, last_line="END", opening=BEGIN) for seed in (1, 1, 2)
+    )
     assert one == again != other
     assert len(set(one)) > 1
 
 
 def test_a_colder_model_says_the_likeliest(tmp_path: Path) -> None:
-    chain = {BEGIN: {"user: a": 0.6, "user: b": 0.4}, "user: a": {"END": 1.0}, "user: b": {"END": 1.0}}
+    chain = {BEGIN: {" a": 0.6, " b": 0.4}, " a": {"END": 1.0}, " b": {"END": 1.0}}
     writer = PretrainedWriter(save_line_model(tmp_path / "m", chain), chat=False)
     for sampling in (Sampling(temperature=0.01, max_tokens=4), Sampling(top_p=0.5, max_tokens=4)):
         # Left to its probabilities it would say nothing else in 40 draws once in a thousand million times.
-        texts = [text for seed in range(5) for text in writer.write(["\n"] * 8, sampling, seed=seed, last_line="END")]
+        texts = [
+            text
+            for seed in range(5)
+            for text in writer.write(["\n"] * 8, sampling, seed=seed, last_line="END", opening=BEGIN)
+        ]
         assert set(texts) == {"user: a\nEND"}
 
 
 def test_a_text_ends_with_its_last_line_or_at_the_limit(writer: PretrainedWriter) -> None:
-    texts = writer.write(["\n"] * 8, SAMPLING, seed=0, last_line="END")
+    texts = writer.write(["\n"] * 8, SAMPLING, seed=0, last_line="END", opening=BEGIN)
     assert {text.split("\n")[-1] for text in texts} == {"END"}
-    texts = writer.write(["\n"] * 8, Sampling(max_tokens=2), seed=0, last_line="END")
+    # The limit is on what is written: the rest of the first line, and one more.
+    texts = writer.write(["\n"] * 8, Sampling(max_tokens=2), seed=0, last_line="END", opening=BEGIN)
     assert {len(text.split("\n")) for text in texts} == {2}
 
 
@@ -79,14 +90,15 @@ def test_what_the_folder_says_of_drawing_plays_no_part(folder: Path, writer: Pre
     other = save_line_model(tmp_path / "m", REPAIRS)
     said = {"do_sample": False, "num_beams": 3, "repetition_penalty": 9.0, "top_k": 1, "min_new_tokens": 9}
     (other / "generation_config.json").write_text(json.dumps(said))
-    theirs = PretrainedWriter(other, chat=False).write(["\n"] * 8, SAMPLING, seed=0, last_line="END")
-    assert theirs == writer.write(["\n"] * 8, SAMPLING, seed=0, last_line="END")
+    theirs = PretrainedWriter(other, chat=False).write(["\n"] * 8, SAMPLING, seed=0, last_line="END", opening=BEGIN)
+    assert theirs == writer.write(["\n"] * 8, SAMPLING, seed=0, last_line="END", opening=BEGIN)
 
 
 def test_what_is_too_long_for_the_model_does_not_fit(tmp_path: Path) -> None:
     writer = PretrainedWriter(save_line_model(tmp_path / "m", REPAIRS, context=10), chat=False)
-    assert writer.fits("a\n" * 8, Sampling(max_tokens=2))
-    assert not writer.fits("a\n" * 9, Sampling(max_tokens=2))
+    assert writer.fits("a\n" * 7, "b", Sampling(max_tokens=2))
+    assert not writer.fits("a\n" * 8, "b", Sampling(max_tokens=2))
+    assert not writer.fits("a\n" * 9, "", Sampling(max_tokens=2))
 
 
 def test_a_pretrained_model_writes_text(stories: Path) -> None:

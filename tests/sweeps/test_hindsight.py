@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from endpoints import Answer, completion, serve
-from line_models import BEGIN, save_line_model
+from line_models import BEGIN_AGENT, save_line_model
 
 from ilql.sampling import Sampling
 from ilql.tasks.dialogues import KIND as DIALOGUES
@@ -49,7 +49,7 @@ def reward(tmp_path: Path) -> Reward:
 @pytest.fixture
 def writer(tmp_path: Path) -> LocalWriter:
     """Says `ok` in place of whatever one turn was, half of the time."""
-    chain = {BEGIN: {"agent: ok": 0.5, "user: ok": 0.5}, "agent: ok": {"END": 1.0}, "user: ok": {"END": 1.0},
+    chain = {BEGIN_AGENT: {" ok": 0.5, " no": 0.5}, " ok": {"END": 1.0}, " no": {"user: ok": 1.0}, "user: ok": {},
              "END": {"END": 1.0}}  # fmt: skip
     return LocalWriter(save_line_model(tmp_path / "m", chain), chat=False, sampling=SAMPLING)
 

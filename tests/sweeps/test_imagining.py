@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 from endpoints import Answer, Asked, completion, serve
-from line_models import BEGIN, REPAIRS, save_line_model
+from line_models import BEGIN, BEGIN_AGENT, REPAIRS, save_line_model
 
 from ilql.sampling import Sampling
 from ilql.tasks.dialogues import KIND as DIALOGUES
 from ilql.tasks.dialogues import Settings, transcript, validate
 from ilql.tasks.dialogues.read import read_lines
-from sweeps import cli, imagining, replies
+from sweeps import cli, gc, imagining, replies
 from sweeps.doctor import findings
 from sweeps.endpoint import Endpoint, EndpointError
 from sweeps.imagining import Imagining, examples_of, imagine
@@ -109,10 +109,12 @@ def test_what_a_model_wrote_is_data_as_documented_and_paid_by_the_reward(
             [-0.5] * (len(agents) - 1) + [9.5 * thanked or -0.5]
         )
         said = [f"{turn['role']}: {turn['text']}" for turn in line["turns"]]
+        said[0] = said[0].removeprefix(BEGIN)
         for before, behind in zip([BEGIN, *said], [*said, "END"], strict=True):
             assert behind in REPAIRS[before]
     assert (made.folder / "reward" / "brief.py").read_text() == BRIEF  # what paid them stays with them
     assert list(findings(store)) == []
+    assert gc.find(store, gc.Rule("none")) == []  # neither dialogues nor replies are freed
 
 
 def test_what_was_imagined_becomes_a_world(store: Store, writer: LocalWriter, reward: Reward, tmp_path: Path) -> None:
@@ -212,10 +214,10 @@ def test_a_model_that_was_stopped_within_a_block_goes_on_to_the_same_dialogues(
 def test_what_is_refused_is_counted_by_reason_and_kept_with_its_text(
     store: Store, reward: Reward, tmp_path: Path
 ) -> None:
-    start = {"user: a": 0.25, "so he said": 0.25, "agent: b": 0.25, "user:": 0.25}
     chain = {
-        BEGIN: start, "user: a": {"agent: c": 0.5, "user: a": 0.5}, "so he said": {"END": 1.0},
-        "agent: b": {"END": 1.0}, "user:": {"agent: c": 1.0}, "agent: c": {"END": 1.0}, "END": {"END": 1.0},
+        BEGIN: {" a": 0.4, " it is": 0.2, " alone": 0.2, "": 0.2}, " a": {"agent: c": 0.5, "user: a": 0.5},
+        " it is": {"so he said": 1.0}, "so he said": {"END": 1.0}, " alone": {"END": 1.0}, "": {"agent: c": 1.0},
+        "user: a": {"agent: c": 1.0}, "agent: c": {"END": 1.0}, "END": {"END": 1.0},
     }  # fmt: skip
     writer = LocalWriter(save_line_model(tmp_path / "m", chain), chat=False, sampling=Sampling(max_tokens=3))
     made = imagine(store, asked(count=8, tries=8), writer, reward)
@@ -227,14 +229,14 @@ def test_what_is_refused_is_counted_by_reason_and_kept_with_its_text(
     }  # fmt: skip
     rows = refused_of(made)
     assert Counter(row["reason"] for row in rows) == made.refused
-    assert {row["text"] for row in rows if row["reason"] == transcript.NO_ROLE} == {"so he said\nEND"}
+    assert {row["text"] for row in rows if row["reason"] == transcript.NO_ROLE} == {"user: it is\nso he said\nEND"}
     assert len({row["name"] for row in rows}) == len(rows) == 63
 
 
 def test_a_model_that_writes_no_dialogue_is_one_line_and_its_texts_are_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], reward: Reward
 ) -> None:
-    prose = {BEGIN: {"Once upon a time": 1.0}, "Once upon a time": {"there was a lamp.": 1.0}, "there was a lamp.": {}}
+    prose = {BEGIN: {" once upon a time": 1.0}, " once upon a time": {"there was a lamp": 1.0}, "there was a lamp": {}}
     model = save_line_model(tmp_path / "m", prose)
     (tmp_path / "shop.txt").write_text("a repair shop")
     arguments = ["imagine", str(tmp_path / "shop.txt"), "--model", str(model), "--reward", reward.given]
@@ -278,7 +280,7 @@ def test_a_prompt_shows_some_examples_others_at_every_try_and_none_that_is_judge
 
 
 def test_an_example_that_is_said_again_is_refused(store: Store, reward: Reward, tmp_path: Path) -> None:
-    chain = {BEGIN: {"user: a": 0.5, "user: b": 0.5}, "user: a": {"agent: c": 1.0}, "user: b": {"agent: c": 1.0},
+    chain = {BEGIN: {" a": 0.5, " b": 0.5}, " a": {"agent: c": 1.0}, " b": {"agent: c": 1.0},
              "agent: c": {"END": 1.0}, "END": {"END": 1.0}}  # fmt: skip
     writer = LocalWriter(save_line_model(tmp_path / "m", chain), chat=False, sampling=SAMPLING)
     made = imagine(store, asked(examples=((("user", "a"), ("agent", "c")),), count=2, tries=8), writer, reward)
@@ -295,6 +297,15 @@ def test_of_a_file_that_cannot_be_split_all_are_shown_that_ask_for_no_other_spli
         for line, split in zip(lines, (None, "report", "report"), strict=True)
     )
     assert len(examples_of(read_lines(text.encode(), settings), settings)) == 1
+
+
+def test_a_dialogue_is_begun_by_whoever_begins_the_examples(store: Store, reward: Reward, tmp_path: Path) -> None:
+    chain = {BEGIN_AGENT: {" hello": 1.0}, " hello": {"user: hi": 1.0}, "user: hi": {"END": 1.0}, "END": {"END": 1.0}}
+    writer = LocalWriter(save_line_model(tmp_path / "m", chain), chat=False, sampling=SAMPLING)
+    agent_first = (("agent", "what is it ?"), ("user", "a lamp"))
+    assert asked().opening == asked(examples=(agent_first, agent_first[::-1])).opening == BEGIN
+    made = imagine(store, asked(examples=(agent_first,), count=1), writer, reward)
+    assert [[turn["text"] for turn in line["turns"]] for line in lines_of(made)] == [["hello", "hi"]]
 
 
 # Endpoints

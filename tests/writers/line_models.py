@@ -10,18 +10,18 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel
 
-BEGIN = ""
-"""The blank line at a prompt's end."""
+BEGIN, BEGIN_AGENT = "user:", "agent:"
+"""How a text is begun: the rest of its first line follows."""
 
 IMPOSSIBLE = -60.0
 
 Chain = Mapping[str, Mapping[str, float]]
-"""By line, what may follow it, with probabilities."""
+"""By line, or the begun one, what may follow it, with probabilities."""
 
 REPAIRS: Chain = {
-    BEGIN: {"user: my lamp flickers": 0.5, "user: the kettle leaks": 0.5},
-    "user: my lamp flickers": {"agent: how old is it ?": 0.5, "agent: we mend it for 20": 0.5},
-    "user: the kettle leaks": {"agent: how old is it ?": 0.5, "agent: we mend it for 90": 0.5},
+    BEGIN: {" my lamp flickers": 0.5, " the kettle leaks": 0.5},
+    " my lamp flickers": {"agent: how old is it ?": 0.5, "agent: we mend it for 20": 0.5},
+    " the kettle leaks": {"agent: how old is it ?": 0.5, "agent: we mend it for 90": 0.5},
     "agent: how old is it ?": {"user: two years": 0.5, "user: no idea": 0.5},
     "user: two years": {"agent: we mend it for 20": 1.0},
     "user: no idea": {"agent: we mend it for 90": 1.0},
@@ -36,14 +36,17 @@ REPAIRS: Chain = {
 
 
 def save_line_model(folder: Path, chain: Chain, *, context: int = 512) -> Path:
-    """Write the model and its tokeniser, which has one token for each line; returns the folder."""
+    """Write the model and its tokeniser, which has one token for each line or begun line; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = list(dict.fromkeys([*chain, *(line for after in chain.values() for line in after)]))
     places = {line: place for place, line in enumerate(lines, start=1)}
     size = len(lines) + 1
-    vocabulary = {"<unknown>": 0, **{f"{line}\n": place for line, place in places.items()}}
+    vocabulary = {
+        "<unknown>": 0,
+        **{line if line in (BEGIN, BEGIN_AGENT) else f"{line}\n": place for line, place in places.items()},
+    }
     text = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))  # noqa: S106
-    text.pre_tokenizer = pre_tokenizers.Split(Regex("[^\n]*\n"), "isolated")
+    text.pre_tokenizer = pre_tokenizers.Split(Regex("[^\n]*\n|[^\n]+"), "isolated")
     text.decoder = decoders.Fuse()
     text.save(str(folder / "tokenizer.json"))
     config = GPT2Config(
