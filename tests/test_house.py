@@ -198,3 +198,26 @@ def _installed() -> bool:
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _holders(text: str) -> Iterator[str]:
+    """What a page names as holding its promises: files and folders of tests, and targets of make."""
+    yield from re.findall(r"`(tests/[\w/.]+|test_\w+\.py|make \w+)`", text)
+
+
+@pytest.mark.parametrize("page", ["reliability.md", "security.md"])
+def test_every_promise_of_a_page_stands_beside_a_test_that_exists(page: str) -> None:
+    """A name without a folder must be of one test alone."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "| held by |" not in line]
+    promises = [row for row in rows if not row.startswith("| ---")]
+    assert len(promises) >= 10
+    assert [row for row in promises if not list(_holders(row.rsplit(" | ", 1)[1]))] == []
+    for name in _holders(text):
+        if name.startswith("make "):
+            assert name.removeprefix("make ") in targets, name
+        elif "/" in name:
+            assert (ROOT / name).exists(), name
+        else:
+            assert len(list((ROOT / "tests").rglob(name))) == 1, name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import pickle
-import re
 import runpy
 import subprocess
 import sys
@@ -241,13 +240,3 @@ def test_an_audit_that_asked_nobody_says_so_and_one_that_found_something_fails(
     ended, text = verdict(found, asked=2)
     assert ended == status
     assert text.startswith(said)
-
-
-# The note
-
-
-def test_the_note_on_security_names_only_tests_that_exist() -> None:
-    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
-    named = re.findall(r"`(tests/[\w/]+\.py)`", text)
-    assert named
-    assert [path for path in named if not (ROOT / path).is_file()] == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import pytest
 import ray.exceptions
@@ -12,6 +13,7 @@ import torch
 from cluster.faults import REASON_LENGTH, Fault, back_off_seconds, classify
 
 LOST = ray.exceptions.NodeDiedError("the node is gone")  # type: ignore[no-untyped-call]
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
 BUG = ZeroDivisionError("division by zero")
 ECHO = RuntimeError("[gloo/transport/tcp/pair.cc:554] Connection closed by peer [127.0.0.1]:3050")
 
@@ -24,7 +26,8 @@ ECHO = RuntimeError("[gloo/transport/tcp/pair.cc:554] Connection closed by peer 
         ray.exceptions.ActorDiedError(),
         ray.exceptions.OutOfMemoryError("killed by the memory monitor"),  # type: ignore[no-untyped-call]
         ray.exceptions.ObjectLostError("ab" * 28, None, ""),
-        OSError(errno.ENOSPC, "No space left on device"),
+        *(OSError(number, os.strerror(number)) for number in DISK),
+        *(RuntimeError(f"the store could not be written: {os.strerror(number)}") for number in DISK),
         MemoryError(),
         type("_ArrayMemoryError", (MemoryError,), {})("Unable to allocate 8 TiB"),  # numpy's
         torch.OutOfMemoryError("CUDA out of memory"),
