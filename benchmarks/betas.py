@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.measure import Benchmark, Line, alternately
+from ilql.language_model import Architecture
 from ilql.methods import bc, ilql
-from ilql.networks import Architecture
 from ilql.tasks import visdial
 from ilql.tasks.visdial.settings import Settings
 from sweeps import stages

@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import Benchmark, Line, seconds
+from ilql.language_model import Architecture
 from ilql.methods import bc
-from ilql.networks import Architecture
 from sweeps import cli
 from sweeps.cells import Setting
 from sweeps.exact_json import Record

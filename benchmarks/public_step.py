@@ -31,9 +31,10 @@ from transformers import AutoModelForCausalLM
 
 from ilql import token_values
 from ilql.batch import TokenBatch, TokenSequence, collate
+from ilql.language_model import Architecture, build_language_model
 from ilql.method import Start
 from ilql.methods import ilql
-from ilql.networks import Architecture, ValueNetworks, build_language_model
+from ilql.networks import ValueNetworks
 from ilql.train import Loop, train
 
 

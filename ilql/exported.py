@@ -11,8 +11,8 @@ import torch
 
 from ilql.batch import tokenize
 from ilql.dialogue import Dialogue, Turn
+from ilql.language_model import context_length, reload_language_model
 from ilql.logits_processor import GUIDANCE_FILE, ValueGuidance, load_values
-from ilql.networks import context_length, reload_language_model
 from ilql.tokens import Tokenizer, load_tokenizer
 
 

@@ -31,8 +31,9 @@ from torch import Tensor, nn
 from ilql.batch import TokenBatch, TokenSequence, batch_order, collate
 from ilql.choose import Knobs, policy_inputs, probabilities
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, check, hyper
+from ilql.language_model import gather, hidden_states, hidden_width, trunk_of
 from ilql.method import Actor, Decoding, Manner, TokenCritic
-from ilql.networks import gather, head, hidden_states, hidden_width, trunk_of
+from ilql.networks import head
 from ilql.tokens import Tokenizer
 
 VERSION = 1

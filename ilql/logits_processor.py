@@ -27,8 +27,10 @@ from transformers import AutoModel, DynamicCache, LogitsProcessor
 
 from ilql.choose import Knobs, policy_inputs, scores
 from ilql.files import first_line
+from ilql.language_model import hidden_width
 from ilql.method import Decoding, Manner
-from ilql.networks import QNetwork, head, hidden_width, read_model
+from ilql.model_folder import read_model
+from ilql.networks import QNetwork, head
 from ilql.products import hasten
 
 VALUE_FOLDER, HEADS_FILE, GUIDANCE_FILE = "value", "heads.safetensors", "guidance.json"

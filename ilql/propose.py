@@ -12,8 +12,8 @@ from torch import nn
 from ilql.batch import TokenSequence, collate
 from ilql.candidates import Candidates
 from ilql.decode import Speaker, Voice
+from ilql.language_model import hidden_states, trunk_of
 from ilql.method import Actor, Decoding, Manner, Proposals
-from ilql.networks import hidden_states, trunk_of
 from ilql.tokens import Tokenizer
 
 VERSION = 1

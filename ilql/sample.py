@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from ilql.networks import context_length, reload_language_model, text_config, vocabulary_size
+from ilql.language_model import context_length, reload_language_model, text_config, vocabulary_size
 from ilql.sampling import Sampling
 from ilql.tokens import Tokenizer, chat_tokenizer, load_tokenizer
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ilql.language_model import FULL, SLIDING, context_length, text_config, trunk_of
 from ilql.method import Actor
-from ilql.networks import FULL, SLIDING, context_length, text_config, trunk_of
 from ilql.slot_cache import SlotCache
 
 CHUNK = 16

@@ -28,9 +28,10 @@ from ilql.hyperparameters import (
     Search,
     hyper,
 )
+from ilql.language_model import gather, hidden_states, trunk_of
 from ilql.losses import conservative_loss, margin_loss, masked_mean
 from ilql.method import ActionValues, Actor, Decoding, Loss, Manner, Method, Start, Training, require
-from ilql.networks import ValueNetworks, gather, hidden_states, layers_of, renew_target, taken, trunk_of
+from ilql.networks import ValueNetworks, layers_of, renew_target, taken
 
 VERSION = 2
 """Raised when what is here trains or acts otherwise; part of the key of all weights of these methods."""

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ilql.batch import TokenBatch, TokenSequence, batch_order, collate, dialogue_weights
 from ilql.checkpoint import resume, save_checkpoint
+from ilql.language_model import recompute_layers
 from ilql.method import Method
-from ilql.networks import recompute_layers
 
 VERSION = 5
 """Raised when the same settings would be trained otherwise; part of the key of all weights."""

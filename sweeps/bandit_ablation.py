@@ -14,8 +14,8 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from ilql.language_model import Architecture
 from ilql.methods import bc
-from ilql.networks import Architecture
 from ilql.tasks.bandit import Settings
 from sweeps.commands.run import run_command
 from sweeps.presets import Preset

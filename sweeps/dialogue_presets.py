@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ilql.language_model import Architecture
 from ilql.methods import bc
-from ilql.networks import Architecture
 from sweeps.presets import Preset
 from sweeps.work import Resources
 

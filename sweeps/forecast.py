@@ -16,7 +16,7 @@ from scipy.stats import t as student
 from torch import nn
 
 from cluster.shapes import GIB, Machine, Need, gpu_share, places
-from ilql.networks import context_length
+from ilql.language_model import context_length
 from sweeps.exact_json import Record
 from sweeps.machines import check_fits
 from sweeps.plan import Remaining

@@ -68,7 +68,7 @@ def writer_of(given: argparse.Namespace) -> Writer:
     Raises:
         ValueError: There is no such model, the address is none, or two options contradict each other.
     """
-    from ilql.networks import find_model  # noqa: PLC0415
+    from ilql.model_folder import find_model  # noqa: PLC0415
     from sweeps.endpoint import Endpoint  # noqa: PLC0415
     from sweeps.writers import EndpointWriter, LocalWriter  # noqa: PLC0415
 

@@ -21,8 +21,8 @@ from ilql.checkpoint import load_weights, save_weights
 from ilql.dialogue import Dialogue
 from ilql.evaluate import Episode
 from ilql.fitted_q import Acting, FittedQ
+from ilql.language_model import trunk_of
 from ilql.method import ActionValues, Actor
-from ilql.networks import trunk_of
 from ilql.task import Task
 from ilql.tokens import Tokenizer
 from sweeps.spec import TrialSpec, probe_key

@@ -25,9 +25,11 @@ from ilql.checkpoint import check_finite
 from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Player, reply_to
 from ilql.hyperparameters import unknown
+from ilql.language_model import context_length, is_tied, trunk_of, whole_language_model, with_trunk
 from ilql.logits_processor import Guidance, save_values
 from ilql.method import Actor, Manner
-from ilql.networks import QNetwork, context_length, find_model, is_tied, trunk_of, whole_language_model, with_trunk
+from ilql.model_folder import find_model
+from ilql.networks import QNetwork
 from ilql.tokens import STRUCTURE, Tokenizer, pretrained_tokenizer
 from sweeps.model_card import model_card
 from sweeps.spec import TrialSpec

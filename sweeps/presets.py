@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ilql.hyperparameters import Value
+from ilql.language_model import Architecture
 from ilql.methods import bc
-from ilql.networks import Architecture
 from sweeps.work import Resources
 
 

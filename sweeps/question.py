@@ -11,7 +11,7 @@ from ilql.conventions import METHODS as CONVENTIONAL
 from ilql.conventions import convention
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
-from ilql.networks import context_of, find_model
+from ilql.model_folder import context_of, find_model
 from ilql.task import Task
 from ilql.tasks import known_tasks
 from ilql.tokens import chat_template_digest, symbol_tokenizer

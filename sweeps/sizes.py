@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from ilql.candidates import Candidates
+from ilql.language_model import hidden_width, trunk_of
 from ilql.method import Start
-from ilql.networks import hidden_width, trunk_of
 from sweeps.spec import TrialSpec
 from sweeps.stages import canonical
 

@@ -20,11 +20,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from ilql import adapters, batch, chat, decode, evaluate, fitted_q, losses, networks, propose, tokens, train, vocabulary
+from ilql import (
+    adapters,
+    batch,
+    chat,
+    decode,
+    evaluate,
+    fitted_q,
+    language_model,
+    losses,
+    propose,
+    tokens,
+    train,
+    vocabulary,
+)
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, Range, Value, check, hyper, make
+from ilql.language_model import Architecture
 from ilql.method import Method
 from ilql.methods import bc, method_named
-from ilql.networks import Architecture
 from ilql.task import SPLITS
 
 SPLIT = Range(choices=SPLITS)
@@ -224,7 +237,7 @@ class TrialSpec:
                 "pretrained": b.pretrained,
                 "tokenizer": self.tokenizer_key,
                 "seed": b.seed,
-                "version": networks.VERSION,
+                "version": language_model.VERSION,
             }
         )
 

@@ -25,20 +25,19 @@ from ilql.adapters import adapt, merge
 from ilql.batch import TokenSequence, load_sequences, save_sequences, tokenize
 from ilql.candidates import Candidates, load_candidates
 from ilql.checkpoint import file_digest, load_weights
-from ilql.method import Method, Start
-from ilql.methods import method_named
-from ilql.networks import (
-    MODEL_FILES,
+from ilql.language_model import (
     build_language_model,
     check_causal,
     check_is_ours,
-    check_model_folder,
     context_length,
     load_language_model,
     reload_language_model,
     untie_like,
     vocabulary_size,
 )
+from ilql.method import Method, Start
+from ilql.methods import method_named
+from ilql.model_folder import MODEL_FILES, check_model_folder
 from ilql.propose import draw_candidates
 from ilql.task import Task, TaskKind
 from ilql.tasks import known_tasks

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ilql.hyperparameters import Value
+from ilql.language_model import Architecture
 from ilql.methods import bc
-from ilql.networks import Architecture
 from sweeps.presets import Preset
 from sweeps.work import Resources
 

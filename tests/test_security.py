@@ -15,7 +15,8 @@ import pytest
 
 from cluster.group import check_place
 from ilql.checkpoint import CheckpointError, check_checkpoint
-from ilql.networks import Architecture, build_language_model, check_model_folder, reload_language_model
+from ilql.language_model import Architecture, build_language_model, reload_language_model
+from ilql.model_folder import check_model_folder
 from ilql.tasks.visdial.remote_client import Servers
 from sweeps.artefacts import Stages
 from sweeps.leases import Leases

@@ -27,10 +27,11 @@ from ilql import token_values
 from ilql.batch import TokenBatch
 from ilql.fused import cloning_loss
 from ilql.hyperparameters import NOT_NEGATIVE, POSITIVE, Range, Search, hyper
+from ilql.language_model import gather, head_of, hidden_states, trunk_of
 from ilql.losses import advantage_weights, masked_mean
 from ilql.method import Actor, Decoding, Loss, Method, Start, require
 from ilql.methods import ilql
-from ilql.networks import ValueNetworks, gather, head_of, hidden_states, trunk_of
+from ilql.networks import ValueNetworks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ilql.batch import TokenBatch
 from ilql.fused import cloning_loss
+from ilql.language_model import gather, head_of, hidden_states, trunk_of
 from ilql.method import Actor, Decoding, Loss, Method, Start, Training
-from ilql.networks import gather, head_of, hidden_states, trunk_of
 
 
 @dataclass(frozen=True, kw_only=True)

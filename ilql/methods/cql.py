@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from ilql import token_values
 from ilql.batch import TokenBatch
+from ilql.language_model import gather
 from ilql.losses import expectile_loss, masked_mean, max_backup, td_loss, td_target
 from ilql.method import Loss
-from ilql.networks import ValueNetworks, gather, taken
+from ilql.networks import ValueNetworks, taken
 
 
 @dataclass(frozen=True, kw_only=True)

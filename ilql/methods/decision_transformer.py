@@ -28,9 +28,10 @@ from torch import Tensor, nn
 from ilql.batch import TokenBatch
 from ilql.fused import cloning_loss
 from ilql.hyperparameters import Range, hyper
+from ilql.language_model import context_length, gather, head_of, hidden_width, states_of, trunk_of
 from ilql.losses import masked_mean
 from ilql.method import Actor, Decoding, Loss, Manner, Method, Start, Training
-from ilql.networks import Whole, context_length, gather, head_of, hidden_width, states_of, trunk_of
+from ilql.networks import Whole
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from ilql import token_values
 from ilql.batch import TokenBatch
 from ilql.hyperparameters import Range, Search, hyper
+from ilql.language_model import gather
 from ilql.losses import expectile_loss, masked_mean, td_loss, td_target
 from ilql.method import Loss
-from ilql.networks import ValueNetworks, gather
+from ilql.networks import ValueNetworks
 
 
 @dataclass(frozen=True, kw_only=True)

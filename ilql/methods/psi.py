@@ -32,9 +32,10 @@ from torch import Tensor, nn
 from ilql import token_values
 from ilql.batch import TokenBatch
 from ilql.hyperparameters import NOT_NEGATIVE, POSITIVE, Range, Search, hyper
+from ilql.language_model import Frozen, gather, hidden_states
 from ilql.losses import masked_mean, psi_loss, soft_backup, td_target
 from ilql.method import ActionValues, Actor, Loss, Start, require
-from ilql.networks import Frozen, ValueNetworks, gather, hidden_states, taken
+from ilql.networks import ValueNetworks, taken
 
 
 @dataclass(frozen=True, kw_only=True)

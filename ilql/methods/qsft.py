@@ -37,9 +37,10 @@ from ilql.hyperparameters import (
     Search,
     hyper,
 )
+from ilql.language_model import Frozen, gather, hidden_states, trunk_of
 from ilql.losses import bounded_backup, masked_mean, probability_q_loss
 from ilql.method import Actor, Decoding, Loss, Manner, Method, Start, Training, require
-from ilql.networks import Frozen, gather, hidden_states, renew_target, trunk_of
+from ilql.networks import renew_target
 
 
 @dataclass(frozen=True, kw_only=True)

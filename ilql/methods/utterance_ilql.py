@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ilql.batch import TokenBatch
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, UNIT, Range, Search, hyper
+from ilql.language_model import gather, hidden_states, trunk_of
 from ilql.losses import expectile_loss, masked_mean, td_loss, td_target
 from ilql.method import (
     Actor,
@@ -32,7 +33,7 @@ from ilql.method import (
     every_utterance,
     require,
 )
-from ilql.networks import QNetwork, ValueNetworks, gather, hidden_states, renew_target, trunk_of
+from ilql.networks import QNetwork, ValueNetworks, renew_target
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ilql.language_model import Architecture
 from ilql.methods import bc
-from ilql.networks import Architecture
 from ilql.tasks import bandit
 from sweeps.cells import Setting
 from sweeps.schedule import Schedule

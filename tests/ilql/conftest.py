@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ilql.batch import TokenSequence, tokenize
-from ilql.networks import Architecture, build_language_model
+from ilql.language_model import Architecture, build_language_model
 from ilql.tasks.bandit import Bandit, Settings
 from ilql.tokens import Tokenizer, train_tokenizer
 

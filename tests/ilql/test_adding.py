@@ -13,9 +13,9 @@ import torch
 
 import ilql.methods
 from ilql.batch import TokenSequence, collate, dialogue_weights
+from ilql.language_model import Architecture, build_language_model
 from ilql.method import Start
 from ilql.methods import bc, method_named
-from ilql.networks import Architecture, build_language_model
 from ilql.tokens import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]

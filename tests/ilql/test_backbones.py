@@ -22,16 +22,11 @@ from ilql import token_values
 from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights
 from ilql.checkpoint import own_tensors
 from ilql.decode import Speaker, Voice
+from ilql.language_model import context_length, load_language_model, reload_language_model
 from ilql.method import Actor, Decoding, Manner, Start
 from ilql.methods import bc, ilql
-from ilql.networks import (
-    QNetwork,
-    ValueNetworks,
-    context_length,
-    find_model,
-    load_language_model,
-    reload_language_model,
-)
+from ilql.model_folder import find_model
+from ilql.networks import QNetwork, ValueNetworks
 from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
 

@@ -14,9 +14,10 @@ from torch import nn
 from ilql import token_values
 from ilql.batch import TokenSequence, collate, tokenize
 from ilql.choose import Knobs, choose
+from ilql.language_model import gather, hidden_states
 from ilql.method import Actor, Method, Start, Training
 from ilql.methods import bc, ilql
-from ilql.networks import QNetwork, ValueNetworks, gather, hidden_states
+from ilql.networks import QNetwork, ValueNetworks
 from ilql.task import Reply
 from ilql.tasks.bandit import KIND, Bandit, Settings
 from ilql.tokens import Tokenizer

@@ -28,9 +28,10 @@ from torch import nn
 from ilql.batch import TokenSequence, tokenize
 from ilql.decode import Speaker, Voice
 from ilql.dialogue import Dialogue, Turn
+from ilql.language_model import gather, hidden_states
 from ilql.method import Method, Start
 from ilql.methods import bc, cql, ilql, mc_returns, sarsa
-from ilql.networks import ValueNetworks, gather, hidden_states
+from ilql.networks import ValueNetworks
 from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
 

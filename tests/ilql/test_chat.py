@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from ilql.batch import tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Player, play, reply_to
+from ilql.language_model import Architecture, build_language_model
 from ilql.method import Actor, Decoding, Manner
-from ilql.networks import Architecture, build_language_model
 from ilql.slots import Slots
 from ilql.tasks.bandit import Bandit
 from ilql.tokens import Tokenizer, chat_template_digest, chat_tokenizer, cut_tokenizer, load_tokenizer

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from ilql import networks, token_values
 from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, tokenize
 from ilql.dialogue import Dialogue, Turn
+from ilql.language_model import gather, hidden_states, trunk_of
 from ilql.losses import masked_mean
 from ilql.method import Loss, Method, Start
 from ilql.methods import cql, ilql, mc_returns, psi, qsft, sarsa, utterance_ilql
-from ilql.networks import ValueNetworks, gather, hidden_states, trunk_of
+from ilql.networks import ValueNetworks
 from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
 

@@ -16,10 +16,10 @@ from ilql.batch import collate, tokenize
 from ilql.decode import Speaker, Utterance, Voice
 from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Episode, Player, play, reply_to
+from ilql.language_model import Architecture, build_language_model, trunk_of
 from ilql.method import Actor, Decoding, Manner
 from ilql.methods import decision_transformer
 from ilql.methods.decision_transformer import ReturnConditioned
-from ilql.networks import Architecture, build_language_model, trunk_of
 from ilql.task import Environment, Reply
 from ilql.tokens import Tokenizer
 

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from ilql import token_values
 from ilql.decode import Speaker, Utterance, Voice
+from ilql.language_model import Architecture, build_language_model, trunk_of, vocabulary_size
 from ilql.method import Actor, Decoding, Manner, Start
 from ilql.methods import ilql
-from ilql.networks import Architecture, QNetwork, build_language_model, trunk_of, vocabulary_size
+from ilql.networks import QNetwork
 from ilql.tokens import Tokenizer
 
 CPU = torch.device("cpu")

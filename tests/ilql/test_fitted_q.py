@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ilql.batch import TokenSequence, tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.fitted_q import Acting, Fit, FittedQ, fit, rewards_to_go
+from ilql.language_model import trunk_of
 from ilql.method import Actor, Decoding, Manner, Start
 from ilql.methods import bc
-from ilql.networks import trunk_of
 from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
 

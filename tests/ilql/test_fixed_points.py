@@ -26,9 +26,10 @@ from torch import Tensor, nn
 from ilql.batch import TokenSequence, collate, tokenize
 from ilql.candidates import Candidates
 from ilql.dialogue import Dialogue, Turn
+from ilql.language_model import gather, hidden_states
 from ilql.method import Method, Start
 from ilql.methods import awr, bc, chai, cql, ilql, mc_returns, psi, qsft, sarsa, utterance_ilql
-from ilql.networks import ValueNetworks, gather, hidden_states
+from ilql.networks import ValueNetworks
 from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
 

@@ -19,18 +19,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from ilql import token_values
 from ilql.choose import Knobs, scores
 from ilql.decode import Speaker, Voice
+from ilql.language_model import load_language_model, reload_language_model, trunk_of, whole_language_model, with_trunk
 from ilql.logits_processor import GUIDANCE_FILE, HEADS_FILE, Guidance, ValueGuidance, load_values, save_values
 from ilql.method import Actor, Decoding, Manner, Start
 from ilql.methods import ilql
-from ilql.networks import (
-    QNetwork,
-    ValueNetworks,
-    load_language_model,
-    reload_language_model,
-    trunk_of,
-    whole_language_model,
-    with_trunk,
-)
+from ilql.networks import QNetwork, ValueNetworks
 from ilql.tokens import Tokenizer, cut_tokenizer, load_tokenizer
 
 CPU = torch.device("cpu")

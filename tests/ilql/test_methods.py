@@ -18,10 +18,10 @@ from ilql.candidates import Candidates, load_candidates
 from ilql.checkpoint import CheckpointError, load_weights, save_weights
 from ilql.decode import Speaker, Utterance, Voice
 from ilql.dialogue import Dialogue, Turn
+from ilql.language_model import Architecture, build_language_model
 from ilql.losses import VERSIONS
 from ilql.method import Actor, Decoding, Manner, Method, Start, Training
 from ilql.methods import known_methods, method_named
-from ilql.networks import Architecture, build_language_model
 from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
 

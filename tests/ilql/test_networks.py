@@ -19,26 +19,22 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from ilql import token_values
 from ilql.checkpoint import WEIGHTS, load_weights, own_tensors, save_weights
 from ilql.decode import Speaker, Voice
-from ilql.method import Actor, Decoding, Manner, Start
-from ilql.methods import ilql
-from ilql.networks import (
+from ilql.language_model import (
     Architecture,
     Frozen,
-    QNetwork,
-    ValueNetworks,
     build_language_model,
-    check_model_folder,
     context_length,
-    find_model,
-    follow,
     gather,
-    head,
     hidden_states,
     hidden_width,
     load_language_model,
     trunk_of,
     vocabulary_size,
 )
+from ilql.method import Actor, Decoding, Manner, Start
+from ilql.methods import ilql
+from ilql.model_folder import check_model_folder, find_model
+from ilql.networks import QNetwork, ValueNetworks, follow, head
 from ilql.tokens import load_tokenizer
 
 PROMPT = "Once upon a time"

@@ -13,7 +13,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from ilql import products
-from ilql.networks import Architecture, build_language_model, hidden_states, reload_language_model, trunk_of
+from ilql.language_model import Architecture, build_language_model, hidden_states, reload_language_model, trunk_of
 from ilql.products import Linear, Transposed, hasten, linear, product
 
 

@@ -15,8 +15,8 @@ from ilql import propose
 from ilql.batch import TokenSequence, tokenize
 from ilql.candidates import Candidates, load_candidates
 from ilql.dialogue import Dialogue, Turn
+from ilql.language_model import trunk_of
 from ilql.method import Proposals
-from ilql.networks import trunk_of
 from ilql.propose import draw_candidates
 from ilql.tokens import Tokenizer
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ilql.decode import Speaker, Utterance, Voice
 from ilql.drafts import Draft
 from ilql.evaluate import Player, play
+from ilql.language_model import trunk_of
 from ilql.method import Actor, Decoding, Manner
-from ilql.networks import trunk_of
 from ilql.tasks.bandit import Bandit
 from ilql.tokens import Tokenizer
 

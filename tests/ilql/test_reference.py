@@ -21,10 +21,11 @@ from torch import Tensor, nn
 from ilql import token_values
 from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, tokenize
 from ilql.dialogue import Dialogue, Turn
+from ilql.language_model import hidden_states
 from ilql.losses import expectile_loss, monte_carlo_returns, td_loss, td_target
 from ilql.method import Method, Start
 from ilql.methods import awr, cql, ilql, mc_returns, psi, sarsa, utterance_ilql
-from ilql.networks import ValueNetworks, hidden_states
+from ilql.networks import ValueNetworks
 from ilql.tokens import Tokenizer
 
 WORDS = ["is it red ?", "is it a cat ?", "how many are there ?", "yes", "no", "a", "two cats in the snow", ""]

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from ilql import token_values
 from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, tokenize
 from ilql.dialogue import Dialogue, Turn
+from ilql.language_model import hidden_states
 from ilql.losses import conservative_loss, expectile_loss, td_loss, td_target
 from ilql.method import Start
 from ilql.methods import filtered_bc, ilql, sarsa
-from ilql.networks import ValueNetworks, follow, hidden_states, renew_target
+from ilql.networks import ValueNetworks, follow, renew_target
 from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
 

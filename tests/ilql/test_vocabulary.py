@@ -17,9 +17,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PhiConfi
 
 from ilql.batch import TokenBatch, collate, tokenize
 from ilql.dialogue import Dialogue, Turn
-from ilql.losses import weighted_nll
-from ilql.methods import bc
-from ilql.networks import (
+from ilql.language_model import (
     gather,
     hidden_states,
     load_language_model,
@@ -28,6 +26,8 @@ from ilql.networks import (
     vocabulary_size,
     whole_language_model,
 )
+from ilql.losses import weighted_nll
+from ilql.methods import bc
 from ilql.tokens import STRUCTURE, Tokenizer, cut_tokenizer, load_tokenizer, symbol_tokenizer
 from ilql.vocabulary import kept_tokens, token_pieces
 

@@ -20,9 +20,9 @@ from torch import nn
 from ilql import token_values
 from ilql.batch import load_sequences
 from ilql.checkpoint import save_weights
+from ilql.language_model import Architecture, build_language_model
 from ilql.method import Start
 from ilql.methods import ilql
-from ilql.networks import Architecture, build_language_model
 from ilql.train import Loop, train
 
 VOCABULARY = 24

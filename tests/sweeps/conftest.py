@@ -19,8 +19,8 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from ilql.language_model import Architecture
 from ilql.methods import bc, method_named
-from ilql.networks import Architecture
 from ilql.tasks import bandit
 from sweeps.cells import Setting
 from sweeps.refinement import Refinement

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cluster.shapes import GIB, Machine, described
-from ilql.networks import Architecture, build_language_model
+from ilql.language_model import Architecture, build_language_model
 from sweeps.forecast import CPU_PEAK, PROCESS_BYTES, forecast
 from sweeps.plan import Remaining
 from sweeps.sizes import Networks, networks_of

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ilql import losses
+from ilql.language_model import Architecture
 from ilql.methods import known_methods
-from ilql.networks import Architecture
 from sweeps.spec import Backbone, Evaluation, TrialSpec, world_key
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def test_raising_a_losss_version_makes_exactly_its_dependants_new(
     [
         ("ilql.train.VERSION", set(EVERYWHERE)),
         ("ilql.batch.VERSION", set(EVERYWHERE)),
-        ("ilql.networks.VERSION", set(EVERYWHERE)),
+        ("ilql.language_model.VERSION", set(EVERYWHERE)),
         ("ilql.decode.VERSION", {"trial_id", "cell_id"}),
         ("ilql.evaluate.VERSION", {"trial_id", "cell_id"}),
     ],

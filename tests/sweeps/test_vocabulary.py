@@ -17,8 +17,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
+from ilql.language_model import vocabulary_size
 from ilql.logits_processor import ValueGuidance, load_values
-from ilql.networks import QNetwork, ValueNetworks, vocabulary_size
+from ilql.networks import QNetwork, ValueNetworks
 from sweeps import bandit_ablation, cli, dialogue_ablation, reddit_ablation, visdial_ablation, wordle_ablation
 from sweeps.model_card import model_card
 from sweeps.options import Options, parse

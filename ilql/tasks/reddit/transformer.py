@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilql.networks import LOADING_FAULTS
+from ilql.model_folder import LOADING_FAULTS
 from ilql.tasks.reddit.columns import TOXIC_WORDS
 from ilql.tasks.reddit.packaged import PACKAGED_NAME
 from ilql.tasks.reddit.tables import file_digest
