@@ -5,6 +5,7 @@
 Each is the bandit's smoke preset with proposals that are compared at a rung, of which the worse half is stopped there,
 every training in a worker group of two CPU workers. It counts as hung when its command takes longer than `--limit`
 seconds, or leaves a process behind. Each is a line of `--out` as soon as it ends; the same file goes on where it was.
+A machine of many cores runs several of them beside each other, each with a Ray of its own: `--at-once`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +38,22 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweeps", type=int, default=50)
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds after which one counts as hung")
+    parser.add_argument("--at-once", type=int, default=1, help="how many run beside each other")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args(arguments)
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in asked.out.read_text().splitlines()] if asked.out.exists() else []
-    for number in range(len(done), asked.sweeps):
-        result = one_sweep(number, dashboard=number % 2 == 0, limit_seconds=asked.limit)
-        done.append(result)
-        with asked.out.open("a", encoding="utf-8") as out:
-            out.write(json.dumps(result) + "\n")
-        print(json.dumps(result), flush=True)
+    missing = sorted(set(range(asked.sweeps)) - {result["sweep"] for result in done})
+    with ThreadPoolExecutor(asked.at_once) as pool:
+        running = [
+            pool.submit(one_sweep, number, dashboard=number % 2 == 0, limit_seconds=asked.limit) for number in missing
+        ]
+        for ended in as_completed(running):
+            result = ended.result()
+            done.append(result)
+            with asked.out.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(result) + "\n")
+            print(json.dumps(result), flush=True)
     bad = [result for result in done if result["status"] != 0 or result["left"]]
     seconds = sorted(result["seconds"] for result in done)
     print(f"{len(done)} sweeps, {len(bad)} hung or failed; {seconds[0]:.0f} to {seconds[-1]:.0f} s each")
@@ -99,7 +107,10 @@ def _start_bare_head(folder: Path, mark: str) -> str:
     """The address of a Ray cluster of one node without a dashboard: one that a sweep starts itself always has one."""
     port = free_port()
     command = ["start", "--head", "--block", "--include-dashboard=false", "--disable-usage-stats", "--num-cpus=2",
-               "--node-ip-address=127.0.0.1", f"--port={port}", "--object-store-memory=100000000"]  # fmt: skip
+               "--node-ip-address=127.0.0.1", f"--port={port}", "--object-store-memory=100000000",
+               # Those that are fixed unless they are named, so that several heads can stand beside each other.
+               f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}",
+               f"--temp-dir={folder / 'head-ray'}"]  # fmt: skip
     with (folder / "head").open("w") as out:
         subprocess.Popen(
             [Path(sys.executable).with_name("ray"), *command],
