@@ -39,7 +39,11 @@ def call_each(
     """
     if cpus < 0 or gpus < 0 or retries < 0:
         raise ValueError(f"cpus, gpus and retries must not be negative, got {cpus}, {gpus}, {retries}")
-    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=retries, retry_exceptions=False)(function)
+    remote = ray.remote(
+        num_cpus=cpus, num_gpus=gpus, max_retries=retries, retry_exceptions=False,
+        # Anywhere: one who runs in a placement group, as Tune's trials do, would else have its calls held to its share.
+        scheduling_strategy="DEFAULT",
+    )(function)  # fmt: skip
     calls: list[Any] = [remote.remote(item) for item in items]
     index_of = {call: index for index, call in enumerate(calls)}
     outcomes: dict[int, Result | Fault] = {}

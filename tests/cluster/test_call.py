@@ -6,6 +6,9 @@ import os
 import signal
 
 import pytest
+import ray
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.call import call, call_each
 from cluster.connect import ClusterInfo
@@ -44,6 +47,24 @@ def test_workers_import_our_packages_use_one_thread_and_know_this_clusters_state
         )
 
     assert call(look, "ilql.dialogue", cpus=2) == ("1", ray_here.state_api, "ilql.dialogue")
+
+
+def test_whoever_runs_in_a_placement_group_calls_on_the_whole_cluster(ray_here: ClusterInfo) -> None:
+    # As a trial of Tune's does, whose group holds a byte of memory and takes in what the trial starts.
+    def negated(number: int) -> int:
+        return -number
+
+    @ray.remote(num_cpus=0)
+    def trial() -> int | Fault:
+        return call(negated, -3, cpus=1.0)
+
+    group = placement_group([{"memory": 1.0}])
+    ray.get(group.ready(), timeout=60)
+    inside = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
+    try:
+        assert ray.get(trial.options(memory=1, scheduling_strategy=inside).remote(), timeout=60) == 3
+    finally:
+        remove_placement_group(group)
 
 
 def test_what_has_no_room_is_refused() -> None:
