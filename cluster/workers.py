@@ -192,7 +192,7 @@ def _fit(order: _Order[Config]) -> Iterator[Report | Fault | _Ended]:
 
 
 def _fit_quietly(order: _Order[Config], journal: Path) -> _Ended:
-    from ray.train.torch import TorchTrainer  # noqa: PLC0415  (imports torch)
+    from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415  (imports torch)
 
     resources = {"CPU": order.cpus_per_worker}
     if order.gpus_per_worker:
@@ -200,6 +200,7 @@ def _fit_quietly(order: _Order[Config], journal: Path) -> _Ended:
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"order": order},
+        torch_config=TorchConfig(backend=backend_of(order.workers, order.gpus_per_worker)),
         scaling_config=train.ScalingConfig(
             num_workers=order.workers, use_gpu=order.gpus_per_worker > 0, resources_per_worker=resources
         ),
@@ -218,6 +219,14 @@ def _fit_quietly(order: _Order[Config], journal: Path) -> _Ended:
         return _Ended({}, None, classify(error))
     folder = None if result.checkpoint is None else Path(result.checkpoint.path)
     return _Ended(dict(result.metrics or {}), folder, None)
+
+
+def backend_of(workers: int, gpus_per_worker: float) -> str:
+    """What workers sum gradients over: NCCL between whole GPUs, which it needs one each of, and gloo otherwise.
+
+    A worker alone sums with nobody, and is spared what NCCL begins with.
+    """
+    return "nccl" if workers > 1 and gpus_per_worker >= 1 else "gloo"
 
 
 class _Journal(ray.train.UserCallback):

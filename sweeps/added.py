@@ -175,7 +175,7 @@ def add_evaluations(
             resources=resources,
             added=True,
         )
-        with connected() as info, Fleet(store.folder, say, own=info.started) as fleet:
+        with connected() as info, Fleet(store.folder, say, own=info.started, on_gpus=gpus > 0) as fleet:
             need = resources.need
             check_fits(fleet.machines, need)
             resume = "the same command goes on from here"

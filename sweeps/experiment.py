@@ -102,7 +102,8 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
     status = 0
     with ExitStack() as stack:
         info = stack.enter_context(connected())
-        fleet = stack.enter_context(Fleet(store.folder, say, own=info.started))
+        on_gpus = any(sweep.resources.need.gpus > 0 for sweep in sweeps.values())
+        fleet = stack.enter_context(Fleet(store.folder, say, own=info.started, on_gpus=on_gpus))
         for sweep in sweeps.values():
             with driving(store, sweep.name, say):
                 ended = _run_sweep(question, sweep, options, store, info, fleet, say)

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import torch
+
 from cluster.faults import Fault
 from cluster.nodes import Node, alive_nodes, call_on_nodes, set_aside
 from cluster.shapes import Machine, Need, places, worker_places
@@ -28,6 +30,7 @@ CHECKED = ("python", "ray", "torch", "transformers", "tokenizers", "numpy", "sci
 LOOK_SECONDS = 2.0
 """How often a running sweep looks for nodes that have come or gone."""
 
+_NOT_FOR_GPUS = "training on GPUs needs a torch that is built for them, {whose} has torch {torch}, which is not"
 _ARRIVAL_SECONDS = 10.0  # a network file system may show a new file late
 
 
@@ -52,11 +55,18 @@ class Seen:
         versions: Of python and the libraries, by name.
         code: Digest of our four packages.
         answer: The name of the file that it wrote beside the driver's; None if it did not find that.
+        for_gpus: Whether its torch is built for GPUs.
     """
 
     versions: Mapping[str, str]
     code: str
     answer: str | None = None
+    for_gpus: bool = True
+
+
+def built_for_gpus() -> bool:
+    """Whether this machine's torch is built for GPUs, whether or not it has any."""
+    return torch.version.cuda is not None or torch.version.hip is not None
 
 
 def look(asked: Asked) -> Seen:
@@ -72,7 +82,7 @@ def look(asked: Asked) -> Seen:
         (folder / answer).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
     except OSError:  # it may be seen, but not written
         return Seen(library_versions(), code_digest())
-    return Seen(library_versions(), code_digest(), answer)
+    return Seen(library_versions(), code_digest(), answer, built_for_gpus())
 
 
 def difference(driver: Seen, node: Seen) -> str | None:
@@ -89,8 +99,8 @@ def difference(driver: Seen, node: Seen) -> str | None:
     return None
 
 
-def survey(store: Path, nodes: Sequence[Node]) -> dict[Node, str]:
-    """Of some nodes, those that a sweep may not use, each with what is wrong with it in one line.
+def survey(store: Path, nodes: Sequence[Node], *, on_gpus: bool = False) -> dict[Node, str]:
+    """Of some nodes, those that a sweep, on their GPUs or not, may not use, each with what is wrong with it in one line.
 
     A node that went away is not among them: a cluster takes one that lost its power for alive until it has missed its
     heartbeats, and whoever runs a command again just after that must not be refused for it.
@@ -112,6 +122,8 @@ def survey(store: Path, nodes: Sequence[Node]) -> dict[Node, str]:
                     f"the store must be a folder that all machines share under one path; the node {node} does not see "
                     f"the driver's {store}"
                 )
+            elif on_gpus and node.machine.gpus and not seen.for_gpus:
+                wrong[node] = _NOT_FOR_GPUS.format(whose=f"the node {node}", torch=seen.versions.get("torch"))
     return wrong
 
 
@@ -146,16 +158,19 @@ class Fleet:
         store: The store's folder.
         say: Told of nodes that came, went, or are left out.
         own: True for a cluster of this process: one node, this machine.
+        on_gpus: Whether jobs are to run on GPUs.
 
     Raises:
         ValueError: A node of the cluster as it is now cannot be used.
     """
 
-    def __init__(self, store: Path, say: Callable[[str], None], *, own: bool) -> None:
-        self._store, self._say, self._own = store, say, own
+    def __init__(self, store: Path, say: Callable[[str], None], *, own: bool, on_gpus: bool) -> None:
+        self._store, self._say, self._own, self._on_gpus = store, say, own, on_gpus
         self._left_out: dict[str, object] = {}
         nodes = alive_nodes()
-        if not own and (wrong := survey(store, nodes)):
+        if own and on_gpus and any(node.machine.gpus for node in nodes) and not built_for_gpus():
+            raise ValueError(_NOT_FOR_GPUS.format(whose="this machine", torch=torch.__version__))
+        if not own and (wrong := survey(store, nodes, on_gpus=on_gpus)):
             raise ValueError(next(iter(wrong.values())))
         here = {node.id for node in alive_nodes()}
         self._used = {node.id: node for node in nodes if node.id in here}
@@ -195,7 +210,7 @@ class Fleet:
         for gone in self._used.keys() - alive.keys():
             self._say(f"the node {self._used.pop(gone)} is gone; what it was at is done elsewhere")
         came = [node for id_, node in alive.items() if id_ not in self._used and id_ not in self._left_out]
-        wrong = survey(self._store, came) if came else {}
+        wrong = survey(self._store, came, on_gpus=self._on_gpus) if came else {}
         for node in came:
             if node in wrong:
                 self._left_out[node.id] = set_aside(node)

@@ -14,7 +14,7 @@ import ray
 from cluster.connect import ClusterInfo
 from cluster.group import Group, Report
 from cluster.placement import live_placement_groups, release_orphans
-from cluster.workers import run_group
+from cluster.workers import backend_of, run_group
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -127,6 +127,14 @@ def test_a_group_goes_on_from_its_folder_after_a_worker_was_killed(ray_here: Clu
     assert result.metrics == {"step": 3.0, "first": 3.0}
     assert [fault.owner for fault in result.recovered] == ["machine"]
     assert live_placement_groups() == ()
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "backend"),
+    [(1, 0.0, "gloo"), (4, 0.0, "gloo"), (1, 1.0, "gloo"), (2, 0.5, "gloo"), (2, 1.0, "nccl")],
+)
+def test_nccl_sums_between_whole_gpus_only(workers: int, gpus: float, backend: str) -> None:
+    assert backend_of(workers, gpus) == backend
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,21 @@ class TestSurvey:
         assert survey(tmp_path, [self.GONE]) == {}
 
 
+    def test_gpus_need_a_torch_that_is_built_for_them_where_they_are_to_train(
+        self, tmp_path: Path, alive: list[Node], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plain, with_gpus = self.NODE, Node("cc" * 14, "big", "192.0.2.2", Machine(cpus=2, gpus=1))
+        alive += [plain, with_gpus]
+        monkeypatch.setattr(
+            "sweeps.machines.call_on_nodes",
+            lambda look, asked, nodes: {node: dataclasses.replace(look(asked), for_gpus=False) for node in nodes},
+        )
+        assert survey(tmp_path, alive) == {}
+        refused = survey(tmp_path, alive, on_gpus=True)
+        assert list(refused) == [with_gpus]
+        assert "needs a torch that is built for them, the node big (192.0.2.2, node cccccccc) has" in refused[with_gpus]
+
+
 class TestRoom:
     def test_what_fits_is_accepted(self) -> None:
         check_fits([Machine(cpus=8, gpus=1)], Need(gpus=0.5))
