@@ -78,3 +78,18 @@ def test_what_leads_nowhere_fails(page: str, link: str, said: str, tmp_path: Pat
     done = build(tmp_path, tmp_path / "site")
     assert done.returncode != 0
     assert said in done.stderr
+
+
+def test_the_readmes_table_its_picture_and_what_stands_for_that_say_the_same() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    picture = (ROOT / "docs" / "ablation.svg").read_text(encoding="utf-8")
+    (instead,) = re.findall(r"!\[(.*)\]\(docs/ablation\.svg\)", readme)
+    table = readme.partition("## The table")[2].partition("| ILQL ")[2]
+    rows = [
+        [cell.strip() for cell in row.strip("| ").split("|")] for row in f"ILQL {table}".split("\n\n")[0].split("\n")
+    ]
+    assert len(rows) == 8
+    for method, score, _, sigma, *_ in rows:
+        assert f"{method} {score}" in instead
+        assert f", σ {sigma}" in instead or sigma == "–"
+        assert all(f">{text}<" in picture for text in (method, score, sigma))

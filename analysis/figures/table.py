@@ -5,7 +5,7 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from analysis.figure_data import TablePicture
-from analysis.figures.theme import FAINT, GREY, colour_of, error_bars, finish
+from analysis.figures.theme import FAINT, colour_of, error_bars, finish
 
 SCORES, SIGMAS = (0.0, 0.6), (0.78, 0.94)
 """The shares of the width in which they are drawn; their numbers stand to the right of each."""
@@ -60,6 +60,5 @@ def draw_table(data: TablePicture, *, x_title: str) -> go.Figure:
     )
     finish(figure)
     figure.update_yaxes(showline=False)
-    figure.update_layout(margin={"t": 16}, bargap=0.5)
-    figure.update_xaxes(nticks=5, linecolor=GREY)
+    figure.update_layout(margin={"t": 16}, xaxis={"nticks": 8}, xaxis2={"nticks": 5})
     return figure
