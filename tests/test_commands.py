@@ -362,7 +362,7 @@ def test_the_example_of_the_readme_does_what_arithmetic_says(shelf: Shelf) -> No
     found = re.findall(r"arm b in (\d+)% of 1,000 pulls; by arithmetic in (\d+)%", shelf.said)
     assert len(found) == 3
     for drawn, exact in found:
-        assert abs(int(drawn) - int(exact)) <= 6  # a trained Q, and 1,000 draws: their own error is 1.6
+        assert abs(int(drawn) - int(exact)) <= 6  # of 1,000 draws, whose own error is 1.6, by a Q that was trained
     assert "arm b" in lines
     assert "shape: (7, 5)" in lines
     (example,) = blocks("README.md", "python")
