@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: ablation grid test check bench bench-long crash nodes hangs stress fuzz coverage clean
+.PHONY: ablation grid test check docs bench bench-long crash nodes hangs stress fuzz coverage clean
 .DELETE_ON_ERROR:
 
 ablation: $(INSTALLED)
@@ -24,6 +24,10 @@ check: $(INSTALLED)
 	$(BIN)/lint-imports
 	$(BIN)/bandit -q -c pyproject.toml -r analysis cluster ilql sweeps benchmarks .ci
 	$(BIN)/python .ci/audit.py
+
+# The pages as a site: build/site/index.html. A link that leads nowhere fails.
+docs: $(INSTALLED)
+	$(BIN)/python -m mkdocs --quiet build --strict $(ARGS)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.ablation import AblationTable
 from analysis.cells import Cell, best_cell, varying
 from analysis.estimators import Estimate, Floats, population_sigma
 from analysis.labels import in_order, method_label, value_label
-from analysis.text import count, number
+from analysis.text import count, decimals_for, number, with_error
 
 TAU, BETA = "train.tau", "decode.beta"
 GRID_METHODS = ("sarsa", "ilql")
@@ -25,6 +26,37 @@ LEVEL_METHODS = ("filtered_bc", "bc")
 
 LABEL_SHARE = 0.055
 """The share of the horizontal axis that a method's name needs, however few cells the method has."""
+
+
+@dataclass(frozen=True)
+class TableLine:
+    """A row of the ablation table, as it is drawn.
+
+    Attributes:
+        method: The method.
+        label: Its name in print.
+        score: Its max score.
+        error: The standard error of `score`; 0 where there is none.
+        text: Both as the table writes them.
+        sigma: σ over its design cells; None for fewer than two.
+        sigma_text: The same as the table writes it.
+    """
+
+    method: str
+    label: str
+    score: float
+    error: float
+    text: str
+    sigma: float | None
+    sigma_text: str
+
+
+@dataclass(frozen=True)
+class TablePicture:
+    """The ablation table's rows with a score, in its order; with a caption."""
+
+    lines: tuple[TableLine, ...]
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -184,6 +216,29 @@ class RankCurve:
     high: tuple[float | None, ...]
     pairs: tuple[int, ...]
     seeds: int
+
+
+def table_picture(table: AblationTable) -> TablePicture:
+    """The numbers of a table that a picture can show: max score and σ of every row that has a score."""
+    decimals = decimals_for(row.standard_error for row in table.rows)
+    lines = tuple(
+        TableLine(
+            method=row.method,
+            label=method_label(row.method),
+            score=row.score,
+            error=row.standard_error or 0.0,
+            text=with_error(row.score, row.standard_error, decimals),
+            sigma=row.sigma,
+            sigma_text=number(row.sigma),
+        )
+        for row in table.rows
+        if row.score is not None
+    )
+    return TablePicture(
+        lines,
+        f"The table as a picture. Dots: a method's max {'estimate' if table.estimated else 'score'} with one standard "
+        f"error over episodes; bars: σ over its design cells. {table.caption}",
+    )
 
 
 def score_by_cell(cells: Sequence[Cell], *, gap: float = 2.0) -> ScoreByCell:

@@ -16,7 +16,7 @@ from analysis.comparison import Comparison, comparison_markdown, comparison_rows
 from analysis.family import HEADER as FAMILY_HEADER
 from analysis.family import NUMERIC as FAMILY_NUMERIC
 from analysis.family import Inference, family, family_markdown, family_notes, family_rows
-from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell
+from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell, table_picture
 from analysis.honest_table import HonestTable, honest_table
 from analysis.labels import method_label
 from analysis.page import PageFigure, figure_section, html_table, links_html, notes_html, page
@@ -185,7 +185,9 @@ def _drawn(ablation: AblationTable, cells: Sequence[Cell]) -> tuple[dict[str, tu
     what = "Estimated return" if ablation.estimated else "Mean return per episode"
     title = f"{what} (reward {ablation.evaluation_reward})"
     where = f" {ablation.task}, reward {ablation.evaluation_reward}, {ablation.split} scenes."
-    points = score_by_cell(cells)
+    picture, points = table_picture(ablation), score_by_cell(cells)
+    best = f"Max {'estimate' if ablation.estimated else 'score'} (reward {ablation.evaluation_reward})"
+    drawn["table"] = (figures.draw_table(picture, x_title=best), picture.caption)
     drawn["score_by_cell"] = (figures.draw_score_by_cell(points, y_title=title), points.caption + where)
     if not has_grid(cells):
         return drawn, ["No figures over β: no design cell of SARSA or ILQL has train.tau and decode.beta."]

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--long", action="store_true", help="the long ones")
     parser.add_argument("--quick", action="store_true", help="at the smallest size, to see that they run")
     parser.add_argument("--table", action="store_true", help="print the results that are there")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--out", type=lambda said: Path(said).resolve(), default=RESULTS, help="folder of the results")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args(arguments)
     there = known()

@@ -11,6 +11,7 @@ from analysis.figures.cells import draw_beta_curves, draw_heat_map, draw_score_b
 from analysis.figures.effects import draw_dose, draw_importance, draw_parallel
 from analysis.figures.export import STATIC_FORMATS, figure_html, plotly_script, write_static
 from analysis.figures.lines import draw_lines, draw_q_rank
+from analysis.figures.table import draw_table
 from analysis.figures.theme import METHOD_COLOURS, Figure
 from analysis.figures.tokens import draw_advantages
 
@@ -31,6 +32,7 @@ __all__ = [
     "draw_profiles",
     "draw_q_rank",
     "draw_score_by_cell",
+    "draw_table",
     "draw_tuning",
     "figure_html",
     "plotly_script",

@@ -16,10 +16,11 @@ from analysis import figures
 from analysis.ablation import ablation_table
 from analysis.cells import cells_of
 from analysis.comparison import compare_chosen
-from analysis.figure_data import LABEL_SHARE, beta_curves, has_grid, heat_map, score_by_cell
+from analysis.figure_data import LABEL_SHARE, beta_curves, has_grid, heat_map, score_by_cell, table_picture
 from analysis.figures.export import without_lot
 from analysis.labels import METHOD_LABELS, in_order, setting_label, value_label
 from analysis.overview_data import Parallel, ParallelAxis
+from analysis.render import cells_of_text
 from analysis.report import write_report
 from analysis.runs import RunTable
 from analysis.styles import Style
@@ -42,6 +43,36 @@ def grid(run: Make, make_table: MakeTable) -> RunTable:
         run("ilql", [-3.0, -3.0], {"train.tau": 0.83, "decode.beta": 4.0}, origin="refinement"),
         run("bc", [-9.0, -11.0]),
     )
+
+
+def test_the_table_as_a_picture_says_what_the_table_says(grid: RunTable) -> None:
+    table = ablation_table(grid, methods=["ilql", "sarsa", "bc", "cql"], references={"recorded": [-2.0, -4.0]})
+    data = table_picture(table)
+    assert [(line.label, line.text, line.sigma_text) for line in data.lines] == [  # CQL has no run, and no row
+        ("ILQL", "−3.00 ± 0.00", "1.50"),
+        ("SARSA", "−5.00 ± 1.00", "0.50"),
+        ("BC", "−10.00 ± 1.00", "–"),
+        ("Recorded", "−3.00 ± 1.00", "–"),
+    ]
+    written = cells_of_text(table)
+    assert [line[:3] for line in written if line[0] != "CQL"] == [
+        (line.label, line.text, line.sigma_text) for line in data.lines
+    ]
+    assert data.caption.endswith(table.caption)
+
+
+def test_the_picture_of_the_table_draws_and_writes_every_number(grid: RunTable) -> None:
+    figure = figures.draw_table(table_picture(ablation_table(grid)), x_title="score")
+    dots, (bars,) = figure.data[:-1], figure.data[-1:]
+    assert [(dot.x[0], dot.error_x.array[0]) for dot in dots] == [
+        (-3.0, 0.0), (-5.0, pytest.approx(1.0)), (-10.0, pytest.approx(1.0))
+    ]  # fmt: skip
+    assert list(bars.x) == [1.5, 0.5, None]
+    assert [dot.marker.color for dot in dots] == [figures.METHOD_COLOURS[name] for name in ("ilql", "sarsa", "bc")]
+    assert list(figure.layout.yaxis.ticktext) == ["<b>ILQL</b> ", "<b>SARSA</b> ", "<b>BC</b> "]
+    assert figure.layout.yaxis.range == (2.5, -0.5)  # the first row on top
+    assert {"−5.00 ± 1.00", "0.50", "–"} <= {each.text for each in figure.layout.annotations}
+    assert figure.layout.paper_bgcolor == "#ffffff"  # to be read on a dark page as well
 
 
 def test_every_cell_has_its_place_and_methods_stay_apart(grid: RunTable) -> None:
@@ -190,7 +221,8 @@ def test_a_report_page_needs_no_other_file(sweep: RunTable, tmp_path: Path) -> N
     assert [path.relative_to(tmp_path).as_posix() for path in report.paths] == [
         *("report.html", "table.md", "table.tex", "table.csv", "table.json", "comparisons.md"),
         *("honest.md", "honest.tex", "honest.csv", "honest.json"),
-        *("figures/score_by_cell.html", "figures/beta_curves.html", "figures/heat_map.html", "figures/captions.md"),
+        *("figures/table.html", "figures/score_by_cell.html", "figures/beta_curves.html", "figures/heat_map.html"),
+        "figures/captions.md",
     ]
     for path in report.paths:
         if path.suffix == ".html":
