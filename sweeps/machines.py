@@ -100,7 +100,7 @@ def difference(driver: Seen, node: Seen) -> str | None:
 
 
 def survey(store: Path, nodes: Sequence[Node], *, on_gpus: bool = False) -> dict[Node, str]:
-    """Of some nodes, those that a sweep, on their GPUs or not, may not use, each with what is wrong with it in one line.
+    """Of some nodes, those that a sweep may not use (`on_gpus`: not on its GPUs), each with what is wrong in one line.
 
     A node that went away is not among them: a cluster takes one that lost its power for alive until it has missed its
     heartbeats, and whoever runs a command again just after that must not be refused for it.
