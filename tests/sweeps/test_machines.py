@@ -81,7 +81,6 @@ class TestSurvey:
         alive.clear()
         assert survey(tmp_path, [self.GONE]) == {}
 
-
     def test_gpus_need_a_torch_that_is_built_for_them_where_they_are_to_train(
         self, tmp_path: Path, alive: list[Node], monkeypatch: pytest.MonkeyPatch
     ) -> None:
