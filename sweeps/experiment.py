@@ -24,7 +24,7 @@ from sweeps.options import Options, Plain
 from sweeps.plan import Plan, make_plan, remaining
 from sweeps.play import invitation
 from sweeps.power import power_of
-from sweeps.progress import Progress
+from sweeps.progress import Progress, reasons
 from sweeps.provenance import package_folders
 from sweeps.question import Question, Sweep, any_trial, chosen_preset, make_sweep, unreached
 from sweeps.reporting import files_to_show, print_report, write_sweep_report
@@ -239,8 +239,11 @@ def _run_sweep(
     say(f"Optuna's view: optuna-dashboard {study.file}")
     if mirror is not None:
         say(f"MLflow's view: {mirror.command}")
-    if not any(row["status"] == "finished" for row in store.rows(sweep.name)):
-        say(f"nothing has finished; `sweeps status {sweep.name}` says why")
+    rows = store.rows(sweep.name)
+    if not any(row["status"] == "finished" for row in rows):
+        say(f"nothing has finished; `sweeps status {sweep.name}` has every row and its reason")
+        for line in reasons(rows):
+            say(f"failed: {line}")
         return 1
     return 0
 

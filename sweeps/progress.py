@@ -1,12 +1,17 @@
-"""What a sweep says while it runs: what is running, how much is done, how long it will take, the best score so far."""
+"""What a sweep says while it runs: what is running, how much is done and what failed, how long it will take, the best
+score so far.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
+from analysis.text import count
+from sweeps.exact_json import Record
 from sweeps.schedule import Schedule
 from sweeps.store import Store
 
@@ -33,6 +38,9 @@ class Progress:
         self._printed, self._done = 0.0, -1
         self._at: dict[str, Mapping[str, float]] = {}
         self._estimated: set[str] = set()
+        self._failed = {
+            row["trial_id"] for row in store.rows(sweep) if row["status"] == "failed"
+        }  # of old: told by the run before
 
     def told(self, name: str, numbers: Mapping[str, float]) -> None:
         """A running job told how far it is."""
@@ -55,13 +63,16 @@ class Progress:
         print(f"{self._method(name)}: {why}; {then}", file=self._out, flush=True)
 
     def _print(self) -> None:
-        schedule = self._schedule
+        rows, schedule = self._store.rows(self._sweep), self._schedule
+        for line in reasons([row for row in rows if row["trial_id"] not in self._failed]):
+            print(f"failed: {line}", file=self._out)
+        self._failed = {row["trial_id"] for row in rows if row["status"] == "failed"}
         self._printed = time.monotonic()
         self._done = schedule.finished_jobs + schedule.cached_jobs
         parts = [f"[{_clock(self._printed - self._began)}] {self._done}/{schedule.wanted_jobs} jobs"]
         if (left := self._seconds_left()) is not None:
             parts.append(f"about {_clock(left)} left")
-        if best := self._best():
+        if best := _best(rows):
             parts.append(best)
         running = [self._describe(name) for name in schedule.running_names]
         if running:
@@ -90,12 +101,20 @@ class Progress:
         remaining = schedule.wanted_jobs - schedule.finished_jobs - schedule.cached_jobs
         return (time.monotonic() - self._began) / done * remaining
 
-    def _best(self) -> str:
-        scored = [row for row in self._store.rows(self._sweep) if row.get("score") is not None]
-        if not scored:
-            return ""
-        best = max(scored, key=lambda row: float(row["score"]))
-        return f"best so far {best['arm']} {best['score']:.2f}"
+
+def reasons(rows: Sequence[Record]) -> list[str]:
+    """A line for each arm and reason among those rows that have failed, the most frequent first."""
+    failed = [row for row in rows if row["status"] == "failed"]
+    counted = Counter((str(row["arm"]), str(row["reason"]).partition("\n")[0]) for row in failed)
+    return [f"{arm}, {count(runs, 'run')}: {reason}" for (arm, reason), runs in counted.most_common()]
+
+
+def _best(rows: Sequence[Record]) -> str:
+    scored = [row for row in rows if row.get("score") is not None]
+    if not scored:
+        return ""
+    best = max(scored, key=lambda row: float(row["score"]))
+    return f"best so far {best['arm']} {best['score']:.2f}"
 
 
 def _clock(seconds: float) -> str:

@@ -63,3 +63,23 @@ def test_who_waits_for_another_driver_says_so_until_it_works(
     first, second = out.getvalue().splitlines()
     assert first.endswith("running ilql waiting for another driver, which is at it")
     assert second.endswith("running ilql at step 5")
+
+
+def test_what_fails_is_told_once_with_its_reason_and_what_had_failed_before_is_not(
+    bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failed(trial: str, reason: str) -> dict[str, Any]:
+        return {"trial_id": trial, "arm": "ilql", "status": "failed", "reason": reason, "score": None}
+
+    rows = [failed("a", "of old")]
+    monkeypatch.setattr(bench.store, "rows", lambda sweep: rows)
+    monkeypatch.setattr("sweeps.progress.INTERVAL_SECONDS", 0.0)
+    out = io.StringIO()
+    progress = Progress(bench.store, "mine", schedule, out)
+    rows += [failed("b", "ValueError: no\nwhere"), failed("c", "out of memory"), failed("d", "out of memory")]
+    progress.told("ilql-0a1b-0", {"step": 3.0})
+    progress.told("ilql-0a1b-0", {"step": 4.0})
+    assert [line for line in out.getvalue().splitlines() if line.startswith("failed")] == [
+        "failed: ilql, 2 runs: out of memory",
+        "failed: ilql, 1 run: ValueError: no",
+    ]
