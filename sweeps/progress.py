@@ -1,6 +1,4 @@
-"""What a sweep says while it runs: what is running, how much is done and what failed, how long it will take, the best
-score so far.
-"""
+"""What a sweep says while it runs: what runs, what is done, what failed, how long it will take, the best score."""
 
 from __future__ import annotations
 
