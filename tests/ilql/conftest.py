@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from ilql.batch import TokenSequence, tokenize
+from ilql.candidates import Candidates, load_candidates
 from ilql.language_model import Architecture, build_language_model
+from ilql.method import Method, Start
+from ilql.methods import method_named
 from ilql.tasks.bandit import Bandit, Settings
 from ilql.tokens import Tokenizer, train_tokenizer
 
 TEXTS = ["pull", "a", "b", "is it red ?", "is it a cat ?", "how many are there ?", "yes", "no", "two cats in the snow"]
 
 LanguageModels = Callable[..., nn.Module]
+Complete = Callable[..., Start]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -64,3 +70,27 @@ def stories() -> Path:
     if not (folder / "model.safetensors").is_file():
         pytest.skip(f"no pretrained model at {folder}")
     return folder.resolve()
+
+
+@pytest.fixture
+def complete(tmp_path: Path) -> Complete:
+    """Give what a method starts from, beside language models: its critic, and utterances drawn for its dialogues."""
+
+    def completed(method: Method, models: Start, sequences: Sequence[TokenSequence], *, width: int = 16) -> Start:
+        settings, critic, candidates = method.train(), None, None
+        if (named := method.critic(settings)) is not None:
+            kind = method_named(named[0])
+            critic = kind.build(completed(kind, models, sequences), named[1])
+        if (proposals := method.proposals(settings)) is not None:
+            counts = [int(sequence.ends.sum()) for sequence in sequences]
+            draw, shape = np.random.default_rng(0), (sum(counts), proposals.count)
+            Candidates(
+                draw.normal(size=(shape[0], width)).astype(np.float32),
+                draw.normal(size=(*shape, width)).astype(np.float32),
+                -draw.exponential(size=shape).astype(np.float32),
+                np.concatenate([[0], np.cumsum(counts)]),
+            ).save(tmp_path)
+            candidates = load_candidates(tmp_path)
+        return dataclasses.replace(models, critic=critic, candidates=candidates)
+
+    return completed

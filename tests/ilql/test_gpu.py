@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from ilql.batch import TokenSequence, collate, dialogue_weights
-from ilql.candidates import Candidates
 from ilql.decode import Speaker, Utterance, Voice
 from ilql.evaluate import DEVICE_SLOTS, SLOTS, slots_on
 from ilql.method import Actor, Method, Start, every_action
@@ -21,6 +21,9 @@ from ilql.methods import known_methods
 from ilql.slots import slot_bytes
 from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
+
+if TYPE_CHECKING:
+    from conftest import Complete
 
 METHODS = known_methods()
 CPU = torch.device("cpu")
@@ -34,23 +37,10 @@ def method(request: pytest.FixtureRequest) -> Method:
 
 
 @pytest.fixture
-def start(method: Method, language_model: Callable[..., nn.Module], pulls: list[TokenSequence]) -> Start:
-    """Give what the method starts from, with a critic and drawn utterances where it needs them."""
-    return _complete(method, Start(language_model(seed=1, spread=4.0), language_model(seed=2, spread=4.0), 3), pulls)
-
-
-def _complete(method: Method, models: Start, sequences: list[TokenSequence]) -> Start:
-    settings, critic, candidates = method.train(), None, None
-    if (named := method.critic(settings)) is not None:
-        kind = METHODS[named[0]]
-        critic = kind.build(_complete(kind, models, sequences), named[1])
-    if (proposals := method.proposals(settings)) is not None:
-        first = np.concatenate([[0], np.cumsum([int(s.ends.sum()) for s in sequences])])
-        draw, shape = np.random.default_rng(0), (int(first[-1]), proposals.count)
-        features = draw.normal(size=(shape[0], 16)).astype(np.float32)
-        drawn = draw.normal(size=(*shape, 16)).astype(np.float32)
-        candidates = Candidates(features, drawn, -draw.exponential(size=shape).astype(np.float32), first)
-    return dataclasses.replace(models, critic=critic, candidates=candidates)
+def start(
+    method: Method, language_model: Callable[..., nn.Module], pulls: list[TokenSequence], complete: Complete
+) -> Start:
+    return complete(method, Start(language_model(seed=1, spread=4.0), language_model(seed=2, spread=4.0), 3), pulls)
 
 
 @pytest.fixture

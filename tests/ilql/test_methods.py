@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from transformers import GPT2Model
 
 from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, tokenize
-from ilql.candidates import Candidates, load_candidates
 from ilql.checkpoint import CheckpointError, load_weights, save_weights
 from ilql.decode import Speaker, Utterance, Voice
 from ilql.dialogue import Dialogue, Turn
@@ -24,6 +24,9 @@ from ilql.method import Actor, Decoding, Manner, Method, Start, Training
 from ilql.methods import known_methods, method_named
 from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
+
+if TYPE_CHECKING:
+    from conftest import Complete
 
 METHODS = known_methods()
 
@@ -57,29 +60,8 @@ def batch(sequences: list[TokenSequence], tokenizer: Tokenizer) -> TokenBatch:
 
 
 @pytest.fixture
-def start(method: Method, models: Start, sequences: list[TokenSequence], tmp_path: Path) -> Start:
-    return complete(method, models, sequences, tmp_path)
-
-
-def complete(
-    method: Method, models: Start, sequences: Sequence[TokenSequence], folder: Path, *, width: int = 16
-) -> Start:
-    """Give what the method asks for besides language models: its critic, and utterances drawn for these dialogues."""
-    settings, critic, candidates = method.train(), None, None
-    if (named := method.critic(settings)) is not None:
-        kind = METHODS[named[0]]
-        critic = kind.build(complete(kind, models, sequences, folder), named[1])
-    if (proposals := method.proposals(settings)) is not None:
-        counts = [int(sequence.ends.sum()) for sequence in sequences]
-        draw, shape = np.random.default_rng(0), (sum(counts), proposals.count)
-        Candidates(
-            draw.normal(size=(shape[0], width)).astype(np.float32),
-            draw.normal(size=(*shape, width)).astype(np.float32),
-            -draw.exponential(size=shape).astype(np.float32),
-            np.concatenate([[0], np.cumsum(counts)]),
-        ).save(folder)
-        candidates = load_candidates(folder)
-    return dataclasses.replace(models, critic=critic, candidates=candidates)
+def start(method: Method, models: Start, sequences: list[TokenSequence], complete: Complete) -> Start:
+    return complete(method, models, sequences)
 
 
 def loss_of(method: Method, module: nn.Module, batch: TokenBatch) -> Tensor:
@@ -282,13 +264,13 @@ class TestLoss:
         assert torch.cosine_similarity(gradient, rough_gradient, dim=0) > 0.99
 
     def test_an_utterance_that_was_cut_off_can_be_learned_from(
-        self, method: Method, models: Start, tokenizer: Tokenizer, tmp_path: Path
+        self, method: Method, models: Start, tokenizer: Tokenizer, complete: Complete
     ) -> None:
         turns = (Turn("a", True, 1.0), Turn("no", False), Turn("how many are there ?", True, 1.0))
         whole = tokenize(Dialogue(turns, ended=True), tokenizer)
         cut = tokenize(Dialogue(turns, ended=True), tokenizer, max_tokens=len(whole.tokens) - 3)
         assert cut.ends.tolist()[1] and not cut.ends[2:].any() and len(cut.ends) > 2  # noqa: PT018  one picture
-        module = method.build(complete(method, models, [cut], tmp_path), method.train())
+        module = method.build(complete(method, models, [cut]), method.train())
         loss = loss_of(method, module, collate([cut], pad=tokenizer.structural("pad")))
         loss.backward()  # type: ignore[no-untyped-call]
         assert loss.isfinite()
@@ -297,12 +279,12 @@ class TestLoss:
 
 class TestTraining:
     def test_a_few_steps_on_the_bandit_lower_the_loss(
-        self, method: Method, models: Start, tokenizer: Tokenizer, pulls: list[TokenSequence], tmp_path: Path
+        self, method: Method, models: Start, tokenizer: Tokenizer, pulls: list[TokenSequence], complete: Complete
     ) -> None:
         pad = tokenizer.structural("pad")
         settings = method.train(steps=10, batch_size=16, learning_rate=3e-3)
         pulls = [dataclasses.replace(pull, number=number) for number, pull in enumerate(pulls)]
-        start = complete(method, models, pulls, tmp_path)
+        start = complete(method, models, pulls)
         module = method.build(start, settings)
         before = loss_of(method, module, collate(pulls, pad=pad)).item()
         others = [m for m in (start.behaviour, start.pretrained, start.critic) if m is not None]
@@ -336,12 +318,13 @@ class TestTraining:
         start: Start,
         sequences: list[TokenSequence],
         tokenizer: Tokenizer,
+        complete: Complete,
         tmp_path: Path,
     ) -> None:
         narrow = build_language_model(
             Architecture(layers=2, width=8, heads=2, context=64), vocabulary=tokenizer.size, seed=0
         )
-        small = complete(method, Start(narrow, narrow, seed=0), sequences, tmp_path, width=8)
+        small = complete(method, Start(narrow, narrow, seed=0), sequences, width=8)
         save_weights(method.build(small, method.train()), tmp_path)
         with pytest.raises(CheckpointError, match=r"\w+\.\w+ must have shape \(.*16.*\), got \(.*8.*\) in "):
             load_weights(method.build(start, method.train()), tmp_path)
