@@ -84,6 +84,11 @@ def method_label(method: str) -> str:
     return _LABELS.get(method, method)
 
 
+def label_with(method: str, setting: str) -> str:
+    """The method's name in print with a setting in words behind it: `CQL, CQL weight 0.1`."""
+    return f"{method_label(method)}, {setting}" if setting else method_label(method)
+
+
 def in_order(methods: Iterable[str]) -> tuple[str, ...]:
     """Each method once, in the fixed order; methods it does not know follow alphabetically."""
     known = list(_LABELS)

@@ -20,7 +20,8 @@ table { border-collapse: collapse; width: 100%; margin: .4rem 0 .8rem; border-to
 th { font-weight: 600; border-bottom: 1px solid var(--ink); vertical-align: bottom; }
 th, td { padding: .34rem .6rem; text-align: left; }
 td { vertical-align: top; }
-th.number, td.number { text-align: right; white-space: nowrap; }
+th.number, td.number { text-align: right; }
+td.number { white-space: nowrap; }
 td:first-child { white-space: nowrap; }
 td:not(.number):not(:first-child) { min-width: 7rem; }
 ol.notes { font-size: .85rem; color: var(--grey); padding-left: 1.4rem; margin: .2rem 0 0; }
@@ -30,6 +31,8 @@ figcaption { font-size: .88rem; color: var(--grey); margin-top: .3rem; }
 footer { margin-top: 3rem; padding-top: .8rem; border-top: 1px solid var(--line); font-size: .82rem; color: var(--grey);
   overflow-wrap: anywhere; }
 a { color: #0550ae; }
+@media (max-width: 40rem) { body { padding: 1.2rem .9rem 3rem; } table { font-size: .85rem; }
+  th, td { padding: .3rem .4rem; } td:first-child { white-space: normal; min-width: 6rem; } }
 @media print { body { max-width: none; padding: 0; } figure, table { break-inside: avoid; } }
 """
 

@@ -14,7 +14,7 @@ from analysis.figures import (
     draw_importance,
 )
 from analysis.importance import AdaptiveImportance, Importance, grid_importance
-from analysis.labels import hyperparameter_label, in_order, method_label, value_label
+from analysis.labels import hyperparameter_label, in_order, label_with, method_label, value_label
 from analysis.section import Section, TextTable
 from analysis.text import count, number
 
@@ -121,7 +121,7 @@ def _dose_text(curves: Sequence[DoseResponse]) -> str:
         low, high = (value_label(float(f"{end:.3g}")) for end in each.range)
         least = "at least " if each.open else ""
         return (
-            f"{method_label(each.method)} {each.setting}".strip()
+            label_with(each.method, each.setting)
             + f" stays within {number(each.tolerance)} of its best over {least}{each.width.text(1)} doublings of β, "
             f"{low} to {high}"
         )
@@ -134,7 +134,7 @@ def _dose_table(curves: Sequence[DoseResponse]) -> TextTable:
     rows = []
     for each in curves:
         low, high = (value_label(float(f"{end:.3g}")) for end in each.range)
-        name = f"{method_label(each.method)} {each.setting}".strip()
+        name = label_with(each.method, each.setting)
         width = ("≥ " if each.open else "") + each.width.text(1)
         rows.append((name, value_label(each.best), f"{low} to {high}", width, number(each.tolerance), str(each.seeds)))
     header = ("Training", "Best β", "Near-best β", "Doublings", "Tolerance", "Seeds")

@@ -12,7 +12,7 @@ import polars as pl
 
 from analysis.cells import Cell, varying
 from analysis.comparison import chosen_on_tune
-from analysis.labels import method_label
+from analysis.labels import label_with
 from analysis.transcripts import Paired, Transcripts, Turn, shown_episodes, transcripts_page
 from sweeps.frames import EPISODES_FILE
 from sweeps.store import Store
@@ -136,5 +136,4 @@ def _said(store: Store, pairs: Sequence[_Pair]) -> _Said:
 
 
 def _name(cell: Cell, shown: Sequence[str]) -> str:
-    setting = cell.setting(shown)
-    return f"{method_label(cell.method)}, {setting}" if setting else method_label(cell.method)
+    return label_with(cell.method, cell.setting(shown))

@@ -69,7 +69,7 @@ def draw_score_by_cell(data: ScoreByCell, *, y_title: str) -> go.Figure:
         figure.add_vline(x=edge, line={"color": FAINT, "width": 1}, layer="below")
     figure.update_xaxes(
         tickvals=[(slot.left + slot.right) / 2 for slot in data.slots],
-        ticktext=[_slot_label(slot, narrow=many) for slot in data.slots],
+        ticktext=[_slot_label(slot, narrow=len(data.slots) > 6) for slot in data.slots],
         tickangle=0,
         tickfont={"size": 11 if many else 14},
         range=[-1.6, max((slot.right for slot in data.slots), default=0.0) + 1.6],

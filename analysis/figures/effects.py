@@ -12,7 +12,7 @@ from analysis.bounded import Bounded
 from analysis.dose import DoseResponse
 from analysis.figures.theme import GREY, SYMBOLS, blue, colour_of, error_bars, finish
 from analysis.importance import Importance
-from analysis.labels import method_label, value_label
+from analysis.labels import label_with, method_label, value_label
 from analysis.overview_data import Parallel
 from analysis.text import count, number, with_error
 
@@ -51,7 +51,7 @@ def draw_dose(curves: Sequence[DoseResponse], *, y_title: str) -> go.Figure:
     for index, curve in enumerate(curves):
         colour = blue(index, len(curves)) if curve.method == "ilql" else colour_of(curve.method)
         at = [float(betas.index(beta)) for beta in curve.betas]
-        name = f"{method_label(curve.method)} {curve.setting}".strip()
+        name = label_with(curve.method, curve.setting)
         offset = (index - (len(curves) - 1) / 2) * 0.05
         figure.add_trace(
             go.Scatter(
