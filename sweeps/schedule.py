@@ -23,6 +23,7 @@ from sweeps.cells import Cells, Setting
 from sweeps.exact_json import Record
 from sweeps.refinement import Numbered, Refinement, Rounds
 from sweeps.space import Training
+from sweeps.stages import drop_trajectory
 from sweeps.store import Store
 from sweeps.study import Study
 from sweeps.waiting import Blocker, Queue, Step
@@ -116,6 +117,7 @@ class Schedule:
             if ready is None:
                 return None
             if self._is_recorded(ready):
+                self._tidy(ready)
                 self.cached_jobs += 1
                 self._ended(ready)
                 continue
@@ -305,6 +307,15 @@ class Schedule:
         ):
             return False
         return self._cells.are_finished(step.trials) if plays else self._has_record(weights)
+
+    def _tidy(self, step: Step) -> None:
+        """Drop the checkpoints that a finished job left because it was killed behind its last record."""
+        trajectory = step.spec.trajectory_id
+        if step.keep_trajectory or not self._store.scratch_path("trajectory", trajectory).is_dir():
+            return
+        if (lease := self._store.try_lease(trajectory)) is not None:  # else somebody trains further from there
+            with lease:
+                drop_trajectory(self._store, step.spec)
 
     def _has_record(self, weights: str) -> bool:
         """True if a training is recorded as finished; of weights that are there, too, a kill may have left none."""

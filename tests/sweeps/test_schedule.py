@@ -339,6 +339,20 @@ def test_a_rerun_starts_nothing_and_adds_no_record(sweep: PretendedSweep, worker
     assert _sizes(sweep.store) == journals
 
 
+
+def test_what_a_job_left_that_was_killed_behind_its_last_record_is_dropped_by_a_rerun(
+    sweep: PretendedSweep, worker: Worker
+) -> None:
+    worker.drive(sweep.schedule())
+    left, in_use = (TrialSpec.from_json(job.training).trajectory_id for job in worker.done[1:3])
+    for trajectory in (left, in_use):
+        (sweep.store.scratch("trajectory", trajectory) / "step-4").mkdir()
+    with sweep.store.lease(in_use):  # another driver trains further from there
+        sweep.worker().drive(sweep.schedule())
+    assert not sweep.store.scratch_path("trajectory", left).exists()
+    assert sweep.store.scratch_path("trajectory", in_use).exists()
+
+
 def _sizes(store: Store) -> dict[str, int]:
     return {path.name: path.stat().st_size for path in (store.folder / "journals").iterdir()}
 
