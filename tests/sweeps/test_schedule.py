@@ -339,7 +339,6 @@ def test_a_rerun_starts_nothing_and_adds_no_record(sweep: PretendedSweep, worker
     assert _sizes(sweep.store) == journals
 
 
-
 def test_what_a_job_left_that_was_killed_behind_its_last_record_is_dropped_by_a_rerun(
     sweep: PretendedSweep, worker: Worker
 ) -> None:
