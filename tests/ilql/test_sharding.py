@@ -197,6 +197,17 @@ class TestCheckpoints:
         # Without the target's, whose trunk is counted with the blocks, nothing is there twice.
         assert first.stat().st_size - header(first) == 4 * (numbers["blocks"][0] + numbers["rest"][0])
 
+    def test_rows_are_found_whoever_wrote_them(self, tmp_path: Path) -> None:
+        tensor, files = torch.arange(14.0).view(7, 2), [tmp_path / f"{number}" for number in range(4)]
+        for rows, file in zip(tensor.split([3, 3, 1, 0]), files, strict=True):  # as four workers hold seven
+            checkpoint._write_tensors({"w": rows}, file)
+        stored = checkpoint._Stored(files)
+        assert stored.shape("w") == (7, 2)
+        assert torch.equal(stored.all("w"), tensor)
+        for first in range(8):
+            for count in range(8 - first):
+                assert torch.equal(stored.rows("w", first, count), tensor[first : first + count])
+
     def test_of_two_workers_one_reads_the_same_bits(self, two: Path) -> None:
         module = SCRIPT["module_of"](TRAININGS["ilql"])
         found = resume(two / "ilql" / "checkpoints", module, at_most=STEPS)
