@@ -224,7 +224,9 @@ def _step(
     whole = total_weight.clamp(min=torch.finfo(torch.float32).tiny)
     sums: dict[str, Tensor] = {}
     for part, mask in zip(parts, masks, strict=True):
-        with torch.autocast(loop.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        half = settings.precision == "bfloat16"
+        # Its cache would keep every block's weights in half precision until the pass is over.
+        with torch.autocast(loop.device.type, dtype=torch.bfloat16, enabled=half, cache_enabled=not loop.shard):
             loss = method.loss(module, part, mask, settings)
         share = mask.sum() / whole
         (loss.total * share).backward()  # type: ignore[no-untyped-call]

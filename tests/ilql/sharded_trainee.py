@@ -36,6 +36,7 @@ from ilql.train import Loop, train
 VOCABULARY = 24
 STEPS = 10
 FAST = {"learning_rate": 1e-3, "batch_size": 5, "steps": STEPS}
+HALF = ilql.Train(**FAST, polyak=0.1, precision="bfloat16")
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,28 @@ class Training:
         method: What is learnt.
         settings: How.
         loop: What is otherwise in its loop.
+        family: Of the language model.
         from_checkpoint: Go on from the checkpoint in a folder of this name, if any.
     """
 
     method: Method
     settings: Any
     loop: dict[str, Any] = field(default_factory=dict)
+    family: str = "gpt2"
     from_checkpoint: str = ""
 
 
 TRAININGS = {
     "bc": Training(bc.METHOD, bc.Train(**FAST)),
     "ilql": Training(ilql.METHOD, ilql.Train(**FAST, polyak=0.1), {"checkpoint_every": 6}),
+    "llama": Training(ilql.METHOD, ilql.Train(**FAST, polyak=0.1), family="llama"),
     "utterance_ilql": Training(utterance_ilql.METHOD, utterance_ilql.Train(**FAST, polyak=0.1)),
     "clipped": Training(
         ilql.METHOD, ilql.Train(**FAST, polyak=0.1, clip_norm=0.5), {"micro_batch": 1, "recompute": True}
     ),
     "frozen": Training(psi.METHOD, psi.Train(**FAST, polyak=0.1)),
+    "half": Training(ilql.METHOD, HALF, {"micro_batch": 1, "recompute": True}),
+    "half, all of it": Training(ilql.METHOD, HALF, {"micro_batch": 1, "shard": False}),
     # No gradient reaches its trunk, which decays for nobody; and target and online network have the same one.
     "shut": Training(
         ilql.METHOD,
@@ -79,8 +85,9 @@ RESUMED = {
 
 
 def module_of(training: Training) -> nn.Module:
-    # Of six rows four workers hold 2, 2, 2 and none.
-    sizes = Architecture(layers=2, width=6, heads=2, context=32)
+    # Of six rows four workers hold 2, 2, 2 and none. A Llama's heads are of an even width.
+    width = 6 if training.family == "gpt2" else 8
+    sizes = Architecture(family=training.family, layers=2, width=width, heads=2, context=32)
     model = build_language_model(sizes, vocabulary=VOCABULARY, seed=0)
     module: nn.Module = training.method.build(Start(model, model, seed=0), training.settings)
     return module
@@ -88,7 +95,7 @@ def module_of(training: Training) -> nn.Module:
 
 def run(training: Training, module: nn.Module, folder: Path, **loop: Any) -> list[dict[str, float]]:
     """Train, and give the metrics of every step that was made."""
-    how = Loop(**{"log_every": 1, "checkpoint_every": 100, **training.loop, **loop})
+    how = Loop(**{"log_every": 1, "checkpoint_every": 100, **loop, **training.loop})
     sequences = load_sequences(folder / "train.npz")
     seen = train(training.method, module, sequences, training.settings, pad=VOCABULARY - 1, seed=5, loop=how)
     return [{"step": progress.step, **progress.metrics} for progress in seen]

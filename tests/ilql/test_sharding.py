@@ -39,7 +39,7 @@ TRAININGS: dict[str, Any] = SCRIPT["TRAININGS"]
 VOCABULARY: int = SCRIPT["VOCABULARY"]
 STEPS: int = SCRIPT["STEPS"]
 METHODS = known_methods()
-ALIKE = ["bc", "ilql", "utterance_ilql", "clipped", "frozen", "shut", "lonely"]
+ALIKE = ["bc", "ilql", "llama", "utterance_ilql", "clipped", "frozen", "shut", "lonely"]
 TIMEOUT = 280
 
 
@@ -128,7 +128,7 @@ def two(tmp_path_factory: pytest.TempPathFactory, one: Path) -> Path:
     """Give the folder of all trainings by two workers, and of one that went on where one worker was."""
     folder = tmp_path_factory.mktemp("two")
     only_step(one / "checkpoints", 6, folder / "one")
-    together(folder, [*ALIKE, "ilql from one"], workers=2)
+    together(folder, [*ALIKE, "half", "half, all of it", "ilql from one"], workers=2)
     return folder
 
 
@@ -149,6 +149,13 @@ class TestLosses:
         assert_same_losses([seen[name]["metrics"] for seen in seen_by(two, 2)], expected)
         # Adam divides by a gradient's size: rounding moves what has hardly any by more than rounding.
         assert largest_difference(final(two, name), module) < 1e-4
+
+    def test_in_half_precision_they_learn_as_two_that_hold_everything(self, two: Path) -> None:
+        # Not as one does: in half precision a product of other sizes is rounded otherwise.
+        for seen in seen_by(two, 2):
+            assert_same_losses([seen["half"]["metrics"]], seen["half, all of it"]["metrics"])
+            blocks, whole = seen["half"]["held"]["blocks"], seen["half, all of it"]["held"]["blocks"]
+            assert 2 * blocks[0] == blocks[1] == whole[0] == whole[1]
 
     @pytest.mark.long
     @pytest.mark.parametrize("name", ALIKE)
