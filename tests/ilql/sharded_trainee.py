@@ -48,6 +48,7 @@ class Training:
         settings: How.
         loop: What is otherwise in its loop.
         family: Of the language model.
+        width: Of the language model. Of six rows four workers hold 2, 2, 2 and none.
         from_checkpoint: Go on from the checkpoint in a folder of this name, if any.
     """
 
@@ -55,13 +56,16 @@ class Training:
     settings: Any
     loop: dict[str, Any] = field(default_factory=dict)
     family: str = "gpt2"
+    width: int = 6
     from_checkpoint: str = ""
 
 
 TRAININGS = {
     "bc": Training(bc.METHOD, bc.Train(**FAST)),
     "ilql": Training(ilql.METHOD, ilql.Train(**FAST, polyak=0.1), {"checkpoint_every": 6}),
-    "llama": Training(ilql.METHOD, ilql.Train(**FAST, polyak=0.1), family="llama"),
+    "wide": Training(ilql.METHOD, ilql.Train(**FAST, polyak=0.1), width=32),
+    "wide, all of it": Training(ilql.METHOD, ilql.Train(**FAST, polyak=0.1), {"shard": False}, width=32),
+    "llama": Training(ilql.METHOD, ilql.Train(**FAST, polyak=0.1), family="llama", width=8),
     "utterance_ilql": Training(utterance_ilql.METHOD, utterance_ilql.Train(**FAST, polyak=0.1)),
     "clipped": Training(
         ilql.METHOD, ilql.Train(**FAST, polyak=0.1, clip_norm=0.5), {"micro_batch": 1, "recompute": True}
@@ -85,9 +89,7 @@ RESUMED = {
 
 
 def module_of(training: Training) -> nn.Module:
-    # Of six rows four workers hold 2, 2, 2 and none. A Llama's heads are of an even width.
-    width = 6 if training.family == "gpt2" else 8
-    sizes = Architecture(family=training.family, layers=2, width=width, heads=2, context=32)
+    sizes = Architecture(family=training.family, layers=2, width=training.width, heads=2, context=32)
     model = build_language_model(sizes, vocabulary=VOCABULARY, seed=0)
     module: nn.Module = training.method.build(Start(model, model, seed=0), training.settings)
     return module
