@@ -1,4 +1,9 @@
-"""Weights and training state on disk: safetensors and JSON, written whole or not at all, checked when read."""
+"""Weights and training state on disk: safetensors and JSON, written whole or not at all, checked when read.
+
+Where a module is sharded, each worker writes what it holds into files of its own: `weights-1-of-2.safetensors`. The
+first worker's have the tensors that all hold, too. Of a sharded tensor every file has some rows, in the workers' order:
+one behind the other they are the tensor, whoever reads it, and in however many parts.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +13,19 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ilql.adapters import SharedParameter
 from ilql.files import FILE, kind_of, sync
+from ilql.sharding import is_sharded, own_part, own_rows, whole
 
 WEIGHTS = "weights.safetensors"
 OPTIMISER = "optimiser.safetensors"
@@ -37,7 +44,7 @@ class Resumed:
 
     Attributes:
         step: Optimiser steps done.
-        optimiser: The optimiser's tensors by name.
+        optimiser: The optimiser's tensors by name; this worker's rows of what belongs to a sharded parameter.
     """
 
     step: int
@@ -64,28 +71,49 @@ def save_weights(module: nn.Module, folder: Path) -> None:
     _write_tensors(own_tensors(module), folder / WEIGHTS)
 
 
+def save_gathered_weights(module: nn.Module, folder: Path, *, write: bool) -> None:
+    """Write a sharded module's weights into a folder, whole, one tensor after the other: nobody holds two of them.
+
+    All workers call it at once.
+
+    Args:
+        module: The sharded one.
+        folder: Where to.
+        write: Whether this worker writes; the others only give what they hold.
+    """
+    tensors = own_tensors(module)
+    gathered = ((name, whole(tensor)) for name, tensor in tensors.items())
+    if write:
+        _write_one_by_one(tensors, gathered, folder / WEIGHTS)
+    else:
+        for _ in gathered:
+            pass
+
+
 def load_weights(module: nn.Module, folder: Path) -> None:
     """Read weights into a module of the same shape, in place.
 
     Raises:
         CheckpointError: The file is missing, damaged, or of another network.
     """
-    stored = _read_tensors(folder / WEIGHTS)
-    own = own_tensors(module)
-    if stored.keys() != own.keys():
-        odd = sorted(stored.keys() ^ own.keys())[0]
-        raise CheckpointError(f"weights must be of the same network, got {folder / WEIGHTS} that differs in {odd!r}")
+    _load(module, _Stored([folder / WEIGHTS]))
+
+
+def _load(module: nn.Module, stored: _Stored) -> None:
+    own, file = own_tensors(module), stored.files[0]
+    if stored.names() != own.keys():
+        odd = sorted(stored.names() ^ own.keys())[0]
+        raise CheckpointError(f"weights must be of the same network, got {file} that differs in {odd!r}")
     with torch.no_grad():
         for name, tensor in own.items():
-            if tensor.shape != stored[name].shape:
-                raise CheckpointError(
-                    f"{name} must have shape {tuple(tensor.shape)}, "
-                    f"got {tuple(stored[name].shape)} in {folder / WEIGHTS}"
-                )
-            if tensor.dtype != stored[name].dtype:
-                wanted, got = _sort(tensor), _sort(stored[name])
-                raise CheckpointError(f"{name} must be {wanted}, got {got} in {folder / WEIGHTS}: a copy would round")
-            tensor.copy_(stored[name])
+            shape = stored.shape(name)
+            if tuple(tensor.shape) != shape:
+                raise CheckpointError(f"{name} must have shape {tuple(tensor.shape)}, got {shape} in {file}")
+            rows = stored.rows(name, *own_rows(tensor)) if is_sharded(tensor) else stored.all(name)
+            if tensor.dtype != rows.dtype:
+                wanted, got = _sort(tensor), _sort(rows)
+                raise CheckpointError(f"{name} must be {wanted}, got {got} in {file}: a copy would round")
+            own_part(tensor).copy_(rows)
 
 
 def check_finite(module: nn.Module, folder: str) -> None:
@@ -103,55 +131,145 @@ def check_finite(module: nn.Module, folder: str) -> None:
             raise CheckpointError(f"weights must be finite numbers, got others in {name} of {folder}/{WEIGHTS}")
 
 
-def save_checkpoint(folder: Path, module: nn.Module, optimiser: Mapping[str, Tensor], *, step: int) -> Path:
+Meet = Callable[[dict[str, Any]], list[dict[str, Any]]]
+"""What a worker tells the others, as JSON, and what all of them told, in their order."""
+
+
+def save_checkpoint(
+    folder: Path,
+    module: nn.Module,
+    optimiser: Mapping[str, Tensor],
+    *,
+    step: int,
+    rank: int = 0,
+    workers: int = 1,
+    meet: Meet = lambda told: [told],
+) -> Path:
     """Write a checkpoint `step-N` under `folder`, atomically, and remove the older ones; returns its path.
 
     All of it is on the disk before it has its name, and that before an older one goes: a power cut, too, leaves a sound
     one. Nobody else writes into `folder` meanwhile: what others began there, and were killed in, goes first.
+
+    Args:
+        folder: Where checkpoints are.
+        module: What is saved of it: its weights. Of a sharded one by all workers, who call this at once.
+        optimiser: Its tensors by name: a parameter's, a slash, and what it is of that.
+        step: Optimiser steps done.
+        rank: The number of this worker, if several write.
+        workers: How many write.
+        meet: How they tell each other.
+
+    Raises:
+        OSError: A disk did not take it, whoever's it was; all of them raise it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     final, partial = folder / _name(step), folder / f".{_name(step)}.{os.getpid()}"
-    for left in folder.glob(".step-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    partial.mkdir()
+    weights, state = own_tensors(module), dict(optimiser)
+    if workers > 1:
+        weights, state = _held(weights, rank), _held(state, rank)
+
+    def begin() -> dict[str, Any]:
+        if rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            for left in folder.glob(".step-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            partial.mkdir()
+        return {"partial": partial.name}
+
+    def write() -> dict[str, Any]:
+        names = _files(rank, workers)
+        for name, tensors in zip(names, (weights, state), strict=True):
+            _write_tensors(tensors, partial / name)
+            sync(partial / name)
+        return {name: file_digest(partial / name) for name in names}
+
+    def end() -> dict[str, Any]:
+        if rank == 0:
+            (partial / STATE).write_text(json.dumps({"step": step, "sha256": digests}), encoding="utf-8")
+            for path in (partial / STATE, partial):
+                sync(path)
+            if final.exists():
+                shutil.rmtree(final)
+            partial.rename(final)
+            sync(folder)
+        return {}
+
     try:
-        save_weights(module, partial)
-        _write_tensors(optimiser, partial / OPTIMISER)
-        digests = {name: file_digest(partial / name) for name in (WEIGHTS, OPTIMISER)}
-        (partial / STATE).write_text(json.dumps({"step": step, "sha256": digests}), encoding="utf-8")
-        for path in (*partial.iterdir(), partial):
-            sync(path)
-        if final.exists():
-            shutil.rmtree(final)
-        partial.rename(final)
-        sync(folder)
+        partial = folder / _together(begin, meet)[0]["partial"]
+        digests = {name: digest for told in _together(write, meet) for name, digest in told.items()}
+        _together(end, meet)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        if rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
         raise
-    others = sorted(path for path in folder.glob("step-*") if path != final)
-    for old in others[:-1]:  # one more is kept in case this one is damaged
-        shutil.rmtree(old, ignore_errors=True)
+    if rank == 0:
+        others = sorted(path for path in folder.glob("step-*") if path != final)
+        for old in others[:-1]:  # one more is kept in case this one is damaged
+            shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def _together(act: Callable[[], dict[str, Any]], meet: Meet) -> list[dict[str, Any]]:
+    """What all workers give; if a disk fails one of them all raise it, and nobody waits for one that is gone."""
+    failed = None
+    try:
+        given = act()
+    except OSError as error:
+        failed, given = error, {"errno": error.errno, "file": str(error.filename)}
+    told = meet(given)
+    if failed is not None:
+        raise failed
+    for each in told:
+        if "errno" in each:
+            number = int(each["errno"] or 0)
+            raise OSError(number, os.strerror(number), each["file"])
+    return told
+
+
+def _held(tensors: Mapping[str, Tensor], rank: int) -> dict[str, Tensor]:
+    """What a worker writes of tensors: its rows of those that are sharded, and the first worker all of the others."""
+    return {name: own_part(tensor) for name, tensor in tensors.items() if rank == 0 or is_sharded(tensor)}
+
+
+def _files(rank: int, workers: int) -> tuple[str, str]:
+    """A worker's files of a checkpoint: weights and optimiser."""
+    if workers == 1:
+        return WEIGHTS, OPTIMISER
+    own = f"-{rank}-of-{workers}.safetensors"
+    return WEIGHTS.replace(".safetensors", own), OPTIMISER.replace(".safetensors", own)
 
 
 def resume(folder: Path, module: nn.Module, *, at_most: int) -> Resumed | None:
     """Load the newest sound checkpoint under `folder` that is no later than step `at_most`; None if there is none.
 
-    A damaged one is named in a warning, and passed over for the one before it.
+    A damaged one is named in a warning, and passed over for the one before it. Module and checkpoint may be sharded, or
+    not, each by itself.
 
     Raises:
         CheckpointError: A sound one is of another network: the folder belongs to another training.
     """
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
-            step = check_checkpoint(path)
+            step, workers = _checked(path)
         except CheckpointError as damage:
             _log.warning("%s; the checkpoint before it is used", damage)
             continue
         if step <= at_most:
-            load_weights(module, path)
-            return Resumed(step, _read_tensors(path / OPTIMISER))
+            weights, optimiser = zip(*(_files(rank, workers) for rank in range(workers)), strict=True)
+            _load(module, _Stored([path / name for name in weights]))
+            return Resumed(step, _own_rows_of(_Stored([path / name for name in optimiser]), module))
     return None
+
+
+def _own_rows_of(stored: _Stored, module: nn.Module) -> dict[str, Tensor]:
+    """An optimiser's tensors; of those that have a sharded parameter's shape this worker's rows."""
+    parameters, found = dict(module.named_parameters()), dict[str, Tensor]()
+    for name in stored.names():
+        parameter = parameters.get(name.rpartition("/")[0])
+        if parameter is not None and is_sharded(parameter) and stored.shape(name) == tuple(parameter.shape):
+            found[name] = stored.rows(name, *own_rows(parameter))
+        else:
+            found[name] = stored.all(name)
+    return found
 
 
 def check_checkpoint(path: Path) -> int:
@@ -160,6 +278,11 @@ def check_checkpoint(path: Path) -> int:
     Raises:
         CheckpointError: They are not.
     """
+    return _checked(path)[0]
+
+
+def _checked(path: Path) -> tuple[int, int]:
+    """Its step, and how many workers wrote it."""
     try:
         if (kind := kind_of(path / STATE)) != FILE:
             raise ValueError(kind)
@@ -169,12 +292,13 @@ def check_checkpoint(path: Path) -> int:
         raise CheckpointError(f"a checkpoint must hold a readable {STATE}, got {path}: {error}") from error
     if path.name != _name(step):
         raise CheckpointError(f"a checkpoint must be of the step in its name, got {path} of step {step}")
-    if digests.keys() != {WEIGHTS, OPTIMISER}:
+    workers = max(1, len(digests) // 2)
+    if digests.keys() != {name for rank in range(workers) for name in _files(rank, workers)}:
         raise CheckpointError(f"a checkpoint must have a digest of each file, got {path} with {sorted(digests)}")
     for name, digest in digests.items():
         if kind_of(path / name) != FILE or file_digest(path / name) != digest:
             raise CheckpointError(f"{path / name} must match its recorded digest, it does not: truncated or altered")
-    return step
+    return step, workers
 
 
 def _name(step: int) -> str:
@@ -202,8 +326,77 @@ def _sort(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def _read_tensors(file: Path) -> dict[str, Tensor]:
+_NAMES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16",
+          torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}  # fmt: skip
+"""Types of numbers as safetensors names them."""
+
+
+def _write_one_by_one(described: Mapping[str, Tensor], tensors: Iterable[tuple[str, Tensor]], file: Path) -> None:
+    """Write a safetensors file of tensors that come one after the other.
+
+    Its format: the header's length in 8 bytes, the header as JSON, then the tensors' bytes one behind the other.
+
+    Args:
+        described: Their names, shapes and types, in their order.
+        tensors: They.
+        file: Where to.
+    """
+    header, end = dict[str, Any](), 0
+    for name, tensor in described.items():
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for _, tensor in tensors:
+            stream.write(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+class _Stored:
+    """The tensors of a safetensors file, or of those that several workers wrote of one module.
+
+    Args:
+        files: In the workers' order.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+        self._open = [_opened(file) for file in files]
+        self._holders: dict[str, list[Any]] = {}
+        for opened in self._open:
+            for name in opened.offset_keys():
+                self._holders.setdefault(name, []).append(opened)
+
+    def names(self) -> set[str]:
+        """Of its tensors."""
+        return set(self._holders)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """A tensor's whole shape."""
+        shapes = [tuple(holder.get_slice(name).get_shape()) for holder in self._holders[name]]
+        return shapes[0] if len(shapes) == 1 else (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+    def all(self, name: str) -> Tensor:
+        """A tensor, whole."""
+        parts = [holder.get_tensor(name) for holder in self._holders[name]]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def rows(self, name: str, first: int, count: int) -> Tensor:
+        """Some rows of a tensor; no others are read."""
+        parts, begin = [], 0
+        for holder in self._holders[name]:
+            rows = holder.get_slice(name)
+            here = rows.get_shape()[0]
+            low, high = max(first - begin, 0), min(first + count - begin, here)
+            if low < high:
+                parts.append(rows[low:high])
+            begin += here
+        return torch.cat(parts) if parts else self._holders[name][0].get_slice(name)[0:0]
+
+
+def _opened(file: Path) -> Any:
     try:
-        return load_file(file)
+        return safe_open(file, framework="pt")
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"weights must be a whole safetensors file, got {file}: {error}") from error

@@ -9,7 +9,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from ilql.hyperparameters import AT_LEAST_ONE, UNIT, Range, check, hyper
 from ilql.model_folder import LONGEST_CONTEXT, check_model_folder, read_model
 from ilql.products import hasten
 from ilql.tokens import STRUCTURE, is_gguf
+
+Module = TypeVar("Module", bound=nn.Module)
 
 VERSION = 1
 """Raised when the same architecture or folder would start from other weights; part of the key of backbones."""
@@ -327,12 +329,30 @@ class Frozen:
     """A language model that a network reads while it learns, and that is neither trained nor saved with it."""
 
     def __init__(self, language_model: nn.Module) -> None:
-        self._model = language_model.eval().requires_grad_(False)
+        self.model = language_model.eval().requires_grad_(False)
 
     @torch.no_grad()
     def log_probabilities(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Log π of every next token at the given positions, shape (B, K, V) from tokens (B, T) and positions (B, K)."""
-        model: Any = self._model.to(tokens.device)
+        model: Any = placed(self.model, tokens.device)
         states = gather(hidden_states(trunk_of(model), tokens), positions)
         log_pi: Tensor = model.get_output_embeddings()(states).float().log_softmax(dim=-1)
         return log_pi
+
+
+def placed(model: Module, device: torch.device) -> Module:
+    """The model, moved to a device unless it is there."""
+    return model if next(model.parameters()).device == device else model.to(device)
+
+
+def held_beside(module: nn.Module) -> list[nn.Module]:
+    """The networks that a module reads while it learns, and that are neither trained nor saved with it.
+
+    They stand in attributes that torch does not look into: as `Frozen`, or in a tuple.
+    """
+    found: list[nn.Module] = []
+    for part in module.modules():
+        for value in vars(part).values():
+            held = [value.model] if isinstance(value, Frozen) else value if isinstance(value, tuple) else []
+            found += [each for each in held if isinstance(each, nn.Module)]
+    return found

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ilql.fused import linear_taken
 from ilql.language_model import Frozen, free_head, hidden_width, vocabulary_size, with_trunk
 from ilql.products import Linear
+from ilql.sharding import own_part
 
 
 def taken(values: Tensor, actions: Tensor) -> Tensor:
@@ -207,4 +208,4 @@ def follow(module: Lagging, polyak: float) -> None:
     """θ̄ ← polyak·θ + (1 − polyak)·θ̄ for every parameter of the target that is not the online network's own."""
     pairs = zip(module.target.parameters(), module.online.parameters(), strict=True)
     targets, sources = zip(*((own, other) for own, other in pairs if own is not other), strict=True)
-    torch._foreach_lerp_(list(targets), list(sources), polyak)
+    torch._foreach_lerp_([own_part(own) for own in targets], [own_part(other) for other in sources], polyak)

@@ -21,6 +21,14 @@ from ilql.batch import TokenBatch, TokenSequence, batch_order, collate, dialogue
 from ilql.checkpoint import resume, save_checkpoint
 from ilql.language_model import recompute_layers
 from ilql.method import Method
+from ilql.sharding import (
+    clip_gradients,
+    idle_passes,
+    is_sharded,
+    own_part,
+    shard,
+    sharded_like,
+)
 
 VERSION = 5
 """Raised when the same settings would be trained otherwise; part of the key of all weights."""
@@ -56,6 +64,7 @@ class Loop:
             dialogues alike in length. 0 takes the batch whole.
         recompute: Whether trunks keep the input of each layer alone for the backward pass, and make the rest again:
             less memory for a third more work.
+        shard: Whether each worker holds but its rows of the trunks' blocks, for memory; see `ilql.sharding`.
         rank: This worker's number.
         workers: Number of workers. Above one, `torch.distributed` must be initialised.
         stop: Asked after every step, or with several workers after each that logs or writes a checkpoint; once one of
@@ -68,9 +77,14 @@ class Loop:
     checkpoints: Path | None = None
     micro_batch: int = 0
     recompute: bool = False
+    shard: bool = False
     rank: int = 0
     workers: int = 1
     stop: Callable[[], bool] = lambda: False
+
+    def __post_init__(self) -> None:
+        if self.shard and self.workers < 2:
+            raise ValueError(f"sharding needs at least 2 workers, got {self.workers}")
 
 
 def train(
@@ -103,10 +117,14 @@ def train(
         ValueError: There is no dialogue to learn from.
     """
     last = settings.steps
+    if loop.shard:
+        shard(module, loop.device)  # before anyone has its parameters, which become others
     trained = [p for p in module.parameters() if p.requires_grad]
     names = [name for name, p in module.named_parameters() if p.requires_grad]
+    # Sharded ones in a group of their own: no operation takes both sorts at once.
+    groups = [[p for p in trained if is_sharded(p) == sharded] for sharded in (False, True)]
     optimiser = torch.optim.AdamW(
-        trained,
+        [{"params": group} for group in groups if group],
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
         fused=loop.device.type in ("cpu", "cuda"),
@@ -122,16 +140,27 @@ def train(
     for step in range(done + 1, last + 1):
         module.train()  # at every step: whoever was given Progress may have evaluated
         torch.manual_seed(_step_seed(seed, step, loop.rank))
-        own = [sequences[i] for i in next(batches)[loop.rank :: loop.workers]]
-        parts = [collate(part, pad=pad).to(loop.device) for part in micro_batches(own, loop.micro_batch)]
+        batch = [sequences[i] for i in next(batches)]
+        cut = micro_batches(batch[loop.rank :: loop.workers], loop.micro_batch)
+        idle = idle_passes(len(batch), workers=loop.workers, micro_batch=loop.micro_batch, own=len(cut))
+        cut += [[min(batch, key=lambda sequence: len(sequence.tokens))]] * idle
+        parts = [collate(part, pad=pad).to(loop.device) for part in cut]
         logged = step == 1 or step % loop.log_every == 0 or step == last
-        metrics = _step(method, module, parts, settings, trained, optimiser, loop, logged=logged)
+        metrics = _step(method, module, parts, settings, trained, optimiser, loop, idle=idle, logged=logged)
         method.after_step(module, settings, step)
         due = loop.checkpoints is not None and (step % loop.checkpoint_every == 0 or step == last)
         stopped = step < last and _is_stopped(loop, met=logged or due)
         due = due or (stopped and loop.checkpoints is not None)
-        if loop.checkpoints is not None and due and loop.rank == 0:
-            save_checkpoint(loop.checkpoints, module, _optimiser_tensors(optimiser, names, trained), step=step)
+        if loop.checkpoints is not None and due and (loop.shard or loop.rank == 0):
+            save_checkpoint(
+                loop.checkpoints,
+                module,
+                _optimiser_tensors(optimiser, names, trained),
+                step=step,
+                rank=loop.rank,
+                workers=loop.workers if loop.shard else 1,
+                meet=lambda told: _gather(told, loop) if loop.shard else [told],
+            )
         if logged or due:  # at the same steps on every worker, so that they may meet there
             yield Progress(step, metrics)
         if stopped:
@@ -177,22 +206,27 @@ def _step(
     optimiser: torch.optim.Optimizer,
     loop: Loop,
     *,
+    idle: int,
     logged: bool,
 ) -> dict[str, float]:
-    """One optimiser step on one worker's micro-batches, perhaps none; returns the whole batch's metrics if logged.
+    """One optimiser step on one worker's micro-batches; returns the whole batch's metrics if logged.
 
     The losses are means Σ m·x / Σ m. A share's mean counts with Σ m of the share over Σ m of the batch, so the sum over
-    micro-batches and workers is the mean over the batch, however it was cut.
+    micro-batches and workers is the mean over the batch, however it was cut. The last `idle` micro-batches count
+    nothing: passes that are made because other workers make them.
     """
     optimiser.zero_grad(set_to_none=True)
     masks = [mask_of(method.counts(part), settings.weighting) for part in parts]
+    masks = [mask if number < len(parts) - idle else torch.zeros_like(mask) for number, mask in enumerate(masks)]
     total_weight = torch.stack([torch.zeros((), device=loop.device), *(mask.sum() for mask in masks)]).sum()
     if loop.workers > 1:
         torch.distributed.all_reduce(total_weight)
     whole = total_weight.clamp(min=torch.finfo(torch.float32).tiny)
     sums: dict[str, Tensor] = {}
     for part, mask in zip(parts, masks, strict=True):
-        with torch.autocast(loop.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        half = settings.precision == "bfloat16"
+        # Its cache would keep every block's weights in half precision until the pass is over.
+        with torch.autocast(loop.device.type, dtype=torch.bfloat16, enabled=half, cache_enabled=not loop.shard):
             loss = method.loss(module, part, mask, settings)
         share = mask.sum() / whole
         (loss.total * share).backward()  # type: ignore[no-untyped-call]
@@ -201,7 +235,7 @@ def _step(
     if loop.workers > 1:
         _sum_gradients(trained)
     if settings.clip_norm is not None:
-        nn.utils.clip_grad_norm_(trained, settings.clip_norm)
+        clip_gradients(trained, settings.clip_norm)
     optimiser.step()
     if not logged:
         return {}
@@ -216,24 +250,30 @@ def _step(
 
 
 def _sum_gradients(trained: Sequence[nn.Parameter]) -> None:
-    """Add up the workers' gradients, in one message."""
-    flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in trained])
+    """Add up the workers' gradients, in one message, of whatever is not sharded, whose gradients are added up already.
+
+    All workers have made passes, so what has no gradient on one has none on any.
+    """
+    gradients = [p.grad for p in trained if p.grad is not None and not is_sharded(p)]
+    if not gradients:
+        return
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     torch.distributed.all_reduce(flat)
     start = 0
-    for p in trained:
-        p.grad = flat[start : start + p.numel()].view_as(p).clone()
-        start += p.numel()
+    for gradient in gradients:
+        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+        start += gradient.numel()
 
 
 def _sum_metrics(sums: Mapping[str, Tensor], loop: Loop) -> dict[str, Tensor]:
-    """Add up the workers' shares of every metric. A worker without a row of the batch contributes nothing to any."""
+    """Add up the workers' shares of every metric."""
     gathered = _gather({name: float(value) for name, value in sums.items()}, loop)
     names = sorted({name for part in gathered for name in part})
     return {name: torch.tensor(sum(part.get(name, 0.0) for part in gathered)) for name in names}
 
 
-def _gather(own: Mapping[str, float], loop: Loop) -> list[dict[str, float]]:
-    """Every worker's numbers, sent as JSON: torch's own way to gather objects would unpickle what it is sent."""
+def _gather(own: Mapping[str, Any], loop: Loop) -> list[dict[str, Any]]:
+    """What every worker tells, sent as JSON: torch's own way to gather objects would unpickle what it is sent."""
     text = torch.frombuffer(bytearray(json.dumps(own).encode()), dtype=torch.uint8)
     lengths = torch.zeros(loop.workers, dtype=torch.long, device=loop.device)
     lengths[loop.rank] = len(text)
@@ -254,7 +294,7 @@ def _optimiser_tensors(
     optimiser: torch.optim.Optimizer, names: Sequence[str], trained: Sequence[nn.Parameter]
 ) -> dict[str, Tensor]:
     return {
-        f"{name}/{key}": value.detach().cpu()
+        f"{name}/{key}": value if is_sharded(value) else value.detach().cpu()
         for name, parameter in zip(names, trained, strict=True)
         for key, value in optimiser.state[parameter].items()
     }
@@ -268,4 +308,9 @@ def _restore_optimiser(
 ) -> None:
     for name, parameter in zip(names, trained, strict=True):
         own = {key.rsplit("/", 1)[1]: value for key, value in tensors.items() if key.rsplit("/", 1)[0] == name}
-        optimiser.state[parameter] = {key: value.to(parameter.device) for key, value in own.items()}
+        optimiser.state[parameter] = {
+            key: sharded_like(parameter, value)
+            if is_sharded(parameter) and value.shape == own_part(parameter).shape
+            else value.to(parameter.device)
+            for key, value in own.items()
+        }

@@ -112,7 +112,8 @@ class Forecast:
         if share > 1:
             return (
                 f"that is more than {_gib(gpu_bytes)}, a GPU's; --micro-batch takes fewer dialogues at a time, "
-                "--recompute keeps less of each; what is held all along must fit"
+                "--recompute keeps less of each; what is held all along must fit, "
+                "of which --shard with --workers leaves each but a part of the blocks"
             )
         if share < self.need.gpus:
             several = f"--gpus-per-worker {share:.3g} lets {round(1 / share)} trainings share one"
@@ -147,7 +148,7 @@ def forecast(store: Store, remaining: Remaining, resources: Resources, machines:
             parts["CUDA itself"] = PROCESS_BYTES
         memory = max(memory, parts, key=lambda each: sum(each.values()))
     weights = [networks[spec.weights_id] for spec in remaining.to_train]
-    checkpoint = max((FLOAT * (3 * each.trained + each.frozen) for each in weights), default=0)
+    checkpoint = max((each.stored_bytes() + FLOAT * 2 * each.trained for each in weights), default=0)
     return Forecast(
         trainings=len(remaining.to_train),
         evaluations=len(remaining.to_play),
@@ -192,6 +193,11 @@ _SHAPING = ("double_q", "target_trunk", "separate_policy", "head_multiple", "sta
 def _memory(networks: Networks, spec: TrialSpec, resources: Resources, longest: int) -> dict[str, int]:
     own = math.ceil(spec.train.batch_size / resources.workers)
     dialogues = min(own, resources.micro_batch or own)
+    if resources.shard:
+        running = {"blocks that run": networks.running_blocks_bytes()}
+        networks = networks.on_each_of(resources.workers)
+    else:
+        running = {}
     whole = networks.memory_bytes(dialogues=dialogues, tokens=longest, recompute=resources.recompute)
     parts = {
         "weights": FLOAT * networks.trained,
@@ -199,7 +205,7 @@ def _memory(networks: Networks, spec: TrialSpec, resources: Resources, longest: 
         "moments": 2 * FLOAT * networks.trained,
         "targets and others": FLOAT * networks.frozen,
     }
-    return parts | {"activations": whole - sum(parts.values())}
+    return parts | {"activations": whole - sum(parts.values())} | running
 
 
 def _counted(

@@ -184,6 +184,7 @@ def parse(
     add("--ray-train", action="store_true", help="train in Ray Train worker groups even with one worker on a CPU")
     add("--micro-batch", type=whole_number(0, 10**6), help="dialogues per forward pass, for memory")
     add("--recompute", action="store_true", help="make activations again in the backward pass, for memory")
+    add("--shard", action="store_true", help="let each worker hold but a part of every transformer block, for memory")
     add_machines(parser)
     given, rest = parser.parse_known_args(arguments)
     overrides = columns_said(parser, rest)
@@ -195,6 +196,7 @@ def parse(
             ("gpus_per_worker", given.gpus_per_worker),
             ("micro_batch", given.micro_batch),
             ("recompute", given.recompute or None),
+            ("shard", given.shard or None),
             ("ray_train", given.ray_train or None),
         )
         if value is not None

@@ -235,7 +235,10 @@ def chosen_preset(question: Question, options: Options) -> Preset:
         if value is not None:
             changes[name] = value
     changes["resources"] = dataclasses.replace(preset.resources, **dict[str, Any](options.resources))
-    return dataclasses.replace(preset, **changes)
+    changed = dataclasses.replace(preset, **changes)
+    if changed.resources.shard and changed.adapter_rank:
+        raise ValueError("--shard needs networks without adapters, which share one frozen trunk already")
+    return changed
 
 
 def world_settings(question: Question, preset: Preset, options: Options) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +13,9 @@ import torch
 from torch import nn
 
 from ilql.candidates import Candidates
-from ilql.language_model import hidden_width, trunk_of
+from ilql.language_model import held_beside, hidden_width, trunk_of
 from ilql.method import Start
+from ilql.sharding import block_parameters
 from sweeps.spec import TrialSpec
 from sweeps.stages import canonical
 
@@ -27,8 +30,11 @@ class Networks:
     Attributes:
         trained: Parameters that are learnt.
         frozen: Parameters that are held beside them: targets, a behaviour policy, a critic.
+        read: Those of the frozen ones that are not stored with it: the behaviour policy's, the critic's.
         products: Weights that every token is multiplied with, learnt ones; an embedding is looked up, not multiplied.
         frozen_products: The same of what is held beside.
+        in_blocks: Those of the trained ones that stand in transformer blocks, which may be shared out.
+        frozen_in_blocks: The same of what is held beside.
         layers: Transformer blocks of the trained trunk; 0 if it has none.
         width: Their width.
         heads: Attention heads of each.
@@ -36,11 +42,29 @@ class Networks:
 
     trained: int
     frozen: int
+    read: int
     products: int
     frozen_products: int
+    in_blocks: int
+    frozen_in_blocks: int
     layers: int
     width: int
     heads: int
+
+    def on_each_of(self, workers: int) -> Networks:
+        """What each worker holds all along where blocks are shared out, each rounded up."""
+        away, frozen_away = (held - math.ceil(held / workers) for held in (self.in_blocks, self.frozen_in_blocks))
+        return dataclasses.replace(
+            self,
+            trained=self.trained - away,
+            frozen=self.frozen - frozen_away,
+            in_blocks=self.in_blocks - away,
+            frozen_in_blocks=self.frozen_in_blocks - frozen_away,
+        )
+
+    def running_blocks_bytes(self) -> int:
+        """What a worker takes beside its share while shared-out blocks run: two of them whole, and one's gradients."""
+        return FLOAT * 3 * math.ceil(self.in_blocks / max(1, self.layers))
 
     def memory_bytes(self, *, dialogues: int, tokens: int, recompute: bool = False) -> int:
         """The most a step takes, in float32.
@@ -64,7 +88,7 @@ class Networks:
 
     def stored_bytes(self) -> int:
         """Of its weights on disk."""
-        return FLOAT * (self.trained + self.frozen)
+        return FLOAT * (self.trained + self.frozen - self.read)
 
     def step_flops(self, *, dialogues: int, tokens: float) -> float:
         """Operations of an optimiser step, a multiplication and an addition being two.
@@ -90,34 +114,37 @@ def networks_of(spec: TrialSpec, language_model: nn.Module, returns: tuple[float
     """
     language_model.tie_weights()  # type: ignore[operator]  # moving it between devices has untied them
     with torch.device("meta"):
-        module, beside = _built(spec, language_model, returns)
+        module = _built(spec, language_model, returns)
+        beside = held_beside(module)
     config: Any = language_model.config
     own = [p for p in module.parameters() if p.requires_grad]
     rest = [p for p in module.parameters() if not p.requires_grad]
     has_trunk = any(p.numel() >= config.hidden_size**2 for p in own) and spec.kind.proposals(spec.train) is None
+    read = sum(p.numel() for other in beside for p in other.parameters())
+    blocks = block_parameters(module)
     return Networks(
         trained=sum(p.numel() for p in own),
-        frozen=sum(p.numel() for p in rest) + sum(p.numel() for other in beside for p in other.parameters()),
+        frozen=sum(p.numel() for p in rest) + read,
+        read=read,
         products=_products([module], trained=True),
         frozen_products=_products([module], trained=False) + sum(_products([other]) for other in beside),
+        in_blocks=sum(p.numel() for p in blocks if p.requires_grad),
+        frozen_in_blocks=sum(p.numel() for p in blocks if not p.requires_grad),
         layers=config.num_hidden_layers if has_trunk else 0,
         width=config.hidden_size,
         heads=config.num_attention_heads,
     )
 
 
-def _built(spec: TrialSpec, model: nn.Module, returns: tuple[float, float]) -> tuple[nn.Module, list[nn.Module]]:
-    """A training's module, and what it learns from that is held beside it."""
+def _built(spec: TrialSpec, model: nn.Module, returns: tuple[float, float]) -> nn.Module:
+    """A training's module."""
     method, train = canonical(spec)
-    critic, beside = None, list[nn.Module]()
-    if spec.critic is not None:
-        critic, _ = _built(spec.critic, model, returns)
-        beside.append(critic)
+    critic = None if spec.critic is None else _built(spec.critic, model, returns)
     none = np.zeros((0, 1, hidden_width(trunk_of(model))), np.float32)
     drawn = Candidates(none[:, 0], none, none[:, :, 0], np.zeros(1, np.int64))
     candidates = None if method.proposals(train) is None else drawn
     start = Start(model, model, 0, returns=returns, critic=critic, candidates=candidates)
-    return method.build(start, train), beside
+    return method.build(start, train)
 
 
 def _products(modules: Sequence[nn.Module], *, trained: bool | None = None) -> int:

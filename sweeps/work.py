@@ -26,8 +26,9 @@ from cluster.faults import Fault, classify
 from cluster.group import Group, Report, run_here
 from cluster.shapes import Need
 from cluster.workers import run_group
-from ilql.checkpoint import save_weights
+from ilql.checkpoint import WEIGHTS, save_gathered_weights, save_weights
 from ilql.evaluate import Episode, Player, play
+from ilql.sharding import all_finite
 from ilql.train import Loop, TrainingInterrupted, train
 from sweeps import advantages
 from sweeps.curve import Curve
@@ -73,6 +74,7 @@ class Resources:
         ray_train: Train in a Ray Train worker group even with one worker on a CPU.
         micro_batch: Dialogues per forward pass, for memory and less padding; 0 takes a worker's share whole.
         recompute: Make activations again in the backward pass instead of keeping them, for memory.
+        shard: Let each worker hold but a part of every transformer block, for memory.
         checkpoint_every: Steps between checkpoints.
         log_every: Steps between points of the curve.
     """
@@ -82,6 +84,7 @@ class Resources:
     ray_train: bool = False
     micro_batch: int = 0
     recompute: bool = False
+    shard: bool = False
     checkpoint_every: int = 100
     log_every: int = 10
 
@@ -90,6 +93,10 @@ class Resources:
         for name, low in least.items():
             if not low <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.shard and self.workers < 2:
+            raise ValueError(f"sharding needs at least 2 workers, got {self.workers}")
+        if self.shard and 0 < self.gpus_per_worker < 1:
+            raise ValueError(f"sharding needs a whole GPU for each worker, got {self.gpus_per_worker}")
 
     @property
     def in_group(self) -> bool:
@@ -318,6 +325,7 @@ def _train_through(job: Job, group: Group, asked: Asked) -> None:
         checkpoints=trajectory / "checkpoints",
         micro_batch=job.resources.micro_batch,
         recompute=job.resources.recompute,
+        shard=job.resources.shard,
         rank=group.rank,
         workers=group.world_size,
         stop=asked,
@@ -331,12 +339,17 @@ def _train_through(job: Job, group: Group, asked: Asked) -> None:
         metrics = {"step": float(progress.step), **progress.metrics}
         group.report(metrics)
     # A step's loss is taken before its update: what the last one spoilt shows in the weights alone.
-    if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+    if not all_finite(module):
         raise FloatingPointError("the training has diverged: its last step left weights that are not finite")
+    if loop.shard:  # before the stage is built, which one worker does, and perhaps finds there
+        save_gathered_weights(module, trajectory, write=group.rank == 0)
     if group.rank == 0:
 
         def make(folder: Path) -> Record:
-            save_weights(module, folder)
+            if loop.shard:
+                shutil.move(trajectory / WEIGHTS, folder / WEIGHTS)
+            else:
+                save_weights(module, folder)
             curve.save(folder / CURVE_FILE)
             took = {"train_seconds": before + time.monotonic() - clock, "metrics": metrics}
             outcome = {"status": "finished", "reason": None, **took, **_cut(job.resources)}

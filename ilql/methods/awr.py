@@ -27,7 +27,7 @@ from ilql import token_values
 from ilql.batch import TokenBatch
 from ilql.fused import cloning_loss
 from ilql.hyperparameters import NOT_NEGATIVE, POSITIVE, Range, Search, hyper
-from ilql.language_model import gather, head_of, hidden_states, trunk_of
+from ilql.language_model import gather, head_of, hidden_states, placed, trunk_of
 from ilql.losses import advantage_weights, masked_mean
 from ilql.method import Actor, Decoding, Loss, Method, Start, require
 from ilql.methods import ilql
@@ -85,7 +85,7 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     assert isinstance(module, Extraction)
     policy = module.policy
     with torch.no_grad():
-        advantage = token_values.action_values(module.critic[0].to(batch.tokens.device), batch).advantage
+        advantage = token_values.action_values(placed(module.critic[0], batch.tokens.device), batch).advantage
         factors = advantage_weights(
             advantage, torch.zeros_like(advantage), awr_beta=train.awr_beta, clip=train.awr_clip
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,10 @@ class TestNetworks:
         assert found.step_flops(dialogues=2, tokens=8) > 0
 
 
-NETWORKS = Networks(trained=100, frozen=40, products=90, frozen_products=30, layers=2, width=5, heads=1)
+NETWORKS = Networks(
+    trained=100, frozen=40, read=10, products=90, frozen_products=30,
+    in_blocks=61, frozen_in_blocks=30, layers=2, width=5, heads=1,
+)  # fmt: skip
 
 
 def test_a_step_holds_sixteen_bytes_a_trained_parameter_four_a_frozen_one_and_the_activations() -> None:
@@ -53,6 +57,19 @@ def test_a_step_holds_sixteen_bytes_a_trained_parameter_four_a_frozen_one_and_th
     assert NETWORKS.memory_bytes(dialogues=3, tokens=7) == 1_760 + 14_616
     # Made again: 3 × 7 × (2 layers × 5 + 16 × 5 + 7) × 4 bytes = 8,148
     assert NETWORKS.memory_bytes(dialogues=3, tokens=7, recompute=True) == 1_760 + 8_148
+
+
+def test_of_shared_out_blocks_each_worker_holds_its_part_and_two_of_them_while_they_run() -> None:
+    held = NETWORKS.on_each_of(2)
+    # 100 − 61 + ⌈61/2⌉ = 70, and 40 − 30 + 15 = 25: 16 × 70 + 4 × 25 = 1,220
+    assert held.memory_bytes(dialogues=0, tokens=7) == 1_220
+    assert (held.in_blocks, held.frozen_in_blocks) == (31, 15)
+    # A block has ⌈61/2⌉ = 31 numbers: two blocks and one's gradients, of 4 bytes each.
+    assert NETWORKS.running_blocks_bytes() == 4 * 3 * 31
+
+
+def test_what_is_only_read_is_not_stored() -> None:
+    assert NETWORKS.stored_bytes() == 4 * (100 + 40 - 10)
 
 
 def test_a_step_takes_six_operations_a_weight_and_token_two_for_frozen_ones_and_attentions_own() -> None:
@@ -135,6 +152,20 @@ class TestForecast:
         )
         assert "that is more than 0.5 GiB, a GPU's" in "\n".join(found.lines())
         assert sum(found.memory_bytes.values()) > GIB / 2
+
+    def test_shared_out_blocks_take_less_of_each(self, bench: Bench) -> None:
+        todo, machines = left(bench, bench.trial("ilql")), described("1x2:80GB:8cpu")
+        gpus = {"workers": 2, "gpus_per_worker": 1.0}
+        whole, cut = (
+            forecast(bench.store, todo, Resources(**gpus, shard=shard), machines).memory_bytes
+            for shard in (False, True)
+        )
+        module = build_module(bench.store, bench.trial("ilql"))
+        blocks = sum(p.numel() for name, p in module.named_parameters() if ".h." in name and p.requires_grad)
+        assert whole["weights"] - cut["weights"] == 4 * (blocks - math.ceil(blocks / 2)) > 0
+        assert whole["targets and others"] > cut["targets and others"]
+        assert whole["activations"] == cut["activations"]
+        assert "blocks that run" in cut
 
     def test_disk_counts_weights_episodes_and_checkpoints_of_those_that_run(self, bench: Bench) -> None:
         spec = bench.trial("bc", seed=1)

@@ -79,8 +79,9 @@ def test_one_reward_is_named_as_several_are() -> None:
 
 
 def test_resources_are_those_that_were_given() -> None:
-    options = parsed("--workers", "2", "--gpus-per-worker", "0.5", "--ray-train", "--micro-batch", "0")
-    assert options.resources == {"workers": 2, "gpus_per_worker": 0.5, "ray_train": True, "micro_batch": 0}
+    options = parsed("--workers", "2", "--gpus-per-worker", "0.5", "--ray-train", "--micro-batch", "0", "--shard")
+    given = {"workers": 2, "gpus_per_worker": 0.5, "ray_train": True, "micro_batch": 0, "shard": True}
+    assert options.resources == given
 
 
 @pytest.mark.parametrize(

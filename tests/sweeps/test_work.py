@@ -479,6 +479,8 @@ def _break_the_world(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
         ({"micro_batch": -1}, "micro_batch must be at least 0, got -1"),
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
         ({"log_every": 0}, "log_every must be at least 1, got 0"),
+        ({"shard": True}, "sharding needs at least 2 workers, got 1"),
+        ({"shard": True, "workers": 2, "gpus_per_worker": 0.5}, "sharding needs a whole GPU for each worker, got 0.5"),
     ],
 )
 def test_resources_are_refused_outside_their_ranges(change: dict[str, Any], message: str) -> None:
