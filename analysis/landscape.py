@@ -211,7 +211,7 @@ def landscape(
         noise[np.ix_(members, members)] += by_seed.T @ by_seed - left.T @ left
     root = root_of(noise)  # what was taken off may exceed what there was
     fewest = [min(len(seeds[cell]) for cell in members) for members in of_training.values()]
-    return Landscape(
+    made = Landscape(
         settings=tuple(settings) if settings is not None else tuple({} for _ in returns),
         means=means,
         noise=root @ root.T,
@@ -219,3 +219,5 @@ def landscape(
         freedom=sum(number - 1 for number in fewest),
         seeds=min(len(own) for own in seeds),
     )
+    vars(made)["root"] = root  # known already, and dear for many cells
+    return made

@@ -192,7 +192,13 @@ class RunTable:
         if self.runs.is_empty():
             return self
         runs = self.runs.filter(*conditions)
-        return RunTable(runs, self.episodes.filter(pl.col("trial_id").is_in(runs["trial_id"].unique().to_list())))
+        if runs.height == self.runs.height:
+            return self
+        episodes = self.episodes.filter(pl.col("trial_id").is_in(runs["trial_id"].unique().to_list()))
+        part = object.__new__(RunTable)  # unchecked: a part of what was found sound is sound
+        object.__setattr__(part, "runs", runs)
+        object.__setattr__(part, "episodes", episodes)
+        return part
 
 
 def _parquet(folder: Path, name: str) -> Path:

@@ -109,12 +109,28 @@ def strata(trainings: NDArray[np.generic]) -> tuple[Floats, ...]:
     Returns:
         Matrices of shape (P, K): together K − 1 rows, each of sum 0.
     """
-    _, index = np.unique(trainings, return_inverse=True)
-    member = (index[:, None] == np.arange(index.max() + 1)).astype(np.float64)
-    of_training = member @ (member / member.sum(axis=0)).T  # averages over the cells of a training
-    everything = np.full_like(of_training, 1 / index.size)
-    found = (_rows(of_training - everything), _rows(np.eye(index.size) - of_training))
-    return tuple(rows for rows in found if len(rows))
+    _, index, sizes = np.unique(trainings, return_inverse=True, return_counts=True)
+    member = (np.arange(sizes.size)[:, None] == index) / np.sqrt(sizes)[:, None]  # a row of length 1 for each training
+    between: Floats = across(np.sqrt(sizes)) @ member
+    within = np.zeros((index.size - sizes.size, index.size))
+    first = 0
+    for training, size in enumerate(sizes):
+        within[first : first + size - 1, index == training] = across(np.ones(size))
+        first += size - 1
+    return tuple(rows for rows in (between, within) if len(rows))
+
+
+def across(direction: Floats) -> Floats:
+    """An orthonormal basis of all that is at right angles to a vector w of positive numbers, shape (n − 1, n).
+
+    The rows but the first of the reflection 1 − v·vᵀ/(1 + u₁) with u = w/‖w‖, v = u + e₁, which takes e₁ to −u
+    (Householder 1958).
+    """
+    unit = direction / np.linalg.norm(direction)
+    v = unit.copy()
+    v[0] += 1.0
+    rows: Floats = (np.eye(unit.size) - np.outer(v, v) / (1.0 + unit[0]))[1:]
+    return rows
 
 
 def sigma(
@@ -182,13 +198,6 @@ def evenness(scores: Floats) -> Floats:
 
 def _of_mean(noise: Noise, seeds: int) -> tuple[Floats, Floats]:
     return noise.variance(1 / seeds), noise.degrees(1 / seeds)
-
-
-def _rows(projection: Floats) -> Floats:
-    """An orthonormal basis of what a symmetric projection keeps, shape (rank, K)."""
-    values, vectors = np.linalg.eigh(projection)
-    rows: Floats = vectors[:, values > 0.5].T
-    return rows
 
 
 def clusters(scenes: NDArray[np.generic]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,8 +1,11 @@
-"""Call functions on the cluster: results and faults both come back as values."""
+"""Call a function somewhere on the cluster: its result and its fault both come back as values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import ray
@@ -11,66 +14,79 @@ from cluster.faults import Fault, classify
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Told = TypeVar("Told")
+
+TELL_SECONDS = 1.0
+"""What a function tells comes through no more often; what is told in between is passed over."""
 
 
-def call_each(
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
+def call(
+    function: Callable[[Item, Callable[[Told], None]], Result],
+    item: Item,
+    tell: Callable[[Told], None],
     *,
     cpus: float = 1.0,
     gpus: float = 0.0,
-    retries: int = 0,
-    on_done: Callable[[int, Result | Fault], None] | None = None,
-) -> list[Result | Fault]:
-    """Give `function(item)` for each item, or the fault that ended the call, in the order of the items.
+) -> Result | Fault:
+    """Give `function(item, tell)`, run on the cluster once, or the fault that ended it.
 
-    As many run at once as the cluster has room for. If this process is interrupted, what still runs is cancelled.
+    It runs wherever there is room, also for a caller in a placement group. If this process is interrupted, or `tell`
+    raises here, the function is cancelled.
 
     Args:
-        function: Importable on workers, or picklable.
-        items: Picklable values.
-        cpus: Logical CPUs of each call, not negative.
-        gpus: GPUs of each call, not negative.
-        retries: How often a call is repeated after a machine's fault; a program's fault is never repeated.
-        on_done: Called here with an item's index and its result, in the order in which they end.
+        function: Importable on workers, or picklable. It is given an item and whom to tell how far it is.
+        item: Picklable.
+        tell: Called here with what the function tells there.
+        cpus: Logical CPUs of the call, not negative.
+        gpus: GPUs of the call, not negative.
 
     Raises:
         ValueError: A number is negative.
     """
-    if cpus < 0 or gpus < 0 or retries < 0:
-        raise ValueError(f"cpus, gpus and retries must not be negative, got {cpus}, {gpus}, {retries}")
-    remote = ray.remote(
-        num_cpus=cpus, num_gpus=gpus, max_retries=retries, retry_exceptions=False,
+    if cpus < 0 or gpus < 0:
+        raise ValueError(f"cpus and gpus must not be negative, got {cpus} and {gpus}")
+    remote: Any = ray.remote(
+        num_cpus=cpus, num_gpus=gpus, max_retries=0, num_returns="streaming",
         # Anywhere: one who runs in a placement group, as Tune's trials do, would else have its calls held to its share.
         scheduling_strategy="DEFAULT",
-    )(function)  # fmt: skip
-    calls: list[Any] = [remote.remote(item) for item in items]
-    index_of = {call: index for index, call in enumerate(calls)}
-    outcomes: dict[int, Result | Fault] = {}
-    waiting = list(calls)
+    )(_running)  # fmt: skip
+    answers: Any = remote.remote(function, item)
     try:
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1)
-            index = index_of[done[0]]
-            outcomes[index] = _outcome(done[0])
-            if on_done is not None:
-                on_done(index, outcomes[index])
+        while True:
+            try:
+                ended, value = ray.get(next(answers))
+            except Exception as error:  # noqa: BLE001  (whatever the function raised is its result)
+                return classify(error)
+            if ended:
+                result: Result = value
+                return result
+            tell(value)
     except BaseException:
-        for unfinished in waiting:
-            ray.cancel(unfinished, force=True)
+        ray.cancel(answers, force=True)
         raise
-    return [outcomes[index] for index in range(len(calls))]
 
 
-def call(
-    function: Callable[[Item], Result], item: Item, *, cpus: float = 1.0, gpus: float = 0.0, retries: int = 0
-) -> Result | Fault:
-    """Give `function(item)`, run on the cluster, or the fault that ended it; as `call_each` for one item."""
-    return call_each(function, [item], cpus=cpus, gpus=gpus, retries=retries)[0]
+def _running(
+    function: Callable[[Item, Callable[[Told], None]], Result], item: Item
+) -> Iterator[tuple[bool, Told | Result]]:
+    """On a worker: what the function tells, and what it returns, each with whether it has ended."""
+    heard: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
+    def run() -> None:
+        try:
+            heard.put(("ended", function(item, lambda told: heard.put(("told", told)))))
+        except BaseException as error:  # noqa: BLE001  (raised below, where Ray sees it)
+            heard.put(("raised", error))
 
-def _outcome(reference: Any) -> Any:
-    try:
-        return ray.get(reference)
-    except Exception as error:  # noqa: BLE001  (whatever the function raised is its result)
-        return classify(error)
+    threading.Thread(target=run, name="called", daemon=True).start()
+    last = 0.0
+    while True:
+        what, value = heard.get()
+        if what == "raised":
+            raise value
+        if what == "ended":
+            yield True, value
+            return
+        if time.monotonic() - last >= TELL_SECONDS:
+            last = time.monotonic()
+            yield False, value

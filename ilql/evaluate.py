@@ -307,11 +307,10 @@ def slots_on(device: torch.device, actor: Actor, *, episodes: int) -> int:
     """Conversations per forward pass on a device: `SLOTS` on a CPU, else as many as there are and its memory takes."""
     if device.type == "cpu":
         return SLOTS
-    slots = min(DEVICE_SLOTS, SLOTS * math.ceil(episodes / SLOTS))
     free, _ = torch.cuda.mem_get_info(device)
-    while slots > SLOTS and slots * slot_bytes(actor) > CACHE_SHARE * free:
-        slots -= SLOTS
-    return slots
+    room = math.floor(CACHE_SHARE * free / slot_bytes(actor))
+    wanted = min(DEVICE_SLOTS, SLOTS * math.ceil(episodes / SLOTS))
+    return max(SLOTS, min(wanted, SLOTS * (room // SLOTS)))
 
 
 def _groups(players: Sequence[Player], seeds: int, *, sharing: bool) -> deque[list[tuple[int, int]]]:

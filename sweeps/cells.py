@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ilql.hyperparameters import values_of
 from sweeps.space import Training
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.store import Store
@@ -145,7 +145,7 @@ def take_back_lost(store: Store, sweep: str) -> list[str]:
 
 def _varying(decodes: Sequence[Any]) -> list[str]:
     """The decoding hyperparameters in which some of these differ."""
-    values = [dataclasses.asdict(decode) for decode in decodes]
+    values = [values_of(decode) for decode in decodes]
     return [name for name in values[0] if len({value[name] for value in values}) > 1]
 
 

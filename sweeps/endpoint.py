@@ -25,6 +25,7 @@ from email.message import Message
 from typing import Any
 
 from analysis.text import count
+from ilql.reply_body import Readable, read_body
 from ilql.sampling import Sampling
 from sweeps.redaction import HIDDEN, without_secrets
 
@@ -165,10 +166,14 @@ class Endpoint:
         )
         try:
             with self._opener.open(request, timeout=self.timeout_seconds) as response:
-                return response.status, response.headers, _read(response, deadline)
+                return (
+                    response.status,
+                    response.headers,
+                    _body(response, deadline),
+                )
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, error.headers, _read(error, deadline)
+                return error.code, error.headers, _body(error, deadline)
 
     def _count_unusable(self, told: str) -> None:
         with self._lock:
@@ -235,21 +240,8 @@ def _check_address(address: str) -> None:
         raise ValueError(f"an endpoint's address must look like http://host:port/v1, got {address[:80]!r}")
 
 
-def _read(response: Any, deadline: float) -> bytes:
-    """A body, up to its limits.
-
-    Raises:
-        TimeoutError: It drips.
-        HTTPException: It is too long.
-    """
-    body = b""
-    while chunk := response.read1(65536):
-        body += chunk
-        if time.monotonic() > deadline:
-            raise TimeoutError("timed out")
-        if len(body) > LONGEST_REPLY_BYTES:
-            raise http.client.HTTPException(f"a reply of more than {LONGEST_REPLY_BYTES} bytes")
-    return body
+def _body(response: Readable, deadline: float) -> bytes:
+    return read_body(response, longest_bytes=LONGEST_REPLY_BYTES, deadline=deadline)
 
 
 def _content(body: bytes) -> str | None:

@@ -23,9 +23,10 @@ from sweeps.cells import Cells, Setting
 from sweeps.exact_json import Record
 from sweeps.refinement import Numbered, Refinement, Rounds
 from sweeps.space import Training
+from sweeps.stages import drop_trajectory
 from sweeps.store import Store
 from sweeps.study import Study
-from sweeps.waiting import Blocker, Queue, Step
+from sweeps.waiting import Blocker, Queue, Running, Step
 from sweeps.work import Job, Resources, is_evaluated
 
 LEAST_FREE_BYTES = 32 * 2**20
@@ -34,6 +35,10 @@ LEAST_FREE_BYTES = 32 * 2**20
 TRIES = 5
 """How often a job is tried that its machines fail. Between the tries it waits for seven minutes in all: longer than a
 file server takes to start anew, and than a cluster takes to notice that a node is gone: no job fails for one node."""
+
+LOOKS = 32
+"""Of the running jobs so many are looked at each time a job is asked for, in turn, whether they have made what others
+wait for: with a thousand, all of them would cost each job ten milliseconds."""
 
 
 class Schedule:
@@ -77,7 +82,7 @@ class Schedule:
         self._cells = Cells(store, sweep, setting, added=added)
         self._rounds = Rounds(refinement or Refinement(bases=(), proposals=0), store, self._cells, study)
         self._queue = Queue()
-        self._running: dict[str, Step] = {}
+        self._running = Running()
         self._required_once: set[str] = set()
         self._lost = Counter[str]()
         self._clock = clock
@@ -104,7 +109,7 @@ class Schedule:
     @property
     def running_names(self) -> list[str]:
         """The names of the jobs that run."""
-        return list(self._running)
+        return self._running.names
 
     def next_job(self) -> tuple[str, Job] | None:
         """The next job and its name, or None if none can start now; `is_over` tells whether one ever will."""
@@ -116,6 +121,7 @@ class Schedule:
             if ready is None:
                 return None
             if self._is_recorded(ready):
+                self._tidy(ready)
                 self.cached_jobs += 1
                 self._ended(ready)
                 continue
@@ -124,7 +130,7 @@ class Schedule:
                 self.finished_jobs += 1
                 self._ended(ready)
                 continue
-            self._running[ready.name] = ready
+            self._running.add(ready)
             job = Job(
                 store=str(self._store.folder),
                 training=ready.spec.to_json(),
@@ -219,7 +225,6 @@ class Schedule:
 
         Each is queued once: what failed by its own fault is not tried again for every round of proposals.
         """
-        running = {step.spec.weights_id for step in self._running.values()}
         bare: list[Step] = []
         dropped, made = dict[str, bool](), dict[str, bool]()
         for step in wanted:
@@ -231,7 +236,7 @@ class Schedule:
                     if self._is_recorded(step):
                         continue
                     self._asked_for.add(weights)
-                if weights in self._queue or weights in running or weights in self._required_once:
+                if weights in self._queue or self._running.have(weights) or weights in self._required_once:
                     continue
                 if weights not in made:
                     made[weights] = self._store.stage("weights", weights) is not None and self._has_record(weights)
@@ -246,7 +251,7 @@ class Schedule:
         for name in [name for name, due in self._due.items() if due <= self._clock()]:
             del self._due[name]
             self._queue.release(("due", name))
-        for step in self._running.values():
+        for step in self._running.take_turns(LOOKS):
             for kind, key in step.makes():
                 if self._queue.blocks((kind, key)) and self._store.stage(kind, key) is not None:
                     self._queue.release((kind, key))
@@ -270,14 +275,13 @@ class Schedule:
         """What a step waits for; None if what it starts from is there, or is known to have failed."""
         if step.name in self._due:
             return "due", step.name
-        running = {other.spec.weights_id for other in self._running.values()}
         for earlier in step.spec.required:
             weights = earlier.weights_id
-            waits = weights in self._queue or weights in running
+            waits = weights in self._queue or self._running.have(weights)
             if waits and self._store.stage("weights", weights) is None:
                 return "weights", weights
         # Two arms may act with the same weights: the second waits until the first has trained them.
-        if step.spec.weights_id in running:
+        if self._running.have(step.spec.weights_id):
             return "end", step.spec.weights_id
         return ("candidates", str(step.spec.candidates_key)) if self._is_being_drawn(step) else None
 
@@ -286,7 +290,7 @@ class Schedule:
         key = step.spec.candidates_key
         if key is None or self._store.stage("candidates", key) is not None:
             return False
-        return any(other.spec.candidates_key == key for other in self._running.values())
+        return self._running.draw(key)
 
     def _broken_start(self, step: Step) -> str | None:
         """Why a step cannot be done for want of what it starts from; None if all of that is there."""
@@ -305,6 +309,15 @@ class Schedule:
         ):
             return False
         return self._cells.are_finished(step.trials) if plays else self._has_record(weights)
+
+    def _tidy(self, step: Step) -> None:
+        """Drop the checkpoints that a finished job left because it was killed behind its last record."""
+        trajectory = step.spec.trajectory_id
+        if step.keep_trajectory or not self._store.scratch_path("trajectory", trajectory).is_dir():
+            return
+        if (lease := self._store.try_lease(trajectory)) is not None:  # else somebody trains further from there
+            with lease:
+                drop_trajectory(self._store, step.spec)
 
     def _has_record(self, weights: str) -> bool:
         """True if a training is recorded as finished; of weights that are there, too, a kill may have left none."""

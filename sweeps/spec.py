@@ -34,7 +34,7 @@ from ilql import (
     train,
     vocabulary,
 )
-from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, Range, Value, check, hyper, make
+from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, Range, Value, check, hyper, make, values_of
 from ilql.language_model import Architecture
 from ilql.method import Method
 from ilql.methods import bc, method_named
@@ -180,18 +180,18 @@ class TrialSpec:
     @cached_property
     def trial_id(self) -> str:
         """Key of the evaluation: a hash of everything, under the name its weights go by."""
-        evaluation = dataclasses.asdict(self.evaluation)
+        evaluation = values_of(self.evaluation)
         content: dict[str, Any] = {
             "weights": self.weights_id,
             "acts_with": self.behaviour.weights_id if self.kind.needs_behaviour else None,
-            "decode": dataclasses.asdict(self.decode),
+            "decode": values_of(self.decode),
             "evaluation": evaluation,
             "versions": {"decode": decode.VERSION, "evaluate": evaluate.VERSION},
         }
         if self.evaluation.by == "play":
             del evaluation["by"]
         else:
-            content |= {"fit": dataclasses.asdict(self.fit), "estimate": fitted_q.VERSION}
+            content |= {"fit": values_of(self.fit), "estimate": fitted_q.VERSION}
         return _hash(content)
 
     def acting(self, decode: Any, evaluation: Evaluation) -> TrialSpec:
@@ -233,7 +233,7 @@ class TrialSpec:
         return _hash(
             {
                 "stage": "backbone",
-                "architecture": None if b.architecture is None else dataclasses.asdict(b.architecture),
+                "architecture": None if b.architecture is None else values_of(b.architecture),
                 "pretrained": b.pretrained,
                 "tokenizer": self.tokenizer_key,
                 "seed": b.seed,
@@ -291,7 +291,7 @@ class TrialSpec:
                 "stage": "candidates",
                 "tokens": self._tokens_key(None),  # what is drawn does not depend on rewards
                 "behaviour": self.behaviour.weights_id,
-                "proposals": dataclasses.asdict(proposals),
+                "proposals": values_of(proposals),
                 "versions": {"decode": decode.VERSION, "propose": propose.VERSION},
             }
         )
@@ -301,8 +301,8 @@ class TrialSpec:
         b = self.backbone
         flat: dict[str, Value] = {"task": self.data.task}
         for prefix, bag in (("data", self.data), ("train", self.train), ("decode", self.decode)):
-            flat |= {f"{prefix}.{name}": value for name, value in dataclasses.asdict(bag).items() if name != "task"}
-        judged = dataclasses.asdict(self.evaluation)
+            flat |= {f"{prefix}.{name}": value for name, value in values_of(bag).items() if name != "task"}
+        judged = values_of(self.evaluation)
         flat |= {f"evaluation.{name}": value for name, value in judged.items() if (name, value) != ("by", "play")}
         flat |= {"backbone.pretrained": b.pretrained, "backbone.vocabulary": b.vocabulary, "backbone.seed": b.seed}
         if b.pretrained:
@@ -312,15 +312,15 @@ class TrialSpec:
         if b.adapter_rank:
             flat["backbone.adapter_rank"] = b.adapter_rank
         if b.architecture is not None:
-            flat |= {f"backbone.{name}": value for name, value in dataclasses.asdict(b.architecture).items()}
+            flat |= {f"backbone.{name}": value for name, value in values_of(b.architecture).items()}
         if self.kind.needs_behaviour:
-            flat |= {f"behaviour.{name}": value for name, value in dataclasses.asdict(b.behaviour).items()}
+            flat |= {f"behaviour.{name}": value for name, value in values_of(b.behaviour).items()}
             flat["behaviour.seed"] = b.behaviour_seed
         return flat
 
     def to_json(self) -> str:
         """As text; `from_json` gives it back equal."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return json.dumps(values_of(self), sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> TrialSpec:
@@ -360,7 +360,7 @@ class TrialSpec:
             "behaviour": self.behaviour.weights_id if kind.needs_behaviour else None,
             "critic": None if self.critic is None else self.critic.weights_id,
             "candidates": self.candidates_key,
-            "train": dataclasses.asdict(settings),
+            "train": values_of(settings),
             "seed": self.seed,
             "versions": {"loop": train.VERSION, "method": kind.version}
             | {loss: losses.VERSIONS[loss] for loss in kind.losses},
@@ -373,7 +373,7 @@ _OF_THE_WEIGHTS = ("weights_id", "trajectory_id", "behaviour", "critic", "requir
 
 def reference_key(evaluation: Evaluation) -> str:
     """Key of the stage of returns that others get in an evaluation's episodes."""
-    return _hash({"stage": "reference", **dataclasses.asdict(evaluation)})
+    return _hash({"stage": "reference", **values_of(evaluation)})
 
 
 def probe_key(what: str, version: int, weights: str, asked: Mapping[str, Any]) -> str:

@@ -203,7 +203,7 @@ def _run(job: Job, store: Store, spec: TrialSpec, lease: Lease, tell: Tell) -> s
         block = [trial for trial in missing if trial.evaluation == evaluation]
         if job.resources.gpus_per_worker > 0:
             cells = Block(job.store, tuple(trial.to_json() for trial in block), lease, job.stop)
-            done = call(evaluate_cells, cells, cpus=1.0, gpus=job.resources.gpus_per_worker)
+            done = call(evaluate_cells, cells, tell, gpus=job.resources.gpus_per_worker)
             if isinstance(done, Fault) and done.error == JobStopped.__name__:
                 raise JobStopped(done.reason)
             if isinstance(done, Fault) and done.owner == "machine":

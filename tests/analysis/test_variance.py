@@ -49,6 +49,18 @@ def test_contrasts_are_between_trainings_and_between_the_decodings_of_one() -> N
     assert (between.sum(), within.sum()) == pytest.approx((0.0, 0.0))
 
 
+def test_contrasts_are_at_right_angles_to_each_other_and_sum_to_nothing() -> None:
+    trainings = np.array([2, 0, 1, 1, 2, 2, 5])
+    between, within = strata(trainings)
+    both = np.vstack([between, within])
+    assert both @ both.T == pytest.approx(np.eye(6), abs=1e-14)
+    assert both.sum(axis=1) == pytest.approx(np.zeros(6), abs=1e-14)
+    for training in np.unique(trainings):
+        of_one = trainings == training
+        assert within[:, of_one].sum(axis=1) == pytest.approx(np.zeros(len(within)), abs=1e-14)
+        assert np.ptp(between[:, of_one], axis=1) == pytest.approx(np.zeros(len(between)), abs=1e-14)
+
+
 def test_one_decoding_each_leaves_one_stratum() -> None:
     assert [rows.shape for rows in strata(np.arange(4))] == [(3, 4)]
     assert [rows.shape for rows in strata(np.zeros(4))] == [(3, 4)]

@@ -4,40 +4,80 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from cluster.call import call, call_each
+from cluster.call import call
 from cluster.connect import ClusterInfo
 from cluster.faults import Fault
 
 pytestmark = pytest.mark.timeout(120)
 
 
-def test_results_come_in_the_order_of_the_items_and_errors_beside_them(ray_here: ClusterInfo) -> None:
-    def inverse(number: int) -> float:
+Tell = Callable[[int], None]
+
+
+def test_a_result_and_what_is_told_on_the_way_come_back(ray_here: ClusterInfo, monkeypatch: pytest.MonkeyPatch) -> None:
+    def count(number: int, tell: Tell) -> int:
+        import time
+
+        for done in range(number):
+            tell(done)
+            time.sleep(0.7)
+        return number
+
+    told: list[int] = []
+    assert call(count, 4, told.append) == 4
+    assert told == [0, 2]  # one a second
+
+
+def test_an_error_is_the_programs_fault(ray_here: ClusterInfo) -> None:
+    def inverse(number: int, tell: Tell) -> float:
         return 1 / number
 
-    done: list[int] = []
-    outcomes = call_each(inverse, [1, 0, 4], on_done=lambda index, outcome: done.append(index))
-    assert outcomes == [1.0, Fault("program", "ZeroDivisionError", "division by zero"), 0.25]
-    assert sorted(done) == [0, 1, 2]
+    assert call(inverse, 0, unheard) == Fault("program", "ZeroDivisionError", "division by zero")
 
 
 def test_a_killed_worker_is_the_machines_fault(ray_here: ClusterInfo) -> None:
-    def die(number: int) -> None:
+    def die(number: int, tell: Tell) -> None:
+        tell(number)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    outcome = call(die, 9)
+    outcome = call(die, 9, unheard)
     assert isinstance(outcome, Fault)
     assert (outcome.owner, outcome.error) == ("machine", "WorkerCrashedError")
 
 
+def test_who_is_told_may_end_it(ray_here: ClusterInfo, tmp_path: Path) -> None:
+    def go_on(file: str, tell: Tell) -> None:
+        import time
+        from pathlib import Path
+
+        while True:
+            Path(file).write_text(str(os.getpid()), encoding="utf-8")
+            tell(1)
+            time.sleep(0.05)
+
+    def enough(told: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        call(go_on, str(tmp_path / "pid"), enough)
+    worker = int((tmp_path / "pid").read_text(encoding="utf-8"))
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{worker}").exists()
+
+
 def test_workers_import_our_packages_use_one_thread_and_know_this_clusters_state_api(ray_here: ClusterInfo) -> None:
-    def look(name: str) -> tuple[str | None, str | None, str]:
+    def look(name: str, tell: Tell) -> tuple[str | None, str | None, str]:
         import importlib
 
         return (
@@ -46,17 +86,21 @@ def test_workers_import_our_packages_use_one_thread_and_know_this_clusters_state
             importlib.import_module(name).__name__,
         )
 
-    assert call(look, "ilql.dialogue", cpus=2) == ("1", ray_here.state_api, "ilql.dialogue")
+    assert call(look, "ilql.dialogue", unheard, cpus=2) == ("1", ray_here.state_api, "ilql.dialogue")
+
+
+def unheard(told: object) -> None:
+    """Tell nobody."""
 
 
 def test_whoever_runs_in_a_placement_group_calls_on_the_whole_cluster(ray_here: ClusterInfo) -> None:
     # As a trial of Tune's does, whose group holds a byte of memory and takes in what the trial starts.
-    def negated(number: int) -> int:
+    def negated(number: int, tell: Tell) -> int:
         return -number
 
     @ray.remote(num_cpus=0)
     def trial() -> int | Fault:
-        return call(negated, -3, cpus=1.0)
+        return call(negated, -3, lambda told: None, cpus=1.0)
 
     group = placement_group([{"memory": 1.0}])
     ray.get(group.ready(), timeout=60)
@@ -68,5 +112,5 @@ def test_whoever_runs_in_a_placement_group_calls_on_the_whole_cluster(ray_here: 
 
 
 def test_what_has_no_room_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"must not be negative, got -1, 0.0, 0"):
-        call(abs, 3, cpus=-1)
+    with pytest.raises(ValueError, match=r"must not be negative, got -1 and 0.0"):
+        call(lambda item, tell: None, 3, unheard, cpus=-1)

@@ -29,13 +29,13 @@ import importlib, os, pathlib, cluster
 from cluster.call import call
 from cluster.connect import ConnectOptions, connect
 
-def where(name):
+def where(name, tell):
     return importlib.import_module(name).__file__, os.environ["RAY_API_SERVER_ADDRESS"], os.environ.get("GIVEN")
 
 root = pathlib.Path(cluster.__file__).resolve().parents[1]
 packages = tuple(root / name for name in ("ilql", "cluster", "analysis", "sweeps"))
 with connect(ConnectOptions(packages=packages, worker_env={"GIVEN": "by the program"})) as info:
-    path, state_api, given = call(where, "ilql.dialogue")
+    path, state_api, given = call(where, "ilql.dialogue", print)
     print("FOUND", info.started, info.in_job, info.state_api == state_api, state_api, path, given, sep="|")
 """
 

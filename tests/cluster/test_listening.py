@@ -30,12 +30,12 @@ sys.path.insert(0, {root!r})
 from cluster.call import call
 from cluster.connect import ConnectOptions, connect
 
-def process(_):
+def process(item, tell):
     return os.getpid()
 
 packages = tuple(pathlib.Path({root!r}) / name for name in ("ilql", "cluster", "analysis", "sweeps"))
 with connect(ConnectOptions(cpus=2, gpus=0, packages=packages)) as info:
-    call(process, None)  # a worker is there
+    call(process, None, print)  # a worker is there
     import ray
     print(json.dumps([info.address, info.state_api, os.environ.get("RAY_AUTH_TOKEN"),
                       ray._private.worker._global_node.get_session_dir_path()]), flush=True)

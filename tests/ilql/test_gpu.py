@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ilql.batch import TokenSequence, collate, dialogue_weights
 from ilql.decode import Speaker, Utterance, Voice
-from ilql.evaluate import DEVICE_SLOTS, SLOTS, slots_on
+from ilql.evaluate import CACHE_SHARE, DEVICE_SLOTS, SLOTS, slots_on
 from ilql.method import Actor, Method, Start, every_action
 from ilql.methods import known_methods
 from ilql.slots import slot_bytes
@@ -158,6 +158,16 @@ class TestOnAGpu:
 
 def test_a_cpu_has_the_same_slots_whatever_there_is_to_play(language_model: Callable[..., nn.Module]) -> None:
     assert {slots_on(CPU, Actor(language_model()), episodes=n) for n in (1, 64, 10**6)} == {SLOTS}
+
+
+@pytest.mark.parametrize(("room", "slots"), [(10, SLOTS), (3 * SLOTS - 1, 2 * SLOTS), (10**6, DEVICE_SLOTS)])
+def test_a_device_has_as_many_slots_as_its_free_memory_takes(
+    language_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch, room: int, slots: int
+) -> None:
+    actor = Actor(language_model())
+    free = round((room + 0.5) * slot_bytes(actor) / CACHE_SHARE)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+    assert slots_on(torch.device("cuda"), actor, episodes=10**6) == slots
 
 
 def test_a_slot_takes_its_keys_and_values(language_model: Callable[..., nn.Module]) -> None:

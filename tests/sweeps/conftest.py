@@ -385,3 +385,11 @@ def bandit_sweep(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -
     done = commands.bandit(folder)
     assert done.status == 0, done.out + done.err
     return BanditSweep(Store(folder), "bandit-smoke-generated-standard", done.out)
+
+
+@pytest.fixture
+def copied(bandit_sweep: BanditSweep, tmp_path: Path) -> BanditSweep:
+    """The finished sweep's store, to change."""
+    folder = tmp_path / "store"
+    shutil.copytree(bandit_sweep.store.folder, folder, ignore=shutil.ignore_patterns("tune", "mlflow*"))
+    return type(bandit_sweep)(Store(folder), bandit_sweep.name, bandit_sweep.out)

@@ -76,6 +76,29 @@ def test_of_equals_that_comes_first_which_more_of_the_others_start_from(
     assert len(worker.trained) == 8  # the behaviour policy, four critics, three policies: no critic was trained twice
 
 
+def test_with_many_jobs_that_run_each_has_its_turn_to_be_looked_at(
+    make_sweep: MakeSweep, make_trainings: MakeTrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule_module, "LOOKS", 1)
+    design = [
+        *make_trainings("bc"),
+        *make_trainings("ilql", {"train.tau": (0.6, 0.7, 0.8)}),
+        *make_trainings("awr", {"train.tau": (0.8,), "train.awr_beta": (1.0,)}),
+    ]
+    sweep = make_sweep(design)
+    schedule, worker = sweep.schedule(), sweep.worker()
+    first = schedule.next_job()
+    assert first is not None
+    worker.work(first[1])
+    schedule.job_ended(first[0], None)
+    critics = [schedule.next_job() for _ in range(3)]
+    assert schedule.next_job() is None  # the policy waits for the critic at .8
+    started = [job for _, job in filter(None, critics)]
+    worker.work(next(job for job in started if TrialSpec.from_json(job.training).train.tau == 0.8))
+    looks = [schedule.next_job() for _ in range(3)]  # its weights are there, and it has not ended
+    assert [_first_of(found[1]) for found in looks if found is not None] == [("awr", 0)]
+
+
 def test_what_needs_the_behaviour_policy_waits_for_it(sweep: PretendedSweep, worker: Worker) -> None:
     schedule = sweep.schedule(seeds=2)
     first = schedule.next_job()
@@ -337,6 +360,19 @@ def test_a_rerun_starts_nothing_and_adds_no_record(sweep: PretendedSweep, worker
     assert again.cached_jobs == again.wanted_jobs == 4 + 2 + 1  # the design, both to the rung, one of them to the end
     assert rows(sweep.store) == before
     assert _sizes(sweep.store) == journals
+
+
+def test_what_a_job_left_that_was_killed_behind_its_last_record_is_dropped_by_a_rerun(
+    sweep: PretendedSweep, worker: Worker
+) -> None:
+    worker.drive(sweep.schedule())
+    left, in_use = (TrialSpec.from_json(job.training).trajectory_id for job in worker.done[1:3])
+    for trajectory in (left, in_use):
+        (sweep.store.scratch("trajectory", trajectory) / "step-4").mkdir()
+    with sweep.store.lease(in_use):  # another driver trains further from there
+        sweep.worker().drive(sweep.schedule())
+    assert not sweep.store.scratch_path("trajectory", left).exists()
+    assert sweep.store.scratch_path("trajectory", in_use).exists()
 
 
 def _sizes(store: Store) -> dict[str, int]:

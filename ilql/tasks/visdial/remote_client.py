@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeGuard
 
+from ilql.reply_body import read_body
 from ilql.task import TaskFault
 
 LONGEST_REPLY_BYTES = 1 << 20
@@ -155,13 +156,7 @@ class Servers:
             response = connection.getresponse()
             if response.status != http.HTTPStatus.OK:
                 raise http.client.HTTPException(f"HTTP status {response.status}")
-            body = b""
-            while chunk := response.read1(65536):
-                body += chunk
-                if time.monotonic() > deadline:
-                    raise TimeoutError("timed out")
-                if len(body) > LONGEST_REPLY_BYTES:
-                    raise http.client.HTTPException(f"a reply of more than {LONGEST_REPLY_BYTES} bytes")
+            body = read_body(response, longest_bytes=LONGEST_REPLY_BYTES, deadline=deadline)
         finally:
             connection.close()
         text = body.decode("utf-8", errors="replace")
