@@ -6,6 +6,7 @@ Nothing in a folder is run: weights are safetensors, and code that a folder brin
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ SIZES = {
     "max_position_embeddings": (2, 10**8),
 }
 """From what to what the sizes of a model go: one of 2³¹ layers would be built for ever, before its weights are seen."""
+
+INNER_SIZES = {"intermediate_size": (1, 2**20)}
+"""The same of sizes that not every model names."""
+
+TOKEN_IDS = ("pad_token_id", "bos_token_id", "eos_token_id")
+LARGEST_ID = 2**31
+"""An id beyond it fits into no tensor of ids: it would be met when the model first reads."""
 
 TEMPLATE = ".jinja"
 """Ends the name of a chat template in a file of its own, which is read only where one is asked for."""
@@ -215,8 +223,29 @@ def context_of(folder: Path) -> int:
         config = whole.get_text_config()
     except LOADING_FAULTS as error:
         raise ValueError(f"config.json must be one of a model, got {folder}: {first_line(error)}") from error
-    for name, (least, most) in SIZES.items():
+    check_config(config, folder, named=tuple(SIZES))
+    return min(int(config.max_position_embeddings), LONGEST_CONTEXT)
+
+
+def check_config(config: Any, folder: Path, *, named: Sequence[str]) -> None:
+    """Refuse a configuration whose model would be built for ever, or could not read.
+
+    Args:
+        config: Of the part that reads text.
+        folder: Where it is from, for the message.
+        named: The sizes that it must name; others count where it names them.
+
+    Raises:
+        ValueError: A size or an id of a token is out of its range, or is none.
+    """
+    for name, (least, most) in (SIZES | INNER_SIZES).items():
         value = getattr(config, name, None)
+        if value is None and name not in named:
+            continue
         if not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"config.json must have a {name} from {least} to {most:,}, got {value!r:.40} in {folder}")
-    return min(int(config.max_position_embeddings), LONGEST_CONTEXT)
+    for name in TOKEN_IDS:
+        value = getattr(config, name, None)
+        for each in value if isinstance(value, list) else [value]:
+            if each is not None and not (isinstance(each, int) and abs(each) < LARGEST_ID):
+                raise ValueError(f"config.json must have a {name} below {LARGEST_ID:,}, got {each!r:.40} in {folder}")

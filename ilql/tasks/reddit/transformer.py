@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ilql.model_folder import LOADING_FAULTS
+from ilql.model_folder import LOADING_FAULTS, check_config
 from ilql.tasks.reddit.columns import TOXIC_WORDS
 from ilql.tasks.reddit.packaged import PACKAGED_NAME
 from ilql.tasks.reddit.tables import file_digest
@@ -124,9 +124,15 @@ def _load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Raises:
         ValueError: The folder holds no trained classifier, or no tokeniser that fits it.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: PLC0415  slow import, seldom needed
+    from transformers import (  # noqa: PLC0415  slow import, seldom needed
+        AutoConfig,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
 
     try:
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)  # nosec B615
+        check_config(config, folder, named=())
         model, about = AutoModelForSequenceClassification.from_pretrained(  # a folder  # nosec B615
             str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False,
             output_loading_info=True, dtype=torch.float32,
