@@ -62,7 +62,6 @@ LONGEST_CONTEXT = 2048
 of 8,192 tokens would take a model of 135 million parameters 24 GB."""
 
 transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-
 transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 

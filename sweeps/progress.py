@@ -36,9 +36,8 @@ class Progress:
         self._printed, self._done = 0.0, -1
         self._at: dict[str, Mapping[str, float]] = {}
         self._estimated: set[str] = set()
-        self._failed = {
-            row["trial_id"] for row in store.rows(sweep) if row["status"] == "failed"
-        }  # of old: told by the run before
+        # Of old, and told by the run before.
+        self._failed = {row["trial_id"] for row in store.rows(sweep) if row["status"] == "failed"}
 
     def told(self, name: str, numbers: Mapping[str, float]) -> None:
         """A running job told how far it is."""
