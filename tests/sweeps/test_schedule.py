@@ -83,6 +83,7 @@ def test_with_many_jobs_that_run_each_has_its_turn_to_be_looked_at(
     design = [
         *make_trainings("bc"),
         *make_trainings("ilql", {"train.tau": (0.6, 0.7, 0.8)}),
+        *make_trainings("awr", {"train.tau": (0.6,), "train.awr_beta": (1.0, 4.0)}),  # its critic runs first
         *make_trainings("awr", {"train.tau": (0.8,), "train.awr_beta": (1.0,)}),
     ]
     sweep = make_sweep(design)
@@ -92,7 +93,7 @@ def test_with_many_jobs_that_run_each_has_its_turn_to_be_looked_at(
     worker.work(first[1])
     schedule.job_ended(first[0], None)
     critics = [schedule.next_job() for _ in range(3)]
-    assert schedule.next_job() is None  # the policy waits for the critic at .8
+    assert schedule.next_job() is None  # the policies wait for the critics at .6 and .8
     started = [job for _, job in filter(None, critics)]
     worker.work(next(job for job in started if TrialSpec.from_json(job.training).train.tau == 0.8))
     looks = [schedule.next_job() for _ in range(3)]  # its weights are there, and it has not ended
