@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import pkgutil
 from collections.abc import Mapping
 
 from ilql.hyperparameters import unknown
 from ilql.method import Method
+from ilql.registry import registered
 
 
 def known_methods() -> dict[str, Method]:
@@ -30,9 +29,4 @@ def method_named(name: str) -> Method:
 
 @functools.cache  # half of a plan's time went into listing a folder
 def _found(folders: tuple[str, ...]) -> Mapping[str, Method]:
-    methods: dict[str, Method] = {}
-    for module in pkgutil.iter_modules(folders):
-        method = getattr(importlib.import_module(f"{__name__}.{module.name}"), "METHOD", None)
-        if isinstance(method, Method):
-            methods[method.name] = method
-    return methods
+    return {method.name: method for method in registered(__name__, folders, "METHOD", Method)}
