@@ -17,7 +17,7 @@ Result = TypeVar("Result")
 Told = TypeVar("Told")
 
 TELL_SECONDS = 1.0
-"""What a function tells comes through no more often; what is told in between is passed over."""
+"""What a function tells comes through no more often; of what is told in between, the newest."""
 
 
 def call(
@@ -79,14 +79,21 @@ def _running(
             heard.put(("raised", error))
 
     threading.Thread(target=run, name="called", daemon=True).start()
-    last = 0.0
+    newest: list[Any] = []
+    due = 0.0
     while True:
-        what, value = heard.get()
+        wait = max(0.0, due - time.monotonic()) if newest else None
+        if wait == 0:
+            due = time.monotonic() + TELL_SECONDS
+            yield False, newest.pop()
+            continue
+        try:
+            what, value = heard.get(timeout=wait)
+        except queue.Empty:
+            continue
         if what == "raised":
             raise value
         if what == "ended":
             yield True, value
             return
-        if time.monotonic() - last >= TELL_SECONDS:
-            last = time.monotonic()
-            yield False, value
+        newest = [value]
