@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import Cache
 
 from ilql.hyperparameters import AT_LEAST_ONE, UNIT, Range, check, hyper
@@ -50,17 +50,18 @@ class Architecture:
 def build_language_model(architecture: Architecture, *, vocabulary: int, seed: int) -> nn.Module:
     """A causal language model with random weights; equal arguments give equal weights."""
     a = architecture
+    configurations: Any = AutoConfig  # by their names: their classes are slow to import
     if a.family == "gpt2":
-        config: GPT2Config | LlamaConfig = GPT2Config(
-            vocab_size=vocabulary, n_embd=a.width, n_layer=a.layers, n_head=a.heads, n_positions=a.context,
+        config = configurations.for_model(
+            "gpt2", vocab_size=vocabulary, n_embd=a.width, n_layer=a.layers, n_head=a.heads, n_positions=a.context,
             activation_function="gelu_pytorch_tanh",  # GPT-2's own activation as one operation instead of eight
             embd_pdrop=a.dropout, resid_pdrop=a.dropout, attn_pdrop=a.dropout, bos_token_id=None, eos_token_id=None,
         )  # fmt: skip
     else:
-        config = LlamaConfig(
-            vocab_size=vocabulary, hidden_size=a.width, num_hidden_layers=a.layers, num_attention_heads=a.heads,
-            num_key_value_heads=a.heads, intermediate_size=4 * a.width, max_position_embeddings=a.context,
-            attention_dropout=a.dropout, tie_word_embeddings=True,
+        config = configurations.for_model(
+            "llama", vocab_size=vocabulary, hidden_size=a.width, num_hidden_layers=a.layers,
+            num_attention_heads=a.heads, num_key_value_heads=a.heads, intermediate_size=4 * a.width,
+            max_position_embeddings=a.context, attention_dropout=a.dropout, tie_word_embeddings=True,
             bos_token_id=None, eos_token_id=None, pad_token_id=None,
         )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
@@ -318,6 +319,8 @@ def gather(states: Tensor, positions: Tensor) -> Tensor:
 
 def recompute_layers(module: nn.Module) -> None:
     """Let every trunk that learns make its layers' activations again in the backward pass, instead of keeping them."""
+    from transformers import PreTrainedModel  # noqa: PLC0415  slow import; here a model has been built already
+
     for part in module.modules():
         if isinstance(part, PreTrainedModel) and any(p.requires_grad for p in part.parameters()):
             # Before 5.23 it had its older name.

@@ -18,17 +18,14 @@ What is sharded is a `DTensor`, which remembers its whole shape; arithmetic on i
 from __future__ import annotations
 
 import math
+import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ilql.adapters import is_adapted
 from ilql.language_model import held_beside
@@ -47,6 +44,9 @@ def shard(module: nn.Module, device: torch.device) -> None:
     Raises:
         ValueError: It has adapters: its trunk is one for several networks, which would each cut it again.
     """
+    from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415  slow imports, needed only here
+    from torch.distributed.fsdp import FSDPModule, fully_shard  # noqa: PLC0415
+
     if is_adapted(module):
         raise ValueError("sharding needs networks without adapters, which share one frozen trunk already")
     if device.type == "cuda":
@@ -90,12 +90,15 @@ def idle_passes(dialogues: int, *, workers: int, micro_batch: int, own: int) -> 
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a worker holds but some rows of it."""
-    return isinstance(tensor, DTensor)
+    tensors = sys.modules.get("torch.distributed.tensor")  # a slow import, made by whoever shards
+    return tensors is not None and isinstance(tensor, tensors.DTensor)
 
 
 def own_part(tensor: Tensor) -> Tensor:
     """The rows of it that this worker holds, not copied: all of them unless it is sharded. No gradient flows back."""
-    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()
+    sharded: Any = tensor
+    rows: Tensor = sharded.to_local() if is_sharded(tensor) else tensor
+    return rows.detach()
 
 
 def own_rows(tensor: Tensor) -> tuple[int, int]:
@@ -103,14 +106,17 @@ def own_rows(tensor: Tensor) -> tuple[int, int]:
 
     Workers hold them in order: each as many as the first, but for the last ones, which have what is left.
     """
-    assert isinstance(tensor, DTensor)
-    each = math.ceil(tensor.shape[0] / tensor.device_mesh.size())
-    return min(tensor.device_mesh.get_local_rank() * each, tensor.shape[0]), len(own_part(tensor))
+    assert is_sharded(tensor)
+    sharded: Any = tensor
+    each = math.ceil(tensor.shape[0] / sharded.device_mesh.size())
+    return min(sharded.device_mesh.get_local_rank() * each, tensor.shape[0]), len(own_part(tensor))
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All rows. Of a sharded tensor they are gathered: all workers call it at once, and each gets them."""
-    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach()
+    sharded: Any = tensor
+    rows: Tensor = sharded.full_tensor() if is_sharded(tensor) else tensor
+    return rows.detach()
 
 
 def sharded_like(parameter: Tensor, rows: Tensor) -> Tensor:
@@ -147,6 +153,8 @@ def all_finite(module: nn.Module) -> bool:
 
 def _trunks(module: nn.Module) -> list[nn.Module]:
     """The transformers in a module, each once, and none that is a part of another."""
+    from transformers import PreTrainedModel  # noqa: PLC0415  slow import; here a model has been built already
+
     found: list[nn.Module] = []
     inside: set[nn.Module] = set()
     for part in module.modules():  # from the outside in
@@ -157,6 +165,8 @@ def _trunks(module: nn.Module) -> list[nn.Module]:
 
 
 def _blocks(trunk: nn.Module) -> list[nn.Module]:
+    from transformers.modeling_layers import GradientCheckpointingLayer  # noqa: PLC0415  as above
+
     return [part for part in trunk.modules() if isinstance(part, GradientCheckpointingLayer)]
 
 
@@ -166,8 +176,7 @@ def _squared(tensors: list[Tensor], device: torch.device) -> Tensor:
     return torch.stack([torch.zeros((), device=device), *norms]).square().sum()
 
 
-def _forget(trunk: nn.Module, *_: object) -> None:
+def _forget(trunk: Any, *_: object) -> None:
     """Drop what FSDP2 remembers of a pass for the way back, if there is none: a target's would grow for ever."""
     if not torch.is_grad_enabled():
-        assert isinstance(trunk, FSDPModule)
         trunk.reset_iter_state()

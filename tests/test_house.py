@@ -94,6 +94,16 @@ def test_the_machines_load_no_torch_until_a_group_trains() -> None:
     assert done.stdout.strip() == "False", done.stderr
 
 
+def test_what_trains_nothing_loads_no_transformers_models() -> None:
+    # Nor what shards them: more seconds than all else that `sweeps status` and a report import.
+    slow = ("transformers.modeling_utils", "torch.distributed.tensor", "ray", "mlflow")
+    program = f"import sweeps.cli, sweeps.reporting, sys; print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=False, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
 def test_no_test_folder_hides_a_package() -> None:
     assert list((ROOT / "tests").rglob("__init__.py")) == []
 
