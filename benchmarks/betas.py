@@ -1,6 +1,6 @@
 """Sixteen betas on one checkpoint: one evaluation pass of all of them, against four evaluations of four betas each.
 
-Both sides are `sweeps.work.evaluate_cells`, which is what a job of a sweep runs: it loads task, tokeniser and networks,
+Both sides are `sweeps.evaluate_cells`, which is what a job of a sweep runs: it loads task, tokeniser and networks,
 plays, and writes episodes, records and the advantages of a few. Only the number of trials in a call differs. The other
 side's four calls are what four jobs would do, each with a load of its own; it gets quarters of neighbouring betas,
 which share the most. No side's process is started for it, so the imports of a cold worker are not counted; what a
@@ -26,9 +26,11 @@ from ilql.methods import bc, ilql
 from ilql.tasks import visdial
 from ilql.tasks.visdial.settings import Settings
 from sweeps import stages
+from sweeps.evaluate_cells import Block, evaluate_cells
+from sweeps.job import Job, Resources
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.store import Store
-from sweeps.work import Block, Job, Resources, evaluate_cells, run_job
+from sweeps.work import run_job
 
 BETAS = (0.0, *(2 ** (step / 2) for step in range(-2, 12)), math.inf)
 """No tilt, fourteen steps of √2 from ½ to 45, and the critic alone."""

@@ -34,6 +34,7 @@ from ilql.methods import bc
 from sweeps import cli
 from sweeps.cells import Setting
 from sweeps.exact_json import Record
+from sweeps.job import Resources
 from sweeps.journal import utc
 from sweeps.plan import make_plan
 from sweeps.provenance import code_digest, host, library_versions
@@ -42,7 +43,6 @@ from sweeps.space import Grid, Training
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.store import Store
 from sweeps.study import Study
-from sweeps.work import Resources
 
 SIZES = (100, 1_000, 10_000, 100_000)
 QUICK = (100, 1_000)

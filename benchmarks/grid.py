@@ -52,6 +52,7 @@ from ilql.evaluate import Player, play
 from ilql.networks import ValueNetworks
 from ilql.tasks.visdial.settings import Settings
 from sweeps import stages, work
+from sweeps.job import Job, Resources
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
 
@@ -338,7 +339,7 @@ def shares(spec: TrialSpec, world: Settings) -> tuple[float, float]:
     ):
         cold_trial.prepare(spec, world, Path(folder))
         store = Store(Path(folder))
-        resources = work.Resources(micro_batch=4)  # as the preset's
+        resources = Resources(micro_batch=4)  # as the preset's
         for needed in spec.required:
             work.run_job(_job(store, needed, (), resources), lambda numbers: None)
         inside |= dict.fromkeys(inside, 0.0)
@@ -352,8 +353,8 @@ def shares(spec: TrialSpec, world: Settings) -> tuple[float, float]:
     )
 
 
-def _job(store: Store, training: TrialSpec, evaluations: tuple[str, ...], resources: work.Resources) -> work.Job:
-    return work.Job(store=str(store.folder), training=training.to_json(), evaluations=evaluations, resources=resources)
+def _job(store: Store, training: TrialSpec, evaluations: tuple[str, ...], resources: Resources) -> Job:
+    return Job(store=str(store.folder), training=training.to_json(), evaluations=evaluations, resources=resources)
 
 
 def run(quick: bool) -> list[Line]:
@@ -400,7 +401,7 @@ def _train_small(spec: TrialSpec, world: Settings, folder: Path) -> None:
     cold_trial.prepare(spec, world, folder)
     store = Store(folder)
     for needed in (*spec.required, spec):
-        work.run_job(_job(store, needed, (), work.Resources()), lambda numbers: None)
+        work.run_job(_job(store, needed, (), Resources()), lambda numbers: None)
 
 
 def _means(found: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -32,6 +32,7 @@ from benchmarks.cells import BASE, SETTING, evaluation_record, leave_files, trai
 from benchmarks.measure import Benchmark, Line, alternately
 from sweeps.exact_json import Record
 from sweeps.frames import EPISODES_FILE
+from sweeps.job import Resources
 from sweeps.journal import utc
 from sweeps.references import REFERENCES_FILE
 from sweeps.schedule import Schedule
@@ -39,7 +40,6 @@ from sweeps.space import Grid, Training
 from sweeps.spec import reference_key
 from sweeps.store import Store
 from sweeps.study import Study
-from sweeps.work import Resources
 
 SWEEP = "made-up"
 SEEDS = 3
@@ -165,7 +165,7 @@ def fill(folder: Path, size: Size) -> list[Path]:
 
 
 def _episodes(returns: NDArray[np.float64]) -> pl.DataFrame:
-    """A table of episodes as `sweeps.work.episodes_table` makes it."""
+    """A table of episodes as `sweeps.evaluate_cells.episodes_table` makes it."""
     count = len(returns)
     said = [
         json.dumps([{"by_agent": turn % 2 == 0, "text": f"is it number {kind * turn}?"} for turn in range(TURNS)])

@@ -30,12 +30,12 @@ from typing import TypeVar
 
 from benchmarks.cells import BASE, BETAS, SETTING, SWEEP, evaluation_record, leave_files, training_record
 from benchmarks.measure import JSON, Benchmark, Line
+from sweeps.job import Job, Resources
 from sweeps.schedule import TRIES, Schedule
 from sweeps.space import Grid, Training
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
 from sweeps.study import Study
-from sweeps.work import Job, Resources
 
 SIZES = ((10, 1_000), (100, 10_000), (1_000, 100_000))
 QUICK = ((4, 40), (8, 80))

@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.measure import Benchmark, Line, alternately, seconds
-from cluster.group import Group, Report, run_here
+from cluster.group import Group, GroupResult, Report, run_here
 from sweeps.curve import Curve
 from sweeps.presets import Preset
 from sweeps.visdial_presets import LAPTOP, PAPER_SIZE
@@ -65,7 +65,7 @@ def logged_by_us(folder: Path, points: int) -> float:
             told.append(time.monotonic())
             dict(report.metrics)
 
-    took = seconds(lambda: _finished(run_here(loop, metrics, storage=folder, name="group", on_report=on_report).status))
+    took = seconds(lambda: _finished(run_here(loop, metrics, on_report=on_report)))
     written = (folder / "weights" / "curve.jsonl").read_bytes()
     assert written.count(b"\n") == points
     assert written == (folder / "trajectory" / "curve.jsonl").read_bytes()
@@ -74,8 +74,8 @@ def logged_by_us(folder: Path, points: int) -> float:
     return took / points
 
 
-def _finished(status: str) -> None:
-    assert status == "finished"
+def _finished(result: GroupResult) -> None:
+    assert result.fault is None
 
 
 def logged_by_mlflow(folder: Path, steps: int) -> Callable[[], float]:

@@ -75,8 +75,13 @@ class Fault:
         if not self.reason or "\n" in self.reason:
             raise ValueError(f"a fault's reason must be one line that is not empty, got {self.reason!r}")
 
+    @property
+    def cause(self) -> str:
+        """What happened, without whose it was: as a row says it that failed by its own fault."""
+        return f"{self.error}: {self.reason}"
+
     def __str__(self) -> str:
-        return f"{self.owner}: {self.error}: {self.reason}"
+        return f"{self.owner}: {self.cause}"
 
 
 def classify(error: BaseException) -> Fault:

@@ -30,7 +30,7 @@ import ray.train
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.faults import Fault, classify
-from cluster.group import Config, GroupResult, Report, TrainLoop, check_metrics, check_place, combine
+from cluster.group import Config, GroupResult, Report, TrainLoop, check_metrics, combine
 from cluster.placement import release_orphans
 
 # Ray Train's own annotations are still those of its first version, whose classes take other arguments.
@@ -53,10 +53,8 @@ class _Order(Generic[Config]):
     config: Config
     workers: int
     gpus_per_worker: float
-    cpus_per_worker: float
     storage: Path
     name: str
-    max_failures: int
 
 
 def run_group(
@@ -65,26 +63,21 @@ def run_group(
     *,
     workers: int,
     gpus_per_worker: float = 0.0,
-    cpus_per_worker: float = 1.0,
     storage: Path,
     name: str,
-    max_failures: int = 0,
     on_report: Callable[[Report], None] | None = None,
 ) -> GroupResult:
-    """Train in a group of workers and give how it ended; failures of workers come back as a value.
+    """Train in a group of workers, a CPU each, and give how it ended; failures of workers come back as a value.
 
-    A rerun with the same `storage` and `name` resumes from the last reported folder.
+    A group is begun once: whoever calls tries again, and the loop finds its own checkpoints.
 
     Args:
         train_loop: Called as `train_loop(config, group)` on every worker; must be importable there, or picklable.
         config: Any picklable value.
         workers: How many, at least 1. Above 1, torch.distributed is initialised: NCCL on GPUs, gloo on CPUs.
         gpus_per_worker: 0, or a positive number; a fraction shares a GPU.
-        cpus_per_worker: Positive.
-        storage: An absolute folder that all machines see.
+        storage: An absolute folder that all machines see, for Ray Train's notes.
         name: One path component, stable across restarts: a weights_id, never a time.
-        max_failures: How often the group is restarted from its last folder after a worker's failure, whoever's fault;
-            -1 for no limit.
         on_report: Called in this process with each report, in order. What it raises ends the group and is raised here.
 
     Raises:
@@ -92,25 +85,17 @@ def run_group(
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    if gpus_per_worker < 0 or cpus_per_worker <= 0:
-        raise ValueError(
-            "cpus_per_worker must be positive and gpus_per_worker not negative, "
-            f"got {cpus_per_worker} and {gpus_per_worker}"
-        )
-    if max_failures < -1:
-        raise ValueError(f"max_failures must be at least -1, got {max_failures}")
-    check_place(storage, name)
-    start = time.monotonic()
+    if gpus_per_worker < 0:
+        raise ValueError(f"gpus_per_worker must not be negative, got {gpus_per_worker}")
+    _check_place(storage, name)
     release_orphans()
-    order = _Order(train_loop, config, workers, gpus_per_worker, cpus_per_worker, storage, name, max_failures)
+    order = _Order(train_loop, config, workers, gpus_per_worker, storage, name)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     fitting: Any = ray.remote(_fit)
     events = fitting.options(
         num_cpus=0, max_retries=0, num_returns="streaming", scheduling_strategy=here, name=f"group {name}"
     ).remote(order)
     metrics: Mapping[str, float] = {}
-    folder: Path | None = None
-    recovered: list[Fault] = []
     fault: Fault | None = None
     try:
         while True:
@@ -121,36 +106,30 @@ def run_group(
             except ray.exceptions.RayError as error:
                 fault = classify(error)
                 break
-            if isinstance(event, Report):
-                metrics, folder = event.metrics, event.folder or folder
+            if isinstance(event, _Ended):
+                fault = event.fault
+            else:
+                metrics = event.metrics
                 if on_report is not None:
                     on_report(event)
-            elif isinstance(event, _Ended):
-                fault, folder = event.fault, event.folder or folder
-                metrics = metrics or event.metrics
-            else:
-                recovered.append(event)
     except BaseException:
         _abort(events)
         raise
-    if fault is not None and recovered and recovered[-1] == fault:
-        recovered.pop()  # the failure that ended the group was seen on its way, too; it was not recovered from
-    return GroupResult(
-        status="finished" if fault is None else "failed",
-        metrics=metrics,
-        folder=folder,
-        fault=fault,
-        recovered=tuple(recovered),
-        seconds=time.monotonic() - start,
-    )
+    return GroupResult(metrics, fault)
+
+
+def _check_place(storage: Path, name: str) -> None:
+    """Refuse a storage folder that workers elsewhere would understand differently, and a name that leaves it."""
+    if not storage.is_absolute():
+        raise ValueError(f"storage must be an absolute folder that all machines see, got {str(storage)!r}")
+    if Path(name).name != name or name in ("", "..") or "\0" in name:
+        raise ValueError(f"a group's name must be one path component, such as its weights_id, got {name!r}")
 
 
 @dataclass(frozen=True)
 class _Ended:
-    """The last event of a fitting."""
+    """The last event of a fitting: what ended it, if the loop did not return everywhere."""
 
-    metrics: Mapping[str, float]
-    folder: Path | None
     fault: Fault | None
 
 
@@ -164,7 +143,7 @@ def _abort(events: Any) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _fit(order: _Order[Config]) -> Iterator[Report | Fault | _Ended]:
+def _fit(order: _Order[Config]) -> Iterator[Report | _Ended]:
     """Fit a group and yield what happens; runs in a Ray task, whose death is the group's end."""
     with tempfile.TemporaryDirectory(prefix="group_") as scratch:
         journal = Path(scratch) / "events.jsonl"
@@ -180,7 +159,7 @@ def _fit(order: _Order[Config]) -> Iterator[Report | Fault | _Ended]:
                 while chunk := lines.readline():
                     partial += chunk
                     if partial.endswith("\n"):
-                        yield _read_event(partial)
+                        yield _read_report(partial)
                         partial = ""
                 if not running:
                     break
@@ -192,12 +171,18 @@ def _fit(order: _Order[Config]) -> Iterator[Report | Fault | _Ended]:
 
 
 def _fit_quietly(order: _Order[Config], journal: Path) -> _Ended:
+    try:
+        _trainer(order, journal).fit()
+    except Exception as error:  # noqa: BLE001  (whatever ended the group is its result)
+        return _Ended(classify(error))
+    return _Ended(None)
+
+
+def _trainer(order: _Order[Config], journal: Path) -> Any:
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415  (imports torch)
 
-    resources = {"CPU": order.cpus_per_worker}
-    if order.gpus_per_worker:
-        resources["GPU"] = order.gpus_per_worker
-    trainer = TorchTrainer(
+    resources = {"CPU": 1.0} | ({"GPU": order.gpus_per_worker} if order.gpus_per_worker else {})
+    return TorchTrainer(
         _worker,
         train_loop_config={"order": order},
         torch_config=TorchConfig(backend=backend_of(order.workers, order.gpus_per_worker)),
@@ -207,18 +192,11 @@ def _fit_quietly(order: _Order[Config], journal: Path) -> _Ended:
         run_config=train.RunConfig(
             name=order.name,
             storage_path=str(order.storage),
-            failure_config=train.FailureConfig(max_failures=order.max_failures),
-            checkpoint_config=train.CheckpointConfig(num_to_keep=1),
+            failure_config=train.FailureConfig(max_failures=0),
             callbacks=[_Journal(journal)],
             logging_config=train.LoggingConfig(log_level="ERROR"),
         ),
     )
-    try:
-        result = trainer.fit()
-    except Exception as error:  # noqa: BLE001  (whatever ended the group is its result)
-        return _Ended({}, None, classify(error))
-    folder = None if result.checkpoint is None else Path(result.checkpoint.path)
-    return _Ended(dict(result.metrics or {}), folder, None)
 
 
 def backend_of(workers: int, gpus_per_worker: float) -> str:
@@ -230,7 +208,7 @@ def backend_of(workers: int, gpus_per_worker: float) -> str:
 
 
 class _Journal(ray.train.UserCallback):
-    """Runs in Ray Train's controller, beside the fitting task: hands it each event as a line of a file.
+    """Runs in Ray Train's controller, beside the fitting task: hands it each report as a line of a file.
 
     A file, because Ray's own queue between processes is a process more, a second of start and a hop per report.
     """
@@ -239,24 +217,13 @@ class _Journal(ray.train.UserCallback):
         self._path = path
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        folder = None if checkpoint is None else checkpoint.path
-        self._write({"metrics": combine(metrics), "by_rank": metrics, "folder": folder})
-
-    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        fault = classify(train.WorkerGroupError("", worker_exceptions))
-        self._write({"owner": fault.owner, "error": fault.error, "reason": fault.reason})
-
-    def _write(self, event: dict[str, object]) -> None:
         with self._path.open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(event) + "\n")
+            journal.write(json.dumps({"metrics": combine(metrics), "by_rank": metrics}) + "\n")
 
 
-def _read_event(line: str) -> Report | Fault:
+def _read_report(line: str) -> Report:
     event = json.loads(line)
-    if "owner" in event:
-        return Fault(event["owner"], event["error"], event["reason"])
-    folder = None if event["folder"] is None else Path(event["folder"])
-    return Report(event["metrics"], tuple(event["by_rank"]), folder)
+    return Report(event["metrics"], tuple(event["by_rank"]))
 
 
 @dataclass(frozen=True)
@@ -267,15 +234,8 @@ class _Member:
     world_size: int
     device: str
 
-    def report(self, metrics: Mapping[str, float], folder: Path | None = None) -> None:
-        checkpoint = None
-        if folder is not None and self.rank == 0:
-            checkpoint = train.Checkpoint.from_directory(folder)
-        train.report(check_metrics(metrics), checkpoint=checkpoint)
-
-    def restore_folder(self) -> Path | None:
-        checkpoint = train.get_checkpoint()
-        return None if checkpoint is None else Path(checkpoint.path)
+    def report(self, metrics: Mapping[str, float]) -> None:
+        train.report(check_metrics(metrics))
 
 
 def _worker(settings: dict[str, _Order[Config]]) -> None:

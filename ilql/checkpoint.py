@@ -7,6 +7,7 @@ one behind the other they are the tensor, whoever reads it, and in however many 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -238,23 +239,50 @@ def _files(rank: int, workers: int) -> tuple[str, str]:
     return WEIGHTS.replace(".safetensors", own), OPTIMISER.replace(".safetensors", own)
 
 
-def resume(folder: Path, module: nn.Module, *, at_most: int) -> Resumed | None:
+def resume(
+    folder: Path,
+    module: nn.Module,
+    *,
+    at_most: int,
+    rank: int = 0,
+    workers: int = 1,
+    meet: Meet = lambda told: [told],
+) -> Resumed | None:
     """Load the newest sound checkpoint under `folder` that is no later than step `at_most`; None if there is none.
 
     A damaged one is named in a warning, and passed over for the one before it. Module and checkpoint may be sharded, or
-    not, each by itself.
+    not, each by itself. Workers that train together call it at once, and go on from the same: each looks whether some
+    of the files are sound, and one that is not sound for one of them is not used by any.
+
+    Args:
+        folder: Where checkpoints are.
+        module: Loaded in place.
+        at_most: The last step that may be gone on from.
+        rank: The number of this worker, if several train together.
+        workers: How many do.
+        meet: How they tell each other.
 
     Raises:
         CheckpointError: A sound one is of another network: the folder belongs to another training.
+        OSError: Workers see different checkpoints, as where a shared disk shows changes late.
     """
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    paths = sorted(folder.glob("step-*"), reverse=True)
+    seen = [each["names"] for each in meet({"names": [path.name for path in paths]})]
+    if any(names != seen[0] for names in seen):
+        raise OSError(errno.ESTALE, f"workers must see the same checkpoints, got {seen}", str(folder))
+    for path in paths:
+        damage = None
         try:
-            step, workers = _checked(path)
-        except CheckpointError as damage:
-            _log.warning("%s; the checkpoint before it is used", damage)
+            step, writers = _checked(path, rank, workers)
+        except CheckpointError as error:
+            damage = str(error)
+        damages = [each["damage"] for each in meet({"damage": damage}) if each["damage"] is not None]
+        if damages:
+            if rank == 0:
+                _log.warning("%s; the checkpoint before it is used", damages[0])
             continue
         if step <= at_most:
-            weights, optimiser = zip(*(_files(rank, workers) for rank in range(workers)), strict=True)
+            weights, optimiser = zip(*(_files(writer, writers) for writer in range(writers)), strict=True)
             _load(module, _Stored([path / name for name in weights]))
             return Resumed(step, _own_rows_of(_Stored([path / name for name in optimiser]), module))
     return None
@@ -281,8 +309,8 @@ def check_checkpoint(path: Path) -> int:
     return _checked(path)[0]
 
 
-def _checked(path: Path) -> tuple[int, int]:
-    """Its step, and how many workers wrote it."""
+def _checked(path: Path, rank: int = 0, workers: int = 1) -> tuple[int, int]:
+    """Its step, and how many workers wrote it; of several that look each reads but its share of the files."""
     try:
         if (kind := kind_of(path / STATE)) != FILE:
             raise ValueError(kind)
@@ -292,13 +320,13 @@ def _checked(path: Path) -> tuple[int, int]:
         raise CheckpointError(f"a checkpoint must hold a readable {STATE}, got {path}: {error}") from error
     if path.name != _name(step):
         raise CheckpointError(f"a checkpoint must be of the step in its name, got {path} of step {step}")
-    workers = max(1, len(digests) // 2)
-    if digests.keys() != {name for rank in range(workers) for name in _files(rank, workers)}:
+    writers = max(1, len(digests) // 2)
+    if digests.keys() != {name for writer in range(writers) for name in _files(writer, writers)}:
         raise CheckpointError(f"a checkpoint must have a digest of each file, got {path} with {sorted(digests)}")
-    for name, digest in digests.items():
+    for name, digest in sorted(digests.items())[rank::workers]:
         if kind_of(path / name) != FILE or file_digest(path / name) != digest:
             raise CheckpointError(f"{path / name} must match its recorded digest, it does not: truncated or altered")
-    return step, workers
+    return step, writers
 
 
 def _name(step: int) -> str:

@@ -67,8 +67,7 @@ class Loop:
         shard: Whether each worker holds but its rows of the trunks' blocks, for memory; see `ilql.sharding`.
         rank: This worker's number.
         workers: Number of workers. Above one, `torch.distributed` must be initialised.
-        stop: Asked after every step, or with several workers after each that logs or writes a checkpoint; once one of
-            them says True, all stop there.
+        stop: Asked at every step; once it says True of one worker, all stop, after that step or the next.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -132,10 +131,17 @@ def train(
     module.to(loop.device)
     if loop.recompute:
         recompute_layers(module)
+
+    def meet(told: dict[str, Any]) -> list[dict[str, Any]]:
+        return _gather(told, loop) if loop.workers > 1 else [told]
+
     done = 0
-    if loop.checkpoints is not None and (found := resume(loop.checkpoints, module, at_most=last)) is not None:
-        done = found.step
-        _restore_optimiser(optimiser, names, trained, found.optimiser)
+    if loop.checkpoints is not None:
+        found = resume(loop.checkpoints, module, at_most=last, rank=loop.rank, workers=loop.workers, meet=meet)
+        if found is not None:
+            done = found.step
+            _restore_optimiser(optimiser, names, trained, found.optimiser)
+    heard: Tensor | None = None
     batches = batch_order(len(sequences), batch_size=settings.batch_size, seed=seed, start=done)
     for step in range(done + 1, last + 1):
         module.train()  # at every step: whoever was given Progress may have evaluated
@@ -146,10 +152,14 @@ def train(
         cut += [[min(batch, key=lambda sequence: len(sequence.tokens))]] * idle
         parts = [collate(part, pad=pad).to(loop.device) for part in cut]
         logged = step == 1 or step % loop.log_every == 0 or step == last
-        metrics = _step(method, module, parts, settings, trained, optimiser, loop, idle=idle, logged=logged)
+        metrics, asked = _step(method, module, parts, settings, trained, optimiser, loop, idle=idle, logged=logged)
         method.after_step(module, settings, step)
         due = loop.checkpoints is not None and (step % loop.checkpoint_every == 0 or step == last)
-        stopped = step < last and _is_stopped(loop, met=logged or due)
+        if loop.workers == 1:
+            stopped = step < last and loop.stop()
+        else:  # as all heard in the step before: a device has answered that by now, and need not be waited for
+            stopped = step < last and heard is not None and bool(heard > 0)
+            heard = asked
         due = due or (stopped and loop.checkpoints is not None)
         if loop.checkpoints is not None and due and (loop.shard or loop.rank == 0):
             save_checkpoint(
@@ -159,7 +169,7 @@ def train(
                 step=step,
                 rank=loop.rank,
                 workers=loop.workers if loop.shard else 1,
-                meet=lambda told: _gather(told, loop) if loop.shard else [told],
+                meet=meet if loop.shard else lambda told: [told],
             )
         if logged or due:  # at the same steps on every worker, so that they may meet there
             yield Progress(step, metrics)
@@ -178,23 +188,11 @@ def micro_batches(sequences: Sequence[TokenSequence], size: int) -> list[list[To
 
     Args:
         sequences: The dialogues of a batch, perhaps none.
-        size: Dialogues in a micro-batch; 0 leaves the batch whole, and in the same order: what a loss draws for each
-            dialogue is then the same however it is cut.
+        size: Dialogues in a micro-batch; 0 leaves the batch whole, in the same order as if it were cut.
     """
     by_length = sorted(sequences, key=lambda sequence: len(sequence.tokens))
     size = size or max(1, len(by_length))
     return [by_length[first : first + size] for first in range(0, len(by_length), size)]
-
-
-def _is_stopped(loop: Loop, *, met: bool) -> bool:
-    """True if a worker was asked to stop; all find the same, at a step at which they meet."""
-    if loop.workers == 1:
-        return loop.stop()
-    if not met:
-        return False
-    asked = torch.tensor(float(loop.stop()), device=loop.device)
-    torch.distributed.all_reduce(asked)
-    return bool(asked.item() > 0)
 
 
 def _step(
@@ -208,8 +206,11 @@ def _step(
     *,
     idle: int,
     logged: bool,
-) -> dict[str, float]:
-    """One optimiser step on one worker's micro-batches; returns the whole batch's metrics if logged.
+) -> tuple[dict[str, float], Tensor | None]:
+    """One optimiser step on one worker's micro-batches.
+
+    Returns:
+        The whole batch's metrics, if logged; and of several workers how many were asked to stop, a scalar.
 
     The losses are means Σ m·x / Σ m. A share's mean counts with Σ m of the share over Σ m of the batch, so the sum over
     micro-batches and workers is the mean over the batch, however it was cut. The last `idle` micro-batches count
@@ -219,8 +220,11 @@ def _step(
     masks = [mask_of(method.counts(part), settings.weighting) for part in parts]
     masks = [mask if number < len(parts) - idle else torch.zeros_like(mask) for number, mask in enumerate(masks)]
     total_weight = torch.stack([torch.zeros((), device=loop.device), *(mask.sum() for mask in masks)]).sum()
+    asked = None
     if loop.workers > 1:
-        torch.distributed.all_reduce(total_weight)
+        counts = torch.stack([total_weight, torch.full_like(total_weight, loop.stop())])
+        torch.distributed.all_reduce(counts)
+        total_weight, asked = counts.unbind()
     whole = total_weight.clamp(min=torch.finfo(torch.float32).tiny)
     sums: dict[str, Tensor] = {}
     for part, mask in zip(parts, masks, strict=True):
@@ -238,7 +242,7 @@ def _step(
         clip_gradients(trained, settings.clip_norm)
     optimiser.step()
     if not logged:
-        return {}
+        return {}, asked
     if loop.workers > 1:
         sums = _sum_metrics(sums, loop)
     # One tensor, so that a device is waited for once.
@@ -246,7 +250,7 @@ def _step(
     metrics = dict(zip(sums, numbers, strict=True))
     if not all(map(math.isfinite, numbers)):
         raise FloatingPointError(f"the training has diverged: {metrics}")
-    return metrics
+    return metrics, asked
 
 
 def _sum_gradients(trained: Sequence[nn.Parameter]) -> None:

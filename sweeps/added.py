@@ -16,6 +16,7 @@ from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
 from sweeps.cells import Setting
 from sweeps.experiment import carry_out, check_room, connected, driving, present
+from sweeps.job import Resources
 from sweeps.machines import Fleet, check_fits
 from sweeps.questions import question_named
 from sweeps.schedule import Schedule
@@ -24,7 +25,6 @@ from sweeps.spec import Evaluation, TrialSpec
 from sweeps.store import Store
 from sweeps.study import Study
 from sweeps.tracking import Mirror
-from sweeps.work import Resources
 
 DECODE = "decode."
 

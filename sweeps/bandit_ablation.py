@@ -18,11 +18,11 @@ from ilql.language_model import Architecture
 from ilql.methods import bc
 from ilql.tasks.bandit import Settings
 from sweeps.commands.run import run_command
+from sweeps.job import Resources
 from sweeps.presets import Preset
 from sweeps.question import Question
 from sweeps.reporting import Against
 from sweeps.space import Grid
-from sweeps.work import Resources
 
 BETAS = (0.0, 1.0, 2.0)
 

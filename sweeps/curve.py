@@ -38,6 +38,12 @@ class Curve:
         file.parent.mkdir(parents=True, exist_ok=True)  # another sweep may have dropped a trajectory that both share
         file.write_text("".join(self._lines or _earlier_lines(self._kept, before=None)), encoding="utf-8")
 
+    def last(self) -> dict[str, float]:
+        """The last point there is, with its step."""
+        lines = self._lines or _earlier_lines(self._kept, before=None)
+        point: dict[str, float] = json.loads(lines[-1])
+        return {name: float(value) for name, value in point.items()}
+
 
 def _earlier_lines(file: Path, *, before: int | None) -> list[str]:
     """The lines of a curve's steps before one, or of all, by step. Of two for one step, the later."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ilql.language_model import Architecture
 from ilql.methods import bc
+from sweeps.job import Resources
 from sweeps.presets import Preset
-from sweeps.work import Resources
 
 SMOKE = Preset(
     name="smoke",

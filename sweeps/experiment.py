@@ -17,6 +17,7 @@ from cluster.shapes import Machine, described
 from cluster.watchdog import StuckError
 from sweeps.cells import take_back_lost
 from sweeps.forecast import Forecast, forecast
+from sweeps.job import Resources
 from sweeps.journal import StoreError, utc
 from sweeps.leases import CLEANING, Lease, driver_key
 from sweeps.machines import Fleet, check_fits
@@ -36,7 +37,6 @@ from sweeps.stages import load_task
 from sweeps.store import Store
 from sweeps.study import Study
 from sweeps.tracking import Mirror
-from sweeps.work import Resources
 
 SHOWN_FORMATS = ("svg",)
 """Static figures that a run ends with: what MLflow shows. `sweeps report` writes those that a paper takes, too."""

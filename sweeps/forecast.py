@@ -18,13 +18,13 @@ from torch import nn
 from cluster.shapes import GIB, Machine, Need, gpu_share, places
 from ilql.language_model import context_length
 from sweeps.exact_json import Record
+from sweeps.job import Resources
 from sweeps.machines import check_fits
 from sweeps.plan import Remaining
 from sweeps.sizes import FLOAT, Networks, networks_of
 from sweeps.spec import TrialSpec
 from sweeps.stages import CUT_FILE, canonical, cut_note, load_backbone
 from sweeps.store import Store
-from sweeps.work import Resources
 
 PEAK = 19.5e12
 """FLOP/s of a GPU where the description names none: an A100's in float32, in which we train."""

@@ -24,10 +24,12 @@ from typing import Literal, get_args
 
 from analysis.text import count
 from sweeps.exact_json import Record
+from sweeps.job import Job, Resources
 from sweeps.leases import CLEANING, Lease
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
-from sweeps.work import SECONDS_FILE, Job, Resources, run_job
+from sweeps.train_weights import SECONDS_FILE
+from sweeps.work import run_job
 
 RuleName = Literal["sweeps", "best", "none"]
 

@@ -10,7 +10,7 @@ from typing import Any
 from ilql.hyperparameters import Value
 from ilql.language_model import Architecture
 from ilql.methods import bc
-from sweeps.work import Resources
+from sweeps.job import Resources
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,11 @@ class Progress:
             return f"{method} being estimated from recorded dialogues"
         if at.get("episodes"):
             return f"{method} evaluating, {at['episodes']:.0f} episodes"
-        return f"{method} at step {at['step']:.0f}" if "step" in at else method
+        if "step" in at:
+            return f"{method} at step {at['step']:.0f}"
+        if "dialogues_drawn" in at:
+            return f"{method} drawing candidates, {at['dialogues_drawn']:.0f} dialogues"
+        return method
 
     def _method(self, name: str) -> str:
         """Of a job, and whether it is on its way to a rung: what `sweeps.waiting.Step.name` has of it."""

@@ -16,6 +16,7 @@ from ilql.task import Task
 from ilql.tasks import known_tasks
 from ilql.tokens import chat_template_digest, symbol_tokenizer
 from sweeps.cells import Setting
+from sweeps.job import Resources
 from sweeps.names import one_component
 from sweeps.offline import distinct_episodes
 from sweeps.options import Options
@@ -27,7 +28,6 @@ from sweeps.space import Grid, Training, known_columns, settings
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.stages import cut_note, ensure_start, ensure_world, load_task, pretrained_digest, vocabulary_note
 from sweeps.store import Store
-from sweeps.work import Resources
 
 ALL = "all"
 """Names every arm of a question."""

@@ -20,14 +20,15 @@ from typing import Any
 from cluster.faults import back_off_seconds
 from ilql.methods import method_named
 from sweeps.cells import Cells, Setting
+from sweeps.evaluate_cells import is_evaluated
 from sweeps.exact_json import Record
+from sweeps.job import Job, Resources
 from sweeps.refinement import Numbered, Refinement, Rounds
 from sweeps.space import Training
 from sweeps.stages import drop_trajectory
 from sweeps.store import Store
 from sweeps.study import Study
 from sweeps.waiting import Blocker, Queue, Running, Step
-from sweeps.work import Job, Resources, is_evaluated
 
 LEAST_FREE_BYTES = 32 * 2**20
 """With less room than this no job is started: a disk that fills up while a job runs costs that job."""

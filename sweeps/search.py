@@ -28,12 +28,13 @@ from cluster.nodes import why_hopeless
 from cluster.placement import describe_cluster, release_all, release_orphans
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
+from sweeps.job import Job, MachineFault, Resources
 from sweeps.provenance import host
 from sweeps.redaction import without_secrets
 from sweeps.schedule import Schedule
 from sweeps.stopping import JobStopped, Signals
 from sweeps.store import MARK
-from sweeps.work import Job, MachineFault, Resources, run_job
+from sweeps.work import run_job
 
 STUCK_SECONDS = 1800.0
 """Without a word from any job for so long, a sweep ends and says what holds the cluster."""
@@ -106,7 +107,7 @@ class _FromSchedule(Searcher):
         return {}
 
 
-TOLD = ("step", "loss", "episodes", "estimating", "waiting")
+TOLD = ("step", "loss", "episodes", "dialogues_drawn", "estimating", "waiting")
 """The numbers that are passed on to whoever watches."""
 
 

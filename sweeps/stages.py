@@ -269,6 +269,12 @@ def cut_note(store: Store, spec: TrialSpec, say: Say | None = None) -> str | Non
     )
 
 
+def lacks_candidates(store: Store, spec: TrialSpec) -> bool:
+    """True if a spec's training needs utterances drawn that nobody has drawn yet."""
+    key = spec.candidates_key
+    return spec.kind.proposals(spec.train) is not None and key is not None and store.stage("candidates", key) is None
+
+
 def ensure_candidates(
     store: Store, spec: TrialSpec, on_dialogue: Callable[[int], None] | None = None
 ) -> Candidates | None:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from ilql.hyperparameters import Value
 from ilql.language_model import Architecture
 from ilql.methods import bc
+from sweeps.job import Resources
 from sweeps.presets import Preset
-from sweeps.work import Resources
 
 PAPER: Mapping[str, Value] = {
     "model": "gpt2 (12 layers of 768), pretrained",

@@ -8,13 +8,14 @@ from ilql.language_model import Architecture
 from ilql.methods import bc
 from ilql.tasks import bandit
 from sweeps.cells import Setting
+from sweeps.job import Resources
 from sweeps.schedule import Schedule
 from sweeps.space import Grid
 from sweeps.spec import Backbone, Data, Evaluation
 from sweeps.stages import ensure_start, ensure_world
 from sweeps.store import Store
 from sweeps.study import Study
-from sweeps.work import Resources, run_job
+from sweeps.work import run_job
 
 SWEEP = "sound"
 CLONING = {"train.steps": 3, "train.batch_size": 8, "train.learning_rate": 1e-2, "train.max_tokens": 16}

@@ -32,8 +32,7 @@ def test_two_trials_with_groups_end_one_after_the_other_and_leave_no_reservation
         result = run_group(
             loop,
             settings,
-            workers=1,
-            cpus_per_worker=2,
+            workers=2,
             storage=Path(storage),
             name=name,
             on_report=lambda report: tune.report(dict(report.metrics)),

@@ -23,6 +23,7 @@ from ilql.language_model import Architecture
 from ilql.methods import bc, method_named
 from ilql.tasks import bandit
 from sweeps.cells import Setting
+from sweeps.job import Job, Resources
 from sweeps.refinement import Refinement
 from sweeps.schedule import Schedule
 from sweeps.space import Between, Grid, Training
@@ -30,7 +31,7 @@ from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.stages import ensure_start, ensure_world
 from sweeps.store import Store
 from sweeps.study import Study
-from sweeps.work import Job, Resources, run_job
+from sweeps.work import run_job
 
 ROOT = Path(__file__).resolve().parents[2]
 

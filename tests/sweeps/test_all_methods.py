@@ -12,12 +12,13 @@ import pytest
 from ilql.methods import known_methods
 from sweeps.cells import Setting
 from sweeps.exact_json import Record
+from sweeps.job import Resources
 from sweeps.policy import load_policy
 from sweeps.schedule import Schedule
 from sweeps.space import Training
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.study import Study
-from sweeps.work import Resources, run_job
+from sweeps.work import run_job
 
 if TYPE_CHECKING:
     from conftest import Bench, CopyBench, MakeTrainings

@@ -11,8 +11,9 @@ from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.connect import ConnectOptions, connect
+from sweeps.job import Resources
 from sweeps.provenance import package_folders
-from sweeps.work import Resources, run_job
+from sweeps.work import run_job
 
 if TYPE_CHECKING:
     from conftest import Bench

@@ -231,7 +231,8 @@ def test_two_jobs_on_the_same_weights_train_them_once(bench: Bench) -> None:
     trial = bench.trial()
     code = f"""
 import json, sys
-from sweeps.work import Job, Resources, run_job
+from sweeps.job import Job, Resources
+from sweeps.work import run_job
 values = json.loads({bench_job(bench)!r})
 print(run_job(Job(**values | {{"resources": Resources(checkpoint_every=5, log_every=4)}}), lambda numbers: None))
 """

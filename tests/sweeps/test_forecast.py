@@ -13,10 +13,10 @@ import pytest
 from cluster.shapes import GIB, Machine, described
 from ilql.language_model import Architecture, build_language_model
 from sweeps.forecast import CPU_PEAK, PROCESS_BYTES, forecast
+from sweeps.job import Resources
 from sweeps.plan import Remaining
 from sweeps.sizes import Networks, networks_of
 from sweeps.stages import build_module, load_backbone
-from sweeps.work import Resources
 
 if TYPE_CHECKING:
     from conftest import Bench, MakeTrial

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 
 from ilql.task import Task
-from sweeps import work
+from sweeps import evaluate_cells
 from sweeps.offline import calibration, distinct_episodes
 from sweeps.offline_section import effective_dialogues, far_from_data
 from sweeps.stages import load_task
@@ -37,7 +37,7 @@ def unplayable(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
         task = load_task(*args)  # type: ignore[arg-type]
         return dataclasses.replace(task, playable=False)  # type: ignore[type-var]
 
-    monkeypatch.setattr(work, "load_task", load)
+    monkeypatch.setattr(evaluate_cells, "load_task", load)
     return bench
 
 

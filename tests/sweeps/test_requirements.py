@@ -13,11 +13,12 @@ from ilql import losses
 from ilql.candidates import Candidates
 from ilql.methods import bc
 from sweeps import stages
+from sweeps.job import Job
 from sweeps.plan import make_plan
 from sweeps.schedule import Schedule
 from sweeps.space import Between
 from sweeps.spec import TrialSpec
-from sweeps.work import Job, run_job
+from sweeps.work import run_job
 
 if TYPE_CHECKING:
     from conftest import Bench, MakeSweep, MakeTrainings, MakeTrial

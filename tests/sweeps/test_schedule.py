@@ -10,11 +10,11 @@ import pytest
 
 from sweeps import schedule as schedule_module
 from sweeps.cells import Setting
+from sweeps.job import Job
 from sweeps.schedule import TRIES
 from sweeps.space import Between
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
-from sweeps.work import Job
 
 if TYPE_CHECKING:
     from conftest import MakeSweep, MakeTrainings, PretendedSweep, Worker

@@ -18,8 +18,8 @@ from ray.exceptions import OutOfMemoryError
 
 from cluster.watchdog import StuckError
 from sweeps import schedule, search
+from sweeps.job import Job, MachineFault, Resources
 from sweeps.store import MARK, Store
-from sweeps.work import Job, MachineFault, Resources
 
 if TYPE_CHECKING:
     from conftest import Commands, MakeSweep, MakeTrainings, MakeTrial, PretendedSweep, Worker

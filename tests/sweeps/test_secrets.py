@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sweeps import work
+from sweeps import evaluate_cells
 from sweeps.store import Store
 from sweeps.tracking import Mirror
 
@@ -69,10 +69,10 @@ def test_what_a_users_world_raised_stands_in_the_row_without_the_secrets_in_it(
     def play(*_: object, **__: object) -> None:
         raise RuntimeError(f"401 for https://ann:{PASSWORD}@host/step?api_key={KEY}&seed=3 with {TOKEN}")
 
-    monkeypatch.setattr(work, "play", play)
+    monkeypatch.setattr(evaluate_cells, "play", play)
     monkeypatch.setenv("MY_WORLD_TOKEN", TOKEN)
     trial = bench.trial("bc")
-    work.evaluate_cells(work.Block(str(bench.store.folder), (trial.to_json(),)))
+    evaluate_cells.evaluate_cells(evaluate_cells.Block(str(bench.store.folder), (trial.to_json(),)))
     record = bench.store.get("evaluation", trial.trial_id)
     assert record is not None
     assert record["reason"] == "RuntimeError: 401 for https://***@host/step?api_key=***&seed=3 with ***"

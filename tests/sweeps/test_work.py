@@ -19,14 +19,18 @@ from cluster.faults import Fault, Owner
 from cluster.group import GroupResult
 from ilql.task import Environment, Reply, TaskFault
 from ilql.tasks.bandit import Bandit
-from sweeps import advantages, work
+from sweeps import advantages, train_weights
+from sweeps import job as job_module
 from sweeps.curve import Curve
 from sweeps.doctor import findings
+from sweeps.evaluate_cells import is_evaluated
 from sweeps.exact_json import Record
+from sweeps.job import Job, MachineFault, Resources
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_module
 from sweeps.store import Store
-from sweeps.work import SECONDS_FILE, Job, MachineFault, Resources, is_evaluated, run_job
+from sweeps.train_weights import SECONDS_FILE
+from sweeps.work import run_job
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -35,7 +39,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 KILLED_AT = """
 import dataclasses, json, os, signal, sys
-from sweeps.work import Job, Resources, run_job
+from sweeps.job import Job, Resources
+from sweeps.work import run_job
 
 values, limits = json.loads(sys.argv[1]), json.loads(sys.argv[2])
 job = Job(**values | {"resources": Resources(**values["resources"]), "evaluations": tuple(values["evaluations"])})
@@ -385,15 +390,15 @@ def test_a_machine_that_is_lost_under_an_evaluation_elsewhere_is_no_row(
     trial = bench.trial()
     run_job(bench.job(trial), silently)
     lost = Fault("machine", "NodeDiedError", "the node is gone")
-    monkeypatch.setattr(work, "call", lambda *_, **__: lost)
+    monkeypatch.setattr(job_module, "call", lambda *_, **__: lost)
     job = dataclasses.replace(bench.job(trial, trial), resources=Resources(gpus_per_worker=1.0))
     with pytest.raises(MachineFault, match="the node is gone"):
         run_job(job, silently)
     assert bench.store.get("evaluation", trial.trial_id) is None
     broken = Fault("program", "ValueError", "no such reply")
-    monkeypatch.setattr(work, "call", lambda *_, **__: broken)
+    monkeypatch.setattr(job_module, "call", lambda *_, **__: broken)
     assert run_job(job, silently) == "finished"
-    assert evaluation_of(bench.store, trial)["reason"] == "program: ValueError: no such reply"
+    assert evaluation_of(bench.store, trial)["reason"] == "ValueError: no such reply"
 
 
 class Killed(BaseException):
@@ -436,13 +441,11 @@ def test_no_worker_group_tries_again_by_itself_what_failed(
     """Its own fault becomes a row at once; a machine's is for the schedule, which waits before it tries again."""
     tries: list[int] = []
 
-    def group_that_fails(
-        loop: object, job: Job, *, storage: Path, name: str, max_failures: int = 0, **_: object
-    ) -> GroupResult:
-        tries.extend(range(1 + max_failures))
-        return GroupResult("failed", {}, None, Fault(owner, "SomeError", "of no use"), (), 1.0)
+    def group_that_fails(*_: object, **__: object) -> GroupResult:
+        tries.append(1)
+        return GroupResult({}, Fault(owner, "SomeError", "of no use"))
 
-    monkeypatch.setattr(work, "run_group", group_that_fails)
+    monkeypatch.setattr(train_weights, "run_group", group_that_fails)
     trial = bench.trial()
     job = dataclasses.replace(bench.job(trial), resources=Resources(ray_train=True))
     if owner == "machine":
@@ -451,8 +454,8 @@ def test_no_worker_group_tries_again_by_itself_what_failed(
         assert bench.store.get("training", trial.weights_id) is None
     else:
         assert run_job(job, silently) == "failed"
-        assert training_of(bench.store, trial)["reason"] == "program: SomeError: of no use"
-    assert tries == [0]
+        assert training_of(bench.store, trial)["reason"] == "SomeError: of no use"
+    assert tries == [1]
 
 
 def test_a_machine_without_memory_is_no_row(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,146 @@
+"""A job as a value: which weights, which evaluations of them, what it may use; how parts of it are run elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from cluster.call import call
+from cluster.faults import Fault
+from cluster.shapes import Need
+from sweeps.exact_json import Record
+from sweeps.journal import utc
+from sweeps.provenance import code_digest, host, library_versions
+from sweeps.stopping import JobStopped
+from sweeps.store import Store
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a job may use. Not part of any key: beyond rounding it decides no number, but for one exception.
+
+    Where networks drop out, what is dropped depends on how a batch is cut into workers and micro-batches, as it does on
+    a seed. A training's record says how it was cut.
+
+    Attributes:
+        workers: Processes that train together.
+        gpus_per_worker: GPUs each of them is given.
+        ray_train: Train in a Ray Train worker group even with one worker on a CPU.
+        micro_batch: Dialogues per forward pass, for memory and less padding; 0 takes a worker's share whole.
+        recompute: Make activations again in the backward pass instead of keeping them, for memory.
+        shard: Let each worker hold but a part of every transformer block, for memory.
+        checkpoint_every: Steps between checkpoints.
+        log_every: Steps between points of the curve.
+    """
+
+    workers: int = 1
+    gpus_per_worker: float = 0.0
+    ray_train: bool = False
+    micro_batch: int = 0
+    recompute: bool = False
+    shard: bool = False
+    checkpoint_every: int = 100
+    log_every: int = 10
+
+    def __post_init__(self) -> None:
+        least = {"workers": 1, "gpus_per_worker": 0, "micro_batch": 0, "checkpoint_every": 1, "log_every": 1}
+        for name, low in least.items():
+            if not low <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.shard and self.workers < 2:
+            raise ValueError(f"sharding needs at least 2 workers, got {self.workers}")
+        if self.shard and 0 < self.gpus_per_worker < 1:
+            raise ValueError(f"sharding needs a whole GPU for each worker, got {self.gpus_per_worker}")
+
+    @property
+    def in_group(self) -> bool:
+        """True if trainings go through a Ray Train worker group."""
+        return self.ray_train or self.workers > 1 or self.gpus_per_worker > 0
+
+    @property
+    def need(self) -> Need:
+        """What a job needs of a cluster.
+
+        Raises:
+            ValueError: No cluster could give it: one GPU and a half.
+        """
+        return Need(workers=self.workers, gpus=self.gpus_per_worker) if self.in_group else Need()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker is asked to do.
+
+    Attributes:
+        store: The store's folder.
+        training: Any trial of the weights that are wanted, as JSON.
+        evaluations: Trials on those weights, as JSON; those that are recorded are skipped.
+        resources: What it may use.
+        keep_trajectory: Keep the checkpoints: someone may want to train on from here.
+        stop: The file whose being there asks it to stop, if anybody may ask.
+    """
+
+    store: str
+    training: str
+    evaluations: tuple[str, ...]
+    resources: Resources
+    keep_trajectory: bool = False
+    stop: str | None = None
+
+
+class MachineFault(RuntimeError):  # noqa: N818  a fault is whose it was, as in cluster.faults
+    """A machine failed under work of ours that ran elsewhere."""
+
+
+@functools.lru_cache(maxsize=2)
+def opened_store(folder: str) -> Store:
+    """The store, opened once by a process that does one job after another.
+
+    Each opening begins a journal of its own and reads everybody's from their beginning: with one for every job, all
+    readers would look at as many journals as there were jobs, and a job would read all that was ever recorded.
+    """
+    return Store(Path(folder))
+
+
+Tell = Callable[[Mapping[str, float]], None]
+"""Called now and then with numbers that say how far a job is."""
+
+
+def elsewhere(part: Callable[[Item, Tell], None], item: Item, resources: Resources, tell: Tell) -> Fault | None:
+    """Run a part of a job wherever one worker of its shape has a place; give the fault of its own that ended it.
+
+    Args:
+        part: Called as `part(item, tell)` there; importable.
+        item: Picklable.
+        resources: The job's.
+        tell: Told what it tells.
+
+    Raises:
+        JobStopped: It was asked to stop.
+        MachineFault: The machine's fault ended it.
+    """
+    done = call(part, item, tell, gpus=resources.gpus_per_worker)
+    if not isinstance(done, Fault):
+        return None
+    if done.error == JobStopped.__name__:
+        raise JobStopped(done.reason)
+    if done.owner == "machine":
+        raise MachineFault(str(done))
+    return done
+
+
+def provenance(started: str) -> Record:
+    """What a row says of where and with what it was made, and when: from `started` to now."""
+    return {
+        "started_at": started,
+        "finished_at": utc(),
+        "code_digest": code_digest(),
+        "versions": library_versions(),
+        "host": host(),
+    }

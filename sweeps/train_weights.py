@@ -1,0 +1,257 @@
+"""A job's first part: train one set of weights, and record how that ended.
+
+What a training says of itself stands beside its weights, from the moment they are there; its row is a copy of that. So
+a process that is killed between the two loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import torch
+
+from cluster.group import Group, Report, run_here
+from cluster.workers import run_group
+from ilql.checkpoint import WEIGHTS, save_gathered_weights, save_weights
+from ilql.sharding import all_finite
+from ilql.train import Loop, TrainingInterrupted, train
+from sweeps.curve import Curve
+from sweeps.exact_json import Record
+from sweeps.job import Job, MachineFault, Resources, Tell, elsewhere, opened_store, provenance
+from sweeps.journal import utc
+from sweeps.leases import Lease
+from sweeps.redaction import without_secrets
+from sweeps.spec import TrialSpec
+from sweeps.stages import (
+    build_module,
+    canonical,
+    drop_trajectory,
+    ensure_candidates,
+    lacks_candidates,
+    load_tokenizer_stage,
+    load_tokens,
+)
+from sweeps.stopping import Asked, JobStopped
+from sweeps.store import CURVE_FILE, Store
+
+RECORD = "record"
+"""In the notes of a stage of weights: its training's record."""
+
+SECONDS_FILE = "seconds.txt"
+"""In a trajectory's folder: what its training has taken so far, over all attempts."""
+
+NOTED_SECONDS = 10.0
+"""How often that is written, and how often a training looks whether its lease is held still."""
+
+SEEN_SECONDS = 90.0
+"""How long weights built elsewhere may take to be seen here: longer than a folder of NFS is cached."""
+
+
+def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell) -> bool:
+    """Train, record how it ended; True if the weights are there now.
+
+    Raises:
+        JobStopped: It was asked to stop; a rerun goes on from its checkpoint.
+        LeaseLostError: Another process has followed this one at these weights.
+        MachineFault: A machine failed under it.
+    """
+    started, looked = utc(), time.monotonic()
+    if lacks_candidates(store, spec):
+        if not job.resources.in_group:
+            draw(job, tell)
+        elif (fault := elsewhere(draw, job, job.resources, tell)) is not None:
+            record_failed_training(store, spec, fault.cause, lease, started=started)
+            return False
+
+    def on_report(report: Report) -> None:
+        nonlocal looked
+        if time.monotonic() - looked > NOTED_SECONDS:
+            looked = time.monotonic()
+            lease.check()  # whoever followed us writes the same checkpoints
+        tell(dict(report.metrics))
+
+    if job.resources.in_group:
+        notes = store.scratch("group", spec.weights_id)
+        result = run_group(
+            train_loop,
+            job,
+            workers=job.resources.workers,
+            gpus_per_worker=job.resources.gpus_per_worker,
+            storage=notes,
+            name=spec.weights_id,
+            on_report=on_report,
+        )
+        shutil.rmtree(notes, ignore_errors=True)
+    else:
+        result = run_here(train_loop, job, on_report=on_report)
+    if result.fault is not None and result.fault.owner == "machine":
+        raise MachineFault(without_secrets(str(result.fault)))
+    so_far: Record = {
+        "train_seconds": _seconds_before(store, spec), "metrics": dict(result.metrics), **_cut(job.resources)
+    }  # fmt: skip
+    if result.fault is not None:
+        record_failed_training(store, spec, result.fault.cause, lease, started=started, so_far=so_far)
+        drop_trajectory(store, spec)  # what failed by its own fault would fail from there again
+        return False
+    if result.metrics.get("stopped"):
+        reason = f"stopped by a signal at step {result.metrics['step']:.0f}; a rerun goes on from there"
+        outcome: Record = {"status": "stopped", "reason": reason}
+        store.put("training", spec.weights_id, _record(spec, outcome | so_far, started), lease)
+        raise JobStopped(reason)
+    _wait_for_weights(store, spec)
+    record_found(store, spec, lease)
+    return True
+
+
+def record_found(store: Store, spec: TrialSpec, lease: Lease) -> None:
+    """Record a training whose weights are there, as what stands beside them says."""
+    notes = (store.about("weights", spec.weights_id) or {}).get("notes") or {}
+    if RECORD in notes:
+        store.put("training", spec.weights_id, notes[RECORD], lease)
+
+
+def record_failed_training(
+    store: Store, spec: TrialSpec, reason: str, lease: Lease, *, started: str, so_far: Record | None = None
+) -> None:
+    """Record a training that failed by its own fault, with what is known of it until then."""
+    outcome: Record = {"status": "failed", "reason": without_secrets(reason)}
+    store.put("training", spec.weights_id, _record(spec, outcome | (so_far or {}), started), lease)
+
+
+def _wait_for_weights(store: Store, spec: TrialSpec) -> None:
+    """Wait until weights that a worker has built are seen here.
+
+    Raises:
+        MachineFault: They never are.
+    """
+    deadline = time.monotonic() + SEEN_SECONDS
+    while store.stage("weights", spec.weights_id) is None:
+        if time.monotonic() > deadline:
+            raise MachineFault(f"the weights that a worker built are not seen here after {SEEN_SECONDS:.0f} s")
+        time.sleep(0.5)
+
+
+def _seconds_before(store: Store, spec: TrialSpec) -> float:
+    """What earlier attempts at the weights took, and the training to a rung that goes on here."""
+    file = store.scratch("trajectory", spec.trajectory_id) / SECONDS_FILE
+    try:
+        return float(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # the first attempt, or its writer was killed in it
+        return 0.0
+
+
+def _record(spec: TrialSpec, outcome: Record, started: str) -> Record:
+    about = {"method": spec.method, "seed": spec.seed, "steps": spec.train.steps, "backbone": spec.backbone_key}
+    return outcome | about | provenance(started)
+
+
+def _cut(used: Resources) -> Record:
+    """How a training was cut, as its record says."""
+    return {"workers": used.workers, "micro_batch": used.micro_batch, "gpus": used.workers * used.gpus_per_worker}
+
+
+# What workers do
+
+
+def draw(job: Job, tell: Tell) -> None:
+    """Draw the utterances that a training needs.
+
+    Raises:
+        JobStopped: It was asked to stop; what was drawn is lost.
+    """
+    asked = Asked(job.stop)
+
+    def on_dialogue(done: int) -> None:
+        asked.check()
+        tell({"dialogues_drawn": float(done)})
+
+    ensure_candidates(opened_store(job.store), TrialSpec.from_json(job.training), on_dialogue)
+
+
+def train_loop(job: Job, group: Group) -> None:
+    """Train one set of weights as one worker of a group (of perhaps one), and build its stage.
+
+    If it is asked to stop it says so in its last report, and returns without building it.
+    """
+    torch.set_num_threads(1)
+    store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
+    started = utc()
+    method, settings = canonical(spec)
+    sequences = load_tokens(store, spec)
+    module = build_module(store, spec)
+    trajectory = store.scratch("trajectory", spec.trajectory_id)
+    clock = _Clock(trajectory / SECONDS_FILE, before=_seconds_before(store, spec), writes=group.rank == 0)
+    loop = Loop(
+        device=torch.device(group.device),
+        log_every=job.resources.log_every,
+        checkpoint_every=job.resources.checkpoint_every,
+        checkpoints=trajectory / "checkpoints",
+        micro_batch=job.resources.micro_batch,
+        recompute=job.resources.recompute,
+        shard=job.resources.shard,
+        rank=group.rank,
+        workers=group.world_size,
+        stop=Asked(job.stop),
+    )
+    pad = load_tokenizer_stage(store, spec).structural("pad")
+    curve = Curve(trajectory / CURVE_FILE, live=store.scratch("weights", spec.weights_id) / CURVE_FILE)
+    step = 0.0
+    try:
+        for progress in train(method, module, sequences, settings, pad=pad, seed=spec.seed, loop=loop):
+            if group.rank == 0 and progress.metrics:
+                curve.add(progress.step, progress.metrics)
+            step = float(progress.step)
+            clock.note()
+            group.report({"step": step, **progress.metrics})
+    except TrainingInterrupted:
+        group.report({"step": step, "stopped": 1.0})
+        return
+    finally:
+        clock.note(now=True)
+    # A step's loss is taken before its update: what the last one spoilt shows in the weights alone.
+    if not all_finite(module):
+        raise FloatingPointError("the training has diverged: its last step left weights that are not finite")
+    if loop.shard:  # before the stage is built, which one worker does, and perhaps finds there
+        save_gathered_weights(module, trajectory, write=group.rank == 0)
+    if group.rank == 0:
+
+        def make(folder: Path) -> Record:
+            if loop.shard:
+                shutil.move(trajectory / WEIGHTS, folder / WEIGHTS)
+            else:
+                save_weights(module, folder)
+            curve.save(folder / CURVE_FILE)
+            outcome: Record = {"status": "finished", "reason": None, "train_seconds": clock.seconds}
+            outcome["metrics"] = curve.last()  # which a training that was resumed behind its last step has not made
+            return {RECORD: _record(spec, outcome | _cut(job.resources), started)}
+
+        store.build("weights", spec.weights_id, make, {"spec": json.loads(spec.to_json())})
+
+
+class _Clock:
+    """What a training has taken, over all attempts, written down now and then.
+
+    Args:
+        file: Where.
+        before: Seconds of the earlier attempts.
+        writes: Whether this worker writes.
+
+    Attributes:
+        seconds: By the last note.
+    """
+
+    def __init__(self, file: Path, *, before: float, writes: bool) -> None:
+        self.seconds = before
+        self._file, self._writes, self._noted = file, writes, time.monotonic()
+
+    def note(self, *, now: bool = False) -> None:
+        """Note them, if that is due."""
+        passed = time.monotonic() - self._noted
+        if now or passed > NOTED_SECONDS:
+            self._noted += passed
+            self.seconds += passed
+            if self._writes:
+                self._file.write_text(repr(self.seconds), encoding="utf-8")
