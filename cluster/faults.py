@@ -44,10 +44,21 @@ _MACHINE = (
     ray.exceptions.WorkerCrashedError,
 )
 
-_MACHINE_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE})
+_MACHINE_ERRNO = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOMEM})
 
-# Libraries and stores raise errors of their own for a disk's, and what they raised them from is lost between processes.
-_DISK_WORDS = tuple(os.strerror(number) for number in sorted(_MACHINE_ERRNO))
+# Of a file they are its disk's; without one they may be a server's that a user's environment asks.
+_FILE_ERRNO = frozenset({errno.EROFS, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOLCK, errno.ENODEV})
+
+# Libraries and stores raise errors of their own for these, and what they raised them from is lost between processes.
+_MACHINE_WORDS = (
+    *(os.strerror(number) for number in sorted(_MACHINE_ERRNO)),
+    "can't allocate memory",  # torch, of a CPU
+    "out of memory",  # torch and CUDA, of a GPU
+    "_STATUS_ALLOC_FAILED",  # cuBLAS and its kin
+    "uncorrectable ECC error",
+    "devices are busy or unavailable",
+    "can't start new thread",
+)
 
 # A worker whose peer is gone fails inside its next collective. That error is an echo: the peer's own error, where there
 # is one, is the cause. Told by name, because torch is not imported here.
@@ -132,7 +143,8 @@ def _is_machine(error: BaseException) -> bool:
         out_of_memory
         or isinstance(error, _MACHINE)
         or (isinstance(error, OSError) and error.errno in _MACHINE_ERRNO)
-        or any(word in str(error) for word in _DISK_WORDS)
+        or (isinstance(error, OSError) and error.errno in _FILE_ERRNO and error.filename is not None)
+        or any(word in str(error) for word in _MACHINE_WORDS)
     )
 
 

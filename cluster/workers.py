@@ -87,7 +87,7 @@ def run_group(
         raise ValueError(f"workers must be at least 1, got {workers}")
     if gpus_per_worker < 0:
         raise ValueError(f"gpus_per_worker must not be negative, got {gpus_per_worker}")
-    _check_place(storage, name)
+    check_place(storage, name)
     release_orphans()
     order = _Order(train_loop, config, workers, gpus_per_worker, storage, name)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
@@ -118,7 +118,7 @@ def run_group(
     return GroupResult(metrics, fault)
 
 
-def _check_place(storage: Path, name: str) -> None:
+def check_place(storage: Path, name: str) -> None:
     """Refuse a storage folder that workers elsewhere would understand differently, and a name that leaves it."""
     if not storage.is_absolute():
         raise ValueError(f"storage must be an absolute folder that all machines see, got {str(storage)!r}")

@@ -101,20 +101,26 @@ def load_weights(module: nn.Module, folder: Path) -> None:
 
 
 def _load(module: nn.Module, stored: _Stored) -> None:
+    _check_fits(module, stored)
+    with torch.no_grad():
+        for name, tensor in own_tensors(module).items():
+            rows = stored.rows(name, *own_rows(tensor)) if is_sharded(tensor) else stored.all(name)
+            own_part(tensor).copy_(rows)
+
+
+def _check_fits(module: nn.Module, stored: _Stored) -> None:
+    """Refuse weights of another network, before any is read."""
     own, file = own_tensors(module), stored.files[0]
     if stored.names() != own.keys():
         odd = sorted(stored.names() ^ own.keys())[0]
         raise CheckpointError(f"weights must be of the same network, got {file} that differs in {odd!r}")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            shape = stored.shape(name)
-            if tuple(tensor.shape) != shape:
-                raise CheckpointError(f"{name} must have shape {tuple(tensor.shape)}, got {shape} in {file}")
-            rows = stored.rows(name, *own_rows(tensor)) if is_sharded(tensor) else stored.all(name)
-            if tensor.dtype != rows.dtype:
-                wanted, got = _sort(tensor), _sort(rows)
-                raise CheckpointError(f"{name} must be {wanted}, got {got} in {file}: a copy would round")
-            own_part(tensor).copy_(rows)
+    for name, tensor in own.items():
+        shape = stored.shape(name)
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(f"{name} must have shape {tuple(tensor.shape)}, got {shape} in {file}")
+        wanted, got = _NAMES[tensor.dtype], stored.sort(name)
+        if wanted != got:
+            raise CheckpointError(f"{name} must be {wanted}, got {got} in {file}: a copy would round")
 
 
 def check_finite(module: nn.Module, folder: str) -> None:
@@ -132,6 +138,28 @@ def check_finite(module: nn.Module, folder: str) -> None:
             raise CheckpointError(f"weights must be finite numbers, got others in {name} of {folder}/{WEIGHTS}")
 
 
+def _unheld() -> None:
+    """Nobody else can be at it."""
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Whose a folder of checkpoints is.
+
+    Attributes:
+        name: What decides the training, such as a key: a checkpoint of another name is not gone on from.
+        term: A number above that of whoever had the folder before: what they began goes, what a follower begins stays.
+        check: Called before anything is written; raises if the folder is another's now.
+    """
+
+    name: str = ""
+    term: int = 0
+    check: Callable[[], None] = _unheld
+
+
+UNHELD = Hold()
+
+
 Meet = Callable[[dict[str, Any]], list[dict[str, Any]]]
 """What a worker tells the others, as JSON, and what all of them told, in their order."""
 
@@ -142,6 +170,7 @@ def save_checkpoint(
     optimiser: Mapping[str, Tensor],
     *,
     step: int,
+    hold: Hold = UNHELD,
     rank: int = 0,
     workers: int = 1,
     meet: Meet = lambda told: [told],
@@ -149,13 +178,14 @@ def save_checkpoint(
     """Write a checkpoint `step-N` under `folder`, atomically, and remove the older ones; returns its path.
 
     All of it is on the disk before it has its name, and that before an older one goes: a power cut, too, leaves a sound
-    one. Nobody else writes into `folder` meanwhile: what others began there, and were killed in, goes first.
+    one. What others began there, and were killed in, goes first.
 
     Args:
         folder: Where checkpoints are.
         module: What is saved of it: its weights. Of a sharded one by all workers, who call this at once.
         optimiser: Its tensors by name: a parameter's, a slash, and what it is of that.
         step: Optimiser steps done.
+        hold: Whose the folder is. What its `check` raises is raised.
         rank: The number of this worker, if several write.
         workers: How many write.
         meet: How they tell each other.
@@ -163,31 +193,35 @@ def save_checkpoint(
     Raises:
         OSError: A disk did not take it, whoever's it was; all of them raise it.
     """
-    final, partial = folder / _name(step), folder / f".{_name(step)}.{os.getpid()}"
-    weights, state = own_tensors(module), dict(optimiser)
+    final, partial = folder / _name(step), folder / f".{_name(step)}.{hold.term}.{os.getpid()}"
+    weights, moments = own_tensors(module), dict(optimiser)
     if workers > 1:
-        weights, state = _held(weights, rank), _held(state, rank)
+        weights, moments = _held(weights, rank), _held(moments, rank)
 
     def begin() -> dict[str, Any]:
         if rank == 0:
+            hold.check()
             folder.mkdir(parents=True, exist_ok=True)
             for left in folder.glob(".step-*"):
-                shutil.rmtree(left, ignore_errors=True)
+                if _term(left) <= hold.term:
+                    shutil.rmtree(left, ignore_errors=True)
             partial.mkdir()
         return {"partial": partial.name}
 
     def write() -> dict[str, Any]:
         names = _files(rank, workers)
-        for name, tensors in zip(names, (weights, state), strict=True):
+        for name, tensors in zip(names, (weights, moments), strict=True):
             _write_tensors(tensors, partial / name)
             sync(partial / name)
         return {name: file_digest(partial / name) for name in names}
 
     def end() -> dict[str, Any]:
         if rank == 0:
-            (partial / STATE).write_text(json.dumps({"step": step, "sha256": digests}), encoding="utf-8")
+            state = {"step": step, "of": hold.name, "sha256": digests}
+            (partial / STATE).write_text(json.dumps(state | {"sum": _sum(state)}), encoding="utf-8")
             for path in (partial / STATE, partial):
                 sync(path)
+            hold.check()
             if final.exists():
                 shutil.rmtree(final)
             partial.rename(final)
@@ -203,19 +237,27 @@ def save_checkpoint(
             shutil.rmtree(partial, ignore_errors=True)
         raise
     if rank == 0:
-        others = sorted(path for path in folder.glob("step-*") if path != final)
-        for old in others[:-1]:  # one more is kept in case this one is damaged
+        earlier = sorted(path for path in folder.glob("step-*") if path.name < final.name)
+        for old in earlier[:-1]:  # one more is kept in case this one is damaged
             shutil.rmtree(old, ignore_errors=True)
     return final
 
 
+def _term(partial: Path) -> int:
+    """Of whoever began it."""
+    parts = partial.name.split(".")
+    return int(parts[2]) if len(parts) == 4 and parts[2].isdecimal() else 0
+
+
 def _together(act: Callable[[], dict[str, Any]], meet: Meet) -> list[dict[str, Any]]:
-    """What all workers give; if a disk fails one of them all raise it, and nobody waits for one that is gone."""
-    failed = None
+    """What all workers give; if one of them fails all raise it, and nobody waits for one that is gone."""
+    failed: Exception | None = None
     try:
         given = act()
     except OSError as error:
         failed, given = error, {"errno": error.errno, "file": str(error.filename)}
+    except Exception as error:  # noqa: BLE001  raised below, when the others know
+        failed, given = error, {"error": f"{type(error).__name__}: {error}"}
     told = meet(given)
     if failed is not None:
         raise failed
@@ -223,6 +265,8 @@ def _together(act: Callable[[], dict[str, Any]], meet: Meet) -> list[dict[str, A
         if "errno" in each:
             number = int(each["errno"] or 0)
             raise OSError(number, os.strerror(number), each["file"])
+        if "error" in each:
+            raise RuntimeError(each["error"])
     return told
 
 
@@ -244,36 +288,40 @@ def resume(
     module: nn.Module,
     *,
     at_most: int,
+    name: str = "",
     rank: int = 0,
     workers: int = 1,
     meet: Meet = lambda told: [told],
 ) -> Resumed | None:
     """Load the newest sound checkpoint under `folder` that is no later than step `at_most`; None if there is none.
 
-    A damaged one is named in a warning, and passed over for the one before it. Module and checkpoint may be sharded, or
-    not, each by itself. Workers that train together call it at once, and go on from the same: each looks whether some
-    of the files are sound, and one that is not sound for one of them is not used by any.
+    One that is damaged, of another training or of another network is named in a warning, and passed over for the one
+    before it. Module and checkpoint may be sharded, or not, each by itself. Workers that train together call it at
+    once, and go on from the same: each looks at some of the files, and what one of them finds unsound nobody uses.
 
     Args:
         folder: Where checkpoints are.
         module: Loaded in place.
         at_most: The last step that may be gone on from.
+        name: What decides the training, see `Hold`; empty if anybody's will do.
         rank: The number of this worker, if several train together.
         workers: How many do.
         meet: How they tell each other.
 
     Raises:
-        CheckpointError: A sound one is of another network: the folder belongs to another training.
         OSError: Workers see different checkpoints, as where a shared disk shows changes late.
     """
-    paths = sorted(folder.glob("step-*"), reverse=True)
+    paths = sorted((path for path in folder.glob("step-*") if path.name <= _name(at_most)), reverse=True)
     seen = [each["names"] for each in meet({"names": [path.name for path in paths]})]
     if any(names != seen[0] for names in seen):
         raise OSError(errno.ESTALE, f"workers must see the same checkpoints, got {seen}", str(folder))
     for path in paths:
         damage = None
         try:
-            step, writers = _checked(path, rank, workers)
+            step, writers = _checked(path, name, rank, workers)
+            files = zip(*(_files(writer, writers) for writer in range(writers)), strict=True)
+            weights, optimiser = (_Stored([path / file for file in each]) for each in files)
+            _check_fits(module, weights)
         except CheckpointError as error:
             damage = str(error)
         damages = [each["damage"] for each in meet({"damage": damage}) if each["damage"] is not None]
@@ -281,10 +329,8 @@ def resume(
             if rank == 0:
                 _log.warning("%s; the checkpoint before it is used", damages[0])
             continue
-        if step <= at_most:
-            weights, optimiser = zip(*(_files(writer, writers) for writer in range(writers)), strict=True)
-            _load(module, _Stored([path / name for name in weights]))
-            return Resumed(step, _own_rows_of(_Stored([path / name for name in optimiser]), module))
+        _load(module, weights)
+        return Resumed(step, _own_rows_of(optimiser, module))
     return None
 
 
@@ -309,24 +355,33 @@ def check_checkpoint(path: Path) -> int:
     return _checked(path)[0]
 
 
-def _checked(path: Path, rank: int = 0, workers: int = 1) -> tuple[int, int]:
+def _checked(path: Path, name: str = "", rank: int = 0, workers: int = 1) -> tuple[int, int]:
     """Its step, and how many workers wrote it; of several that look each reads but its share of the files."""
     try:
         if (kind := kind_of(path / STATE)) != FILE:
             raise ValueError(kind)
         state = json.loads((path / STATE).read_text(encoding="utf-8"))
-        step, digests = int(state["step"]), dict(state["sha256"])
+        step, digests, told = int(state["step"]), dict(state["sha256"]), state.pop("sum", None)
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(f"a checkpoint must hold a readable {STATE}, got {path}: {error}") from error
     if path.name != _name(step):
         raise CheckpointError(f"a checkpoint must be of the step in its name, got {path} of step {step}")
+    if state.keys() != {"step", "sha256"} and _sum(state) != told:  # those alone are of before there was a sum
+        raise CheckpointError(f"{path / STATE} must match its own sum, it does not: altered")
+    if name and state.get("of", name) != name:
+        raise CheckpointError(f"a checkpoint must be of the training {name}, got {path} of {state['of']!r}")
     writers = max(1, len(digests) // 2)
-    if digests.keys() != {name for writer in range(writers) for name in _files(writer, writers)}:
+    if digests.keys() != {file for writer in range(writers) for file in _files(writer, writers)}:
         raise CheckpointError(f"a checkpoint must have a digest of each file, got {path} with {sorted(digests)}")
-    for name, digest in sorted(digests.items())[rank::workers]:
-        if kind_of(path / name) != FILE or file_digest(path / name) != digest:
-            raise CheckpointError(f"{path / name} must match its recorded digest, it does not: truncated or altered")
+    for file, digest in sorted(digests.items())[rank::workers]:
+        if kind_of(path / file) != FILE or file_digest(path / file) != digest:
+            raise CheckpointError(f"{path / file} must match its recorded digest, it does not: truncated or altered")
     return step, writers
+
+
+def _sum(state: Mapping[str, Any]) -> str:
+    """SHA-256 of what a checkpoint says of itself, in hexadecimal."""
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
 
 
 def _name(step: int) -> str:
@@ -348,10 +403,6 @@ def _write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
-
-
-def _sort(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 _NAMES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16",
@@ -404,6 +455,10 @@ class _Stored:
         """A tensor's whole shape."""
         shapes = [tuple(holder.get_slice(name).get_shape()) for holder in self._holders[name]]
         return shapes[0] if len(shapes) == 1 else (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+    def sort(self, name: str) -> str:
+        """The type of a tensor's numbers, as safetensors names it."""
+        return str(self._holders[name][0].get_slice(name).get_dtype())
 
     def all(self, name: str) -> Tensor:
         """A tensor, whole."""

@@ -18,7 +18,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from ilql.batch import TokenBatch, TokenSequence, batch_order, collate, dialogue_weights
-from ilql.checkpoint import resume, save_checkpoint
+from ilql.checkpoint import UNHELD, Hold, resume, save_checkpoint
 from ilql.language_model import recompute_layers
 from ilql.method import Method
 from ilql.sharding import (
@@ -60,6 +60,7 @@ class Loop:
         log_every: Steps between logged metrics; the first and the last are logged, too.
         checkpoint_every: Steps between checkpoints; the last step writes one, too.
         checkpoints: Folder of the checkpoints, found again on resumption; None writes none.
+        hold: Whose that folder is.
         micro_batch: Dialogues per forward pass of a worker, for memory, and for less padding: a micro-batch holds
             dialogues alike in length. 0 takes the batch whole.
         recompute: Whether trunks keep the input of each layer alone for the backward pass, and make the rest again:
@@ -74,6 +75,7 @@ class Loop:
     log_every: int = 10
     checkpoint_every: int = 200
     checkpoints: Path | None = None
+    hold: Hold = UNHELD
     micro_batch: int = 0
     recompute: bool = False
     shard: bool = False
@@ -137,7 +139,15 @@ def train(
 
     done = 0
     if loop.checkpoints is not None:
-        found = resume(loop.checkpoints, module, at_most=last, rank=loop.rank, workers=loop.workers, meet=meet)
+        found = resume(
+            loop.checkpoints,
+            module,
+            at_most=last,
+            name=loop.hold.name,
+            rank=loop.rank,
+            workers=loop.workers,
+            meet=meet,
+        )
         if found is not None:
             done = found.step
             _restore_optimiser(optimiser, names, trained, found.optimiser)
@@ -167,6 +177,7 @@ def train(
                 module,
                 _optimiser_tensors(optimiser, names, trained),
                 step=step,
+                hold=loop.hold,
                 rank=loop.rank,
                 workers=loop.workers if loop.shard else 1,
                 meet=meet if loop.shard else lambda told: [told],

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from cluster.group import Group, Report, run_here
 from cluster.workers import run_group
-from ilql.checkpoint import WEIGHTS, save_gathered_weights, save_weights
+from ilql.checkpoint import WEIGHTS, Hold, save_gathered_weights, save_weights
 from ilql.sharding import all_finite
 from ilql.train import Loop, TrainingInterrupted, train
 from sweeps.curve import Curve
@@ -44,7 +45,7 @@ SECONDS_FILE = "seconds.txt"
 """In a trajectory's folder: what its training has taken so far, over all attempts."""
 
 NOTED_SECONDS = 10.0
-"""How often that is written, and how often a training looks whether its lease is held still."""
+"""How often that is written."""
 
 SEEN_SECONDS = 90.0
 """How long weights built elsewhere may take to be seen here: longer than a folder of NFS is cached."""
@@ -58,7 +59,7 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
         LeaseLostError: Another process has followed this one at these weights.
         MachineFault: A machine failed under it.
     """
-    started, looked = utc(), time.monotonic()
+    started = utc()
     if lacks_candidates(store, spec):
         if not job.resources.in_group:
             draw(job, tell)
@@ -67,17 +68,13 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
             return False
 
     def on_report(report: Report) -> None:
-        nonlocal looked
-        if time.monotonic() - looked > NOTED_SECONDS:
-            looked = time.monotonic()
-            lease.check()  # whoever followed us writes the same checkpoints
         tell(dict(report.metrics))
 
     if job.resources.in_group:
         notes = store.scratch("group", spec.weights_id)
         result = run_group(
             train_loop,
-            job,
+            Held(job, lease),
             workers=job.resources.workers,
             gpus_per_worker=job.resources.gpus_per_worker,
             storage=notes,
@@ -86,7 +83,7 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
         )
         shutil.rmtree(notes, ignore_errors=True)
     else:
-        result = run_here(train_loop, job, on_report=on_report)
+        result = run_here(train_loop, Held(job, lease), on_report=on_report)
     if result.fault is not None and result.fault.owner == "machine":
         raise MachineFault(without_secrets(str(result.fault)))
     so_far: Record = {
@@ -156,6 +153,19 @@ def _cut(used: Resources) -> Record:
 # What workers do
 
 
+@dataclass(frozen=True)
+class Held:
+    """A job whose training's trajectory is held.
+
+    Attributes:
+        job: It.
+        lease: Looked at before a checkpoint or the weights are written: whoever followed us writes the same.
+    """
+
+    job: Job
+    lease: Lease
+
+
 def draw(job: Job, tell: Tell) -> None:
     """Draw the utterances that a training needs.
 
@@ -171,12 +181,16 @@ def draw(job: Job, tell: Tell) -> None:
     ensure_candidates(opened_store(job.store), TrialSpec.from_json(job.training), on_dialogue)
 
 
-def train_loop(job: Job, group: Group) -> None:
+def train_loop(held: Held, group: Group) -> None:
     """Train one set of weights as one worker of a group (of perhaps one), and build its stage.
 
     If it is asked to stop it says so in its last report, and returns without building it.
+
+    Raises:
+        LeaseLostError: Another process has followed this one at these weights.
     """
     torch.set_num_threads(1)
+    job, lease = held.job, held.lease
     store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
     started = utc()
     method, settings = canonical(spec)
@@ -189,6 +203,7 @@ def train_loop(job: Job, group: Group) -> None:
         log_every=job.resources.log_every,
         checkpoint_every=job.resources.checkpoint_every,
         checkpoints=trajectory / "checkpoints",
+        hold=Hold(spec.trajectory_id, lease.term, lease.check),
         micro_batch=job.resources.micro_batch,
         recompute=job.resources.recompute,
         shard=job.resources.shard,
@@ -217,6 +232,7 @@ def train_loop(job: Job, group: Group) -> None:
     if loop.shard:  # before the stage is built, which one worker does, and perhaps finds there
         save_gathered_weights(module, trajectory, write=group.rank == 0)
     if group.rank == 0:
+        lease.check()
 
         def make(folder: Path) -> Record:
             if loop.shard:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.group import check_place
+from cluster.workers import check_place
 from ilql.checkpoint import CheckpointError, check_checkpoint
 from ilql.language_model import Architecture, build_language_model, reload_language_model
 from ilql.model_folder import check_model_folder

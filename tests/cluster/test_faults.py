@@ -31,13 +31,35 @@ ECHO = RuntimeError("[gloo/transport/tcp/pair.cc:554] Connection closed by peer 
         MemoryError(),
         type("_ArrayMemoryError", (MemoryError,), {})("Unable to allocate 8 TiB"),  # numpy's
         torch.OutOfMemoryError("CUDA out of memory"),
+        *(OSError(number, os.strerror(number), "weights.safetensors") for number in (errno.EROFS, errno.ETIMEDOUT)),
+        RuntimeError("can't start new thread"),
+        RuntimeError("CUDA error: uncorrectable ECC error encountered"),
+        RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
     ],
 )
 def test_what_was_lost_is_the_machines_fault(error: Exception) -> None:
     assert classify(error).owner == "machine"
 
 
-@pytest.mark.parametrize("error", [BUG, ValueError("tau"), KeyError("beta"), OSError(errno.ENOENT, "No such file")])
+def test_a_cpu_without_memory_is_the_machines_fault() -> None:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(10**14)
+    assert classify(raised.value).owner == "machine"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BUG,
+        ValueError("tau"),
+        KeyError("beta"),
+        OSError(errno.ENOENT, "No such file"),
+        OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)),  # a server that a world asks
+        RuntimeError("CUDA error: device-side assert triggered"),
+    ],
+)
 def test_everything_else_is_the_programs_fault(error: Exception) -> None:
     fault = classify(error)
     assert (fault.owner, fault.error) == ("program", type(error).__name__)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +17,8 @@ from torch import Tensor, nn
 
 from ilql.checkpoint import (
     CheckpointError,
+    Hold,
+    Meet,
     check_checkpoint,
     load_weights,
     own_tensors,
@@ -48,11 +55,11 @@ def test_a_later_checkpoint_than_asked_for_is_passed_over(tmp_path: Path) -> Non
     assert found.step == 2
 
 
-def test_the_one_just_written_is_kept_even_beside_later_ones(tmp_path: Path) -> None:
+def test_later_ones_are_left_alone_beside_the_one_just_written(tmp_path: Path) -> None:
     for step in (30, 40, 20):
         path = checkpoint(tmp_path, step=step)
         assert check_checkpoint(path) == step
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000020", "step-00000040"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000020", "step-00000030", "step-00000040"]
 
 
 def test_an_unfinished_one_is_none(tmp_path: Path) -> None:
@@ -130,12 +137,125 @@ def test_files_of_two_sound_checkpoints_make_no_third(tmp_path: Path) -> None:
         check_checkpoint(tmp_path / "step-00000002")
 
 
-def test_a_sound_checkpoint_of_another_network_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        (nn.Linear(3, 1), "weight must have shape (1, 2), got (1, 3)"),
+        (nn.Linear(2, 1).double(), "weight must be F32, got F64"),
+        (nn.Sequential(nn.Linear(2, 1)), "differs in '0.bias'"),
+    ],
+)
+def test_a_sound_checkpoint_of_another_network_is_named_and_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, other: nn.Module, why: str
+) -> None:
     checkpoint(tmp_path, step=1)
-    with pytest.raises(CheckpointError, match=r"weight must have shape \(1, 3\), got \(1, 2\)"):
-        resume(tmp_path, nn.Linear(3, 1), at_most=9)
-    with pytest.raises(CheckpointError, match=r"must be of the same network, got .* differs in '0\.bias'"):
-        resume(tmp_path, nn.Sequential(nn.Linear(2, 1)), at_most=9)
+    save_checkpoint(tmp_path, other, {}, step=2)
+    found = resume(tmp_path, nn.Linear(2, 1), at_most=9)
+    assert found is not None
+    assert found.step == 1
+    (record,) = caplog.records
+    assert why in record.message
+
+
+def test_a_checkpoint_of_before_there_were_sums_is_gone_on_from(tmp_path: Path) -> None:
+    path = checkpoint(tmp_path, step=2)
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps({"step": 2, "sha256": state["sha256"]}))
+    found = resume(tmp_path, nn.Linear(2, 1), at_most=9, name="ours")
+    assert found is not None
+    assert found.step == 2
+
+
+def test_nothing_is_read_of_a_checkpoint_of_another_network(tmp_path: Path) -> None:
+    # Its bias has the right shape, its weight not: half of it would be read.
+    save_checkpoint(tmp_path, nn.Linear(3, 1), {}, step=2)
+    module = nn.Linear(2, 1)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    assert resume(tmp_path, module, at_most=9) is None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_a_checkpoint_of_another_training_is_named_and_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Of the same shapes: nothing but its name tells it from one of ours.
+    module = nn.Linear(2, 1)
+    for step, of in ((1, "ours"), (2, "theirs")):
+        save_checkpoint(tmp_path, module, {}, step=step, hold=Hold(of))
+    found = resume(tmp_path, nn.Linear(2, 1), at_most=9, name="ours")
+    assert found is not None
+    assert found.step == 1
+    (record,) = caplog.records
+    assert "a checkpoint must be of the training ours" in record.message
+    assert "of 'theirs'" in record.message
+
+
+def test_a_damaged_checkpoint_is_not_what_is_kept_beside_a_new_one(tmp_path: Path) -> None:
+    for step in (100, 150):
+        checkpoint(tmp_path, step=step)
+    damaged = tmp_path / "step-00000150" / "weights.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    checkpoint(tmp_path, step=120)
+    assert check_checkpoint(tmp_path / "step-00000100") == 100
+
+
+def test_who_was_followed_writes_no_checkpoint_and_leaves_its_followers_alone(tmp_path: Path) -> None:
+    class FollowedError(Exception):
+        pass
+
+    def followed() -> None:
+        raise FollowedError
+
+    module = nn.Linear(2, 1)
+    theirs, older = tmp_path / ".step-00000007.3.99", tmp_path / ".step-00000006.2.98"
+    for begun in (theirs, older):
+        begun.mkdir()
+    with pytest.raises(FollowedError):
+        save_checkpoint(tmp_path, module, {}, step=8, hold=Hold(term=2, check=followed))
+    assert (theirs.exists(), older.exists()) == (True, True)
+    save_checkpoint(tmp_path, module, {}, step=8, hold=Hold(term=2))  # was asleep between its look and this
+    assert (theirs.exists(), older.exists()) == (True, False)
+
+
+def test_workers_go_on_from_what_all_of_them_find_sound(tmp_path: Path) -> None:
+    # Two workers look at a checkpoint of two files each; the second finds the newest one damaged.
+    for step in (1, 2):
+        checkpoint(tmp_path, step=step)
+    damaged = tmp_path / "step-00000002" / "weights.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    found = in_turn(2, lambda rank, meet: resume(tmp_path, nn.Linear(2, 1), at_most=9, rank=rank, workers=2, meet=meet))
+    assert [each.step for each in found] == [1, 1]
+
+
+def test_workers_that_see_different_checkpoints_go_on_from_none(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        checkpoint(tmp_path / folder, step=1)
+    checkpoint(tmp_path / "a", step=2)
+
+    def look(rank: int, meet: Meet) -> OSError:
+        with pytest.raises(OSError, match="workers must see the same checkpoints") as raised:
+            resume(tmp_path / "ab"[rank], nn.Linear(2, 1), at_most=9, rank=rank, workers=2, meet=meet)
+        return raised.value
+
+    assert [error.errno for error in in_turn(2, look)] == [errno.ESTALE] * 2
+
+
+def in_turn(workers: int, act: Callable[[int, Meet], Any]) -> list[Any]:
+    """What each of some workers gives that meet as those of a group do."""
+    barrier, told = threading.Barrier(workers, timeout=30), dict[int, dict[str, Any]]()
+
+    def meet(rank: int) -> Meet:
+        def tell(own: dict[str, Any]) -> list[dict[str, Any]]:
+            told[rank] = own
+            barrier.wait()
+            everybody = [told[each] for each in range(workers)]
+            barrier.wait()  # nobody tells anew before all have heard
+            return everybody
+
+        return tell
+
+    with ThreadPoolExecutor(workers) as threads:
+        return [*threads.map(lambda rank: act(rank, meet(rank)), range(workers))]
 
 
 def test_all_of_a_checkpoint_is_on_the_disk_before_the_one_before_it_goes(
@@ -149,12 +269,12 @@ def test_all_of_a_checkpoint_is_on_the_disk_before_the_one_before_it_goes(
     def watch(descriptor: int) -> None:
         name = Path(os.readlink(f"/proc/self/fd/{descriptor}")).name
         named, first = tmp_path / "step-00000003", tmp_path / "step-00000001"
-        synced.append((name.partition(".0")[0] if name.startswith(".step") else name, named.exists(), first.exists()))
+        synced.append((name, named.exists(), first.exists()))
         fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", watch)
     checkpoint(tmp_path, step=3)
-    partial = f".step-00000003.{os.getpid()}"
+    partial = f".step-00000003.0.{os.getpid()}"
     files = {(name, False, True) for name in ("weights.safetensors", "optimiser.safetensors", "state.json", partial)}
     assert set(synced[:-1]) == files  # under its passing name, all of it
     assert synced[-1] == (tmp_path.name, True, True)  # then its name, and only then the oldest goes
