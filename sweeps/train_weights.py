@@ -49,6 +49,7 @@ NOTED_SECONDS = 10.0
 
 SEEN_SECONDS = 90.0
 """How long weights built elsewhere may take to be seen here: longer than a folder of NFS is cached."""
+LOOK_SECONDS = 0.5
 
 
 def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell) -> bool:
@@ -128,7 +129,7 @@ def _wait_for_weights(store: Store, spec: TrialSpec) -> None:
     while store.stage("weights", spec.weights_id) is None:
         if time.monotonic() > deadline:
             raise MachineFault(f"the weights that a worker built are not seen here after {SEEN_SECONDS:.0f} s")
-        time.sleep(0.5)
+        time.sleep(LOOK_SECONDS)
 
 
 def _seconds_before(store: Store, spec: TrialSpec) -> float:

@@ -120,8 +120,10 @@ def undisturbed() -> nn.Module:
     return module
 
 
-def start_process(folder: Path, *, rank: int = 0, workers: int = 1, kill_at: int = 0) -> subprocess.Popen[str]:
-    arguments = [sys.executable, str(TRAINEE), str(folder), *(str(n) for n in (rank, workers, kill_at))]
+def start_process(
+    folder: Path, *, rank: int = 0, workers: int = 1, kill_at: int = 0, ask_at: int = 0
+) -> subprocess.Popen[str]:
+    arguments = [sys.executable, str(TRAINEE), str(folder), *(str(n) for n in (rank, workers, kill_at, ask_at))]
     root = str(TRAINEE.parents[2])
     return subprocess.Popen(arguments, cwd=root, stderr=subprocess.PIPE, text=True)
 
@@ -374,3 +376,14 @@ def test_two_workers_train_as_one(tmp_path: Path) -> None:
     together = fresh(dropout=0.0)
     load_weights(together, tmp_path)
     assert largest_difference(together, alone) < 1e-4
+
+
+def test_workers_stop_together_soon_after_one_was_asked(tmp_path: Path) -> None:
+    # They log nothing and write no checkpoint in between: what one was asked all hear with the next step's weight.
+    save_sequences(SEQUENCES, tmp_path / "train.npz")
+    processes = [start_process(tmp_path, rank=rank, workers=2, ask_at=3) for rank in range(2)]
+    complaints = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], complaints
+    said = [(tmp_path / f"stopped-{rank}").read_text(encoding="utf-8") for rank in range(2)]
+    assert said == [f"asked to stop, at step 4 of {STEPS}"] * 2
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]

@@ -1,12 +1,14 @@
 """A training as a process of its own, to be killed or to have company; no test, but what the tests of training run.
 
-Usage: `python trainee.py FOLDER RANK WORKERS KILL_AT`. Trains on `FOLDER/train.npz`, writes checkpoints under
+Usage: `python trainee.py FOLDER RANK WORKERS KILL_AT [ASK_AT]`. Trains on `FOLDER/train.npz`, writes checkpoints under
 `FOLDER/checkpoints` and the metrics of every step to `FOLDER/metrics-RANK.json`, and ends with
-`FOLDER/weights.safetensors`. It kills itself with signal 9 after step KILL_AT, if that is above 0.
+`FOLDER/weights.safetensors`. It kills itself with signal 9 after step KILL_AT, if that is above 0. If ASK_AT is, the
+last worker is asked to stop in that step, of a training that logs next to nothing, and all end without weights.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -23,7 +25,7 @@ from ilql.checkpoint import save_weights
 from ilql.language_model import Architecture, build_language_model
 from ilql.method import Start
 from ilql.methods import ilql
-from ilql.train import Loop, train
+from ilql.train import Loop, TrainingInterrupted, train
 
 VOCABULARY = 24
 STEPS = 7
@@ -38,7 +40,7 @@ def settings(*, steps: int = STEPS) -> ilql.Train:
     return ilql.Train(steps=steps, batch_size=5, learning_rate=1e-3, polyak=0.1)
 
 
-def main(folder: Path, rank: int, workers: int, kill_at: int) -> None:
+def main(folder: Path, rank: int, workers: int, kill_at: int, ask_at: int = 0) -> None:
     torch.set_num_threads(1)
     if workers > 1:
         torch.distributed.init_process_group(
@@ -46,14 +48,27 @@ def main(folder: Path, rank: int, workers: int, kill_at: int) -> None:
         )
     model = language_model(dropout=0.2 if workers == 1 else 0.0)
     module = token_values.build(Start(model, model, seed=0), settings())
-    checkpoints = folder / "checkpoints" if workers == 1 else None
-    loop = Loop(log_every=1, checkpoint_every=2, checkpoints=checkpoints, rank=rank, workers=workers)
+    asked = itertools.count(1)
+    loop = Loop(
+        log_every=100 if ask_at else 1,
+        checkpoint_every=100 if ask_at else 2,
+        checkpoints=folder / "checkpoints" if workers == 1 or ask_at else None,
+        rank=rank,
+        workers=workers,
+        stop=lambda: next(asked) == ask_at and rank == workers - 1,
+    )
     sequences = load_sequences(folder / "train.npz")
     history = []
-    for progress in train(ilql.METHOD, module, sequences, settings(), pad=VOCABULARY - 1, seed=5, loop=loop):
-        history.append(dict(progress.metrics))
-        if progress.step == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        for progress in train(ilql.METHOD, module, sequences, settings(), pad=VOCABULARY - 1, seed=5, loop=loop):
+            history.append(dict(progress.metrics))
+            if progress.step == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+    except TrainingInterrupted as stopped:
+        (folder / f"stopped-{rank}").write_text(str(stopped), encoding="utf-8")
+        torch.distributed.barrier()  # none goes while another still answers
+        torch.distributed.destroy_process_group()
+        return
     (folder / f"metrics-{rank}.json").write_text(json.dumps(history), encoding="utf-8")
     if rank == 0:
         save_weights(module, folder)
@@ -62,4 +77,4 @@ def main(folder: Path, rank: int, workers: int, kill_at: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:5]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:6]))

@@ -227,6 +227,30 @@ def test_a_job_waits_for_whoever_is_at_its_weights(bench: Bench) -> None:
     assert bench.store.holder(trial.trajectory_id) is None
 
 
+def test_a_training_that_was_followed_stops_before_it_writes_over_its_follower(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As one that was suspended in step 12 for longer than anybody waits.
+    trial = bench.trial()
+    checkpoints = bench.store.scratch("trajectory", trial.trajectory_id) / "checkpoints"
+    theirs: list[Path] = []
+
+    def follow(numbers: Mapping[str, float]) -> None:
+        if numbers.get("step") == 12:
+            with monkeypatch.context() as patch:
+                patch.setattr(leases.Holder, "is_dead", lambda self: True)
+                lease = Store(bench.store.folder).try_lease(trial.trajectory_id)
+            assert lease is not None
+            theirs.append(checkpoints / f".step-00000005.{lease.term}.1")
+            theirs[0].mkdir()
+
+    with pytest.raises(LeaseLostError):
+        run_job(bench.job(trial, trial), follow)
+    assert sorted(path.name for path in checkpoints.iterdir()) == [theirs[0].name, "step-00000005", "step-00000010"]
+    assert bench.store.stage("weights", trial.weights_id) is None
+    assert Store(bench.store.folder).get("training", trial.weights_id) is None
+
+
 def test_two_jobs_on_the_same_weights_train_them_once(bench: Bench) -> None:
     trial = bench.trial()
     code = f"""

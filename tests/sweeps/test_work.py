@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from cluster.faults import Fault, Owner
-from cluster.group import GroupResult
+from cluster.group import GroupResult, run_here
 from ilql.task import Environment, Reply, TaskFault
 from ilql.tasks.bandit import Bandit
 from sweeps import advantages, train_weights
@@ -222,6 +222,9 @@ def test_a_training_killed_and_resumed_ends_in_the_same_bits(bench: Bench, other
     resumed, undisturbed = (evaluation_of(b.store, trial) for b in (bench, other_bench))
     for name in ("score", "score_sd", "episodes", "measures"):
         assert resumed[name] == undisturbed[name]
+    metrics, expected = (training_of(b.store, trial)["metrics"] for b in (bench, other_bench))
+    assert metrics == expected
+    assert "loss" in expected
 
 
 def test_the_curve_grows_while_it_is_made_and_goes_on_after_a_resumption(bench: Bench, other_bench: Bench) -> None:
@@ -399,6 +402,65 @@ def test_a_machine_that_is_lost_under_an_evaluation_elsewhere_is_no_row(
     monkeypatch.setattr(job_module, "call", lambda *_, **__: broken)
     assert run_job(job, silently) == "finished"
     assert evaluation_of(bench.store, trial)["reason"] == "ValueError: no such reply"
+
+
+def test_a_job_of_a_group_does_nothing_heavy_where_it_waits(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its trial has reserved nothing there: candidates are drawn, and episodes played, where a worker has a place."""
+    parts: list[str] = []
+
+    def somewhere(part: Any, item: object, tell: Any, *, gpus: float) -> None:
+        assert gpus == 0.0
+        parts.append(part.__name__)
+        part(item, tell)
+
+    def group(loop: Any, config: object, *, workers: int, on_report: Any, **_: object) -> GroupResult:
+        parts.append(f"{workers} workers")
+        return run_here(loop, config, on_report=on_report)
+
+    monkeypatch.setattr(job_module, "call", somewhere)
+    monkeypatch.setattr(train_weights, "run_group", group)
+    trial = bench.trial("chai", train={"proposals": 2, "proposal_tokens": 4, "polyak": 0.1}, decode={"candidates": 2})
+    told: list[Mapping[str, float]] = []
+    job = dataclasses.replace(bench.job(trial, trial), resources=Resources(workers=2))
+    assert run_job(job, told.append) == "finished"
+    assert parts == ["draw", "2 workers", "evaluate_cells"]
+    assert max(numbers.get("dialogues_drawn", 0) for numbers in told) == 16
+    assert training_of(bench.store, trial)["workers"] == 2
+
+
+def test_candidates_that_cannot_be_drawn_are_a_failed_training(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = bench.trial("chai", train={"proposals": 2, "proposal_tokens": 4}, decode={"candidates": 2})
+    fault = Fault("program", "ValueError", "no end")
+    monkeypatch.setattr(job_module, "call", lambda *_, **__: fault)
+    job = dataclasses.replace(bench.job(trial, trial), resources=Resources(workers=2))
+    assert run_job(job, silently) == "failed"
+    assert training_of(bench.store, trial)["reason"] == "ValueError: no end"
+
+
+def test_weights_that_are_seen_late_are_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on NFS, where the folder in which a worker elsewhere has put them may be a minute old here."""
+    trial, stage, looks = bench.trial(), Store.stage, list[str]()
+
+    def late(store: Store, kind: str, key: str) -> Path | None:
+        looks.append(kind)
+        return None if kind == "weights" and key == trial.weights_id and len(looks) < 60 else stage(store, kind, key)
+
+    monkeypatch.setattr(Store, "stage", late)
+    monkeypatch.setattr(train_weights, "SEEN_SECONDS", 60.0)
+    monkeypatch.setattr(train_weights, "LOOK_SECONDS", 0.001)
+    assert run_job(bench.job(trial), silently) == "finished"
+    assert training_of(bench.store, trial)["status"] == "finished"
+
+
+def test_weights_that_never_come_are_the_machines_fault(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    trial, stage = bench.trial(), Store.stage
+    monkeypatch.setattr(
+        Store, "stage", lambda store, kind, key: None if key == trial.weights_id else stage(store, kind, key)
+    )
+    monkeypatch.setattr(train_weights, "SEEN_SECONDS", 0.2)
+    with pytest.raises(MachineFault, match="are not seen here after 0 s"):
+        run_job(bench.job(trial), silently)
+    assert bench.store.get("training", trial.weights_id) is None
 
 
 class Killed(BaseException):
