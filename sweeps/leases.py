@@ -17,6 +17,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import re
 import threading
@@ -111,6 +112,10 @@ class Lease:
         _HEART.drop(self)
         if self._is_there():
             self.file.unlink(missing_ok=True)
+
+    def vouch(self, seconds: float) -> None:
+        """Let its holder count as alive for so long, and no longer unless this is said again: it may hang."""
+        _HEART.keep(self, seconds)
 
     def touch(self) -> None:
         """Say that its holder lives."""
@@ -292,26 +297,26 @@ class _Heart:
     """One thread that touches all leases this process holds."""
 
     def __init__(self) -> None:
-        self._leases: set[Lease] = set()
+        self._until: dict[Lease, float] = {}
         self._lock = threading.Lock()
         self._process: int | None = None
 
-    def keep(self, lease: Lease) -> None:
+    def keep(self, lease: Lease, seconds: float = math.inf) -> None:
         with self._lock:
             if self._process != os.getpid():  # the first lease, or a fork, which has no threads and no leases
-                self._process, self._leases = os.getpid(), set()
+                self._process, self._until = os.getpid(), {}
                 threading.Thread(target=self._beat, name="leases", daemon=True).start()
-            self._leases.add(lease)
+            self._until[lease] = time.monotonic() + seconds
 
     def drop(self, lease: Lease) -> None:
         with self._lock:
-            self._leases.discard(lease)
+            self._until.pop(lease, None)
 
     def _beat(self) -> None:
         while True:
             time.sleep(HEARTBEAT_SECONDS)
             with self._lock:
-                held = list(self._leases)
+                held = [lease for lease, until in self._until.items() if time.monotonic() <= until]
             for lease in held:
                 lease.touch()
 

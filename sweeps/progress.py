@@ -15,6 +15,9 @@ from sweeps.store import Store
 
 INTERVAL_SECONDS = 10.0
 
+SILENT_SECONDS = 300.0
+"""A job that has told nothing for so long is named with it."""
+
 PASSING = ("estimating", "waiting")
 """What a job tells of what it is at just now, and is over when it tells anything else."""
 
@@ -35,12 +38,14 @@ class Progress:
         self._began = time.monotonic()
         self._printed, self._done = 0.0, -1
         self._at: dict[str, Mapping[str, float]] = {}
+        self._heard: dict[str, float] = {}
         self._estimated: set[str] = set()
         # Of old, and told by the run before.
         self._failed = {row["trial_id"] for row in store.rows(sweep) if row["status"] == "failed"}
 
     def told(self, name: str, numbers: Mapping[str, float]) -> None:
         """A running job told how far it is."""
+        self._heard[name] = time.monotonic()
         before = self._at.get(name, {})
         self._at[name] = {**{key: value for key, value in before.items() if key not in PASSING}, **numbers}
         begins = "estimating" in numbers and name not in self._estimated  # and says nothing until it is done
@@ -77,6 +82,10 @@ class Progress:
         print(" · ".join(parts), file=self._out, flush=True)
 
     def _describe(self, name: str) -> str:
+        silent = time.monotonic() - self._heard.setdefault(name, time.monotonic())
+        return self._doing(name) + (f" (silent for {silent / 60:.0f} min)" if silent > SILENT_SECONDS else "")
+
+    def _doing(self, name: str) -> str:
         at = self._at.get(name, {})
         method = self._method(name)
         if "waiting" in at:

@@ -7,6 +7,8 @@ is then done again elsewhere, and resumes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from cluster.faults import classify
 from sweeps.evaluate_cells import Block, evaluate_cells, is_evaluated, record_failed_evaluations
 from sweeps.job import Job, MachineFault, Tell, elsewhere, opened_store
@@ -17,6 +19,9 @@ from sweeps.stages import drop_trajectory
 from sweeps.stopping import Asked, JobStopped
 from sweeps.store import Store
 from sweeps.train_weights import record_failed_training, record_found, train_weights
+
+SILENT_SECONDS = 1800.0
+"""A job that has told nothing for so long hangs, for all that others know: whoever waits for its weights follows it."""
 
 
 def run_job(job: Job, tell: Tell) -> str:
@@ -38,8 +43,14 @@ def run_job(job: Job, tell: Tell) -> str:
 
     store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
     with store.lease(spec.trajectory_id, waiting) as lease:
+
+        def lives(numbers: Mapping[str, float]) -> None:
+            lease.vouch(SILENT_SECONDS)
+            tell(numbers)
+
+        lease.vouch(SILENT_SECONDS)
         try:
-            return _run(job, store, spec, lease, tell)
+            return _run(job, store, spec, lease, lives)
         except (MachineFault, LeaseLostError, JobStopped):
             raise
         except Exception as error:

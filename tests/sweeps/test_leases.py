@@ -148,6 +148,28 @@ def test_the_heart_touches_what_is_held(tmp_path: Path, monkeypatch: pytest.Monk
         time.sleep(0.02)
 
 
+def test_a_holder_that_is_vouched_for_no_more_is_followed_though_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "_HEART", leases._Heart())
+    here = Leases(tmp_path, patience=0.5)
+    hung, well = here.take("hung"), here.take("well")
+    assert hung is not None
+    assert well is not None
+    hung.vouch(0.1)
+    well.vouch(600.0)
+    deadline = time.monotonic() + 30
+    while (follower := here.take("hung")) is None:
+        assert here.take("well") is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    well.check()
+    with pytest.raises(LeaseLostError):
+        hung.check()
+    follower.release()
+
+
 def test_a_process_that_was_forked_has_a_heart_of_its_own(tmp_path: Path) -> None:
     code = f"""
 import os, time

@@ -43,6 +43,34 @@ def test_after_an_estimation_episodes_are_told_again(
     assert out.getvalue().splitlines()[-1].endswith("running ilql evaluating, 8 episodes")
 
 
+def test_a_job_that_draws_candidates_says_so_until_it_trains(
+    bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.progress.INTERVAL_SECONDS", 0.0)
+    out = io.StringIO()
+    progress = Progress(bench.store, "mine", schedule, out)
+    progress.told("chai-0a1b-0", {"dialogues_drawn": 7.0})
+    schedule.running_names = ["chai-0a1b-0"]
+    progress.told("chai-0a1b-0", {"dialogues_drawn": 8.0})
+    progress.told("chai-0a1b-0", {"step": 1.0})
+    *_, drawing, training = out.getvalue().splitlines()
+    assert drawing.endswith("running chai drawing candidates, 8 dialogues")
+    assert training.endswith("running chai at step 1")
+
+
+def test_a_job_of_which_nothing_is_heard_is_named(bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.progress.INTERVAL_SECONDS", 0.0)
+    now = [1000.0]
+    monkeypatch.setattr("sweeps.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    schedule.running_names = ["ilql-0a1b-0", "sarsa-0a1b-0"]
+    out = io.StringIO()
+    progress = Progress(bench.store, "mine", schedule, out)
+    progress.told("ilql-0a1b-0", {"step": 3.0})
+    now[0] += 720
+    progress.told("sarsa-0a1b-0", {"step": 4.0})
+    assert out.getvalue().splitlines()[-1].endswith("running ilql at step 3 (silent for 12 min), sarsa at step 4")
+
+
 @pytest.mark.parametrize(
     ("wait", "then"), [(20.0, "it is begun again in 20 s"), (0.0, "it is begun again at once"), (None, "it has failed")]
 )
