@@ -1,14 +1,17 @@
 """Kill what runs a sweep, with signal 9, run the same command again, and compare with a run that nobody disturbed.
 
-    python tests/crash/matrix.py --kills 60             every cell of the matrix, five times each
-    python tests/crash/matrix.py --kills 4 --seed 1     four cells, drawn
+    python tests/crash/matrix.py --kills 60                       every cell of the matrix, five times each
+    python tests/crash/matrix.py --kills 4 --seed 1 --sweep grid  four cells, drawn, of a sweep that proposes nothing
 
 Killed are {the driver, a training worker, a whole Ray node, the MLflow server} in the middle of {training, evaluation,
 report}, at a random moment of it. The victim is ended as a power cut would: no handler runs. After that the command is
-run again until it ends. Asserted every time:
+run again until it ends. The sweep has a grid, proposals, and rungs at which some of them stop; of the workers every
+other one is killed in a group of Ray Train's. Asserted every time:
 
 - the rows are those of the undisturbed run, scores and weights equal to the bit, none lost and none doubled;
-- no more was lost of a training than what came after its last checkpoint, and checkpoints came as often as promised;
+- the victim was there, and the sweep in the middle of what it did;
+- no more was lost of a training than what came after its last checkpoint: they came as often as promised, and none was
+  written a second time;
 - `sweeps doctor` finds nothing but the killed one's torn last line, and no partial work is left behind;
 - MLflow has each run once, none of them still RUNNING, as many as after the undisturbed run;
 - no process of ours is left.
@@ -24,9 +27,11 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -48,7 +53,12 @@ PHASES = ("training", "evaluation", "report")
 
 CHECKPOINT_EVERY = 50
 """Steps; the bandit's smoke preset has it so."""
-COMMAND = ("--preset", "smoke", "--methods", "bc,sarsa,filtered_bc", "--trials", "0", "--name", "crash")
+SWEEPS: dict[str, tuple[str, ...]] = {
+    "search": ("--preset", "smoke", "--methods", "bc,ilql", "--trials", "2", "--name", "crash"),
+    "grid": ("--preset", "smoke", "--methods", "bc,sarsa,filtered_bc", "--trials", "0", "--name", "crash"),
+}
+ROWS = {"search": 13, "grid": 5}
+"""How many rows each ends with."""
 RESULTS = ("trial_id", "weights_id", "origin", "method", "seed", "status", "reason", "score", "score_sd", "tune_score")
 
 PATIENCE = 420.0
@@ -63,6 +73,8 @@ class Sweep:
     """The command on a store, as a process."""
 
     store: Path
+    arguments: tuple[str, ...]
+    rows: int
     mark: str
     tracking: str
     address: str | None = None
@@ -89,7 +101,7 @@ class Sweep:
         more |= {"RAY_ADDRESS": self.address} if self.address else {}
         with self.output.open("a") as out:
             self.process = subprocess.Popen(
-                [sys.executable, ROOT / "sweeps" / "bandit_ablation.py", *COMMAND, "--store", self.store],
+                [sys.executable, ROOT / "sweeps" / "bandit_ablation.py", *self.arguments, "--store", self.store],
                 env=environment(self.mark) | more, stdout=out, stderr=out, text=True, start_new_session=True,
             )  # fmt: skip
 
@@ -117,17 +129,19 @@ class Sweep:
                 for member in members
             )
         # When the last score is there: a moment later the workers have nothing to do, and leave.
-        return bool(members) and all(member["trial_id"] in played for member in members)
+        statuses = [row["status"] for row in store.rows("crash")] if len(members) == self.rows else []
+        return bool(statuses) and all(status in ("finished", "stopped") for status in statuses)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What the undisturbed run ended with."""
+    """What the undisturbed run ended with, and how long it took; how long after its last score."""
 
     rows: dict[str, dict[str, Any]]
     weights: dict[str, str]
     runs: Counter[str]
     seconds: float
+    reporting: float
 
 
 def rows_of(store: Path) -> dict[str, dict[str, Any]]:
@@ -155,20 +169,59 @@ def runs_of(uri: str) -> Counter[str]:
     return Counter(kind for kind, _ in keys)
 
 
+def checkpoints_of(store: Path) -> dict[Path, tuple[int, int]]:
+    """The sound checkpoints of all trainings under way: the step of each, and what tells it from one of its name."""
+    found = {}
+    for path in store.glob("scratch/trajectory/*/*/checkpoints/step-*"):
+        with contextlib.suppress(CheckpointError, OSError):
+            found[path] = check_checkpoint(path), path.stat().st_ino
+    return found
+
+
 def lost_steps(store: Path) -> int:
     """The most steps that any training under way has made since its newest sound checkpoint, as its curve says."""
-    lost = 0
+    lost, sound = 0, checkpoints_of(store)
     for trajectory in store.glob("scratch/trajectory/*/*"):
         try:
             last = [json.loads(line)["step"] for line in (trajectory / "curve.jsonl").read_text().splitlines()][-1]
         except (OSError, ValueError, IndexError):
             continue
-        steps = [0]
-        for checkpoint in (trajectory / "checkpoints").glob("step-*"):
-            with contextlib.suppress(CheckpointError):
-                steps.append(check_checkpoint(checkpoint))
-        lost = max(lost, last - max(steps))
+        newest = max((step for path, (step, _) in sound.items() if trajectory in path.parents), default=0)
+        lost = max(lost, last - newest)
     return lost
+
+
+class Repeats:
+    """Watches, from a kill on, for checkpoints of steps that a training had a sound one of, or of a later one, before.
+
+    What was trained again is then more than what came after the last checkpoint.
+    """
+
+    def __init__(self, store: Path) -> None:
+        self._before = checkpoints_of(store)
+        self._newest: dict[Path, int] = {}
+        for path, (step, _) in self._before.items():
+            self._newest[path.parent] = max(step, self._newest.get(path.parent, 0))
+        self.found: set[str] = set()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Repeats:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.02):
+            for folder, newest in self._newest.items():
+                for path in folder.glob("step-*"):
+                    with contextlib.suppress(OSError):
+                        same = path.stat().st_ino == self._before.get(path, (0, 0))[1]
+                        if int(path.name.removeprefix("step-")) <= newest and not same:
+                            self.found.add(f"{path.name} of {folder.parent.name}")
 
 
 def check_store(store: Path) -> None:
@@ -192,24 +245,30 @@ def check_gone(sweep: Sweep) -> None:
 # The matrix
 
 
-def undisturbed(folder: Path) -> Reference:
-    """Run the command to its end, once."""
+def undisturbed(kind: str, folder: Path) -> Reference:
+    """Run a sweep to its end, once."""
     tracker = Tracker(folder)
     tracker.start()
-    sweep, begin = Sweep(folder / "undisturbed", f"{os.getpid()}-undisturbed", tracker.uri), time.monotonic()
+    sweep = Sweep(folder / "undisturbed", SWEEPS[kind], ROWS[kind], f"{os.getpid()}-undisturbed", tracker.uri)
+    begin = time.monotonic()
     try:
         sweep.start()
+        wait_for(lambda: sweep.has_begun("report"), PATIENCE, "report began")
+        scored = time.monotonic()
         demand(sweep.wait() == 0, f"the undisturbed command succeeds: see {sweep.output}")
-        took = time.monotonic() - begin
+        end = time.monotonic()
         check_gone(sweep)
         check_store(sweep.store)
-        return Reference(rows_of(sweep.store), weights_of(sweep.store), runs_of(tracker.uri), took)
+        found = rows_of(sweep.store), weights_of(sweep.store), runs_of(tracker.uri)
+        return Reference(*found, seconds=end - begin, reporting=end - scored)
     finally:
         sweep.clean()
         tracker.kill()
 
 
-def one_kill(victim: str, phase: str, delay: float, reference: Reference, folder: Path) -> dict[str, Any]:
+def one_kill(
+    victim: str, phase: str, delay: float, arguments: tuple[str, ...], reference: Reference, folder: Path
+) -> dict[str, Any]:
     """Kill once and check everything; returns what is worth noting.
 
     Raises:
@@ -218,7 +277,7 @@ def one_kill(victim: str, phase: str, delay: float, reference: Reference, folder
     mark = f"{os.getpid()}-{folder.parent.name}-{folder.name}"
     tracker, nodes = Tracker(folder), None
     tracker.start()
-    sweep = Sweep(folder / "store", mark, tracker.uri)
+    sweep = Sweep(folder / "store", arguments, len(reference.rows), mark, tracker.uri)
     try:
         if victim == "node":
             nodes = Nodes(mark, Path(tempfile.mkdtemp(prefix="r", dir="/tmp")))
@@ -232,17 +291,19 @@ def one_kill(victim: str, phase: str, delay: float, reference: Reference, folder
         alive = sweep.process.poll() is None
         lost = lost_steps(sweep.store)
         killed = kill(victim, sweep, tracker, nodes)
-        status = sweep.wait()
-        if victim == "driver":
-            wait_for(lambda: not sweep.processes(), 90, "what a killed driver had started went away")
-        demand(victim != "mlflow" or status == 0, f"a sweep goes on without MLflow, its exit status was {status}")
-        demand(lost <= CHECKPOINT_EVERY, f"at most {CHECKPOINT_EVERY} steps are lost, {lost} were")
-        if victim == "mlflow":
-            tracker.start()
-        with sweep.output.open("a") as out:
-            out.write("\nrun again\n")
-        sweep.start()
-        demand(sweep.wait() == 0, f"the same command succeeds: see {sweep.output}")
+        with Repeats(sweep.store) as repeats:
+            status = sweep.wait()
+            if victim == "driver":
+                wait_for(lambda: not sweep.processes(), 90, "what a killed driver had started went away")
+            demand(victim != "mlflow" or status == 0, f"a sweep goes on without MLflow, its exit status was {status}")
+            demand(lost <= CHECKPOINT_EVERY, f"at most {CHECKPOINT_EVERY} steps are lost, {lost} were")
+            if victim == "mlflow":
+                tracker.start()
+            with sweep.output.open("a") as out:
+                out.write("\nrun again\n")
+            sweep.start()
+            demand(sweep.wait() == 0, f"the same command succeeds: see {sweep.output}")
+        demand(not repeats.found, f"a training goes on from its checkpoint, written again were {sorted(repeats.found)}")
         check_gone(sweep)
         found, weights = rows_of(sweep.store), weights_of(sweep.store)
         demand(found.keys() == reference.rows.keys(), "no row is lost and none is new")
@@ -259,13 +320,15 @@ def one_kill(victim: str, phase: str, delay: float, reference: Reference, folder
         tracker.kill()
 
 
-def one_kill_that_hits(victim: str, phase: str, delay: float, reference: Reference, folder: Path) -> dict[str, Any]:
-    """Kill as `one_kill` does; sooner, in a run of its own, as long as the victim had gone before it was struck."""
+def one_kill_that_hits(
+    victim: str, phase: str, delay: float, arguments: tuple[str, ...], reference: Reference, folder: Path
+) -> dict[str, Any]:
+    """Kill as `one_kill` does; sooner, in a run of its own, as long as victim or sweep had ended before that."""
     for attempt in range(6):
         place = folder / str(attempt)
         place.mkdir(parents=True)
-        notes = one_kill(victim, phase, delay / 2**attempt, reference, place)
-        if notes["killed"]:
+        notes = one_kill(victim, phase, delay / 2**attempt, arguments, reference, place)
+        if notes["killed"] and notes["running"]:
             return {"delay": round(delay / 2**attempt, 3), **notes}
     raise Broken(f"a {victim} is there to be killed in the {phase}")
 
@@ -282,7 +345,8 @@ def kill(victim: str, sweep: Sweep, tracker: Tracker, nodes: Nodes | None) -> in
         # Ray's own agents have such names, too: with one of them goes its node, which is another cell.
         workers = {process for process, name in named.items() if name.startswith("ray::") and "Agent" not in name}
         busy = {process for process in workers if "IDLE" not in name_of(process)}
-        chosen = set(sorted(busy or workers)[:1])
+        group = {process for process, name in named.items() if "RayTrainWorker" in name}
+        chosen = set(sorted(group or busy or workers)[:1])
         cut(chosen)
         return len(chosen)
     if victim == "node":
@@ -294,17 +358,26 @@ def kill(victim: str, sweep: Sweep, tracker: Tracker, nodes: Nodes | None) -> in
     return 1
 
 
-def cells(kills: int, generator: random.Random) -> Iterator[tuple[str, str, float]]:
-    """Who is killed in what phase, and how long after it began: every cell equally often, if there are kills for it."""
+def cells(kills: int, generator: random.Random) -> Iterator[tuple[str, str, float, bool]]:
+    """Who is killed in what phase, how much of it later, and whether in a group: every cell equally often, if it can.
+
+    The moment is a share: of two seconds of training, of one of evaluation, of all of the report; but a sweep's workers
+    leave when its last job has ended, and in the report's time there is one for a moment only.
+    """
     matrix = [(victim, phase) for victim in VICTIMS for phase in PHASES]
     if kills < len(matrix):
         phases = generator.sample(PHASES, len(PHASES))
         matrix = [(victim, phases[place % len(phases)]) for place, victim in enumerate(VICTIMS)]
     for number in range(kills):
         victim, phase = matrix[number % len(matrix)]
-        # A sweep's workers leave when its last job has ended: in the report's time there is one for a moment only.
-        longest = 0.02 if (victim, phase) == ("worker", "report") else 2.0 if phase == "training" else 1.0
-        yield victim, phase, generator.uniform(0, longest)
+        yield victim, phase, generator.random(), victim == "worker" and number // len(matrix) % 2 == 1
+
+
+def longest(victim: str, phase: str, reference: Reference) -> float:
+    """Seconds from a phase's beginning in which a victim is struck."""
+    if phase == "report":
+        return 0.02 if victim == "worker" else reference.reporting
+    return 2.0 if phase == "training" else 1.0
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -330,26 +403,33 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kills", type=int, default=60, help="how many in all")
     parser.add_argument("--seed", type=int, default=0, help="decides the moments")
     parser.add_argument("--out", type=Path, default=None, help="file of results, a line each; goes on where it was")
+    parser.add_argument("--sweep", choices=SWEEPS, default="search", help="what is run")
     parser.add_argument("--victim", choices=VICTIMS, default=None, help="this one only")
     parser.add_argument("--phase", choices=PHASES, default=None, help="this one only")
     asked = parser.parse_args(arguments)
+    # What it has started goes with it, also where it is ended from outside.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder = Path(tempfile.mkdtemp(prefix="crash"))
     results: list[dict[str, Any]] = []
     if asked.out is not None and asked.out.is_file():
         results = [json.loads(line) for line in asked.out.read_text().splitlines()]
     try:
-        reference = undisturbed(folder)
-        print(f"undisturbed: {len(reference.rows)} rows, {dict(reference.runs)} MLflow runs, {reference.seconds:.0f} s")
-        for number, (victim, phase, delay) in enumerate(cells(asked.kills, random.Random(asked.seed))):
+        arguments = SWEEPS[asked.sweep]
+        reference = undisturbed(asked.sweep, folder)
+        times = f"{reference.seconds:.0f} s, {reference.reporting:.1f} of them after the last score"
+        print(f"undisturbed: {len(reference.rows)} rows, {dict(reference.runs)} MLflow runs, {times}", flush=True)
+        for number, (victim, phase, share, grouped) in enumerate(cells(asked.kills, random.Random(asked.seed))):
             if number < len(results) or asked.victim not in (None, victim) or asked.phase not in (None, phase):
                 continue
             begin, broken, notes = time.monotonic(), None, dict[str, Any]()
-            place = folder / f"kill-{number}"
+            place, delay = folder / f"kill-{number}", share * longest(victim, phase, reference)
+            more = ("--ray-train",) if grouped else ()
             try:
-                notes = one_kill_that_hits(victim, phase, delay, reference, place)
+                notes = one_kill_that_hits(victim, phase, delay, arguments + more, reference, place)
             except Broken as promise:
                 broken = str(promise)
-            result = {"victim": victim, "phase": phase, "delay": round(delay, 3), "broken": broken, **notes}
+            result = {"victim": victim, "phase": phase, "grouped": grouped, "delay": round(delay, 3)}
+            result |= {"broken": broken, **notes}
             result["seconds"] = round(time.monotonic() - begin, 1)
             results.append(result)
             print(json.dumps(result), flush=True)
