@@ -54,10 +54,11 @@ def varied(grids: Sequence[Grid], overrides: Mapping[str, Sequence[Value]]) -> l
             continue
         if arm not in BAGS:
             raise ValueError(f"a column's arm must be one that is run ({', '.join(found)}), got {name}")
-        having = [grid for grid in found.values() if name in known_columns([grid.method]) and name not in grid.switch]
+        having = [grid for grid in found.values() if name in known_columns([grid.method])]
         if not having:
             raise KeyError(unknown(name, "column of these methods", known_columns([grid.method for grid in grids])))
-        for grid in having:
+        # Where every arm that has it is what it is by it, the first of them says so.
+        for grid in [grid for grid in having if name not in grid.switch] or having:
             found[grid.arm] = _over(grid, name, values)
     return list(found.values())
 
@@ -67,8 +68,8 @@ def _arms(grids: Sequence[Grid]) -> set[str]:
 
 
 def _decided(name: str, grids: Sequence[Grid]) -> bool:
-    """True if a design varies the column, or it is said of one arm."""
-    return name.partition(".")[0] in _arms(grids) or any(name in grid.columns for grid in grids)
+    """True if a design decides the column, or it is said of one arm."""
+    return name.partition(".")[0] in _arms(grids) or any(name in grid.decided for grid in grids)
 
 
 def _over(grid: Grid, column: str, values: Sequence[Value]) -> Grid:

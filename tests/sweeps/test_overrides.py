@@ -95,3 +95,20 @@ def test_words_that_are_none_leave_with_one_line(words: list[str], capsys: pytes
         said(*words)
     assert left.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_one_value_of_what_makes_a_variant_is_for_the_others() -> None:
+    plain = Grid("ilql", {"decode.beta": (1.0,)})
+    half = dataclasses.replace(plain, variant="ilql_half", switch={"train.tau": 0.5})
+    question = dataclasses.replace(QUESTION, grids=(plain, half), main=(), refine=(), against=())
+    options = question.settled(parse("p", "d", ["smoke"], ["train.tau=0.8", "--preset", "smoke"]))
+    chosen_preset(question, options)
+    assert question.chosen(options) == [Grid("ilql", {"decode.beta": (1.0,), "train.tau": (0.8,)}), half]
+
+
+def test_a_column_that_makes_every_arm_that_has_it_is_for_none() -> None:
+    half = Grid("ilql", {"decode.beta": (1.0,)}, variant="ilql_half", switch={"train.tau": 0.5})
+    question = dataclasses.replace(QUESTION, grids=(Grid("bc", {}), half), main=(), refine=(), against=())
+    options = question.settled(parse("p", "d", ["smoke"], ["train.tau=0.8,0.9"]))
+    with pytest.raises(ValueError, match=r"ilql_half is what it is by its train\.tau, which cannot vary"):
+        question.chosen(options)
