@@ -308,7 +308,8 @@ def _keep_quiet(line: str) -> None:
 
 
 def _plan(store: Store, sweep: Sweep) -> Plan:
-    return make_plan(store, sweep.setting, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement)
+    need = sweep.resources.need
+    return make_plan(store, sweep.setting, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement, need=need)
 
 
 def _forecast(store: Store, sweep: Sweep, machines: Sequence[Machine]) -> Forecast:
