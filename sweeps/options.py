@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
@@ -149,10 +149,8 @@ def parse(
     add("--show", action="store_true", help="print the preset and stop")
     add("--plan", action="store_true", help="prepare the world, print what would be trained and evaluated, and stop")
     add("--cluster", metavar="4x8:80GB", help="with --plan: what it takes of such a cluster, MACHINESxGPUS:MEMORY")
-    # A question that reads a reward function has it as --reward.
     add(
-        "--rewards",
-        *(() if "reward" in (inputs or {}) else ("--reward",)),
+        *reward_options(inputs or {}),
         type=_words,
         help="training rewards, and evaluation rewards unless one is given",
     )
@@ -208,7 +206,7 @@ def parse(
         name=given.name,
         world=given.world,
         data=given.data,
-        inputs={name: value for name in inputs or {} if (value := getattr(given, name)) is not None},
+        inputs=given_of(given, inputs or {}),
         rewards=given.rewards,
         evaluation_reward=given.evaluation_reward,
         transfer=given.transfer,
@@ -281,7 +279,7 @@ def parse_world(
         store=store_folder(given.store),
         world=given.world,
         data=given.data,
-        inputs={name: value for name in inputs if (value := getattr(given, name)) is not None},
+        inputs=given_of(given, inputs),
         columns=dict(given.set),
         resources={},
     )
@@ -293,12 +291,38 @@ def _add_world(
     """Add the options that decide which world it is and where it lies."""
     add = parser.add_argument
     add("--preset", default="laptop", help=f"how big: {', '.join(presets)} (default: %(default)s)")
-    add("--data", metavar="DIR", help="recorded dialogues: a directory or file; without it a world is generated")
-    for name, meaning in (inputs or {}).items():
-        add(f"--{name.replace('_', '-')}", dest=name, metavar="FILE", help=meaning)
+    add_sources(parser, inputs or {}, "recorded dialogues: a directory or file; without it a world is generated")
     add("--world", help="which world, if not the one that follows from --data")
-    add("--set", metavar="COLUMN=VALUE", action="append", default=[], type=assignment, help=columns)
+    add_set(parser, columns)
     add("--store", metavar="DIR", help="where results live (default: $SWEEPS_STORE, else ~/.sweeps/store)")
+
+
+def add_sources(parser: argparse.ArgumentParser, inputs: Mapping[str, str], data: str) -> None:
+    """Add the options that name what a world is built from; `given_of` reads them.
+
+    Args:
+        parser: To which.
+        inputs: The question's sources besides `--data`, by name, each with a line that says what it is.
+        data: What `--data` is.
+    """
+    parser.add_argument("--data", metavar="DIR", help=data)
+    for name, meaning in inputs.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="FILE", help=meaning)
+
+
+def given_of(given: argparse.Namespace, names: Iterable[str]) -> dict[str, str]:
+    """Those of the options that were given."""
+    return {name: value for name in names if (value := getattr(given, name)) is not None}
+
+
+def add_set(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Add `--set`, of which there may be many."""
+    parser.add_argument("--set", metavar="COLUMN=VALUE", action="append", default=[], type=assignment, help=meaning)
+
+
+def reward_options(inputs: Mapping[str, str]) -> list[str]:
+    """How the option that names rewards is spelt: a question that reads a reward function has that as `--reward`."""
+    return ["--rewards"] if "reward" in inputs else ["--rewards", "--reward"]
 
 
 def add_machines(parser: argparse.ArgumentParser) -> None:
