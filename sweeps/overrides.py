@@ -63,6 +63,27 @@ def varied(grids: Sequence[Grid], overrides: Mapping[str, Sequence[Value]]) -> l
     return list(found.values())
 
 
+def widened(grids: Sequence[Grid], overrides: Mapping[str, Sequence[Value]]) -> list[str]:
+    """One line for each column that is varied because another arm's design varies it, where an arm's own does not.
+
+    Args:
+        grids: The arms that are run, as the question has them.
+        overrides: What was asked for.
+    """
+    lines = []
+    found = varied(grids, overrides)
+    for name in overrides:
+        own = {grid.arm for grid in grids if len(grid.columns.get(name, ())) > 1}
+        told = {grid.arm for grid in grids if f"{grid.arm}.{name}" in overrides}
+        also = [grid.arm for grid in found if len(grid.columns.get(name, ())) > 1 and grid.arm not in own | told]
+        if own and also:
+            lines.append(
+                f"{name} varies in {', '.join(also)} too, whose own design does not vary it: "
+                f"{also[0]}.{name}=VALUE fixes it there"
+            )
+    return lines
+
+
 def _arms(grids: Sequence[Grid]) -> set[str]:
     return {grid.arm for grid in grids}
 

@@ -19,7 +19,7 @@ from sweeps.cells import Setting
 from sweeps.names import one_component
 from sweeps.offline import distinct_episodes
 from sweeps.options import Options
-from sweeps.overrides import settled, varied
+from sweeps.overrides import settled, varied, widened
 from sweeps.presets import Preset
 from sweeps.refinement import Refinement
 from sweeps.reporting import Against, MakeSection
@@ -382,6 +382,31 @@ def unreached(question: Question, preset: Preset, options: Options) -> list[str]
         if kept:
             cloned = f"behaviour.{column.removeprefix('train.')}"
             lines.append(f"{column} is the behaviour policy's for {', '.join(kept)}: --set {cloned} sets it there")
+    return lines
+
+
+def side_effects(question: Question, options: Options) -> list[str]:
+    """One line for each thing that other values of the design bring with them: arms that vary more, what is not said.
+
+    Args:
+        question: What is asked.
+        options: Settled ones.
+    """
+    lines = widened(question.chosen(dataclasses.replace(options, overrides={})), options.overrides)
+    grids = {grid.arm: grid for grid in question.chosen(options)}
+    lost: dict[tuple[str, str], list[str]] = {}
+    for asked in question.against:
+        if not {asked.arm, asked.baseline} <= grids.keys():
+            continue
+        for arm, fixed in ((asked.arm, asked.fixed), (asked.baseline, asked.baseline_fixed or asked.fixed)):
+            for column, value in fixed.items():
+                arms = lost.setdefault((f"{column}={value}", asked.baseline), [])
+                if value not in grids[arm].columns.get(column, (value,)) and asked.arm not in arms:
+                    arms.append(asked.arm)
+    for (setting, baseline), arms in lost.items():
+        if arms:
+            compared = f"{', '.join(arms)} with {baseline}"
+            lines.append(f"without {setting} nothing compares {compared} at settings fixed beforehand")
     return lines
 
 
