@@ -214,7 +214,7 @@ def _run_sweep(
         store.folder / "optuna" / f"{sweep.name}.log",
         name=sweep.name,
         seed=options.search_seed,
-        space={grid.arm: grid.space(question.held) for grid in question.refined(options)},
+        space=sweep.space,
     )
     _drop_other_blocks(store, sweep)
     schedule = Schedule(
