@@ -21,6 +21,7 @@ from ilql.hyperparameters import Value, make, unknown
 from ilql.tasks import known_tasks
 from sweeps.names import report_folder
 from sweeps.reporting import INTERVAL_SEED
+from sweeps.run_tables import by_arm
 from sweeps.spec import TrialSpec, probe_key
 from sweeps.stages import ensure_world, load_task
 from sweeps.store import Store
@@ -85,13 +86,13 @@ def rescore(
     episodes = pl.concat(parts)
     scores = episodes.group_by("trial_id").agg(pl.col("return").mean().alias("score"))
     anew = (
-        runs.drop("score", "score_sd", "tune_score")
+        by_arm(runs)
+        .drop("score", "score_sd", "tune_score")
         .join(scores, on="trial_id", how="left", maintain_order="left")
         .with_columns(
             pl.lit(reward).alias("evaluation.reward"),
             pl.lit(world).alias("evaluation.world"),
             pl.lit(None, dtype=pl.Float64).alias("tune_score"),
-            pl.col("arm").alias("method"),
         )
     )
     note = (
