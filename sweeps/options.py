@@ -54,7 +54,10 @@ class Options:
         methods: Arms to run, or None for the question's main ones.
         refine: Arms whose trainings proposals vary, or None for the question's own.
         convention: Whose conventions the value methods follow, or None for ours.
-        columns: Hyperparameters fixed with `--set`.
+        columns: Hyperparameters and settings of the world and of cloning that are fixed, by column: those of `--set`,
+            and when they are settled all single values of what the design does not vary.
+        said: What else was said of columns, by `COLUMN` or `ARM.COLUMN`. `Question.settled`, which knows the design,
+            puts it among `columns` or `overrides` and leaves nothing here.
         overrides: Columns of the design and the values they take instead, by `COLUMN` or `ARM.COLUMN`.
         vary: A column and the values at each of which everything is done, one sweep each, or None.
         seeds: Training seeds of every cell, or None for the preset's.
@@ -88,6 +91,7 @@ class Options:
     refine: tuple[str, ...] | None = None
     convention: str | None = None
     columns: Mapping[str, Value]
+    said: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
     overrides: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
     vary: tuple[str, tuple[Plain, ...]] | None = None
     seeds: int | None = None
@@ -134,7 +138,7 @@ def parse(
     arguments: Sequence[str],
     inputs: Mapping[str, str] | None = None,
 ) -> Options:
-    """Options from a command line; leaves with one line and status 2 if it is wrong.
+    """Options from a command line, not yet settled; leaves with one line and status 2 if it is wrong.
 
     Args:
         program: What was called.
@@ -185,7 +189,7 @@ def parse(
     add("--shard", action="store_true", help="let each worker hold but a part of every transformer block, for memory")
     add_machines(parser)
     given, rest = parser.parse_known_args(arguments)
-    overrides = columns_said(parser, rest)
+    said = columns_said(parser, rest)
     _check_varied(parser, given)
     resources: dict[str, Value] = {
         name: value
@@ -218,7 +222,7 @@ def parse(
         refine=given.refine,
         convention=given.convention,
         columns=dict(given.set),
-        overrides=overrides,
+        said=said,
         vary=given.vary,
         seeds=given.seeds,
         episodes=given.episodes,

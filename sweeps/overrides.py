@@ -19,14 +19,20 @@ if TYPE_CHECKING:
 
 
 def settled(grids: Sequence[Grid], options: Options) -> Options:
-    """The options with every single value of a column that the arms' designs do not vary put where `--set` puts it.
+    """The options with what was said of columns put where `--set` puts its own, or to the values of the design.
+
+    A single value of a column that the arms' designs do not vary goes the first way.
+
+    Args:
+        grids: The arms that are run, as the question has them.
+        options: Not yet settled.
 
     Raises:
         ValueError: A column that no design can vary, such as one of the world, has several values; or is also set.
     """
     columns: dict[str, Value] = dict(options.columns)
     overrides: dict[str, tuple[Plain, ...]] = {}
-    for name, values in options.overrides.items():
+    for name, values in options.said.items():
         designed = name.startswith(tuple(f"{bag}." for bag in BAGS)) or name.partition(".")[0] in _arms(grids)
         if not designed and len(values) > 1:
             raise ValueError(f"a design varies train.* and decode.*, got {name} with {len(values)} values; try --vary")
@@ -36,7 +42,7 @@ def settled(grids: Sequence[Grid], options: Options) -> Options:
             overrides[name] = values
         else:
             columns[name] = values[0]
-    return dataclasses.replace(options, columns=columns, overrides=overrides)
+    return dataclasses.replace(options, columns=columns, said={}, overrides=overrides)
 
 
 def varied(grids: Sequence[Grid], overrides: Mapping[str, Sequence[Value]]) -> list[Grid]:

@@ -129,8 +129,7 @@ class Question:
             KeyError: An arm that is named does not exist.
             ValueError: A column is said twice, or several values of one that no design can vary.
         """
-        plain = dataclasses.replace(options, overrides={})
-        return settled(self.chosen(plain), options)
+        return settled(self.chosen(options), options)
 
     def refined(self, options: Options) -> list[Grid]:
         """The chosen arms whose trainings proposals vary.
