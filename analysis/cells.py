@@ -26,7 +26,7 @@ class Cell:
     """One setting of one method, with everything that was played with it.
 
     Attributes:
-        method: The method's name.
+        method: The row of the table that it belongs to: a method, or a variant of one such as `ilql_without_lm`.
         cell_id: Its key, the same at every training seed.
         origin: `design` if the grid holds it (also where the search proposed it again), else `refinement`.
         hyperparameters: Its `train.*`, `decode.*` and `backbone.*` columns that are not null.

@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import Benchmark, Line, seconds
+from cluster.shapes import Need
 from ilql.language_model import Architecture
 from ilql.methods import bc
 from sweeps import cli
@@ -137,7 +138,7 @@ def _made() -> Record:
 
 def plan(filled: Filled) -> None:
     """Open the store and compare what the design needs with what it has."""
-    made = make_plan(Store(filled.folder), SETTING, filled.design, seeds=1, refinement=None)
+    made = make_plan(Store(filled.folder), SETTING, filled.design, seeds=1, refinement=None, need=Need())
     assert (made.cells, made.evaluated, made.seconds) == (filled.cells, made.evaluations, 0.0)
 
 

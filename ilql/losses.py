@@ -100,13 +100,23 @@ def td_loss(target: Tensor, predictions: Sequence[Tensor], mask: Tensor) -> Tens
     Raises:
         ValueError: Shapes differ, or there is no head.
     """
+    errors = _errors("td_loss", target, predictions, mask)
+    return torch.stack([masked_mean(error.square(), mask) for error in errors]).sum()
+
+
+def _errors(loss: str, target: Tensor, predictions: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
+    """How far each head is below the target, shape (B, K) each; 0 where the mask is. The target is a constant.
+
+    Raises:
+        ValueError: Shapes differ, or there is no head for the loss.
+    """
     if not predictions:
-        raise ValueError("td_loss needs at least one head, got none")
+        raise ValueError(f"{loss} needs at least one head, got none")
     _check_shape("mask", mask, target.shape)
     for prediction in predictions:
         _check_shape("a prediction", prediction, target.shape)
     constant = target.detach()
-    return torch.stack([masked_mean(_counted(constant - q, mask).square(), mask) for q in predictions]).sum()
+    return [_counted(constant - prediction, mask) for prediction in predictions]
 
 
 def conservative_loss(q_values: Sequence[Tensor], actions: Tensor, mask: Tensor, *, temperature: float = 1.0) -> Tensor:
@@ -225,13 +235,8 @@ def psi_loss(target: Tensor, predictions: Sequence[Tensor], mask: Tensor) -> Ten
     Raises:
         ValueError: Shapes differ, or there is no head.
     """
-    if not predictions:
-        raise ValueError("psi_loss needs at least one head, got none")
-    _check_shape("mask", mask, target.shape)
-    for prediction in predictions:
-        _check_shape("a prediction", prediction, target.shape)
-    goal = _counted(target.detach(), mask)
-    terms = [functional.huber_loss(_counted(psi, mask), goal, reduction="none", delta=1.0) for psi in predictions]
+    errors = _errors("psi_loss", target, predictions, mask)
+    terms = [functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=1.0) for error in errors]
     return torch.stack([masked_mean(term, mask) for term in terms]).sum()
 
 

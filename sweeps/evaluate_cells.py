@@ -123,7 +123,8 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
             | {
                 "evaluate_seconds": seconds + time.monotonic() - clock,
                 "backbone": spec.backbone_key,
-                "gpus": block.gpus if device.type == "cuda" else 0.0,
+                "workers": 1,
+                "gpus": (block.gpus or 1.0) if device.type == "cuda" else 0.0,
                 **provenance(started),
             },
             lease,

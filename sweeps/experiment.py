@@ -27,7 +27,7 @@ from sweeps.play import invitation
 from sweeps.power import power_of
 from sweeps.progress import Progress, reasons
 from sweeps.provenance import package_folders
-from sweeps.question import Question, Sweep, any_trial, chosen_preset, make_sweep, unreached
+from sweeps.question import Question, Sweep, any_trial, chosen_preset, make_sweep, side_effects, unreached
 from sweeps.reporting import files_to_show, print_report, write_sweep_report
 from sweeps.reward_report import write_reward_report, write_varied_report
 from sweeps.schedule import Schedule, no_room
@@ -65,7 +65,7 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         say(f"preset {preset.name}; against the paper it changes")
         for line in preset.differences():
             say(f"  {line}")
-    for line in unreached(question, preset, options):
+    for line in (*unreached(question, preset, options), *side_effects(question, options)):
         say(line)
     rewards = question.rewards(options)
     if options.evaluation_reward is not None and (len(rewards) > 1 or options.transfer):
@@ -214,7 +214,7 @@ def _run_sweep(
         store.folder / "optuna" / f"{sweep.name}.log",
         name=sweep.name,
         seed=options.search_seed,
-        space={grid.arm: grid.space(question.held) for grid in question.refined(options)},
+        space=sweep.space,
     )
     _drop_other_blocks(store, sweep)
     schedule = Schedule(
@@ -308,7 +308,8 @@ def _keep_quiet(line: str) -> None:
 
 
 def _plan(store: Store, sweep: Sweep) -> Plan:
-    return make_plan(store, sweep.setting, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement)
+    need = sweep.resources.need
+    return make_plan(store, sweep.setting, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement, need=need)
 
 
 def _forecast(store: Store, sweep: Sweep, machines: Sequence[Machine]) -> Forecast:

@@ -17,10 +17,10 @@ from torch import nn
 
 from cluster.shapes import GIB, Machine, Need, gpu_share, places
 from ilql.language_model import context_length
-from sweeps.exact_json import Record
 from sweeps.job import Resources
 from sweeps.machines import check_fits
 from sweeps.plan import Remaining
+from sweeps.rates import rates
 from sweeps.sizes import FLOAT, Networks, networks_of
 from sweeps.spec import TrialSpec
 from sweeps.stages import CUT_FILE, canonical, cut_note, load_backbone
@@ -139,7 +139,7 @@ def forecast(store: Store, remaining: Remaining, resources: Resources, machines:
     networks = {spec.weights_id: found for spec, found, _, _ in sized}
     lengths = {spec.weights_id: (longest, mean) for spec, _, longest, mean in sized}
     gpus = need.workers * need.gpus
-    hours = _measured(store, remaining, gpus) or _counted(remaining, networks, lengths, _peak(machines, gpus))
+    hours = _measured(store, remaining, need) or _counted(remaining, networks, lengths, _peak(machines, gpus))
     fit = places(machines, need)
     memory: dict[str, int] = {}
     for spec in remaining.to_train:
@@ -244,40 +244,30 @@ def _peak(machines: Sequence[Machine], gpus: float) -> float:
     return min((m.gpu_flops for m in machines if m.gpu_flops is not None), default=PEAK) if gpus else CPU_PEAK
 
 
-def _measured(store: Store, remaining: Remaining, gpus: float) -> Hours | None:
-    """By the rates of rows of the same model on the same kind of device; None unless there are three of each."""
-    models = {spec.backbone_key for spec in (*remaining.to_train, *remaining.to_play)}
+def _measured(store: Store, remaining: Remaining, need: Need) -> Hours | None:
+    """By the rates of rows of the same model on the same kind of device; None unless there are three of each.
 
-    def comparable(record: Record) -> bool:
-        same = record.get("status") == "finished" and record.get("backbone") in models
-        return same and (record.get("gpus", 0) > 0) == (gpus > 0)
-
-    parts = []
-    for kind, cost, units, todo in (
-        ("training", "train_seconds", "steps", sum(spec.train.steps for spec in remaining.to_train)),
-        ("evaluation", "evaluate_seconds", "episodes", sum(spec.evaluation.episodes for spec in remaining.to_play)),
-    ):
-        rates = [float(r[cost]) / float(r[units]) for r in store.all(kind).values() if comparable(r) and r.get(cost)]
-        if todo and len(rates) < LEAST_ROWS:
-            return None
-        parts.append((todo, rates))
+    Several workers are taken to hold no more device-hours together than one does alone.
+    """
+    found = rates(store, {spec.backbone_key for spec in (*remaining.to_train, *remaining.to_play)}, need)
+    parts = [
+        (sum(spec.train.steps for spec in remaining.to_train), found.steps),
+        (sum(spec.evaluation.episodes for spec in remaining.to_play), found.episodes),
+    ]
     expected = low = high = 0.0
-    for todo, rates in parts:
-        if todo:
-            mean, error = statistics.fmean(rates), statistics.stdev(rates) / math.sqrt(len(rates))
-            reach = float(student.ppf(0.975, len(rates) - 1)) * error
-            expected, low, high = (
-                expected + todo * mean,
-                low + todo * max(0.0, mean - reach),
-                high + todo * (mean + reach),
-            )
-    each = (gpus or 1.0) / 3600
-    rows = " and ".join(
-        f"{len(rates)} {name}" for (_, rates), name in zip(parts, ("trainings", "evaluations"), strict=True)
-    )
-    return Hours(
-        expected * each, low * each, high * each, f"by the rates of {rows} in this store, 95 % intervals of their means"
-    )
+    for todo, measured in parts:
+        if not todo:
+            continue
+        if len(measured) < LEAST_ROWS:
+            return None
+        hours = [rate.device_seconds / 3600 for rate in measured]
+        mean, error = statistics.fmean(hours), statistics.stdev(hours) / math.sqrt(len(hours))
+        reach = float(student.ppf(0.975, len(hours) - 1)) * error
+        expected += todo * mean
+        low += todo * max(0.0, mean - reach)
+        high += todo * (mean + reach)
+    rows = f"{len(found.steps)} trainings and {len(found.episodes)} evaluations"
+    return Hours(expected, low, high, f"by the rates of {rows} in this store, 95 % intervals of their means")
 
 
 LEAST_ROWS = 3

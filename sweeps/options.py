@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
@@ -54,7 +54,10 @@ class Options:
         methods: Arms to run, or None for the question's main ones.
         refine: Arms whose trainings proposals vary, or None for the question's own.
         convention: Whose conventions the value methods follow, or None for ours.
-        columns: Hyperparameters fixed with `--set`.
+        columns: Hyperparameters and settings of the world and of cloning that are fixed, by column: those of `--set`,
+            and when they are settled all single values of what the design does not vary.
+        said: What else was said of columns, by `COLUMN` or `ARM.COLUMN`. `Question.settled`, which knows the design,
+            puts it among `columns` or `overrides` and leaves nothing here.
         overrides: Columns of the design and the values they take instead, by `COLUMN` or `ARM.COLUMN`.
         vary: A column and the values at each of which everything is done, one sweep each, or None.
         seeds: Training seeds of every cell, or None for the preset's.
@@ -88,6 +91,7 @@ class Options:
     refine: tuple[str, ...] | None = None
     convention: str | None = None
     columns: Mapping[str, Value]
+    said: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
     overrides: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
     vary: tuple[str, tuple[Plain, ...]] | None = None
     seeds: int | None = None
@@ -134,7 +138,7 @@ def parse(
     arguments: Sequence[str],
     inputs: Mapping[str, str] | None = None,
 ) -> Options:
-    """Options from a command line; leaves with one line and status 2 if it is wrong.
+    """Options from a command line, not yet settled; leaves with one line and status 2 if it is wrong.
 
     Args:
         program: What was called.
@@ -149,10 +153,8 @@ def parse(
     add("--show", action="store_true", help="print the preset and stop")
     add("--plan", action="store_true", help="prepare the world, print what would be trained and evaluated, and stop")
     add("--cluster", metavar="4x8:80GB", help="with --plan: what it takes of such a cluster, MACHINESxGPUS:MEMORY")
-    # A question that reads a reward function has it as --reward.
     add(
-        "--rewards",
-        *(() if "reward" in (inputs or {}) else ("--reward",)),
+        *reward_options(inputs or {}),
         type=_words,
         help="training rewards, and evaluation rewards unless one is given",
     )
@@ -187,7 +189,7 @@ def parse(
     add("--shard", action="store_true", help="let each worker hold but a part of every transformer block, for memory")
     add_machines(parser)
     given, rest = parser.parse_known_args(arguments)
-    overrides = columns_said(parser, rest)
+    said = columns_said(parser, rest)
     _check_varied(parser, given)
     resources: dict[str, Value] = {
         name: value
@@ -208,7 +210,7 @@ def parse(
         name=given.name,
         world=given.world,
         data=given.data,
-        inputs={name: value for name in inputs or {} if (value := getattr(given, name)) is not None},
+        inputs=given_of(given, inputs or {}),
         rewards=given.rewards,
         evaluation_reward=given.evaluation_reward,
         transfer=given.transfer,
@@ -220,7 +222,7 @@ def parse(
         refine=given.refine,
         convention=given.convention,
         columns=dict(given.set),
-        overrides=overrides,
+        said=said,
         vary=given.vary,
         seeds=given.seeds,
         episodes=given.episodes,
@@ -281,7 +283,7 @@ def parse_world(
         store=store_folder(given.store),
         world=given.world,
         data=given.data,
-        inputs={name: value for name in inputs if (value := getattr(given, name)) is not None},
+        inputs=given_of(given, inputs),
         columns=dict(given.set),
         resources={},
     )
@@ -293,12 +295,38 @@ def _add_world(
     """Add the options that decide which world it is and where it lies."""
     add = parser.add_argument
     add("--preset", default="laptop", help=f"how big: {', '.join(presets)} (default: %(default)s)")
-    add("--data", metavar="DIR", help="recorded dialogues: a directory or file; without it a world is generated")
-    for name, meaning in (inputs or {}).items():
-        add(f"--{name.replace('_', '-')}", dest=name, metavar="FILE", help=meaning)
+    add_sources(parser, inputs or {}, "recorded dialogues: a directory or file; without it a world is generated")
     add("--world", help="which world, if not the one that follows from --data")
-    add("--set", metavar="COLUMN=VALUE", action="append", default=[], type=assignment, help=columns)
+    add_set(parser, columns)
     add("--store", metavar="DIR", help="where results live (default: $SWEEPS_STORE, else ~/.sweeps/store)")
+
+
+def add_sources(parser: argparse.ArgumentParser, inputs: Mapping[str, str], data: str) -> None:
+    """Add the options that name what a world is built from; `given_of` reads them.
+
+    Args:
+        parser: To which.
+        inputs: The question's sources besides `--data`, by name, each with a line that says what it is.
+        data: What `--data` is.
+    """
+    parser.add_argument("--data", metavar="DIR", help=data)
+    for name, meaning in inputs.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="FILE", help=meaning)
+
+
+def given_of(given: argparse.Namespace, names: Iterable[str]) -> dict[str, str]:
+    """Those of the options that were given."""
+    return {name: value for name in names if (value := getattr(given, name)) is not None}
+
+
+def add_set(parser: argparse.ArgumentParser, meaning: str) -> None:
+    """Add `--set`, of which there may be many."""
+    parser.add_argument("--set", metavar="COLUMN=VALUE", action="append", default=[], type=assignment, help=meaning)
+
+
+def reward_options(inputs: Mapping[str, str]) -> list[str]:
+    """How the option that names rewards is spelt: a question that reads a reward function has that as `--reward`."""
+    return ["--rewards"] if "reward" in inputs else ["--rewards", "--reward"]
 
 
 def add_machines(parser: argparse.ArgumentParser) -> None:

@@ -19,14 +19,20 @@ if TYPE_CHECKING:
 
 
 def settled(grids: Sequence[Grid], options: Options) -> Options:
-    """The options with every single value of a column that the arms' designs do not vary put where `--set` puts it.
+    """The options with what was said of columns put where `--set` puts its own, or to the values of the design.
+
+    A single value of a column that the arms' designs do not vary goes the first way.
+
+    Args:
+        grids: The arms that are run, as the question has them.
+        options: Not yet settled.
 
     Raises:
         ValueError: A column that no design can vary, such as one of the world, has several values; or is also set.
     """
     columns: dict[str, Value] = dict(options.columns)
     overrides: dict[str, tuple[Plain, ...]] = {}
-    for name, values in options.overrides.items():
+    for name, values in options.said.items():
         designed = name.startswith(tuple(f"{bag}." for bag in BAGS)) or name.partition(".")[0] in _arms(grids)
         if not designed and len(values) > 1:
             raise ValueError(f"a design varies train.* and decode.*, got {name} with {len(values)} values; try --vary")
@@ -36,7 +42,7 @@ def settled(grids: Sequence[Grid], options: Options) -> Options:
             overrides[name] = values
         else:
             columns[name] = values[0]
-    return dataclasses.replace(options, columns=columns, overrides=overrides)
+    return dataclasses.replace(options, columns=columns, said={}, overrides=overrides)
 
 
 def varied(grids: Sequence[Grid], overrides: Mapping[str, Sequence[Value]]) -> list[Grid]:
@@ -54,12 +60,34 @@ def varied(grids: Sequence[Grid], overrides: Mapping[str, Sequence[Value]]) -> l
             continue
         if arm not in BAGS:
             raise ValueError(f"a column's arm must be one that is run ({', '.join(found)}), got {name}")
-        having = [grid for grid in found.values() if name in known_columns([grid.method]) and name not in grid.switch]
+        having = [grid for grid in found.values() if name in known_columns([grid.method])]
         if not having:
             raise KeyError(unknown(name, "column of these methods", known_columns([grid.method for grid in grids])))
-        for grid in having:
+        # Where every arm that has it is what it is by it, the first of them says so.
+        for grid in [grid for grid in having if name not in grid.switch] or having:
             found[grid.arm] = _over(grid, name, values)
     return list(found.values())
+
+
+def widened(grids: Sequence[Grid], overrides: Mapping[str, Sequence[Value]]) -> list[str]:
+    """One line for each column that is varied because another arm's design varies it, where an arm's own does not.
+
+    Args:
+        grids: The arms that are run, as the question has them.
+        overrides: What was asked for.
+    """
+    lines = []
+    found = varied(grids, overrides)
+    for name in overrides:
+        own = {grid.arm for grid in grids if len(grid.columns.get(name, ())) > 1}
+        told = {grid.arm for grid in grids if f"{grid.arm}.{name}" in overrides}
+        also = [grid.arm for grid in found if len(grid.columns.get(name, ())) > 1 and grid.arm not in own | told]
+        if own and also:
+            lines.append(
+                f"{name} varies in {', '.join(also)} too, whose own design does not vary it: "
+                f"{also[0]}.{name}=VALUE fixes it there"
+            )
+    return lines
 
 
 def _arms(grids: Sequence[Grid]) -> set[str]:
@@ -67,8 +95,8 @@ def _arms(grids: Sequence[Grid]) -> set[str]:
 
 
 def _decided(name: str, grids: Sequence[Grid]) -> bool:
-    """True if a design varies the column, or it is said of one arm."""
-    return name.partition(".")[0] in _arms(grids) or any(name in grid.columns for grid in grids)
+    """True if a design decides the column, or it is said of one arm."""
+    return name.partition(".")[0] in _arms(grids) or any(name in grid.decided for grid in grids)
 
 
 def _over(grid: Grid, column: str, values: Sequence[Value]) -> Grid:

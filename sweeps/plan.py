@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from cluster.shapes import Need
 from sweeps.cells import Setting
-from sweeps.exact_json import Record
+from sweeps.rates import devices, rates
 from sweeps.refinement import Refinement
 from sweeps.space import Training
 from sweeps.spec import TrialSpec
@@ -25,7 +27,7 @@ class Plan:
         evaluated: How many of them are recorded.
         cells: Cells of the design.
         proposals: Trainings the refinement will add; each is found again if its weights are there.
-        seconds: What is left of the design costs about this much on one worker, by what was recorded before in this
+        seconds: What is left of the design takes about so long, one job at a time, by what was recorded before in this
             store; None where nothing comparable was.
     """
 
@@ -110,8 +112,9 @@ def make_plan(
     *,
     seeds: int,
     refinement: Refinement | None,
+    need: Need,
 ) -> Plan:
-    """The work of a design, and how much of it is done."""
+    """The work of a design, how much of it is done, and how long the rest takes of jobs with such a need."""
     found = remaining(store, setting, design, seeds=seeds)
     return Plan(
         trainings=len(found.wanted),
@@ -121,27 +124,23 @@ def make_plan(
         evaluated=len(found.evaluations) - len(found.to_play),
         cells=len({trial.cell_id for trial in found.evaluations.values() if trial.evaluation == setting.report}),
         proposals=0 if refinement is None else refinement.total,
-        seconds=_estimate(store, found.to_train, found.to_play),
+        seconds=_estimate(store, found.to_train, found.to_play, need),
     )
 
 
-def _estimate(store: Store, to_train: Sequence[TrialSpec], to_play: Sequence[TrialSpec]) -> float | None:
-    """Seconds by the mean cost of a step and of an episode with the same model; None if none is recorded."""
-    models = {spec.backbone_key for spec in (*to_train, *to_play)}
+def _estimate(store: Store, to_train: Sequence[TrialSpec], to_play: Sequence[TrialSpec], need: Need) -> float | None:
+    """Seconds by the mean cost of a step and of an episode with the same model; None if none is recorded.
 
-    def finished(kind: str) -> list[Record]:
-        return [r for r in store.all(kind).values() if r.get("status") == "finished" and r.get("backbone") in models]
-
-    trainings = [record for record in finished("training") if record.get("train_seconds")]
-    plays = finished("evaluation")
-    step, episode = _rate(trainings, "train_seconds", "steps"), _rate(plays, "evaluate_seconds", "episodes")
-    if (to_train and step is None) or (to_play and episode is None):
+    Several workers are taken to train as much faster as they are more.
+    """
+    found = rates(store, {spec.backbone_key for spec in (*to_train, *to_play)}, need)
+    if (to_train and not found.steps) or (to_play and not found.episodes):
         return None
-    steps: int = sum(spec.train.steps for spec in to_train)
-    return (step or 0.0) * steps + (episode or 0.0) * sum(spec.evaluation.episodes for spec in to_play)
-
-
-def _rate(records: Sequence[Record], cost: str, units: str) -> float | None:
-    total: float = sum(float(record[units]) for record in records)
-    spent: float = sum(float(record[cost]) for record in records)
-    return spent / total if total else None
+    seconds = 0.0
+    if to_train:
+        step = statistics.fmean(rate.device_seconds for rate in found.steps) / devices(need)
+        seconds += step * sum(spec.train.steps for spec in to_train)
+    if to_play:
+        episode = statistics.fmean(rate.seconds for rate in found.episodes)
+        seconds += episode * sum(spec.evaluation.episodes for spec in to_play)
+    return seconds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analysis.cells import cells_of
 from analysis.power import Cost, components_of, power_lines
-from analysis.runs import RunTable
+from sweeps.run_tables import run_table
 from sweeps.store import Store
 
 
@@ -17,14 +17,11 @@ def power_of(store: Store, sweep: str, *, seeds: int, episodes: int) -> list[str
         seeds: Planned training seeds of a cell.
         episodes: Planned episodes of an evaluation.
     """
-    runs = store.runs(sweep)
-    finished = runs.filter(runs["status"] == "finished")
-    if finished.height == 0:
+    if not store.members(sweep):
         return []
-    trials = finished["trial_id"].to_list()
-    played = store.episodes(trials, columns=["episode_seed", "scene", "return", "turns"])
-    table = RunTable(runs.with_columns(runs["arm"].alias("method")), played)
-    if table.estimated or (parts := components_of(cells_of(table))) is None:
+    table = run_table(store, sweep)
+    finished = table.finished().runs
+    if table.estimated or finished.is_empty() or (parts := components_of(cells_of(table))) is None:
         return []
     number = int(finished["episodes"].sum() or 0)
     trainings = finished.n_unique("weights_id")

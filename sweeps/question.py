@@ -20,11 +20,11 @@ from sweeps.job import Resources
 from sweeps.names import one_component
 from sweeps.offline import distinct_episodes
 from sweeps.options import Options
-from sweeps.overrides import settled, varied
+from sweeps.overrides import settled, varied, widened
 from sweeps.presets import Preset
 from sweeps.refinement import Refinement
 from sweeps.reporting import Against, MakeSection
-from sweeps.space import Grid, Training, known_columns, settings
+from sweeps.space import Between, Grid, Training, known_columns, settings
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.stages import cut_note, ensure_start, ensure_world, load_task, pretrained_digest, vocabulary_note
 from sweeps.store import Store
@@ -123,9 +123,13 @@ class Question:
         return varied([grid for grid in self.grids if grid.arm in named or ALL in named], options.overrides)
 
     def settled(self, options: Options) -> Options:
-        """The options, with what they say of columns put where it belongs: to the design, or to what is fixed."""
-        plain = dataclasses.replace(options, overrides={})
-        return settled(self.chosen(plain), options)
+        """The options, with what they say of columns put where it belongs: to the design, or to what is fixed.
+
+        Raises:
+            KeyError: An arm that is named does not exist.
+            ValueError: A column is said twice, or several values of one that no design can vary.
+        """
+        return settled(self.chosen(options), options)
 
     def refined(self, options: Options) -> list[Grid]:
         """The chosen arms whose trainings proposals vary.
@@ -150,12 +154,23 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A question made definite: everything that decides its rows, and how they are to be made."""
+    """A question made definite: everything that decides its rows, and how they are to be made.
+
+    Attributes:
+        name: Its name in the store.
+        setting: What all its trials share.
+        design: The trainings that are planned.
+        refinement: What is proposed after them, or None.
+        space: What proposals vary, or would, by arm that is refined.
+        seeds: Training seeds of every cell.
+        resources: What a job uses.
+    """
 
     name: str
     setting: Setting
     design: tuple[Training, ...]
     refinement: Refinement | None
+    space: Mapping[str, tuple[Between, ...]]
     seeds: int
     resources: Resources
 
@@ -167,7 +182,8 @@ def chosen_preset(question: Question, options: Options) -> Preset:
     """The preset named, with what the command line overrides.
 
     Raises:
-        KeyError: There is no such preset or column.
+        KeyError: There is no such preset, arm or column.
+        ValueError: A value is none that it may have, or something is asked for that none of the chosen arms does.
     """
     if options.preset not in question.presets:
         raise KeyError(unknown(options.preset, "preset", question.presets))
@@ -339,6 +355,7 @@ def make_sweep(
         setting=setting,
         design=design,
         refinement=refinement,
+        space={grid.arm: grid.space(question.held) for grid in refined},
         seeds=preset.seeds,
         resources=preset.resources,
     )
@@ -382,6 +399,31 @@ def unreached(question: Question, preset: Preset, options: Options) -> list[str]
         if kept:
             cloned = f"behaviour.{column.removeprefix('train.')}"
             lines.append(f"{column} is the behaviour policy's for {', '.join(kept)}: --set {cloned} sets it there")
+    return lines
+
+
+def side_effects(question: Question, options: Options) -> list[str]:
+    """One line for each thing that other values of the design bring with them: arms that vary more, what is not said.
+
+    Args:
+        question: What is asked.
+        options: Settled ones.
+    """
+    lines = widened(question.chosen(dataclasses.replace(options, overrides={})), options.overrides)
+    grids = {grid.arm: grid for grid in question.chosen(options)}
+    lost: dict[tuple[str, str], list[str]] = {}
+    for asked in question.against:
+        if not {asked.arm, asked.baseline} <= grids.keys():
+            continue
+        for arm, fixed in ((asked.arm, asked.fixed), (asked.baseline, asked.baseline_fixed or asked.fixed)):
+            for column, value in fixed.items():
+                arms = lost.setdefault((f"{column}={value}", asked.baseline), [])
+                if value not in grids[arm].columns.get(column, (value,)) and asked.arm not in arms:
+                    arms.append(asked.arm)
+    for (setting, baseline), arms in lost.items():
+        if arms:
+            compared = f"{', '.join(arms)} with {baseline}"
+            lines.append(f"without {setting} nothing compares {compared} at settings fixed beforehand")
     return lines
 
 

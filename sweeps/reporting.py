@@ -17,16 +17,15 @@ from analysis.figures import STATIC_FORMATS
 from analysis.published import beside_published
 from analysis.render import to_markdown
 from analysis.report import ONE_SEED, Report, write_report
-from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
 from analysis.statements import Evidence, statements
 from analysis.styles import Policy, Style
-from ilql.hyperparameters import unknown
 from sweeps.advantages import report_section
 from sweeps.importance import adaptive_importances
 from sweeps.names import report_folder
 from sweeps.offline_section import little_known
 from sweeps.references import references_of, score_range
+from sweeps.run_tables import run_table
 from sweeps.signals import loss_by_step, rung_pairs, signals_of, stored_curves
 from sweeps.store import Store
 from sweeps.transcripts import write_transcripts
@@ -86,13 +85,7 @@ def write_sweep_report(
     Raises:
         ValueError: There is no such sweep.
     """
-    runs = store.runs(sweep)
-    if not runs.height and store.get("sweep", sweep) is None:
-        raise ValueError(unknown(sweep, "sweep of this store", [info.name for info in store.sweeps()]))
-    finished = runs.filter(runs["status"] == "finished")["trial_id"].to_list()
-    columns = ["episode_seed", "scene", "return", "turns"]
-    by_arm = runs.with_columns(runs["arm"].alias("method"))
-    table = RunTable(by_arm, store.episodes(finished, columns=columns if finished else None))
+    table = run_table(store, sweep)
     cells = cells_of(table)
     estimated = table.estimated
     made = [] if estimated else [comparisons_of(cells, asked) for asked in against]
@@ -101,7 +94,7 @@ def write_sweep_report(
     store.compact()
     folder = folder or report_folder(store.folder, sweep)
     stated = [] if estimated else statements(table, cells, evidence_of(store, sweep, cells))
-    parts = [*stated, report_section(store, by_arm, cells), *(make(store, sweep) for make in sections)]
+    parts = [*stated, report_section(store, table.runs, cells), *(make(store, sweep) for make in sections)]
     folder.mkdir(parents=True, exist_ok=True)
     said = None if estimated else write_transcripts(store, sweep, cells, folder)
     report = write_report(

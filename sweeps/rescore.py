@@ -8,7 +8,7 @@ the evaluation and the reward, so that it is computed once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -17,12 +17,11 @@ import polars as pl
 
 from analysis.report import Report, write_report
 from analysis.runs import RunTable
-from ilql.hyperparameters import make, unknown
+from ilql.hyperparameters import Value, make, unknown
 from ilql.tasks import known_tasks
 from sweeps.names import report_folder
-from sweeps.options import Options
-from sweeps.question import WORLD, Question
 from sweeps.reporting import INTERVAL_SEED
+from sweeps.run_tables import by_arm
 from sweeps.spec import TrialSpec, probe_key
 from sweeps.stages import ensure_world, load_task
 from sweeps.store import Store
@@ -41,29 +40,36 @@ class Scoring(Protocol):
         """What each text would earn after its parent, or as an opening."""
 
 
-def rescore(store: Store, sweep: str, question: Question, options: Options, say: Callable[[str], None]) -> Report:
-    """The report of a sweep under the options' reward and world, under `<store>/reports/<sweep>-as-<reward>-<world>/`.
+def rescore(
+    store: Store,
+    sweep: str,
+    reward: str,
+    *,
+    settings: Mapping[str, Value],
+    sources: Mapping[str, str],
+    say: Callable[[str], None],
+) -> Report:
+    """The report of a sweep under another reward and world, under `<store>/reports/<sweep>-as-<reward>-<world>/`.
 
     Args:
         store: Where the transcripts are.
         sweep: The sweep's name.
-        question: Of which it is a sweep.
-        options: One reward, and what its world has otherwise than the sweep's own.
+        reward: The reward's name.
+        settings: What the reward's world has otherwise than the sweep's own, by the name of its setting.
+        sources: What it is built from, if that is to be read again.
         say: Told what building the world had to say.
 
     Raises:
-        ValueError: There is no such sweep, nothing of it has finished, not one reward is named, or the task's episodes
-            are more than one utterance.
-        KeyError: The world has no such reward.
+        ValueError: There is no such sweep, nothing of it has finished, or the task's episodes are more than one
+            utterance.
+        KeyError: The world has no such reward or setting.
     """
-    if options.rewards is None or len(options.rewards) != 1:
-        raise ValueError("rescore takes one reward, --rewards NAME, got none or several")
-    (reward,) = options.rewards
     members = store.members(sweep)
     if not members:
         raise ValueError(f"a sweep must have finished runs to be scored anew, got {sweep!r} without any")
-    world = _world(store, TrialSpec.from_json(str(members[0]["spec"])), options, say)
-    task = load_task(store, question.task, world)
+    spec = TrialSpec.from_json(str(members[0]["spec"]))
+    world = _world(store, spec, settings, sources, say)
+    task = load_task(store, spec.data.task, world)
     if not isinstance(task, Scoring):
         raise ValueError(f"stored transcripts can be scored anew where an episode is one utterance, got {task.name}")
     if reward not in task.rewards:
@@ -80,13 +86,13 @@ def rescore(store: Store, sweep: str, question: Question, options: Options, say:
     episodes = pl.concat(parts)
     scores = episodes.group_by("trial_id").agg(pl.col("return").mean().alias("score"))
     anew = (
-        runs.drop("score", "score_sd", "tune_score")
+        by_arm(runs)
+        .drop("score", "score_sd", "tune_score")
         .join(scores, on="trial_id", how="left", maintain_order="left")
         .with_columns(
             pl.lit(reward).alias("evaluation.reward"),
             pl.lit(world).alias("evaluation.world"),
             pl.lit(None, dtype=pl.Float64).alias("tune_score"),
-            pl.col("arm").alias("method"),
         )
     )
     note = (
@@ -97,23 +103,28 @@ def rescore(store: Store, sweep: str, question: Question, options: Options, say:
     return write_report(RunTable(anew, episodes), folder, rng=rng, notes=(note,))
 
 
-def _world(store: Store, spec: TrialSpec, options: Options, say: Callable[[str], None]) -> str:
-    """Key of the world whose reward is asked for: the sweep's own, but for what the options say of it.
+def _world(
+    store: Store,
+    spec: TrialSpec,
+    changed: Mapping[str, Value],
+    sources: Mapping[str, str],
+    say: Callable[[str], None],
+) -> str:
+    """Key of the world whose reward is asked for: the sweep's own, but for what is changed of it.
 
     Raises:
-        ValueError: Something is said of a world that was built from sources, and these are not named again.
+        ValueError: A world that was built from sources is changed, and these are not named again.
     """
-    said = {name.removeprefix(WORLD): value for name, value in options.columns.items() if name.startswith(WORLD)}
-    if not said and not options.sources:
+    if not changed and not sources:
         return spec.evaluation.world
     kind = known_tasks()[spec.data.task]
     about = (store.about("world", spec.evaluation.world) or {})["about"]
-    if about["source"] and not options.sources:
+    if about["source"] and not sources:
         raise ValueError(
             "a world that was built from files must be given them again, --data and what else it read, got none"
         )
-    settings = make(kind.settings, {**about["settings"], **said}, owner=f"a {kind.name} world", prefix="world")
-    world = ensure_world(store, kind, settings, options.sources)
+    settings = make(kind.settings, {**about["settings"], **changed}, owner=f"a {kind.name} world", prefix="world")
+    world = ensure_world(store, kind, settings, sources)
     for note in world.notes:
         say(note)
     return world.key

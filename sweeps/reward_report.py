@@ -16,10 +16,10 @@ from analysis.reward_render import rewards_csv, rewards_json, rewards_latex, rew
 from analysis.reward_tables import RewardTables, method_by_reward
 from analysis.runs import RunTable
 from analysis.section import section_markdown
-from analysis.transfer import RETURN_PREFIX, transfer_tables
+from analysis.transfer import transfer_tables
 from analysis.varied import Varied, varied_section
-from ilql.hyperparameters import unknown
 from sweeps.names import report_folder
+from sweeps.run_tables import run_table
 from sweeps.store import Store
 
 
@@ -40,7 +40,7 @@ def write_reward_report(store: Store, sweeps: Mapping[str, str], *, transfer: bo
     """
     if not sweeps:
         raise ValueError("a reward report needs at least one sweep, got none")
-    tables = {reward: _run_table(store, sweep) for reward, sweep in sweeps.items()}
+    tables = {reward: run_table(store, sweep, every_reward=transfer) for reward, sweep in sweeps.items()}
     made = {"rewards": method_by_reward({reward: ablation_table(table) for reward, table in tables.items()})}
     if transfer:
         made["transfer"] = transfer_tables(tables)
@@ -67,7 +67,7 @@ def write_across_report(
     Raises:
         ValueError: There is no such sweep.
     """
-    tables = {sweep: _run_table(store, sweep) for sweep in sweeps}
+    tables = {sweep: run_table(store, sweep) for sweep in sweeps}
     paths, said = _across(tables, folder or report_folder(store.folder, joined_name(sweeps)))
     return paths, said or [
         "nothing is common to the sweeps: two with finished runs of BC and another method are needed"
@@ -82,7 +82,7 @@ def write_varied_report(store: Store, column: str, sweeps: Mapping[Value, str]) 
         column: What varies.
         sweeps: By its value, the sweep.
     """
-    tables = [Varied(value, ablation_table(_run_table(store, sweep))) for value, sweep in sweeps.items()]
+    tables = [Varied(value, ablation_table(run_table(store, sweep))) for value, sweep in sweeps.items()]
     section = varied_section(column, tables)
     paths = write_section(section, report_folder(store.folder, joined_name(list(sweeps.values()))))
     return list(paths), ["", section_markdown(section)]
@@ -105,21 +105,6 @@ def _across(tables: Mapping[str, RunTable], folder: Path) -> tuple[list[Path], l
     if section is None:
         return [], []
     return list(write_section(section, folder)), ["", section_markdown(section)]
-
-
-def _run_table(store: Store, sweep: str) -> RunTable:
-    """A sweep's rows, by arm, and its episodes with their returns under every reward."""
-    runs = store.runs(sweep)
-    if not runs.height and store.get("sweep", sweep) is None:
-        raise ValueError(unknown(sweep, "sweep of this store", [info.name for info in store.sweeps()]))
-    finished = runs.filter(runs["status"] == "finished")["trial_id"].unique(maintain_order=True).to_list()
-    columns = ["episode_seed", "scene", "return", "turns"]
-    if finished:
-        one = store.episodes(finished[:1]).columns
-        columns += [name for name in one if name.startswith(RETURN_PREFIX)]
-    return RunTable(
-        runs.with_columns(runs["arm"].alias("method")), store.episodes(finished, columns=columns if finished else None)
-    )
 
 
 def _write(folder: Path, name: str, tables: RewardTables) -> list[Path]:

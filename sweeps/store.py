@@ -4,7 +4,9 @@
     journals/            records: append-only, one journal per writer (sweeps/journal.py)
     stages/, scratch/    folders by content key, whole or not at all, and partial work (sweeps/artefacts.py)
     leases/              who is at what just now (sweeps/leases.py)
-    rows/                tables written from the records for other programs; never read back
+    rows/, reports/      tables and pages written from the records for readers; never read back
+    optuna/, tune/       a sweep's study, and Ray Tune's scratch while it runs; both made anew by every run
+    mlflow.db, mlflow-artifacts/    MLflow's copy, where it has no server of its own (sweeps/tracking.py)
 
 Many processes, on many machines that share the folder, may have it open and write at once. Several sweeps live in one
 store and share its trainings and evaluations: a `member` record says that a sweep wants one evaluation, and carries the

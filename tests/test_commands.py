@@ -431,8 +431,8 @@ def understand(words: Sequence[str]) -> None:
     if program == "sweeps":
         parser, parsers = cli.make_parser()
         given, more = parser.parse_known_args(rest)
-        if given.command == "rescore":  # its options are those of the sweep's question, which is the one on comments
-            asked("reddit", more)
+        if given.command == "rescore":
+            assert more == ["--rewards", "R"]
         elif given.command == "play":
             assert set(more) <= {"--trial", "TRIAL"}
         elif given.command == "eval":

@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Sequence
 
 from sweeps.command import Command, add_store, check_sweep, opened
-from sweeps.options import OneLineParser, parse
+from sweeps.options import OneLineParser, add_set, add_sources, columns_said, given_of, reward_options
 from sweeps.questions import question_named
+
+WORLD = "world."
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -18,14 +20,29 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     add_store(place)
     store = opened(place.parse_known_args(rest)[0])
     check_sweep(store, given.sweep)
-    question = question_named(str((store.get("sweep", given.sweep) or {})["question"]))
-    options = parse(f"sweeps rescore {given.sweep}", "rescore", list(question.presets), rest, question.inputs)
-    if options.overrides:
-        raise ValueError(f"the cells of a sweep are there already, got {next(iter(options.overrides))}=...")
+    inputs = question_named(str((store.get("sweep", given.sweep) or {})["question"])).inputs
+    parser = OneLineParser(prog=f"sweeps rescore {given.sweep}", description=COMMAND.help, epilog=COLUMNS)
+    parser.add_argument(*reward_options(inputs), required=True, metavar="NAME", help="the reward to score by")
+    add_sources(parser, inputs, "what a world was built from that was built from files, where its settings change")
+    add_set(parser, "a setting of the reward's world: world.FIELD=VALUE")
+    add_store(parser)
+    asked, words = parser.parse_known_args(rest)
+    settings = {}
+    for column, values in [*((name, (value,)) for name, value in asked.set), *columns_said(parser, words).items()]:
+        name = column.removeprefix(WORLD)
+        if name == column:
+            parser.error(f"what is played and trained is there already: only {WORLD}FIELD=VALUE, got {column}")
+        if name in settings or len(values) > 1:
+            parser.error(f"a setting of the world has one value, got {column} with more")
+        settings[name] = values[0]
     say = lambda line: print(line, flush=True)  # noqa: E731
-    print_report(rescore(store, given.sweep, question, options, say), (), say)
+    sources = given_of(asked, ("data", *inputs))
+    report = rescore(store, given.sweep, asked.rewards, settings=settings, sources=sources, say=say)
+    print_report(report, (), say)
     return 0
 
+
+COLUMNS = "world.FIELD=VALUE says what the reward's world has otherwise than the sweep's own, as --set does."
 
 COMMAND = Command(
     name="rescore",

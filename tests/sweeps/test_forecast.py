@@ -139,6 +139,38 @@ class TestForecast:
         on_gpu = forecast(bench.store, todo, Resources(gpus_per_worker=1.0), described("1x1:80GB"))
         assert "nothing comparable was measured" in on_gpu.hours.by  # rows of CPUs say nothing of a GPU
 
+    @pytest.mark.parametrize(
+        ("recorded", "planned", "training", "playing"),
+        [
+            # A step took 2 s of one GPU, an episode 1 s of one.
+            ({"workers": 1, "gpus": 1.0}, {"workers": 8, "gpus_per_worker": 1.0}, 2.0, 1.0),
+            # Four shared one, and each took so long.
+            ({"workers": 1, "gpus": 0.25}, {"workers": 1, "gpus_per_worker": 1.0}, 0.5, 0.25),
+            # A step took 2 s of two CPUs; an evaluation's record has one worker, which is the one that plays.
+            ({"workers": 2, "gpus": 0.0}, {"workers": 4}, 4.0, 1.0),
+        ],
+    )
+    def test_hours_are_of_the_devices_that_the_records_held(
+        self, bench: Bench, recorded: dict[str, float], planned: dict[str, Any], training: float, playing: float
+    ) -> None:
+        spec = bench.trial("ilql")
+        for key in bench.store.all("training"):
+            bench.store.remove("training", key)  # the behaviour policy's, which took what it took
+        for number in range(3):
+            done = {"status": "finished", "backbone": spec.backbone_key, **recorded}
+            bench.store.put("training", f"t{number}", done | {"train_seconds": 20.0, "steps": 10})
+            bench.store.put("evaluation", f"e{number}", done | {"workers": 1, "evaluate_seconds": 8.0, "episodes": 8})
+        found = forecast(bench.store, left(bench, spec), Resources(**planned), described("8x8:80GB"))
+        assert found.hours.expected == pytest.approx((20 * training + 8 * playing) / 3600)
+
+    def test_an_evaluation_that_does_not_say_its_share_of_a_gpu_had_that_of_today(self, bench: Bench) -> None:
+        spec, share = bench.trial("ilql"), Resources(gpus_per_worker=0.25)
+        for number in range(3):
+            done = {"status": "finished", "backbone": spec.backbone_key, "gpus": 1.0}
+            bench.store.put("evaluation", f"e{number}", done | {"evaluate_seconds": 8.0, "episodes": 8})
+        found = forecast(bench.store, Remaining({}, {}, [], [spec]), share, described("1x1:80GB"))
+        assert found.hours.expected == pytest.approx(8 * 0.25 / 3600)
+
     def test_small_trainings_are_told_to_share_a_gpu_as_far_as_there_are_cpus(self, bench: Bench) -> None:
         found = forecast(
             bench.store, left(bench, bench.trial("ilql")), Resources(gpus_per_worker=1.0), described("1x2:80GB:8cpu")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cluster.shapes import Need
 from sweeps import cli, gc
 from sweeps.doctor import findings
 from sweeps.exact_json import Record
@@ -60,7 +61,7 @@ def _name(member: Record) -> str:
 
 
 def plan_of(sweep: PretendedSweep) -> Plan:
-    return make_plan(sweep.store, sweep.setting, sweep.design, seeds=1, refinement=None)
+    return make_plan(sweep.store, sweep.setting, sweep.design, seeds=1, refinement=None, need=Need())
 
 
 # What is kept

@@ -10,8 +10,9 @@ import pytest
 
 from sweeps.bandit_ablation import QUESTION
 from sweeps.options import Options, parse
-from sweeps.question import chosen_preset
+from sweeps.question import chosen_preset, side_effects
 from sweeps.space import Grid
+from sweeps.visdial_ablation import QUESTION as VISDIAL
 
 
 def said(*words: str) -> Options:
@@ -95,3 +96,45 @@ def test_words_that_are_none_leave_with_one_line(words: list[str], capsys: pytes
         said(*words)
     assert left.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_one_value_of_what_makes_a_variant_is_for_the_others() -> None:
+    plain = Grid("ilql", {"decode.beta": (1.0,)})
+    half = dataclasses.replace(plain, variant="ilql_half", switch={"train.tau": 0.5})
+    question = dataclasses.replace(QUESTION, grids=(plain, half), main=(), refine=(), against=())
+    options = question.settled(parse("p", "d", ["smoke"], ["train.tau=0.8", "--preset", "smoke"]))
+    chosen_preset(question, options)
+    assert question.chosen(options) == [Grid("ilql", {"decode.beta": (1.0,), "train.tau": (0.8,)}), half]
+
+
+def test_a_column_that_makes_every_arm_that_has_it_is_for_none() -> None:
+    half = Grid("ilql", {"decode.beta": (1.0,)}, variant="ilql_half", switch={"train.tau": 0.5})
+    question = dataclasses.replace(QUESTION, grids=(Grid("bc", {}), half), main=(), refine=(), against=())
+    options = question.settled(parse("p", "d", ["smoke"], ["train.tau=0.8,0.9"]))
+    with pytest.raises(ValueError, match=r"ilql_half is what it is by its train\.tau, which cannot vary"):
+        question.chosen(options)
+
+
+class TestSideEffects:
+    """What visual dialogue's design does beside what was meant: AWR's critic has τ, too, and .8 is compared at."""
+
+    def said(self, *words: str) -> list[str]:
+        options = parse("sweeps run visdial", "visdial", list(VISDIAL.presets), [*words, "--preset", "smoke"])
+        return side_effects(VISDIAL, VISDIAL.settled(options))
+
+    def test_an_arm_that_varies_what_its_design_does_not_is_said(self) -> None:
+        line = "train.tau varies in awr too, whose own design does not vary it: awr.train.tau=VALUE fixes it there"
+        assert self.said("train.tau=0.6,0.8") == [line]
+
+    def test_a_comparison_whose_fixed_setting_is_gone_is_said(self) -> None:
+        line = "without train.tau=0.8 nothing compares ilql with bc at settings fixed beforehand"
+        assert self.said("ilql.train.tau=0.6,0.7") == [line]
+        assert self.said("train.tau=0.7") == [line]
+
+    @pytest.mark.parametrize(
+        "words", [[], ["train.gamma=0.9,0.99"], ["ilql.train.tau=0.6,0.8"], ["decode.beta=4,8,16"], ["train.tau=0.8"],
+                  ["train.tau=0.6,0.8", "awr.train.tau=0.8"],
+                  ["train.tau=0.6,0.7", "--methods", "awr"], ["ilql.train.tau=0.6,0.7", "--methods", "ilql,cql"]]
+    )  # fmt: skip
+    def test_of_the_rest_nothing_is_said(self, words: list[str]) -> None:
+        assert self.said(*words) == []

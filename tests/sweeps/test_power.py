@@ -21,6 +21,9 @@ class Rows:
         rng = np.random.default_rng(0)
         self._returns = {f"{tau}@{s}": rng.normal(size=E) + tau for tau in (0.7, 0.8) for s in range(seeds)}
 
+    def members(self, sweep: str) -> list[str]:
+        return list(self._returns)
+
     def runs(self, sweep: str) -> pl.DataFrame:
         rows = [
             {
@@ -32,7 +35,7 @@ class Rows:
             }
             for trial, returns in self._returns.items()
         ]  # fmt: skip
-        return pl.DataFrame(rows) if rows else pl.DataFrame(schema={"status": pl.String})
+        return pl.DataFrame(rows)
 
     def episodes(self, trials: Sequence[str], columns: Sequence[str]) -> pl.DataFrame:
         return pl.DataFrame(

@@ -125,8 +125,8 @@ class TestReddit:
         self, reddit: Asked, capsys: pytest.CaptureFixture[str]
     ) -> None:
         trainings = len(reddit.store.all("training"))
-        options = ["--preset", "smoke", "--store", str(reddit.store.folder), "--rewards", "regex",
-                   "--set", "world.regex=.", "--set", "world.regex_reward=-3"]  # fmt: skip
+        options = ["--store", str(reddit.store.folder), "--rewards", "regex", "--set", "world.regex=.",
+                   "world.regex_reward=-3"]  # fmt: skip
         assert cli.main(["rescore", reddit.name, *options]) == 0
         said = capsys.readouterr().out
         assert "scored by reward regex" in said
@@ -150,17 +150,37 @@ class TestReddit:
         ("arguments", "message"),
         [
             (["--rewards", "regx"], "error: 'regx' is no reward of reddit; known: "),
-            ([], "error: rescore takes one reward, --rewards NAME, got none or several"),
+            (["--rewards", "regex", "world.regx=."], "error: 'world.regx' is no column of a reddit world"),
         ],
     )
-    def test_a_wrong_reward_is_one_line(
+    def test_a_wrong_name_is_one_line(
         self, reddit: Asked, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
     ) -> None:
-        assert (
-            cli.main(["rescore", reddit.name, "--preset", "smoke", "--store", str(reddit.store.folder), *arguments])
-            == 2
-        )
+        assert cli.main(["rescore", reddit.name, "--store", str(reddit.store.folder), *arguments]) == 2
         assert capsys.readouterr().err.startswith(message)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "the following arguments are required: --rewards/--reward"),
+            (["--rewards", "regex", "--seeds", "3"], "unrecognised: --seeds"),
+            (["--rewards", "regex", "--evaluation-reward", "regex"], "unrecognised: --evaluation-reward"),
+            (["--rewards", "regex", "--plan"], "unrecognised: --plan"),
+            (["--rewards", "regex", "--preset", "paper"], "unrecognised: --preset"),
+            (["--rewards", "regex", "--set", "train.tau=0.3"], "only world.FIELD=VALUE, got train.tau"),
+            (["--rewards", "regex", "world.noise=0,1"], "one value, got world.noise with more"),
+            (["--rewards", "regex", "--set", "world.noise=0", "world.noise=1"], "one value, got world.noise with more"),
+        ],
+    )
+    def test_what_it_would_not_do_is_refused(
+        self, reddit: Asked, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    ) -> None:
+        with pytest.raises(SystemExit) as left:
+            cli.main(["rescore", reddit.name, "--store", str(reddit.store.folder), *arguments])
+        assert left.value.code == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
 
 
 class TestOwnDialogues:

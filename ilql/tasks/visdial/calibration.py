@@ -28,7 +28,7 @@ from ilql.tasks.visdial.rules import (
 from ilql.tasks.visdial.settings import Settings
 
 PAPER_BC = {"standard": -5.25, "yn": -10.85, "conservative": -15.16}
-"""What the paper's behaviour cloning scores, which imitates people: `paper.md`."""
+"""What the paper's behaviour cloning scores, which imitates people: arXiv 2206.11871, visual dialogue by reward."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,36 @@
+"""A sweep's rows and episodes as the run table that statements about it are made from."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from analysis.runs import RunTable
+from analysis.transfer import RETURN_PREFIX
+from sweeps.command import check_sweep
+from sweeps.store import Store
+
+
+def run_table(store: Store, sweep: str, *, every_reward: bool = False) -> RunTable:
+    """A sweep's rows by arm, and what statements need of its episodes; transcripts stay on disk.
+
+    Args:
+        store: Where they are.
+        sweep: The sweep's name.
+        every_reward: Whether episodes have their returns under every reward of the task, too.
+
+    Raises:
+        ValueError: There is no such sweep.
+    """
+    runs = store.runs(sweep)
+    if not runs.height:
+        check_sweep(store, sweep)
+    finished = runs.filter(runs["status"] == "finished")["trial_id"].to_list()
+    columns = ["episode_seed", "scene", "return", "turns"]
+    if every_reward and finished:
+        columns += [name for name in store.episodes(finished[:1]).columns if name.startswith(RETURN_PREFIX)]
+    return RunTable(by_arm(runs), store.episodes(finished, columns=columns if finished else None))
+
+
+def by_arm(runs: pl.DataFrame) -> pl.DataFrame:
+    """The rows with their arm for a method: tables tell apart what a question does, `ilql_without_lm` from `ilql`."""
+    return runs.with_columns(runs["arm"].alias("method"))
