@@ -122,20 +122,21 @@ def write_report(
     if honest is not None and honest.possible:
         paths += _write_honest(honest, folder)
     paths += [_written(folder / f"{each.name}.md", section_markdown(each)) for each in sections]
-    drawn, told = _drawn(ablation, cells)
+    made, told = _figures(ablation, cells)
     for each in sections:
-        drawn |= each.figures
-    static, note = _static({name: figure for name, (figure, _) in drawn.items()}, folder / "figures", static_formats)
+        made |= each.figures
+    drawn = {name: figures.picture(figure) for name, (figure, _) in made.items()}
+    static, note = _static(drawn, folder / "figures", static_formats)
     told += [note] if note else []
 
     placed = [
         PageFigure(
             name=name,
-            html=figures.figure_html(figure, name),
+            html=figures.figure_html(drawn[name], name),
             caption=caption,
             links=tuple((path.suffix[1:].upper(), f"figures/{path.name}") for path in static if path.stem == name),
         )
-        for name, (figure, caption) in drawn.items()
+        for name, (_, caption) in made.items()
     ]
     script = figures.plotly_script() if placed else ""
     for figure in placed:
@@ -177,30 +178,32 @@ def _write_honest(honest: HonestTable, folder: Path) -> list[Path]:
     return [_written(folder / f"honest.{suffix}", render(honest)) for suffix, render in writers.items()]
 
 
-def _drawn(ablation: AblationTable, cells: Sequence[Cell]) -> tuple[dict[str, tuple[figures.Figure, str]], list[str]]:
+def _figures(ablation: AblationTable, cells: Sequence[Cell]) -> tuple[dict[str, tuple[figures.Figure, str]], list[str]]:
     """The figures with their captions, by name, and a note for each that there is nothing to draw for."""
-    drawn: dict[str, tuple[figures.Figure, str]] = {}
+    made: dict[str, tuple[figures.Figure, str]] = {}
     if not any(cell.seeds for cell in cells):
-        return drawn, ["No figures: nothing has finished yet."]
+        return made, ["No figures: nothing has finished yet."]
     what = "Estimated return" if ablation.estimated else "Mean return per episode"
     title = f"{what} (reward {ablation.evaluation_reward})"
     where = f" {ablation.task}, reward {ablation.evaluation_reward}, {ablation.split} scenes."
     picture, points = table_picture(ablation), score_by_cell(cells)
     best = f"Max {'estimate' if ablation.estimated else 'score'} (reward {ablation.evaluation_reward})"
-    drawn["table"] = (figures.draw_table(picture, x_title=best), picture.caption)
-    drawn["score_by_cell"] = (figures.draw_score_by_cell(points, y_title=title), points.caption + where)
+    made["table"] = (figures.draw_table(picture, x_title=best), picture.caption)
+    made["score_by_cell"] = (figures.draw_score_by_cell(points, y_title=title), points.caption + where)
     if not has_grid(cells):
-        return drawn, ["No figures over β: no design cell of SARSA or ILQL has train.tau and decode.beta."]
+        return made, ["No figures over β: no design cell of SARSA or ILQL has train.tau and decode.beta."]
     try:
         curves, grid = beta_curves(cells), heat_map(cells)
     except ValueError as several:  # a grid over more than tau and beta has no single score per field
-        return drawn, [f"No figures over β: {several}."]
-    drawn["beta_curves"] = (figures.draw_beta_curves(curves, y_title=title), curves.caption + where)
-    drawn["heat_map"] = (figures.draw_heat_map(grid, value_title=title), grid.caption + where)
-    return drawn, []
+        return made, [f"No figures over β: {several}."]
+    made["beta_curves"] = (figures.draw_beta_curves(curves, y_title=title), curves.caption + where)
+    made["heat_map"] = (figures.draw_heat_map(grid, value_title=title), grid.caption + where)
+    return made, []
 
 
-def _static(drawn: Mapping[str, figures.Figure], folder: Path, formats: Sequence[str]) -> tuple[list[Path], str | None]:
+def _static(
+    drawn: Mapping[str, figures.Picture], folder: Path, formats: Sequence[str]
+) -> tuple[list[Path], str | None]:
     try:
         return figures.write_static(drawn, folder, formats), None
     except RuntimeError as missing:
@@ -299,7 +302,7 @@ def write_section(section: Section, folder: Path) -> tuple[Path, ...]:
     """Write a section as a page of its own, `NAME.html`, and as `NAME.md`; returns the paths, the page first."""
     folder.mkdir(parents=True, exist_ok=True)
     placed = [
-        PageFigure(name, figures.figure_html(figure, name), caption)
+        PageFigure(name, figures.figure_html(figures.picture(figure), name), caption)
         for name, (figure, caption) in section.figures.items()
     ]
     script = figures.plotly_script() if placed else ""

@@ -18,6 +18,9 @@ from analysis.labels import hyperparameter_label, in_order, label_with, method_l
 from analysis.section import Section, TextTable
 from analysis.text import count, number
 
+DRAWN = 24
+"""Lines in the figure of β at most; more of them nobody tells apart."""
+
 
 def sensitivity_section(
     cells: Sequence[Cell], adaptive: Sequence[AdaptiveImportance], rng: np.random.Generator, *, y_title: str
@@ -56,9 +59,12 @@ def sensitivity_section(
             "hyperparameter are left out: it explains everything.",
         )
     if doses:
+        bar = sorted((max(curve.scores) for curve in doses), reverse=True)[:DRAWN][-1]
+        best = [curve for curve in doses if max(curve.scores) >= bar][:DRAWN]
+        which = "every training" if len(best) == len(doses) else f"the best {len(best)} of {len(doses)} trainings"
         figures["dose_response"] = (
-            draw_dose(doses, y_title=y_title),
-            "Answer of every training to β, a line each; ± one standard error over training seeds and scenes. Thick: "
+            draw_dose(best, y_title=y_title),
+            f"Answer of {which} to β, a line each; ± one standard error over training seeds and scenes. Thick: "
             "the near-best range, within one standard error of the line's best.",
         )
     tables = []

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
 
 from analysis.page import page
 from analysis.text import count, number
@@ -58,17 +62,18 @@ class Transcripts:
     place: str
 
 
-def shown_episodes(differences: Sequence[tuple[float, int]], shown: int = SHOWN) -> list[int]:
+def shown_episodes(gains: NDArray[np.float64], seeds: NDArray[np.int64], shown: int = SHOWN) -> list[int]:
     """Which episodes are shown: the largest gains, the largest losses, and the middle, two fifths, two fifths, one.
 
     Args:
-        differences: The gain in every episode, and the episode's seed.
+        gains: Of every episode, shape (E,).
+        seeds: Of every episode, shape (E,).
         shown: How many at most.
 
     Returns:
         Seeds, the largest gain first; of equal gains the smaller seed.
     """
-    ordered = [seed for _, seed in sorted([(-gain, seed) for gain, seed in differences])]
+    ordered: list[int] = seeds[np.lexsort((seeds, -gains))].tolist()
     if len(ordered) <= shown:
         return ordered
     ends = 2 * shown // 5
@@ -110,7 +115,8 @@ def _least(cells: Sequence[Transcripts]) -> int:
 def _fewer(cell: Transcripts, shown: int) -> Transcripts:
     if len(cell.paired) <= shown:
         return cell
-    kept = shown_episodes([(pair.difference, pair.episode) for pair in cell.paired], shown)
+    gains, seeds = ([getattr(pair, name) for pair in cell.paired] for name in ("difference", "episode"))
+    kept = shown_episodes(np.asarray(gains), np.asarray(seeds), shown)
     by_seed = {pair.episode: pair for pair in cell.paired}
     return Transcripts(cell.name, cell.other, cell.episodes, tuple(by_seed[seed] for seed in kept), cell.place)
 
@@ -136,10 +142,14 @@ def _pair(cell: Transcripts, pair: Paired) -> str:
 
 
 def _turns(turns: Sequence[Turn]) -> str:
-    return "".join(
-        f'<p class="{"agent" if by_agent else "world"}">{escape(text) or "<i>(nothing)</i>"}</p>'
-        for by_agent, text in turns
-    )
+    return "".join(map(_turn, turns))
+
+
+@functools.lru_cache(maxsize=2**16)
+def _turn(turn: Turn) -> str:
+    """One turn; kept, since much is said again and again."""
+    by_agent, text = turn
+    return f'<p class="{"agent" if by_agent else "world"}">{escape(text) or "<i>(nothing)</i>"}</p>'
 
 
 _STYLE = """

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import polars as pl
 
 from analysis.cells import Cell, varying
@@ -94,16 +95,17 @@ class _Pair:
 
     @staticmethod
     def of(cell: Cell, other: Cell, trials: Mapping[tuple[str, int], str]) -> _Pair:
-        first, second = (
-            dict(zip(each.episode_seeds.tolist(), each.returns[0].tolist(), strict=True)) for each in (cell, other)
+        common, first, second = np.intersect1d(
+            cell.episode_seeds, other.episode_seeds, assume_unique=True, return_indices=True
         )
-        common = sorted(first.keys() & second.keys())
-        seeds = shown_episodes([(first[seed] - second[seed], seed) for seed in common])
+        returns = cell.returns[0][first], other.returns[0][second]
+        of_seed = dict(zip(common.tolist(), zip(*(each.tolist() for each in returns), strict=True), strict=True))
+        seeds = shown_episodes(returns[0] - returns[1], common)
         return _Pair(
             cells=(cell, other),
             trials=(trials[cell.cell_id, cell.seeds[0]], trials[other.cell_id, other.seeds[0]]),
             episodes=len(common),
-            shown={seed: (first[seed], second[seed]) for seed in seeds},
+            shown={seed: of_seed[seed] for seed in seeds},
         )
 
 

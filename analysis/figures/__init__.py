@@ -9,7 +9,7 @@ from analysis.figures.across import draw_estimates, draw_profiles
 from analysis.figures.budget import draw_costs, draw_learning, draw_tuning
 from analysis.figures.cells import draw_beta_curves, draw_heat_map, draw_score_by_cell
 from analysis.figures.effects import draw_dose, draw_importance, draw_parallel
-from analysis.figures.export import STATIC_FORMATS, figure_html, plotly_script, write_static
+from analysis.figures.export import STATIC_FORMATS, Picture, figure_html, picture, plotly_script, write_static
 from analysis.figures.lines import draw_lines, draw_q_rank
 from analysis.figures.table import draw_table
 from analysis.figures.theme import METHOD_COLOURS, Figure
@@ -19,6 +19,7 @@ __all__ = [
     "METHOD_COLOURS",
     "STATIC_FORMATS",
     "Figure",
+    "Picture",
     "draw_advantages",
     "draw_beta_curves",
     "draw_costs",
@@ -35,6 +36,7 @@ __all__ = [
     "draw_table",
     "draw_tuning",
     "figure_html",
+    "picture",
     "plotly_script",
     "write_static",
 ]

@@ -48,11 +48,12 @@ def draw_dose(curves: Sequence[DoseResponse], *, y_title: str) -> go.Figure:
     """A line per training over the β that were played, one apart; its near-best range as a thick line on top."""
     figure = go.Figure()
     betas = sorted({beta for curve in curves for beta in curve.betas})
+    apart = min(0.05, 0.6 / max(1, len(curves)))  # so that no line comes near the next β
     for index, curve in enumerate(curves):
         colour = blue(index, len(curves)) if curve.method == "ilql" else colour_of(curve.method)
         at = [float(betas.index(beta)) for beta in curve.betas]
         name = label_with(curve.method, curve.setting)
-        offset = (index - (len(curves) - 1) / 2) * 0.05
+        offset = (index - (len(curves) - 1) / 2) * apart
         figure.add_trace(
             go.Scatter(
                 x=[place + offset for place in at],

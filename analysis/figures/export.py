@@ -6,10 +6,14 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
+
+Picture = Mapping[str, Any]
+"""A figure as plotly.js reads it."""
 
 STATIC_FORMATS = ("svg", "png", "pdf")
 
@@ -21,11 +25,18 @@ def plotly_script() -> str:
     return str(get_plotlyjs())
 
 
-def figure_html(figure: go.Figure, name: str) -> str:
+def picture(figure: go.Figure) -> Picture:
+    """A figure, made ready once for however many files it goes into."""
+    ready: Picture = figure.to_dict()
+    return ready
+
+
+def figure_html(figure: Picture, name: str) -> str:
     """The figure as a piece of HTML for a page that holds `plotly_script()`; `name` becomes its id."""
     return str(
         plotly.io.to_html(
             figure,
+            validate=False,  # as all that a figure of plotly's was made of
             full_html=False,
             include_plotlyjs=False,
             div_id=name,
@@ -35,7 +46,7 @@ def figure_html(figure: go.Figure, name: str) -> str:
     )
 
 
-def write_static(figures: Mapping[str, go.Figure], folder: Path, formats: Sequence[str] = STATIC_FORMATS) -> list[Path]:
+def write_static(figures: Mapping[str, Picture], folder: Path, formats: Sequence[str] = STATIC_FORMATS) -> list[Path]:
     """Write every figure in every format to `folder/NAME.FORMAT`, all in one browser, and give the paths.
 
     Raises:
@@ -51,6 +62,7 @@ def write_static(figures: Mapping[str, go.Figure], folder: Path, formats: Sequen
         plotly.io.write_images(
             fig=[figure for figure, _ in jobs],
             file=list(paths),
+            validate=False,
             scale=[3 if path.suffix == ".png" else 1 for path in paths],
             width=WIDTH,
             height=HEIGHT,

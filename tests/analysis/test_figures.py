@@ -300,7 +300,7 @@ def test_without_a_browser_a_line_says_how_to_get_static_figures(
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="static figures need Chromium on the PATH")
 def test_static_figures_come_in_three_formats(grid: RunTable, tmp_path: Path) -> None:
     figure = figures.draw_heat_map(heat_map(cells_of(grid)), value_title="score")
-    paths = figures.write_static({"heat_map": figure}, tmp_path)
+    paths = figures.write_static({"heat_map": figures.picture(figure)}, tmp_path)
     assert [path.name for path in paths] == ["heat_map.svg", "heat_map.png", "heat_map.pdf"]
     assert [path.read_bytes()[:4] for path in paths] == [b"<svg", b"\x89PNG", b"%PDF"]
 
@@ -314,7 +314,8 @@ def test_a_figure_drawn_twice_is_the_same_file(grid: RunTable, tmp_path: Path) -
             "map": figures.draw_heat_map(heat_map(cells), value_title="score"),  # its colours are a gradient with an id
             "curves": figures.draw_beta_curves(beta_curves(cells), y_title="score"),
         }
-        made.append([path.read_bytes() for path in figures.write_static(drawn, folder, ["svg"])])
+        pictures = {name: figures.picture(figure) for name, figure in drawn.items()}
+        made.append([path.read_bytes() for path in figures.write_static(pictures, folder, ["svg"])])
     assert made[0] == made[1]
     assert b"defs-" in made[0][0]
 

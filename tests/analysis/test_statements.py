@@ -9,7 +9,7 @@ import pytest
 from analysis.across_section import across_section
 from analysis.budget_section import trained_of
 from analysis.cells import cells_of
-from analysis.figures import figure_html
+from analysis.figures import figure_html, picture
 from analysis.importance import AdaptiveImportance
 from analysis.landscape import weights_key
 from analysis.runs import RunTable
@@ -38,7 +38,7 @@ def test_every_statement_has_its_section_and_its_figures_draw(sweep: RunTable) -
     assert wanted <= drawn
     for section in sections.values():
         for name, (figure, caption) in section.figures.items():
-            assert name in figure_html(figure, name)
+            assert name in figure_html(picture(figure), name)
             assert caption
     said = section_markdown(sections["sensitivity"])
     assert "No analysis of variance of ILQL: the grid is not complete: no run has finished at τ 0.9, β 16." in said

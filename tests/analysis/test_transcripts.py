@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from analysis import transcripts
@@ -16,18 +17,18 @@ def pair(episode: int, gain: float, text: str = "hello") -> Paired:
 
 
 def test_the_ends_and_the_middle_are_shown_sorted_by_their_gain() -> None:
-    gains = [(float(gain), 100 - gain) for gain in range(11)]  # the gain of episode 90 is 10, of episode 100 it is 0
+    gains = np.arange(11.0)  # the gain of episode 90 is 10, of episode 100 it is 0
     # Of 5: two at either end, and of 11 sorted ones the sixth, at gain 5.
-    assert shown_episodes(gains, 5) == [90, 91, 95, 99, 100]
+    assert shown_episodes(gains, 100 - np.arange(11), 5) == [90, 91, 95, 99, 100]
 
 
 def test_of_equal_gains_the_earlier_episode_comes_first() -> None:
-    assert shown_episodes([(1.0, 7), (1.0, 3), (2.0, 9)], 5) == [9, 3, 7]
+    assert shown_episodes(np.array([1.0, 1.0, 2.0]), np.array([7, 3, 9]), 5) == [9, 3, 7]
 
 
 def test_what_the_rule_says_is_what_it_does() -> None:
     ends, middle, losses = map(int, re.findall(r"the (\d+) ", rule(20)))
-    kept = shown_episodes([(float(-place), place) for place in range(100)], 20)
+    kept = shown_episodes(-np.arange(100.0), np.arange(100), 20)
     assert (ends, middle, losses) == (8, 4, 8)
     assert kept == [*range(8), 48, 49, 50, 51, *range(92, 100)]
 
