@@ -248,10 +248,10 @@ def check_gone(sweep: Sweep) -> None:
 def undisturbed(kind: str, folder: Path) -> Reference:
     """Run a sweep to its end, once."""
     tracker = Tracker(folder)
-    tracker.start()
     sweep = Sweep(folder / "undisturbed", SWEEPS[kind], ROWS[kind], f"{os.getpid()}-undisturbed", tracker.uri)
-    begin = time.monotonic()
     try:
+        tracker.start()
+        begin = time.monotonic()
         sweep.start()
         wait_for(lambda: sweep.has_begun("report"), PATIENCE, "report began")
         scored = time.monotonic()
@@ -276,9 +276,9 @@ def one_kill(
     """
     mark = f"{os.getpid()}-{folder.parent.name}-{folder.name}"
     tracker, nodes = Tracker(folder), None
-    tracker.start()
     sweep = Sweep(folder / "store", arguments, len(reference.rows), mark, tracker.uri)
     try:
+        tracker.start()
         if victim == "node":
             nodes = Nodes(mark, Path(tempfile.mkdtemp(prefix="r", dir="/tmp")))
             nodes.start_head(1)
