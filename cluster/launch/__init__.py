@@ -155,12 +155,14 @@ def ray_up(order: Order) -> dict[str, str]:
     if not order.hosts:
         raise ValueError("--hosts must name the machines, the head first, such as --hosts node-1,node-2, got none")
     head, *others = order.hosts
+    told = f"RAY_AUTH_MODE=token RAY_ADDRESS={head}:6379 SWEEPS_STORE={order.store}"
+    command = shlex.join((f"{order.environment}/bin/python", *order.command))
     own = {
         "HEAD": head,
         "WORKERS": str(len(others)),
         "WORKER_IPS": ", ".join(others),
         "USER": order.user,
-        "COMMAND": shlex.join((f"{order.environment}/bin/python", *order.command)),
+        "SESSION": shlex.quote(f"cd {order.project} && {told} {command}"),
     }
     return {"ray-up.yaml": _filled("ray-up.yaml", order.places() | own)}
 

@@ -12,6 +12,7 @@ from sweeps.command import Command
 
 if TYPE_CHECKING:
     from cluster.launch import Order
+    from sweeps.options import Options
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +52,9 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
         asked.setdefault("machines", len(asked["hosts"]))
     order = Order(**asked)
     if given.where != "docker":  # an image has no machines
-        _check_room(order)
+        options = _check_room(order)
+        if given.where == "kuberay":
+            _check_paths(options)
     files = KINDS[given.where](order)
     folder = Path(given.out).expanduser()
     there = [name for name in files if (folder / name).exists()]
@@ -64,8 +67,8 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     return 0
 
 
-def _check_room(order: Order) -> None:
-    """Do nothing if the question's options are right and a job of it fits the machines that are asked for.
+def _check_room(order: Order) -> Options:
+    """What the question's options say, if they are right and a job of it fits the machines that are asked for.
 
     Raises:
         KeyError, ValueError: They are not, or it does not; on the cluster it would be said after the queue.
@@ -82,6 +85,22 @@ def _check_room(order: Order) -> None:
     )
     need = chosen_preset(question, options).resources.need
     check_fits(order.workers, need, whose="what is launched", hint="--machines, --gpus and --cpus have more")
+    return options
+
+
+def _check_paths(options: Options) -> None:
+    """Refuse a source that lies beside us, where no container looks.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name, value in {**options.sources, "model": options.model or ""}.items():
+        file = Path(value.partition(":")[0])
+        if value and not file.is_absolute() and file.exists():
+            raise ValueError(
+                f"--{name} must be an absolute path that is there in the container, on the volume that is mounted "
+                f"or in the image, got {value}"
+            )
 
 
 def _command(text: str) -> tuple[str, ...]:

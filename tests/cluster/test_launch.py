@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -91,6 +92,15 @@ class TestRayUp:
         commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
         assert not any("ray stop" in command for command in commands)
         assert all("RAY_AUTH_MODE=token" in command for command in commands if "ray start" in command)
+
+    def test_what_is_run_there_survives_both_shells(self) -> None:
+        # The one here, which reads the line, and the one there, which reads what `ray exec` was given.
+        words = ("sweeps/dialogue_ablation.py", "--set", "world.template={role}: it's {text}")
+        text = ray_up(order(hosts=("10.0.0.1",), command=words, environment="/opt/venv"))["ray-up.yaml"]
+        (line,) = [line for line in text.splitlines() if "ray exec" in line]
+        ray, verb, file, session = shlex.split(line.removeprefix("#"))
+        assert (ray, verb, file) == ("ray", "exec", "ray-up.yaml")
+        assert shlex.split(session)[-4:] == ["/opt/venv/bin/python", *words]
 
 
 class TestDockerfile:
@@ -242,6 +252,20 @@ class TestCommand:
         assert err.startswith(line)
         assert err.count("\n") == 1
         assert not (tmp_path / "out").exists()
+
+    def test_a_container_looks_for_no_file_that_lies_beside_us(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "mine.jsonl").write_text("")
+        run = ["--gpus", "0", "--out", str(tmp_path / "out"), "--run"]
+        settings = "dialogue --preset laptop --gpus-per-worker 0 --data "
+        assert cli.main(["launch", "kuberay", *run, settings + "mine.jsonl"]) == 2
+        err = capsys.readouterr().err
+        assert err.startswith("error: --data must be an absolute path that is there in the container, on the volume")
+        assert err.endswith("got mine.jsonl\n")
+        assert not (tmp_path / "out").exists()
+        assert cli.main(["launch", "kuberay", *run, settings + "/shared/mine.jsonl"]) == 0
 
     def test_options_that_the_question_has_not_are_one_line(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

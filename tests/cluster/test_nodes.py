@@ -5,6 +5,7 @@ The nodes are processes of their own on this machine, `ray start --block`, and t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -25,8 +26,7 @@ from sweeps.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Long, by `make nodes`, until it is known what they take on two cores.
-pytestmark = [pytest.mark.timeout(1500), pytest.mark.long]
+pytestmark = pytest.mark.timeout(1500)
 
 BANDIT = (
     "sweeps/bandit_ablation.py", "--preset", "smoke", "--methods", "bc,sarsa,ilql", "--trials", "0", "--seeds", "3",
@@ -105,10 +105,10 @@ def end(job: subprocess.Popen[str]) -> None:
     job.communicate()
 
 
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Nodes]:
+@contextlib.contextmanager
+def three_nodes(name: str) -> Iterator[Nodes]:
     """Three nodes of one CPU each."""
-    cluster = Nodes(f"nodes-{os.getpid()}", Path(tempfile.mkdtemp(prefix="r", dir="/tmp")))  # short: for unix sockets
+    cluster = Nodes(f"{name}-{os.getpid()}", Path(tempfile.mkdtemp(prefix="r", dir="/tmp")))  # short: for unix sockets
     try:
         cluster.start_head(1)
         cluster.start_node("second", 1)
@@ -118,6 +118,13 @@ def nodes() -> Iterator[Nodes]:
     finally:
         cluster.stop()
         shutil.rmtree(cluster.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    """Three nodes for all tests that leave them as they were."""
+    with three_nodes("nodes") as cluster:
+        yield cluster
 
 
 @dataclass(frozen=True)
@@ -173,17 +180,46 @@ def holds(store: Path, watch: Watch, name: str) -> set[str]:
     }
 
 
+@pytest.mark.timeout(600)
+def test_a_submitted_job_on_three_nodes_ends_though_one_is_killed(tmp_path: Path) -> None:
+    # The short form of what follows.
+    store, command = tmp_path / "store", [word for word in BANDIT if word not in ("--seeds", "3")]
+    with three_nodes("short") as cluster:
+        watch = Watch(cluster, store, ("head", "second", "third"))
+        watching = threading.Thread(target=watch.keep_looking)
+        watching.start()
+        job = submit(cluster, store, *command)
+        try:
+            wait_while(job, lambda: holds(store, watch, "second"), "the second node was at something")
+            cluster.kill_node("second")
+            out, _ = job.communicate(timeout=400)
+        finally:
+            end(job)
+            watch.ended.set()
+            watching.join()
+    assert job.returncode == 0, out
+    assert ", 3 machines, 3 CPUs, 0 GPUs, 3 jobs at a time" in out
+    assert out.count("is gone; what it was at is done elsewhere") == 1
+    assert len(watch.wrote("training")) >= 2
+    rows = rows_of(store)
+    assert len(rows) == 1 + 3 + 2 * 3  # BC, SARSA at three betas, ILQL at two taus of three
+    assert {row["status"] for row in rows.values()} == {"finished"}
+
+
+@pytest.mark.long
 def test_the_sweep_spreads_over_all_nodes_and_counts_their_places(outcome: Outcome) -> None:
     assert ", 3 machines, 3 CPUs, 0 GPUs, 3 jobs at a time" in outcome.out
     assert {"head", "second", "third"} <= set(outcome.watch.at)
     assert {"head", "third"} <= set(outcome.watch.wrote("training"))
 
 
+@pytest.mark.long
 def test_a_node_that_joins_is_told_of_and_used(outcome: Outcome) -> None:
     assert outcome.out.count(" has joined\n") == 1
     assert outcome.watch.wrote("training")["fourth"]
 
 
+@pytest.mark.long
 def test_what_a_killed_node_was_at_is_done_elsewhere(outcome: Outcome) -> None:
     assert outcome.out.count("is gone; what it was at is done elsewhere") == 1
     finished = {
@@ -193,10 +229,20 @@ def test_what_a_killed_node_was_at_is_done_elsewhere(outcome: Outcome) -> None:
     }
     # What it had under way when it was killed has its row now, by another node; or it was at the evaluation of what
     # it had trained, and then that is by another node.
+    others = {"head", "third", "fourth"}
     played = outcome.watch.wrote("evaluation")
     for key in outcome.lost:
-        assert finished[key] in {"head", "third", "fourth"} or played.keys() & {"head", "third", "fourth"}
+        trials = trials_of(outcome.store, key)
+        assert finished[key] in others or {node for node, keys in played.items() if keys & trials} & others
     assert not holds(outcome.store, outcome.watch, "second")
+
+
+def trials_of(store: Path, trajectory: str) -> set[str]:
+    """The trials on weights of a trajectory."""
+    from sweeps.spec import TrialSpec
+
+    members = Store(store).members("nodes")
+    return {m["trial_id"] for m in members if TrialSpec.from_json(m["spec"]).trajectory_id == trajectory}
 
 
 def trained(store: Path, weights: set[str]) -> Iterator[dict[str, str]]:
@@ -208,6 +254,7 @@ def trained(store: Path, weights: set[str]) -> Iterator[dict[str, str]]:
             yield {"trajectory_id": TrialSpec.from_json(member["spec"]).trajectory_id}
 
 
+@pytest.mark.long
 def test_rows_and_weights_are_those_of_one_machine_to_the_bit(outcome: Outcome, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     done = subprocess.run(
@@ -232,6 +279,7 @@ def refused(nodes: Nodes, store: Path) -> str:
     return line
 
 
+@pytest.mark.long
 def test_a_node_with_another_version_is_refused_by_name(nodes: Nodes, tmp_path: Path) -> None:
     about = tmp_path / "other" / "transformers-4.0.1.dist-info"
     about.mkdir(parents=True)
@@ -256,6 +304,7 @@ def can_hide_folders() -> bool:
     )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not can_hide_folders(), reason="takes the right to mount: unshare -m")
 def test_a_node_that_does_not_see_the_store_is_refused_by_name(nodes: Nodes, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
