@@ -203,6 +203,10 @@ class Store:
         """One line for each file of a complete stage that is not what was written."""
         return self._stages.altered(kind, key)
 
+    def stage_flaw(self, kind: str, key: str) -> str | None:
+        """Why what has a stage's name is not complete, in a few words; None if it is."""
+        return self._stages.flaw(kind, key)
+
     def build(
         self,
         kind: str,

@@ -45,9 +45,23 @@ def stage_of(at: Place, kind: str, method: str = "bc") -> Path:
 def put(folder: Path, name: str, content: bytes) -> None:
     """Another content for a file of a stage, and the stage whole: as one that was written so."""
     (folder / name).write_bytes(content)
-    about = json.loads((folder / "about.json").read_text())
-    about["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (folder / "about.json").write_text(json.dumps(about))
+    files = about_of(folder)["files"]
+    tell(folder, files=files | {name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}})
+
+
+def about_of(folder: Path) -> dict[str, Any]:
+    """What a stage's about.json says."""
+    about: dict[str, Any] = json.loads((folder / "about.json").read_text())
+    return about
+
+
+def tell(folder: Path, **changes: object) -> None:
+    """Other fields for a stage's about.json, None for none, with the digest of all of it, as if it was written so."""
+    about = {name: value for name, value in (about_of(folder) | changes).items() if value is not None}
+    about.pop("digest", None)
+    text = json.dumps(about)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "about.json").write_text(f'{text[:-1]},"digest":"{digest}"}}\n')
 
 
 def journal(at: Place) -> Path:
