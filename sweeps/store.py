@@ -24,8 +24,8 @@ from pathlib import Path
 
 import polars as pl
 
-from ilql.files import FILE, NOTHING, kind_of, sync
-from sweeps.artefacts import Stages
+from ilql.files import FILE, NOTHING, kind_of, sync, user_path
+from sweeps.artefacts import Stages, is_old
 from sweeps.exact_json import JSON, Record
 from sweeps.frames import check_member, episodes_frame, rows, runs_frame
 from sweeps.journal import StoreError, utc
@@ -50,7 +50,7 @@ MARK = "store.json"
 def store_folder(option: str | None) -> Path:
     """Where the store is: the option, else `$SWEEPS_STORE`, else `~/.sweeps/store`; absolute, not necessarily there."""
     chosen = option or os.environ.get("SWEEPS_STORE") or "~/.sweeps/store"
-    return Path(chosen).expanduser().absolute()
+    return user_path(chosen).absolute()
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Store:
     """
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
-        self.folder = folder.expanduser().absolute()
+        self.folder = user_path(folder).absolute()
         self._durable = durable
         _open(self.folder)
         self._records = Records(self.folder / "journals", durable=durable)
@@ -180,6 +180,11 @@ class Store:
         """Key, term and holder of every lease that was not given back."""
         return self._leases.all()
 
+    def strangers(self) -> Iterator[str]:
+        """What lies among the leases and the stages and is none, by its path in the store."""
+        yield from (path.relative_to(self.folder).as_posix() for path in self._leases.strangers())
+        yield from self._stages.strangers()
+
     def _claimed(self, lease: Lease) -> Lease:
         if lease.term > 1:
             self._records.claim(lease.key, lease.term)
@@ -237,8 +242,27 @@ class Store:
         self._stages.drop(kind, key)
 
     def leftovers(self) -> Iterator[Path]:
-        """The folders that builders left behind and nobody will use."""
-        return self._stages.leftovers()
+        """What builders and writers left behind and nobody will use."""
+        yield from self._stages.leftovers()
+        yield from (path for path in self.begun() if is_old(path))
+
+    def begun(self) -> Iterator[Path]:
+        """Tables and marks that somebody is writing just now, or was killed in."""
+        yield from sorted(self.folder.glob(f".{MARK}.*"))
+        yield from sorted(_table(self.folder).parent.glob(f".{_table(self.folder).name}.*"))
+
+    def table_flaw(self) -> str | None:
+        """Why the table for other programs is none, in a few words; None if it is one, or there is none."""
+        table = _table(self.folder)
+        if kind_of(table) == NOTHING and not table.is_symlink():
+            return None
+        if kind_of(table) != FILE:
+            return "is no file"
+        try:
+            pl.read_parquet(table, glob=False)
+        except (OSError, pl.exceptions.PolarsError) as fault:
+            return f"cannot be read ({str(fault).splitlines()[0][:80]})"
+        return None
 
     def drop_weights(self, weights_id: str, rule: str) -> None:
         """Remove a training's weights, and record that it was done by this rule; rows and loss curve stay.
@@ -298,7 +322,7 @@ class Store:
 
     def compact(self) -> Path:
         """Write `runs` of all sweeps as `rows/runs.parquet` for other programs, and return its path."""
-        path = self.folder / "rows" / "runs.parquet"
+        path = _table(self.folder)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         frame = self.runs()
         try:
@@ -356,6 +380,11 @@ class Store:
             failed=statuses.count("failed"),
             stopped=statuses.count("stopped"),
         )
+
+
+def _table(folder: Path) -> Path:
+    """Where the table for other programs is."""
+    return folder / "rows" / "runs.parquet"
 
 
 def _put_file(file: Path, content: bytes) -> None:
