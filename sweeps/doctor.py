@@ -44,6 +44,11 @@ def findings(store: Store, *, deep: bool = True) -> list[str]:
     return [*found, *_scores(store)] if deep else found
 
 
+def notes(store: Store) -> list[str]:
+    """What looks like a fault and is none, one line each."""
+    return store.notes()
+
+
 def _stages(store: Store, *, deep: bool) -> Iterator[str]:
     """Stages that do not count as whole though they have their name, and files that were altered."""
     for kind, key in store.stages():

@@ -27,9 +27,10 @@ import polars as pl
 from ilql.files import FILE, NOTHING, kind_of, sync, user_path
 from sweeps.artefacts import Stages, is_old
 from sweeps.exact_json import JSON, Record
-from sweeps.frames import check_member, episodes_frame, rows, runs_frame
+from sweeps.frames import episodes_frame, rows, runs_frame
 from sweeps.journal import StoreError, utc
 from sweeps.leases import Holder, Lease, Leases
+from sweeps.record_shapes import flaw
 from sweeps.records import Records
 
 __all__ = ["FORMAT", "Store", "StoreError", "SweepInfo", "store_folder"]
@@ -95,7 +96,7 @@ class Store:
         self.folder = user_path(folder).absolute()
         self._durable = durable
         _open(self.folder)
-        self._records = Records(self.folder / "journals", durable=durable)
+        self._records = Records(self.folder / "journals", durable=durable, flaw=flaw)
         self._stages = Stages(self.folder, durable=durable)
         self._leases = Leases(self.folder / "leases")
 
@@ -117,7 +118,7 @@ class Store:
             lease: What it is written under, if its writer holds one.
 
         Raises:
-            TypeError, ValueError: The value is no JSON object; nothing was written.
+            TypeError, ValueError: The value is no JSON object, or has a flaw (`sweeps.record_shapes`).
             StoreError: The disk did not take it; what was stored before is untouched.
             LeaseLostError: The lease is lost; nothing was written.
         """
@@ -292,8 +293,6 @@ class Store:
     def members(self, sweep: str | None = None) -> list[Record]:
         """The member records of a sweep, or of all, in the order of their keys."""
         members = self.all("member")
-        for key, member in members.items():
-            check_member(key, member)
         return [members[key] for key in sorted(members) if sweep is None or members[key]["sweep"] == sweep]
 
     def rows(self, sweep: str | None = None) -> list[Record]:
@@ -364,6 +363,10 @@ class Store:
     def problems(self) -> list[str]:
         """What is wrong with the store, one line for each fault; empty if all is well. None of it stops a reader."""
         return [*self._records.problems(), *self._stages.problems()]
+
+    def notes(self) -> list[str]:
+        """What of the store looks wrong and is harmless, one line each."""
+        return self._records.notes()
 
     def _info(self, name: str, members: list[Record], statuses: list[str]) -> SweepInfo:
         record = self.get("sweep", name) or {}

@@ -16,6 +16,7 @@ from sweeps import cli
 from sweeps.cells import take_back_lost
 from sweeps.doctor import findings
 from sweeps.exact_json import Record
+from sweeps.journal import encode_line
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
 from sweeps.work import run_job
@@ -137,6 +138,13 @@ def break_a_checkpoint(store: Store) -> str:
     return "checkpoint scratch/trajectory/ab/abc/checkpoints/step-00000050: is passed over for the one before it"
 
 
+def forget_a_status(store: Store) -> str:
+    (key,) = store.all("evaluation")
+    line = encode_line(0, 2**62, "evaluation", key, "{}")
+    (store.folder / "journals" / "other-1-00000000.jsonl").write_bytes(line)
+    return f"record evaluation {key} lacks 'status'; left out (line 1 of other-1-00000000.jsonl)"
+
+
 def halve_the_table(store: Store) -> str:
     table = store.compact()
     table.write_bytes(table.read_bytes()[:-9])
@@ -171,6 +179,11 @@ def leave_a_strange_lease(store: Store) -> str:
     return "leases/ke/other.1: is none of ours, and is not read; remove it"
 
 
+def leave_a_strange_journal(store: Store) -> str:
+    (store.folder / "journals" / "x.txt").write_text("x")
+    return "journals/x.txt: is no journal, and is not read; remove it"
+
+
 def lie_a_pipe_in_a_lease(store: Store) -> str:
     (store.folder / "leases" / "ke").mkdir(exist_ok=True)
     os.mkfifo(store.folder / "leases" / "ke" / "key.1")
@@ -180,8 +193,8 @@ def lie_a_pipe_in_a_lease(store: Store) -> str:
 @pytest.mark.parametrize(
     "fault",
     [
-        swap_stages, edit_an_about, exaggerate, count_wrongly, break_a_checkpoint, halve_the_table,
-        leave_a_table, leave_a_mark, break_a_study, leave_a_stranger, leave_a_strange_lease,
+        swap_stages, edit_an_about, exaggerate, count_wrongly, break_a_checkpoint, forget_a_status, halve_the_table,
+        leave_a_table, leave_a_mark, break_a_study, leave_a_stranger, leave_a_strange_lease, leave_a_strange_journal,
         lie_a_pipe_in_a_lease,
         flip_a_bit, cut_a_file, lose_a_stage, lose_a_record, leave_a_lease, leave_a_wordless_lease, add_a_file,
         link_a_file, forget_a_sweep, damage_a_journal,
@@ -264,6 +277,14 @@ def test_a_score_that_is_not_its_episodes_is_made_anew_as_it_says(swept: tuple[B
     assert run_job(bench.job(trial, trial), lambda numbers: None) == "finished"
     assert findings(bench.store) == []
     assert bench.store.all("evaluation")[trial.trial_id]["score"] == before["score"]
+
+
+def test_a_torn_tail_is_told_and_is_no_fault(done: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    (done.folder / "journals" / "other-1-00000000.jsonl").write_bytes(b'{"sum":"')
+    assert cli.main(["doctor", str(done.folder)]) == 0
+    out = capsys.readouterr().out
+    assert "0 problems" in out
+    assert "no problem: journal other-1-00000000.jsonl: ends in 8 bytes of an unfinished line" in out
 
 
 @pytest.mark.parametrize("name", ["leases", "stages"])

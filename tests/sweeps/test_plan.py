@@ -43,7 +43,12 @@ def train(store: Store, trial: TrialSpec, *, seconds: float = 2.0) -> None:
 
 
 def play(store: Store, trial: TrialSpec, *, status: str = "finished", seconds: float = 4.0) -> None:
-    record: dict[str, Any] = {"status": status, "episodes": trial.evaluation.episodes, "evaluate_seconds": seconds}
+    record: dict[str, Any] = {
+        "status": status,
+        "score": 0.0,
+        "episodes": trial.evaluation.episodes,
+        "evaluate_seconds": seconds,
+    }
     store.put("evaluation", trial.trial_id, record | {"backbone": trial.backbone_key})
 
 

@@ -21,8 +21,8 @@ import polars as pl
 import pytest
 
 from sweeps.artefacts import Stages
-from sweeps.exact_json import JSON
-from sweeps.journal import process_name
+from sweeps.exact_json import JSON, dumps
+from sweeps.journal import encode_line, process_name
 from sweeps.store import Store, StoreError, store_folder
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -72,12 +72,13 @@ def test_the_store_is_at_the_option_else_the_variable_else_at_home(
     monkeypatch.setenv("SWEEPS_STORE", "elsewhere")
     assert store_folder(None) == Path.cwd() / "elsewhere"
     assert store_folder("~/mine") == tmp_path / "mine"
+    assert store_folder("~nobody99/x") == Path.cwd() / "~nobody99" / "x"
 
 
 def test_opening_again_finds_what_was_put(store: Store) -> None:
-    store.put("evaluation", "a", {"decode.beta": math.inf})
-    assert Store(store.folder).get("evaluation", "a") == {"decode.beta": math.inf}
-    assert pickle.loads(pickle.dumps(store)).get("evaluation", "a") == {"decode.beta": math.inf}  # noqa: S301
+    store.put("sweep", "a", {"decode.beta": math.inf})
+    assert Store(store.folder).get("sweep", "a") == {"decode.beta": math.inf}
+    assert pickle.loads(pickle.dumps(store)).get("sweep", "a") == {"decode.beta": math.inf}  # noqa: S301
 
 
 @pytest.mark.parametrize(
@@ -489,11 +490,19 @@ def test_an_empty_store_has_empty_tables_with_all_columns(store: Store) -> None:
     assert store.episodes([]).columns[:2] == ["trial_id", "episode_seed"]
 
 
-def test_a_record_of_the_wrong_type_is_named(store: Store) -> None:
-    fill(store, "s", a=member("s", "a", "w"))
-    store.put("evaluation", "a", finished(1.0) | {"score": "high"})
-    with pytest.raises(StoreError, match="does not fit the table"):
-        store.runs()
+def test_a_record_of_the_wrong_type_is_refused_and_where_it_is_there_left_out_and_named(store: Store) -> None:
+    fill(store, "s", a=member("s", "a", "w"), b=member("s", "b", "w"))
+    odd = finished(1.0) | {"score": "high"}
+    with pytest.raises(ValueError, match="the evaluation a must have a number as 'score', got str 'high'"):
+        store.put("evaluation", "a", odd)
+    store.put_all("evaluation", {"a": finished(1.0), "b": finished(2.0)})
+    line = encode_line(0, 2**62, "evaluation", "a", dumps(odd))
+    (store.folder / "journals" / "other-1-00000000.jsonl").write_bytes(line)
+    assert sorted(store.runs()["score"]) == [1.0, 2.0]  # what it had before counts
+    (problem,) = Store(store.folder).problems()
+    assert problem == (
+        "record evaluation a must have a number as 'score', got str 'high'; left out (line 1 of other-1-00000000.jsonl)"
+    )
 
 
 def _episodes(returns: list[float], **more: list[Any]) -> Any:
