@@ -268,7 +268,7 @@ def _read_about(folder: Path) -> Record:
         text = read_plain(folder / ABOUT, longest=_LONGEST_ABOUT)
     except OSError as fault:
         raise _NotWholeError(f"{ABOUT} cannot be read ({fault.strerror})") from None
-    digest = _DIGEST.search(text)
+    digest = _DIGEST.search(text, max(0, len(text) - 100))
     if digest is not None and hashlib.sha256(text[: digest.start()] + b"}").hexdigest().encode() != digest[1]:
         raise _NotWholeError(f"{ABOUT} was changed")
     try:

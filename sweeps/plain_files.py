@@ -7,6 +7,8 @@ import os
 import stat
 from pathlib import Path
 
+_FIRST = 1 << 14  # bytes that are read at first
+
 
 def open_plain(path: Path) -> int:
     """A descriptor of a plain file, to read from.
@@ -31,8 +33,14 @@ def read_plain(path: Path, *, longest: int) -> bytes:
         OSError: As `open_plain` does, or it is longer.
         ValueError: No path is so.
     """
-    with open(open_plain(path), "rb") as file:
-        content = file.read(longest + 1)
+    descriptor = open_plain(path)
+    try:
+        content = os.read(descriptor, _FIRST)  # most are shorter, and a file object would cost more than they do
+        if len(content) == _FIRST:
+            with open(descriptor, "rb", closefd=False) as file:
+                content += file.read(longest + 1 - _FIRST if longest >= _FIRST else 0)
+    finally:
+        os.close(descriptor)
     if len(content) > longest:
         raise OSError(errno.EFBIG, f"more than {longest} bytes", str(path))
     return content
