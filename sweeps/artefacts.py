@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -22,8 +23,11 @@ from pathlib import Path, PurePosixPath
 from ilql.files import sync
 from sweeps.exact_json import JSON, Record, dumps, loads
 from sweeps.journal import StoreError, process_name, utc
+from sweeps.plain_files import read_plain
 
 ABOUT = "about.json"
+_LONGEST_ABOUT = 1 << 26  # bytes
+_DIGEST = re.compile(rb',"digest":"([0-9a-f]{64})"\}\n?\Z')  # the last field of an about.json, of all before it
 _BUILDING, _DAMAGED, _DROPPED, _DONE = ".building", ".damaged", ".dropped", ".done"
 _ABANDONED_SECONDS = 3600.0  # a leftover this old, by a process of this host that lives no more, is swept
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,159}")  # 255 bytes fit, with what is put around it
@@ -44,18 +48,32 @@ class Stages:
         self._durable = durable
 
     def find(self, kind: str, key: str) -> Path | None:
-        """The stage's folder if it is complete: it has an about.json, and every file that it names, at its size."""
+        """The stage's folder if it is complete: it has its own about.json, and every file that it names, at its size.
+
+        What was copied or renamed to another stage's place is none: its about.json says what it is.
+        """
         folder = _place(self._stages, kind, key)
         return folder if _is_whole(folder) else None
+
+    def flaw(self, kind: str, key: str) -> str | None:
+        """Why what has a stage's name is not complete, in a few words; None if it is."""
+        try:
+            _whole(_place(self._stages, kind, key))
+        except _NotWholeError as fault:
+            return str(fault)
+        return None
 
     def about(self, kind: str, key: str) -> Record | None:
         """The stage's about.json, or None if the stage is not complete.
 
         Its fields are `kind`, `key`; `about`: what decided it; `notes`: what `make` returned; `builder`: host, process
-        and a random number; `seconds` it took; `finished_at`, UTC; `files`: bytes and SHA-256 by path.
+        and a random number; `seconds` it took; `finished_at`, UTC; `files`: bytes and SHA-256 by path; `digest`: that
+        of the text before it, which stages of earlier versions do not have.
         """
-        folder = self.find(kind, key)
-        return None if folder is None else _read_about(folder)
+        try:
+            return _whole(_place(self._stages, kind, key))
+        except _NotWholeError:
+            return None
 
     def build(
         self,
@@ -107,10 +125,7 @@ class Stages:
     def scratch(self, kind: str, key: str) -> Path:
         """A folder for partial work on an unfinished stage, made if need be. Its one user at a time is not enforced."""
         folder = self.scratch_path(kind, key)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as fault:
-            raise StoreError(f"the folder {folder} could not be made: {fault.strerror}") from fault
+        _make_folder(folder)
         return folder
 
     def scratch_path(self, kind: str, key: str) -> Path:
@@ -120,7 +135,17 @@ class Stages:
     def named(self) -> Iterator[tuple[str, str]]:
         """Kind and key of every folder with a stage's name, whole or not."""
         for folder in sorted(self._stages.glob("*/*/[!.]*")):
-            yield folder.parent.parent.name, folder.name
+            if _is_place(folder):
+                yield folder.parent.parent.name, folder.name
+
+    def strangers(self) -> Iterator[str]:
+        """What lies among the stages and has no stage's name, by its path in the store."""
+        if self._stages.exists() and not self._stages.is_dir():
+            yield self._stages.name
+        for path in sorted((*self._stages.glob("*"), *self._stages.glob("*/*"), *self._stages.glob("*/*/[!.]*"))):
+            level = len(path.relative_to(self._stages).parts)
+            if (level < 3 and not path.is_dir()) or (level == 3 and not _is_place(path)):
+                yield path.relative_to(self._stages.parent).as_posix()
 
     def altered(self, kind: str, key: str) -> Iterator[str]:
         """What the files of a complete stage are not, or no longer: one line for each that its about.json denies."""
@@ -146,7 +171,8 @@ class Stages:
             _DROPPED: "was dropped, and its remover was killed in it",
         }
         return [
-            f"stage {folder.parent.parent.name}/{folder.name.split('@')[1]}: a copy {text}: {folder}"
+            f"stage {folder.parent.parent.name}/{folder.name.split('@')[1]}: a copy {text}: {folder}; "
+            "`sweeps gc` removes what nobody uses"
             for mark, text in meaning.items()
             for folder in sorted(self._stages.glob(f"*/*/{mark}@*"))
         ]
@@ -159,7 +185,7 @@ class Stages:
         make: Callable[[Path], Mapping[str, JSON] | None],
         about: Mapping[str, JSON],
     ) -> None:
-        final.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(final.parent)
         _sweep_abandoned(final)
         builder = process_name()
         building = final.with_name(f"{_BUILDING}@{key}@{builder}")
@@ -182,7 +208,8 @@ class Stages:
                     "files": files,
                 }
             )
-            (building / ABOUT).write_text(text + "\n")
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            (building / ABOUT).write_text(f'{text[:-1]},"digest":"{digest}"}}\n')
             if self._durable:
                 _sync(building)
             _publish(building, final, builder)
@@ -209,23 +236,92 @@ def _place(root: Path, kind: str, key: str) -> Path:
     return root / kind / key[:2] / key
 
 
-def _read_about(folder: Path) -> Record | None:
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        StoreError: It cannot be made: a full disk, or a file where one of them should be.
+    """
     try:
-        about = loads((folder / ABOUT).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return about if isinstance(about, dict) else None
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise StoreError(f"the folder {folder} could not be made: {fault.strerror}") from fault
+
+
+def _is_place(folder: Path) -> bool:
+    """True for a path that ends as a stage's does."""
+    kind, key = folder.parent.parent.name, folder.name
+    return folder.parent.name == key[:2] and all(_NAME.fullmatch(name) for name in (kind, key))
+
+
+class _NotWholeError(ValueError):
+    """What has a stage's name is not complete."""
+
+
+def _read_about(folder: Path) -> Record:
+    """What an about.json says, if it is one of ours, and of this stage.
+
+    Raises:
+        _NotWholeError: It is not.
+    """
+    try:
+        text = read_plain(folder / ABOUT, longest=_LONGEST_ABOUT)
+    except OSError as fault:
+        raise _NotWholeError(f"{ABOUT} cannot be read ({fault.strerror})") from None
+    digest = _DIGEST.search(text, max(0, len(text) - 100))
+    if digest is not None and hashlib.sha256(text[: digest.start()] + b"}").hexdigest().encode() != digest[1]:
+        raise _NotWholeError(f"{ABOUT} was changed")
+    try:
+        about = loads(text)
+    except (ValueError, TypeError, RecursionError):
+        raise _NotWholeError(f"{ABOUT} is no JSON of ours") from None
+    if not isinstance(about, dict):
+        raise _NotWholeError(f"{ABOUT} is no JSON of ours")
+    if digest is None and "digest" in about:
+        raise _NotWholeError(f"{ABOUT} was changed")
+    named = (folder.parent.parent.name, folder.name)
+    if (about.get("kind"), about.get("key")) != named:
+        other = f"{about.get('kind')!a:.40}/{about.get('key')!a:.60}".replace("'", "")
+        raise _NotWholeError(f"{ABOUT} is of {other}: the folder is another's, or another version's")
+    for name, sorts in _ABOUT_FIELDS.items():
+        if not isinstance(about.get(name), sorts):
+            raise _NotWholeError(f"{ABOUT} lacks a sound {name!r}")
+    return about
+
+
+_ABOUT_FIELDS: Mapping[str, type | tuple[type, ...]] = {
+    "about": dict, "notes": (dict, type(None)), "builder": str, "seconds": (int, float), "finished_at": str,
+    "files": dict,
+}  # fmt: skip
+
+
+def _whole(folder: Path) -> Record:
+    """What the about.json of a complete stage says.
+
+    Raises:
+        _NotWholeError: The stage is not complete.
+    """
+    about = _read_about(folder)
+    for name, file in about["files"].items():
+        if not (isinstance(file, dict) and type(file.get("bytes")) is int and isinstance(file.get("sha256"), str)):
+            raise _NotWholeError(f"{ABOUT} says no size and digest of {name!a:.60}")
+        try:
+            seen = (folder / name).stat() if _is_within(name) else None
+        except (OSError, ValueError):
+            raise _NotWholeError(f"{name!a:.60} is gone") from None
+        if seen is None or not stat.S_ISREG(seen.st_mode):
+            raise _NotWholeError(f"{name!a:.60} is no file of it")
+        if seen.st_size != file["bytes"]:
+            raise _NotWholeError(f"{name!a:.60} has {seen.st_size} bytes, not {file['bytes']}")
+    return about
 
 
 def _is_whole(folder: Path) -> bool:
-    about = _read_about(folder)
-    if about is None:
-        return False
     try:
-        files = about["files"].items()
-        return all(_is_within(name) and (folder / name).stat().st_size == file["bytes"] for name, file in files)
-    except (OSError, KeyError, TypeError, AttributeError):  # the last two: it is no about.json of ours
+        _whole(folder)
+    except _NotWholeError:
         return False
+    return True
 
 
 def _is_within(name: str) -> bool:
@@ -239,7 +335,7 @@ def _publish(building: Path, final: Path, builder: str) -> None:
         try:
             building.rename(final)
         except OSError as fault:
-            if fault.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+            if fault.errno not in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}:  # the last: a file has its name
                 raise
         else:
             return
@@ -288,13 +384,20 @@ def _sweep_abandoned(final: Path) -> None:
 
 def _is_abandoned(folder: Path) -> bool:
     here = process_name().rsplit("-", 2)[0]
-    host, process, _ = folder.name.rsplit("@", 1)[1].rsplit("-", 2)
+    named = re.fullmatch(r"(.*)-([0-9]{1,9})-[^-]*", folder.name.rsplit("@", 1)[1])
+    if named is None:  # no builder of ours
+        return False
+    host, process = named.groups()
+    # Containers may share a host's name but not its process ids, hence also the age.
+    return host == here and is_old(folder) and not _lives(int(process))
+
+
+def is_old(path: Path) -> bool:
+    """True if what lies there was last changed so long ago that nobody writes it any more."""
     try:
-        old = time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS
+        return time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS
     except FileNotFoundError:
         return False
-    # Containers may share a host's name but not its process ids, hence also the age.
-    return host == here and old and not _lives(int(process))
 
 
 def _lives(process: int) -> bool:

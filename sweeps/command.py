@@ -148,7 +148,10 @@ def check_sweep(store: Store, name: str) -> None:
     Raises:
         ValueError: It has not; the message says which is nearest.
     """
-    if store.get("sweep", name) is None:
+    if store.get("sweep", name) is not None:
+        return
+    known = [info.name for info in store.sweeps()]  # also one whose own record is lost, and its rows are there
+    if name not in known:
         from ilql.hyperparameters import unknown  # noqa: PLC0415
 
-        raise ValueError(unknown(name, "sweep of this store", [info.name for info in store.sweeps()]))
+        raise ValueError(unknown(name, "sweep of this store", known))

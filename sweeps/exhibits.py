@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sweeps.exact_json import Record
+from sweeps.plain_files import open_plain
 
 _SHAPING = ("train.", "backbone.", "data.")  # what decides the weights
 _TELLING = ("train.", "decode.", "backbone.")  # what may tell a sweep's runs apart, in the order of their names
+_LONGEST_POINT = 1 << 20
+"""Bytes that a line of a curve may have; what goes on without an end is no curve."""
 _RESULTS = ("score", "score_sd", "tune_score", "episodes", "train_seconds", "evaluate_seconds")
 
 
@@ -108,22 +112,24 @@ def read_curve(path: Path, offset: int, after: int) -> tuple[list[Point], int]:
     """
     points: list[Point] = []
     try:
-        with path.open("rb") as file:
+        with open(open_plain(path), "rb") as file:
             file.seek(offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
+            while (line := file.readline(_LONGEST_POINT)).endswith(b"\n"):
                 offset += len(line)
                 try:
                     values = json.loads(line)
                     step = int(values.pop("step"))
-                except (ValueError, TypeError, KeyError, AttributeError):
+                    numbers = _numbers(values)
+                except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
                     continue
                 if step > after:
                     after = step
-                    points.append(Point(step, _numbers(values)))
-    except FileNotFoundError:
+                    points.append(Point(step, numbers))
+    except (FileNotFoundError, IsADirectoryError):
         pass  # the scratch folder has just become a stage, where the next look finds it
+    except OSError as fault:
+        if fault.errno != errno.EINVAL:  # no plain file: no curve
+            raise
     return points, offset
 
 

@@ -16,7 +16,6 @@ EPISODES_FILE = "episodes.parquet"
 """What an evaluation's stage keeps: one row per episode."""
 
 _IDENTITY = ("sweep", "origin", "arm", "method", "cell_id", "trial_id", "weights_id", "seed")
-_NEEDED = (*(name for name in _IDENTITY if name != "arm"), "columns")
 _RESULT = ("score", "score_sd", "episodes")
 _FILE = " file"
 """A column's name while files are read together: none of theirs begins with a space."""
@@ -61,22 +60,6 @@ _EPISODES_SCHEMA: dict[str, Any] = {
 }
 
 
-def check_member(key: str, member: Mapping[str, Any], needed: Sequence[str] = ("sweep", "trial_id")) -> None:
-    """Refuse a member that lacks something.
-
-    Args:
-        key: Its key.
-        member: What is recorded.
-        needed: What it must have.
-
-    Raises:
-        StoreError: It lacks something: another version of this program wrote it.
-    """
-    lacking = [name for name in needed if name not in member]
-    if lacking:
-        raise StoreError(f"a member must have {', '.join(needed)}, got member {key} without {lacking[0]}")
-
-
 def rows(
     members: Iterable[Mapping[str, Any]], evaluations: Mapping[str, Record], trainings: Mapping[str, Record]
 ) -> Iterator[Record]:
@@ -88,7 +71,6 @@ def rows(
     evaluation that the member names in `tune_trial_id`.
     """
     for member in members:
-        check_member(f"{member['sweep']}/{member['trial_id']}", member, _NEEDED)
         evaluation = evaluations.get(member["trial_id"])
         training = trainings.get(member["weights_id"], {})
         outcome = evaluation or next((each for each in (member, training) if _ended_badly(each)), None)

@@ -13,6 +13,7 @@ the weights. `restore` does so for one trial.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import statistics
@@ -25,7 +26,8 @@ from typing import Literal, get_args
 from analysis.text import count
 from sweeps.exact_json import Record
 from sweeps.job import Job, Resources
-from sweeps.leases import CLEANING, Lease
+from sweeps.leases import CLEANING, Lease, is_key
+from sweeps.plain_files import read_plain
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
 from sweeps.train_weights import SECONDS_FILE
@@ -197,7 +199,7 @@ def _kept(store: Store, rule: Rule) -> _Kept:
             and any((each["sweep"], each["cell_id"]) in best or _waits(each, evaluations) for each in members)
         )
         if wanted:
-            kept.add(weights_id, _spec(members[0]["spec"]))
+            kept.add(weights_id, _spec(members[0].get("spec")))
     for spec in () if rule.name == "none" else _at_rungs(store):
         kept.add(spec.weights_id, spec)
     return kept
@@ -210,11 +212,12 @@ def _at_rungs(store: Store) -> Iterator[TrialSpec]:
     """
     if not any(store.folder.glob("scratch/trajectory/*/*")):
         return
-    rows = [spec for each in _by_weights(store).values() if (spec := _spec(each[0]["spec"])) is not None]
+    rows = [spec for each in _by_weights(store).values() if (spec := _spec(each[0].get("spec"))) is not None]
     decided = {spec.trajectory_id for spec in rows}
     searched = {(spec.method, spec.data, spec.backbone_key) for spec in rows}
-    for folder in store.folder.glob("stages/weights/*/[!.]*"):
-        spec = _spec(json.dumps(((store.about("weights", folder.name) or {}).get("about") or {}).get("spec")))
+    for kind, key in store.stages():
+        about = store.about(kind, key) if kind == "weights" else None
+        spec = None if about is None else _spec(json.dumps(about["about"].get("spec")))
         if (
             spec is not None
             and spec.trajectory_id not in decided
@@ -256,25 +259,25 @@ def _spec(text: object) -> TrialSpec | None:
     """The trial of a text, or None where another version of the program wrote it."""
     try:
         return TrialSpec.from_json(str(text))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         return None
 
 
 def _stages(store: Store, kept: _Kept) -> Iterator[Item]:
-    trainings = store.all("training")
+    trainings, there = store.all("training"), list(store.stages())
     for kind in STAGES:
-        for folder in sorted(store.folder.glob(f"stages/{kind}/*/[!.]*")):
-            about = store.about(kind, folder.name)
-            if about is None or folder.name in kept.keys[kind]:
+        for _, key in (each for each in there if each[0] == kind):
+            folder, about = store.stage(kind, key), store.about(kind, key)
+            if folder is None or about is None or key in kept.keys[kind]:
                 continue  # what is not whole is set aside by whoever builds it anew
             spec, seconds, told = None, about["seconds"], about["about"]
             if kind == "fitted_q" and told.get("weights") in kept.keys["weights"]:
                 continue
             if kind == "weights":
                 spec = _spec(json.dumps(told.get("spec")))
-                seconds = trainings.get(folder.name, {}).get("train_seconds") or seconds
+                seconds = trainings.get(key, {}).get("train_seconds") or seconds
             lease = None if spec is None else spec.trajectory_id
-            yield Item(kind, folder.name, folder, _bytes(folder), float(seconds), lease)
+            yield Item(kind, key, folder, _bytes(folder), float(seconds), lease)
 
 
 def _checkpoints(store: Store, rule: Rule) -> Iterator[Item]:
@@ -285,20 +288,21 @@ def _checkpoints(store: Store, rule: Rule) -> Iterator[Item]:
     evaluations = store.all("evaluation")
     going_on = {spec.trajectory_id for spec in _at_rungs(store)}
     for members in _by_weights(store).values():
-        spec = _spec(members[0]["spec"])
+        spec = _spec(members[0].get("spec"))
         if spec is not None and any(_waits(member, evaluations) for member in members):
             going_on |= {each.trajectory_id for each in (spec, *spec.required)}
     for folder in folders:
-        if rule.name == "none" or folder.name not in going_on:
+        if is_key(folder.name) and (rule.name == "none" or folder.name not in going_on):
             yield Item("checkpoints", folder.name, folder, _bytes(folder), _seconds(folder), folder.name)
 
 
 def _seconds(trajectory: Path) -> float:
     """What a training has taken so far; 0 where it does not say."""
     try:
-        return float((trajectory / SECONDS_FILE).read_text(encoding="utf-8"))
+        seconds = float(read_plain(trajectory / SECONDS_FILE, longest=1000))
     except (OSError, ValueError):
         return 0.0
+    return seconds if math.isfinite(seconds) else 0.0
 
 
 def _leftovers(store: Store) -> Iterator[Item]:
@@ -306,8 +310,10 @@ def _leftovers(store: Store) -> Iterator[Item]:
         yield Item("leftover", folder.name, folder, _bytes(folder), 0.0)
 
 
-def _bytes(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+def _bytes(path: Path) -> int:
+    """Of a file, or of all files of a folder."""
+    files = path.rglob("*") if path.is_dir() else (path,)
+    return sum(file.lstat().st_size for file in files if file.is_file())
 
 
 def _drop(store: Store, item: Item, rule: Rule) -> None:
@@ -315,8 +321,10 @@ def _drop(store: Store, item: Item, rule: Rule) -> None:
         store.drop_weights(item.key, str(rule))
     elif item.kind in STAGES:
         store.drop(item.kind, item.key)
-    else:
+    elif item.folder.is_dir():
         shutil.rmtree(item.folder, ignore_errors=True)
+    else:
+        item.folder.unlink(missing_ok=True)
 
 
 def _nobody_works(store: Store, say: Callable[[str], None]) -> Iterator[Lease]:

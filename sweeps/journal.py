@@ -5,7 +5,8 @@ a line that was cut or changed is known for what it is. A record says its number
 key, and its value, or `"removed":true` in place of a value. Readers ignore fields they do not know.
 
 Nobody appends to another's journal and a process begins a new one, so a torn line can only be the last of a journal
-whose writer died (or is writing just now); it has no line end, is never taken for a record and never appended to.
+whose writer died (or is writing just now); it has no line end, is never taken for a record and never appended to. It
+does not matter: nobody was told that what it begins to say was stored.
 Assumed of the file system, NFS included: one writer's appends reach the file in order, and a file created with `O_EXCL`
 under a random name is ours alone. Another machine may see an append some seconds late, never wrong.
 """
@@ -16,6 +17,7 @@ import os
 import re
 import secrets
 import socket
+import stat
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -30,9 +32,14 @@ SUFFIX = ".jsonl"
 _HEAD, _MIDDLE, _TAIL = b'{"sum":"', b'","record":', b"}\n"
 _BODY = len(_HEAD) + 8 + len(_MIDDLE)  # where the record's bytes begin: the sum is 8 hexadecimal digits
 _START = re.compile(
-    rb'\{"line":(\d+),"time":(\d+),"kind":"([^"\\]*)","key":"([^"\\]*)",(?="value":|"removed":true\}\}\n)'
+    rb'\{"line":(\d{1,19}),"time":(\d{1,19}),"kind":"([^"\\]*)","key":"([^"\\]*)",(?="value":|"removed":true\}\}\n)'
 )  # of a record in its line, as `encode_line` writes it where nothing in its kind and key needs an escape
+_DEEPEST = 100  # brackets in brackets that a record may have: whoever goes through it calls itself as often
 _CHUNK = 1 << 16  # bytes that are read at once
+_LATEST = 10**19  # above any line's number, and any time in nanoseconds before the year 2286
+
+LONGEST_LINE = 1 << 24
+"""Bytes that a line may have. What goes on without an end for longer is none, and nobody keeps it in memory."""
 
 
 class StoreError(RuntimeError):
@@ -69,8 +76,35 @@ class Entry(NamedTuple):
 
     @property
     def value(self) -> Record | None:
-        """The value, or None where the key was removed."""
-        return None if self.rest is None else loads(b"{" + self.rest)["value"]
+        """The value, or None where the key was removed.
+
+        Raises:
+            ValueError: What stands there is no JSON of ours; it was written so, since it agrees with its checksum.
+        """
+        if self.rest is None:
+            return None
+        try:
+            value: Record = loads(b"{" + self.rest)["value"]
+            if self.rest.count(b"{") + self.rest.count(b"[") > _DEEPEST and _depth(value) > _DEEPEST:
+                raise RecursionError
+        except RecursionError:
+            raise ValueError("brackets within brackets, too many of them") from None
+        except TypeError as fault:
+            raise ValueError(str(fault)) from None
+        return value
+
+
+def _depth(value: object) -> int:
+    """How many lists and objects stand one in the other."""
+    depth, inside = 0, [value]
+    while inside := [
+        part
+        for each in inside
+        if isinstance(each, dict | list)
+        for part in (each.values() if isinstance(each, dict) else each)
+    ]:
+        depth += 1
+    return depth
 
 
 def process_name() -> str:
@@ -101,12 +135,20 @@ def decode_line(line: bytes, writer: str) -> Entry:
         number, time_ns, kind, key = found.groups()
         rest = None if line.startswith(b'"removed"', found.end()) else line[found.end() : -len(_TAIL)]
         return Entry(Stamp(int(time_ns), writer, int(number)), kind.decode(), key.decode(), rest)
-    fields = loads(line[_BODY : -len(_TAIL)])
     try:
+        fields = loads(line[_BODY : -len(_TAIL)])
         rest = None if fields.get("removed") else f'"value":{dumps(fields["value"])}}}'.encode()
-        return Entry(Stamp(fields["time"], writer, fields["line"]), fields["kind"], fields["key"], rest)
+        entry = Entry(Stamp(fields["time"], writer, fields["line"]), fields["kind"], fields["key"], rest)
     except KeyError as missing:
         raise ValueError(f"the record lacks {missing}") from None
+    except (AttributeError, TypeError, RecursionError):
+        raise ValueError("the record is no object of ours") from None
+    numbers = (entry.stamp.time_ns, entry.stamp.line)
+    if not all(type(number) is int and 0 <= number < _LATEST for number in numbers):
+        raise ValueError(f"a record's time and line must be whole numbers from 0 on, got {numbers!r:.60}")
+    if not (isinstance(entry.kind, str) and isinstance(entry.key, str)):
+        raise ValueError(f"a record's kind and key must be texts, got {entry.kind!r:.30} and {entry.key!r:.30}")
+    return entry
 
 
 class JournalWriter:
@@ -133,10 +175,13 @@ class JournalWriter:
             The time of the last.
 
         Raises:
-            TypeError, ValueError: A value is no JSON; nothing was written.
+            TypeError, ValueError: A value is no JSON, or larger than a line may be; nothing was written.
             StoreError: The disk did not take it. Whole lines that it did take may stay; a torn one is cut off.
         """
         texts = [(key, None if value is None else dumps(value)) for key, value in values]
+        for key, text in texts:
+            if text is not None and len(text) + 6 * len(key) > LONGEST_LINE // 2:  # a key's letter may need six
+                raise ValueError(f"a record must be shorter than {LONGEST_LINE // 2} bytes, got {len(text)} in {kind}")
         try:
             descriptor = self._open()
             lines = [encode_line(self._lines + i, time_ns + i, kind, key, text) for i, (key, text) in enumerate(texts)]
@@ -197,13 +242,27 @@ class JournalWriter:
 
 @dataclass
 class _Place:
-    """How far a journal was read, and what was wrong with it."""
+    """How far a journal was read, and what was wrong with it.
+
+    Attributes:
+        offset: Where its first line begins that was not read.
+        lines: Lines read, and those that are missing.
+        torn_bytes: How much there was of an unfinished line.
+        waited_for: How long the file was when that was more than is read at once: it is looked at again when it has
+            grown.
+        damaged: The numbers of lines that were left out.
+        missing: How many numbers no line has.
+        twice: How many lines have a number that an earlier one had.
+        cut: Whether it became shorter.
+    """
 
     offset: int = 0
     lines: int = 0
     torn_bytes: int = 0
+    waited_for: int = -1
     damaged: list[int] = field(default_factory=list)
     missing: int = 0
+    twice: int = 0
     cut: bool = False
 
 
@@ -213,6 +272,7 @@ class JournalReader:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._places: dict[str, _Place] = {}
+        self._strange: set[str] = set()
 
     def read(self) -> Iterator[Entry]:
         """The new whole records, journal by journal. Looks once at each journal, opens those that grew.
@@ -220,20 +280,14 @@ class JournalReader:
         Raises:
             StoreError: A journal cannot be read.
         """
-        try:
-            with os.scandir(self._folder) as found:
-                sizes = {file.name: file.stat().st_size for file in found if file.name.endswith(SUFFIX)}
-        except FileNotFoundError:
-            sizes = {}
-        except OSError as fault:
-            raise StoreError(f"the journals in {self._folder} could not be read: {fault.strerror}") from fault
+        sizes = self._sizes()
         places = self._places
         # Of a thousand, most are as they were.
         moved = [name for name, size in sizes.items() if name not in places or size != places[name].offset]
         for name in sorted(moved):
             place = places.setdefault(name, _Place())
             place.cut = place.cut or sizes[name] < place.offset
-            if sizes[name] > place.offset:
+            if sizes[name] > place.offset and sizes[name] != place.waited_for:
                 yield from self._read_one(name, place)
         for name in places.keys() - sizes.keys():
             places[name].cut = True
@@ -250,20 +304,73 @@ class JournalReader:
                 found.append(f"journal {name}: {place.missing} lines are missing")
             if place.cut:
                 found.append(f"journal {name}: became shorter or was deleted after it was read")
-            if place.torn_bytes:
+            if place.torn_bytes > LONGEST_LINE:
+                found.append(
+                    f"journal {name}: ends in {place.torn_bytes} bytes without a line end, more than a line of ours "
+                    "has, left out; cut them off"
+                )
+        strangers = dict.fromkeys(sorted(self._strange), "is no plain file")
+        try:
+            names = sorted(os.listdir(self._folder))
+        except OSError:
+            names = []
+        strangers |= {name: "is no journal" for name in names if not name.endswith(SUFFIX) and name[0] != "."}
+        return found + [f"journals/{name}: {what}, and is not read; remove it" for name, what in strangers.items()]
+
+    def notes(self) -> list[str]:
+        """What was found that is harmless, one line each."""
+        found = []
+        for name, place in sorted(self._places.items()):
+            if place.twice:
+                found.append(f"journal {name}: {place.twice} lines stand there twice, and count once")
+            if 0 < place.torn_bytes <= LONGEST_LINE:
                 found.append(
                     f"journal {name}: ends in {place.torn_bytes} bytes of an unfinished line, left out "
-                    "(its writer was killed, or is writing now)"
+                    "(its writer was killed in it, or is writing now; it told nobody that they were stored)"
                 )
         return found
 
+    def _sizes(self) -> dict[str, int]:
+        """The journals' sizes in bytes, by name."""
+        sizes: dict[str, int] = {}
+        self._strange.clear()
+        try:
+            with os.scandir(self._folder) as found:
+                for file in found:
+                    if not file.name.endswith(SUFFIX):
+                        continue
+                    try:
+                        seen = file.stat()
+                    except FileNotFoundError:  # a link that leads nowhere
+                        self._strange.add(file.name)
+                        continue
+                    if stat.S_ISREG(seen.st_mode):
+                        sizes[file.name] = seen.st_size
+                    else:
+                        self._strange.add(file.name)
+        except FileNotFoundError:
+            return {}
+        except OSError as fault:
+            raise StoreError(f"the journals in {self._folder} could not be read: {fault.strerror}") from fault
+        return sizes
+
     def _read_one(self, name: str, place: _Place) -> Iterator[Entry]:
         writer = name.removesuffix(SUFFIX)
-        place.torn_bytes = 0
+        place.torn_bytes, place.waited_for = 0, -1
         try:
             for line in _lines(f"{self._folder}/{name}", place.offset):
+                if isinstance(line, int):  # of so many bytes, which are not kept
+                    if line < 0:
+                        place.torn_bytes, place.waited_for = -line, place.offset - line
+                        return
+                    place.offset += line
+                    place.lines += 1
+                    place.damaged.append(place.lines - 1)
+                    continue
                 if not line.endswith(b"\n"):
                     place.torn_bytes = len(line)
+                    if len(line) > _CHUNK:
+                        place.waited_for = place.offset + len(line)
                     return
                 place.offset += len(line)
                 place.lines += 1
@@ -272,31 +379,45 @@ class JournalReader:
                 except ValueError:
                     place.damaged.append(place.lines - 1)
                     continue
-                place.missing += max(0, entry.stamp.line - (place.lines - 1))
-                place.lines = entry.stamp.line + 1
+                if entry.stamp.line != place.lines - 1:
+                    place.missing += max(0, entry.stamp.line - (place.lines - 1))
+                    place.twice += entry.stamp.line < place.lines - 1
+                place.lines = max(place.lines - 1, entry.stamp.line + 1)
                 yield entry
         except OSError as fault:
             raise StoreError(f"the journal {self._folder / name} could not be read: {fault.strerror}") from fault
 
 
-def _lines(path: str, offset: int) -> Iterator[bytes]:
-    """The lines of a file from an offset on, their ends included.
+def _lines(path: str, offset: int) -> Iterator[bytes | int]:
+    """The lines of a file from an offset on, their ends included; in place of one that is too long its length.
+
+    Of the last, which has no end, the length is negative.
 
     A writer that looks before each cell reads a line or two of each of the others: a file object of Python's would cost
     more than they do.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        rest, taken = b"", _CHUNK
+        begun: list[bytes] = []  # what was read of the line that goes on
+        length, taken = 0, _CHUNK  # how much that was, of which nothing is kept if it is too long
         while taken == _CHUNK:
             data = os.pread(descriptor, _CHUNK, offset)
             taken = len(data)
             offset += taken
-            *whole, rest = (rest + data).split(b"\n")
+            first, *others = data.split(b"\n")
+            begun.append(first)
+            length += len(first)
+            if length > LONGEST_LINE:
+                begun = []
+            if not others:
+                continue
+            yield b"".join(begun) + b"\n" if begun else length + 1
+            *whole, rest = others
             for line in whole:
                 yield line + b"\n"
-        if rest:
-            yield rest
+            begun, length = [rest], len(rest)
+        if length:
+            yield b"".join(begun) if begun else -length
     finally:
         os.close(descriptor)
 

@@ -14,6 +14,7 @@ one name with `O_EXCL` one succeeds, and who opens a file sees what was last wri
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.journal import StoreError, process_name, utc
+from sweeps.plain_files import read_plain
 
 HEARTBEAT_SECONDS = 5.0
 """How often a holder touches its files."""
@@ -34,10 +36,16 @@ PATIENCE_SECONDS = 60.0
 """Without a touch for so long, a holder that cannot be asked counts as gone."""
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,200}")
-
+_TERM = re.compile(r"[1-9][0-9]{0,17}")
+_LONGEST = 1 << 16  # bytes of a lease's file; ours have a few hundred
 
 CLEANING = "gc"
 """The key of the lease under which things are removed from a store; drivers wait for it before they begin."""
+
+
+def is_key(text: str) -> bool:
+    """True for what a lease can be on."""
+    return _KEY.fullmatch(text) is not None
 
 
 def driver_key(sweep: str) -> str:
@@ -124,9 +132,13 @@ class Lease:
 
     def _is_there(self) -> bool:
         try:
-            return self.file.read_bytes() == self.content
+            return read_plain(self.file, longest=_LONGEST) == self.content
         except FileNotFoundError:
             return False
+        except OSError as fault:
+            if fault.errno in (errno.EINVAL, errno.EFBIG):  # another thing has its name
+                return False
+            raise
 
     def __enter__(self) -> Lease:
         return self
@@ -184,7 +196,10 @@ class Leases:
         except FileExistsError:
             return None
         except FileNotFoundError:
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as fault:
+                raise _no_folder(folder, fault) from fault
             return self.take(key, above=above)
         content = self._holder()
         try:
@@ -199,7 +214,8 @@ class Leases:
             file.unlink(missing_ok=True)
             return None
         for earlier in terms:
-            (folder / f"{key}.{earlier}").unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):  # a folder is none of ours
+                (folder / f"{key}.{earlier}").unlink()
         lease = Lease(key, term, file, content)
         _HEART.keep(lease)
         return lease
@@ -251,12 +267,19 @@ class Leases:
         """Key, term and holder of every lease that was not given back."""
         for file in sorted(self._folder.glob("*/*.*")):
             key, _, term = file.name.rpartition(".")
-            if term.isdecimal():
+            if _is_lease(file):
                 yield key, int(term), _read(file)
+
+    def strangers(self) -> Iterator[Path]:
+        """What lies among the leases and is none."""
+        if self._folder.exists() and not self._folder.is_dir():
+            yield self._folder
+        yield from (path for path in sorted(self._folder.glob("*")) if not path.is_dir())
+        yield from (path for path in sorted(self._folder.glob("*/*")) if not _is_lease(path))
 
     def _place(self, key: str) -> Path:
         """The folder of a key's files."""
-        if not _KEY.fullmatch(key):
+        if not is_key(key):
             raise ValueError(f"a lease's key must be 1 to 200 of A-Z, a-z, 0-9, '_' and '-', got {key[:80]!r}")
         return self._folder / key[:2]
 
@@ -279,10 +302,14 @@ class Leases:
     def _look(self, file: Path) -> _Seen | None:
         """What is known of a file's touches from all looks so far; None if it was given back just now."""
         try:
-            with file.open("rb") as opened:  # NFS asks the server at an open; a stat alone may be a minute old
-                stamp = os.fstat(opened.fileno()).st_mtime_ns
+            # NFS asks the server at an open; a stat alone may be a minute old. A pipe is not waited for.
+            opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        try:
+            stamp = os.fstat(opened).st_mtime_ns
+        finally:
+            os.close(opened)
         before = self._seen.get(file)
         if before is None or before.stamp != stamp:
             self._seen[file] = _Seen(stamp, time.monotonic(), touched=before is not None)
@@ -325,15 +352,31 @@ _HEART = _Heart()
 
 
 def _terms(folder: Path, key: str) -> list[int]:
-    """The terms of a key's files, increasing."""
+    """The terms of a key's files, increasing.
+
+    Raises:
+        StoreError: A file lies where leases should.
+    """
     try:
         names = os.listdir(folder)
     except FileNotFoundError:
         return []
+    except NotADirectoryError as fault:
+        raise _no_folder(folder, fault) from fault
     prefix = f"{key}."
     return sorted(
-        int(name[len(prefix) :]) for name in names if name.startswith(prefix) and name[len(prefix) :].isdecimal()
+        int(name[len(prefix) :]) for name in names if name.startswith(prefix) and _TERM.fullmatch(name[len(prefix) :])
     )
+
+
+def _is_lease(file: Path) -> bool:
+    """True if a file has the name of a lease, and lies where one is looked for."""
+    key, _, term = file.name.rpartition(".")
+    return is_key(key) and _TERM.fullmatch(term) is not None and file.parent.name == key[:2]
+
+
+def _no_folder(folder: Path, fault: OSError) -> StoreError:
+    return StoreError(f"leases must lie in a folder, {folder} cannot be one: {fault.strerror}")
 
 
 def _write(descriptor: int, data: bytes) -> None:
@@ -343,9 +386,9 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _read(file: Path) -> Holder | None:
-    """Who a file says holds it; None if it is gone, or its writer was killed in it."""
+    """Who a file says holds it; None if it is gone, its writer was killed in it, or it is none of ours."""
     try:
-        holder = Holder(**json.loads(file.read_bytes()))
+        holder = Holder(**json.loads(read_plain(file, longest=_LONGEST)))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     ours = all(isinstance(value, str) for value in vars(holder).values()) and holder.number.isdecimal()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from sweeps.exact_json import JSON, Record
-from sweeps.journal import Entry, JournalReader, JournalWriter, Stamp, StoreError
+from sweeps.exact_json import JSON, Record, dumps, loads
+from sweeps.journal import SUFFIX, Entry, JournalReader, JournalWriter, Stamp
 
 _NEVER = Stamp(-1, "", -1)
 
@@ -20,6 +20,9 @@ CLAIM = "lease"
 
 UNDER = "under"
 """The field of a record that says under which lease, and by which term of it, it was written."""
+
+Flaw = Callable[[str, Mapping[str, object]], str | None]
+"""What is wrong with a value of a kind, in words that follow its name; None if nothing is."""
 
 _Unseen = tuple[int, str, int, bytes | None]
 """A stamp and the rest of an entry, as a plain tuple of plain values: the garbage collector does not walk those."""
@@ -46,15 +49,13 @@ class _Versions:
     leased: tuple[_Written, ...] = ()
     removed: Stamp = _NEVER
 
-    def add(self, entry: Entry) -> None:
-        value = entry.value
+    def add(self, stamp: Stamp, value: Record | None) -> None:
+        """Take a value into account; None is a removal."""
         if value is None:
-            self.removed = max(self.removed, entry.stamp)
+            self.removed = max(self.removed, stamp)
             return
-        if not isinstance(value, dict):
-            raise StoreError(f"a record must be an object, got {entry.kind} {entry.key}, which is none: {value!r:.60}")
         lease, term = value.get(UNDER, ("", 0))
-        written = _Written(term, entry.stamp, value, lease)
+        written = _Written(term, stamp, value, lease)
         if term:
             self.leased = (*self.leased, written)
         elif _is_finished(written):
@@ -102,17 +103,23 @@ class Records:
     What is written under a lease says its term. Who takes a lease over claims it here; what holders of lower terms
     write after that never counts.
 
+    A record that is whole and is none of ours is left out, as if it had never been written, and said by `problems`: one
+    that is no object, or has a flaw.
+
     May be used by several threads.
 
     Args:
         folder: Where the journals lie.
         durable: True if a put returns only when the disk has it.
+        flaw: See `Flaw`. What has one is not written either.
     """
 
-    def __init__(self, folder: Path, *, durable: bool) -> None:
+    def __init__(self, folder: Path, *, durable: bool, flaw: Flaw = lambda kind, value: None) -> None:
         self._reader = JournalReader(folder)
         self._writer = JournalWriter(folder, durable=durable)
         self._lock = threading.RLock()
+        self._flaw = flaw
+        self._damaged: dict[Stamp, tuple[str, str, str]] = {}  # kind, key, what is wrong
         self._latest_ns = 0
         self._unseen: dict[str, dict[str, tuple[_Unseen, ...]]] = {}  # read, and not asked for yet
         self._versions: dict[str, dict[str, _Versions]] = {}
@@ -130,12 +137,15 @@ class Records:
             lease: The key and the term of the lease they are written under.
 
         Raises:
-            TypeError, ValueError: A value is no JSON object; nothing was written.
+            TypeError, ValueError: A value is no JSON object, or has a flaw; nothing was written.
             StoreError: The disk did not take them.
         """
         for key, value in values.items():
             if not isinstance(value, Mapping):
                 raise TypeError(f"a record must be a mapping, got a {type(value).__name__} under {kind}/{key}")
+            # NumPy's numbers are none of Python's: what has a flaw is looked at as it will be read.
+            if self._flaw(kind, value) is not None and (found := self._flaw(kind, loads(dumps(value)))) is not None:
+                raise ValueError(f"the {kind} {key} {found}")
         under: Mapping[str, JSON] = {} if lease is None else {UNDER: list(lease)}
         self._append(kind, [(key, {**value, **under}) for key, value in values.items()])
 
@@ -194,7 +204,23 @@ class Records:
         """What is wrong with the journals, one line for each fault; empty if all is well."""
         with self._lock:
             self._refresh()
-            return self._reader.problems()
+            return [*self._reader.problems(), *self._left_out(replaced=False)]
+
+    def notes(self) -> list[str]:
+        """What was found in the journals that is harmless, one line each."""
+        with self._lock:
+            self._refresh()
+            return [*self._reader.notes(), *self._left_out(replaced=True)]
+
+    def _left_out(self, *, replaced: bool) -> Iterator[str]:
+        """The records that are none of ours: those in whose place a later one stands, or those in whose none does."""
+        self._see_claims()
+        for kind, unseen in self._unseen.items():
+            self._see(kind, list(unseen))
+        for stamp, (kind, key, line) in sorted(self._damaged.items()):
+            found = self._current.get(kind, {}).get(key)
+            if (found is not None and found[0] > stamp) == replaced:
+                yield f"{line}; a later one stands in its place" if replaced else line
 
     def _append(self, kind: str, values: list[tuple[str, JSON]]) -> None:
         if values:
@@ -220,23 +246,57 @@ class Records:
                 continue
             versions = all_versions.setdefault(key, _Versions())
             for time_ns, writer, line, rest in entries:
-                versions.add(Entry(Stamp(time_ns, writer, line), kind, key, rest))
+                entry = Entry(Stamp(time_ns, writer, line), kind, key, rest)
+                try:
+                    versions.add(entry.stamp, self._value(entry))
+                except ValueError as fault:
+                    self._leave_out(entry, fault)
             for each in versions.leased:
                 self._under.setdefault(each.lease, set()).add((kind, key))
             self._decide(kind, key)
 
     def _see_claims(self) -> None:
         """Take the claims that were read into account: what they make stale counts no more."""
-        for entries in (self._unseen.pop(CLAIM, None) or {}).values():
+        for key, entries in (self._unseen.pop(CLAIM, None) or {}).items():
             for time_ns, writer, line, rest in entries:
-                stamp = Stamp(time_ns, writer, line)
-                value = Entry(stamp, CLAIM, "", rest).value
-                if value is None:
+                entry = Entry(Stamp(time_ns, writer, line), CLAIM, key, rest)
+                try:
+                    claim = _claim(self._value(entry))
+                except ValueError as fault:
+                    self._leave_out(entry, fault)
                     continue
-                lease = value["lease"]
-                self._claims[lease] = (*self._claims.get(lease, ()), (value["term"], stamp))
-                for kind, key in self._under.get(lease, ()):
-                    self._decide(kind, key)
+                if claim is None:
+                    continue
+                lease, term = claim
+                self._claims[lease] = (*self._claims.get(lease, ()), (term, entry.stamp))
+                for kind, written in self._under.get(lease, ()):
+                    self._decide(kind, written)
+
+    def _value(self, entry: Entry) -> Record | None:
+        """An entry's value, or None for a removal.
+
+        Raises:
+            ValueError: It is none of ours; what is wrong, in words that follow its name.
+        """
+        if entry.rest is None:
+            return None
+        try:
+            value = entry.value
+        except ValueError as fault:
+            raise ValueError(f"is no JSON of ours ({str(fault)[:60]})") from None
+        if not isinstance(value, dict):
+            raise ValueError(f"must be an object, got {value!r:.40}")
+        under = value.get(UNDER)
+        if UNDER in value and not (isinstance(under, list) and len(under) == 2 and _is_held(*under)):
+            raise ValueError(f"must have a lease and its term as {UNDER!r}, got {under!r:.40}")
+        if (found := self._flaw(entry.kind, value)) is not None:
+            raise ValueError(found)
+        return value
+
+    def _leave_out(self, entry: Entry, fault: ValueError) -> None:
+        where = f"line {entry.stamp.line + 1} of {entry.stamp.writer}{SUFFIX}"
+        line = f"record {entry.kind} {entry.key} {fault}; left out ({where})"
+        self._damaged[entry.stamp] = (entry.kind, entry.key, ascii(line)[1:-1].replace("\\'", "'"))
 
     def _decide(self, kind: str, key: str) -> None:
         """Which of the versions under a key counts."""
@@ -247,3 +307,24 @@ class Records:
         else:
             current[key] = found
         self._views.pop(kind, None)
+
+
+def _claim(value: Record | None) -> tuple[str, int] | None:
+    """The lease and the term of a claim; None where it was removed.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if value is None:
+        return None
+    lease, term = value.get("lease"), value.get("term")
+    if not _is_held(lease, term):
+        raise ValueError(f"must have a lease and its term, got {lease!r:.40} and {term!r:.40}")
+    assert isinstance(lease, str)
+    assert isinstance(term, int)
+    return lease, term
+
+
+def _is_held(lease: object, term: object) -> bool:
+    """True if the two say whose a record is."""
+    return isinstance(lease, str) and type(term) is int and term >= 1

@@ -26,12 +26,13 @@ from pathlib import Path
 
 import polars as pl
 
-from ilql.files import FILE, NOTHING, kind_of, sync
-from sweeps.artefacts import Stages
+from ilql.files import FILE, NOTHING, kind_of, sync, user_path
+from sweeps.artefacts import Stages, is_old
 from sweeps.exact_json import JSON, Record
-from sweeps.frames import check_member, episodes_frame, rows, runs_frame
+from sweeps.frames import episodes_frame, rows, runs_frame
 from sweeps.journal import StoreError, utc
 from sweeps.leases import Holder, Lease, Leases
+from sweeps.record_shapes import flaw
 from sweeps.records import Records
 
 __all__ = ["FORMAT", "Store", "StoreError", "SweepInfo", "store_folder"]
@@ -52,7 +53,7 @@ MARK = "store.json"
 def store_folder(option: str | None) -> Path:
     """Where the store is: the option, else `$SWEEPS_STORE`, else `~/.sweeps/store`; absolute, not necessarily there."""
     chosen = option or os.environ.get("SWEEPS_STORE") or "~/.sweeps/store"
-    return Path(chosen).expanduser().absolute()
+    return user_path(chosen).absolute()
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,10 @@ class Store:
     """
 
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
-        self.folder = folder.expanduser().absolute()
+        self.folder = user_path(folder).absolute()
         self._durable = durable
         _open(self.folder)
-        self._records = Records(self.folder / "journals", durable=durable)
+        self._records = Records(self.folder / "journals", durable=durable, flaw=flaw)
         self._stages = Stages(self.folder, durable=durable)
         self._leases = Leases(self.folder / "leases")
 
@@ -119,7 +120,7 @@ class Store:
             lease: What it is written under, if its writer holds one.
 
         Raises:
-            TypeError, ValueError: The value is no JSON object; nothing was written.
+            TypeError, ValueError: The value is no JSON object, or has a flaw (`sweeps.record_shapes`).
             StoreError: The disk did not take it; what was stored before is untouched.
             LeaseLostError: The lease is lost; nothing was written.
         """
@@ -182,6 +183,11 @@ class Store:
         """Key, term and holder of every lease that was not given back."""
         return self._leases.all()
 
+    def strangers(self) -> Iterator[str]:
+        """What lies among the leases and the stages and is none, by its path in the store."""
+        yield from (path.relative_to(self.folder).as_posix() for path in self._leases.strangers())
+        yield from self._stages.strangers()
+
     def _claimed(self, lease: Lease) -> Lease:
         if lease.term > 1:
             self._records.claim(lease.key, lease.term)
@@ -204,6 +210,10 @@ class Store:
     def altered(self, kind: str, key: str) -> Iterator[str]:
         """One line for each file of a complete stage that is not what was written."""
         return self._stages.altered(kind, key)
+
+    def stage_flaw(self, kind: str, key: str) -> str | None:
+        """Why what has a stage's name is not complete, in a few words; None if it is."""
+        return self._stages.flaw(kind, key)
 
     def build(
         self,
@@ -235,8 +245,27 @@ class Store:
         self._stages.drop(kind, key)
 
     def leftovers(self) -> Iterator[Path]:
-        """The folders that builders left behind and nobody will use."""
-        return self._stages.leftovers()
+        """What builders and writers left behind and nobody will use."""
+        yield from self._stages.leftovers()
+        yield from (path for path in self.begun() if is_old(path))
+
+    def begun(self) -> Iterator[Path]:
+        """Tables and marks that somebody is writing just now, or was killed in."""
+        yield from sorted(self.folder.glob(f".{MARK}.*"))
+        yield from sorted(_table(self.folder).parent.glob(f".{_table(self.folder).name}.*"))
+
+    def table_flaw(self) -> str | None:
+        """Why the table for other programs is none, in a few words; None if it is one, or there is none."""
+        table = _table(self.folder)
+        if kind_of(table) == NOTHING and not table.is_symlink():
+            return None
+        if kind_of(table) != FILE:
+            return "is no file"
+        try:
+            pl.read_parquet(table, glob=False)
+        except (OSError, pl.exceptions.PolarsError) as fault:
+            return f"cannot be read ({str(fault).splitlines()[0][:80]})"
+        return None
 
     def drop_weights(self, weights_id: str, rule: str) -> None:
         """Remove a training's weights, and record that it was done by this rule; rows and loss curve stay.
@@ -266,8 +295,6 @@ class Store:
     def members(self, sweep: str | None = None) -> list[Record]:
         """The member records of a sweep, or of all, in the order of their keys."""
         members = self.all("member")
-        for key, member in members.items():
-            check_member(key, member)
         return [members[key] for key in sorted(members) if sweep is None or members[key]["sweep"] == sweep]
 
     def rows(self, sweep: str | None = None) -> list[Record]:
@@ -296,7 +323,7 @@ class Store:
 
     def compact(self) -> Path:
         """Write `runs` of all sweeps as `rows/runs.parquet` for other programs, and return its path."""
-        path = self.folder / "rows" / "runs.parquet"
+        path = _table(self.folder)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         frame = self.runs()
         try:
@@ -339,6 +366,10 @@ class Store:
         """What is wrong with the store, one line for each fault; empty if all is well. None of it stops a reader."""
         return [*self._records.problems(), *self._stages.problems()]
 
+    def notes(self) -> list[str]:
+        """What of the store looks wrong and is harmless, one line each."""
+        return self._records.notes()
+
     def _info(self, name: str, members: list[Record], statuses: list[str]) -> SweepInfo:
         record = self.get("sweep", name) or {}
         put_ns = self._records.time_ns("sweep", name)
@@ -354,6 +385,11 @@ class Store:
             failed=statuses.count("failed"),
             stopped=statuses.count("stopped"),
         )
+
+
+def _table(folder: Path) -> Path:
+    """Where the table for other programs is."""
+    return folder / "rows" / "runs.parquet"
 
 
 def _put_file(file: Path, content: bytes) -> None:

@@ -17,16 +17,18 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
-    from sweeps.doctor import findings  # noqa: PLC0415
+    from sweeps.doctor import findings, notes  # noqa: PLC0415
 
     store = at(given)
-    problems = findings(store, deep=not given.quick)
+    problems, harmless = findings(store, deep=not given.quick), notes(store)
     if given.json:
-        print_json({"store": str(store.folder), "problems": problems})
+        print_json({"store": str(store.folder), "problems": problems, "notes": harmless})
         return 1 if problems else 0
     print(f"store {store.folder}: {count(len(problems), 'problem')}")
     for problem in problems:
         print(f"  {problem}")
+    for note in harmless:
+        print(f"  no problem: {note}")
     return 1 if problems else 0
 
 

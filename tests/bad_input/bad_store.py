@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import struct
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from faults import FOUND, Fault, Place, Reader
+from faults import FOUND, Fault, Place, Reader, run
 from files import DEEP
 from safetensors.torch import load_file, save
 from sound import SWEEP, trial_of
@@ -25,6 +27,7 @@ LIST = ("list",)
 STATUS = ("status", SWEEP)
 REPORT = ("report", SWEEP)
 DOCTOR = ("doctor",)
+CLEAN = ("gc", "--keep", "none", "--dry-run")
 
 
 def stage_of(at: Place, kind: str, method: str = "bc") -> Path:
@@ -45,9 +48,23 @@ def stage_of(at: Place, kind: str, method: str = "bc") -> Path:
 def put(folder: Path, name: str, content: bytes) -> None:
     """Another content for a file of a stage, and the stage whole: as one that was written so."""
     (folder / name).write_bytes(content)
-    about = json.loads((folder / "about.json").read_text())
-    about["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    (folder / "about.json").write_text(json.dumps(about))
+    files = about_of(folder)["files"]
+    tell(folder, files=files | {name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}})
+
+
+def about_of(folder: Path) -> dict[str, Any]:
+    """What a stage's about.json says."""
+    about: dict[str, Any] = json.loads((folder / "about.json").read_text())
+    return about
+
+
+def tell(folder: Path, **changes: object) -> None:
+    """Other fields for a stage's about.json, None for none, with the digest of all of it, as if it was written so."""
+    about = {name: value for name, value in (about_of(folder) | changes).items() if value is not None}
+    about.pop("digest", None)
+    text = json.dumps(about)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (folder / "about.json").write_text(f'{text[:-1]},"digest":"{digest}"}}\n')
 
 
 def journal(at: Place) -> Path:
@@ -82,18 +99,75 @@ def _spoilt(
 
 
 def _seen(name: str, why: str, spoil: Callable[[Place], object], *says: str) -> Fault:
-    """A fault that no reader stops at, and `doctor` tells."""
-    return _spoilt(name, why, spoil, DOCTOR, *says, status=FOUND)
+    """A fault that `doctor` tells, and nobody else stops at."""
+
+    def make(at: Place) -> None:
+        spoil(at)
+        for reader in (LIST, STATUS, CLEAN):
+            outcome = run(reader)
+            assert (outcome.status, outcome.err) == (0, ""), (reader, outcome)
+
+    return _spoilt(name, why, make, DOCTOR, *says, status=FOUND)
 
 
 def record(kind: str, key: str, value: object) -> Callable[[Place], None]:
     """Appends a journal with one whole line, as another version of the program may write it."""
+    return line(encode_line(0, 2**62, kind, key, dumps(value)))  # type: ignore[arg-type]
+
+
+def raw(record: bytes) -> Callable[[Place], None]:
+    """Appends a journal with one line that agrees with its checksum, whatever it says."""
+    return line(b'{"sum":"%08x","record":%s}\n' % (zlib.crc32(record), record))
+
+
+def line(content: bytes) -> Callable[[Place], None]:
+    """Appends a journal with one line."""
+    return lambda at: put_file(at.store / "journals" / "other-1-00000000.jsonl", content)
+
+
+def put_file(path: Path, content: bytes) -> None:
+    """A file, and the folders it lies in."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def _pipe(path: Path) -> None:
+    """A pipe that nobody writes into, in place of what there is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def _swapped(kind: str) -> Callable[[Place], object]:
+    """Two stages in each other's place."""
 
     def spoil(at: Place) -> None:
-        line = encode_line(0, 2**62, kind, key, dumps(value))  # type: ignore[arg-type]
-        (at.store / "journals" / "other-1-00000000.jsonl").write_bytes(line)
+        one, two = (stage_of(at, kind, method) for method in ("bc", "sarsa"))
+        one.rename(at.folder / "away")
+        two.rename(one)
+        (at.folder / "away").rename(two)
 
     return spoil
+
+
+def _file_for_folder(name: str) -> Callable[[Place], object]:
+    def spoil(at: Place) -> None:
+        if (at.store / name).exists():
+            (at.store / name).rename(at.folder / name)
+        (at.store / name).write_text("")
+
+    return spoil
+
+
+def _told(kind: str, **changes: object) -> Callable[[Place], object]:
+    """An about.json that says something else, as if it was written so."""
+    return lambda at: tell(stage_of(at, kind), **changes)
+
+
+def _exaggerated(at: Place) -> None:
+    """A score that its episodes do not have."""
+    trial = trial_of(at.store, "bc")
+    record("evaluation", trial, {**(Store(at.store).get("evaluation", trial) or {}), "score": 99.0})(at)
 
 
 def _cut(at: Place) -> None:
@@ -190,33 +264,113 @@ STORE = Reader(
         _spoilt("mark that is a pipe", "reading it waits for ever", _pipe_for_mark, PLAN, "store.json"),
         Fault("another program's folder", "the wrong path", _stranger, ("store", "thesis.tex")),
         _spoilt("journals that are a file", "copied without its folders", _journals_are_a_file, LIST, "journals"),
-        _spoilt("journal that is a folder", "unpacked by another name",
-                lambda at: (at.store / "journals" / "x.jsonl").mkdir(), LIST, "x.jsonl"),
-        _seen("torn tail", "its writer was killed", _cut, "unfinished line"),
+        _seen("journal that is a folder", "unpacked by another name",
+              lambda at: (at.store / "journals" / "x.jsonl").mkdir(), "journals/x.jsonl", "remove it"),
+        _seen("journal that is a pipe", "made by hand", lambda at: os.mkfifo(at.store / "journals" / "x.jsonl"),
+              "journals/x.jsonl", "remove it"),
+        _seen("journal that is a broken link", "what it led to was moved",
+              lambda at: (at.store / "journals" / "x.jsonl").symlink_to("gone"), "journals/x.jsonl", "remove it"),
+        _seen("file among the journals", "a note to oneself",
+              lambda at: (at.store / "journals" / "x.txt").write_text("x"), "journals/x.txt", "remove it"),
+        _seen("journal without a line end", "another program's file, or a disk gone wild",
+              lambda at: (at.store / "journals" / "x.jsonl").write_bytes(b"x" * (40 << 20)), "x.jsonl", "41943040"),
+        _spoilt("torn tail", "its writer was killed", _cut, DOCTOR, "unfinished line", "no problem", status=0),
         _seen("flipped byte in a journal", "a disk that forgets", _flip, "damaged", "journal"),
         _seen("lost line", "edited by hand", _lose_line, "missing", "journal"),
         _seen("journal of another program", "the wrong folder",
               lambda at: (at.store / "journals" / "x.jsonl").write_text('{"step": 1}\n{"step": 2}\n'),
               "x.jsonl", "2 damaged"),
-        _spoilt("member without its sweep", "another version's record", record("member", "x/zz", {"trial_id": "zz"}),
-                LIST, "member", "x/zz"),
-        _spoilt("member that is a list", "another version's record", record("member", "x/zz", [1]), LIST, "member"),
-        _spoilt("member without columns", "another version's record", record("member", f"{SWEEP}/zz", dict(SPEC)),
-                LIST, "member", f"{SWEEP}/zz"),
-        _spoilt("trial that is no JSON", "another version's record", member(spec="{"), ("reply", "zz", "pull"), "zz"),
+        _seen("record that is a list", "another program's line", raw(b"[1]"), "damaged", "other-1"),
+        _seen("record that is a number", "another program's line", raw(b"3"), "damaged", "other-1"),
+        _seen("record nested too deep", "made to exhaust the stack", raw(DEEP.encode()), "damaged", "other-1"),
+        _seen("value nested too deep", "made to exhaust the stack",
+              raw(b'{"line":0,"time":1,"kind":"member","key":"x","value":%s}' % DEEP.encode()), "member x", "brackets"),
+        _seen("value that is no JSON", "another program's line",
+              raw(b'{"line":0,"time":1,"kind":"member","key":"x","value":{,}}'), "member x", "left out"),
+        _seen("time that is a word", "another program's line",
+              raw(b'{"line":0,"time":"noon","kind":"member","key":"x","value":{}}'), "damaged", "other-1"),
+        _seen("kind that is a list", "another program's line",
+              raw(b'{"line":0,"time":1,"kind":[],"key":"x","value":{}}'), "damaged", "other-1"),
+        _seen("key that is a list", "another program's line",
+              raw(b'{"line":0,"time":1,"kind":"member","key":["x"],"value":{}}'), "damaged", "other-1"),
+        _seen("member without its sweep", "another version's record", record("member", "x/zz", {"trial_id": "zz"}),
+              "member x/zz", "lacks 'sweep'"),
+        _seen("member that is a list", "another version's record", record("member", "x/zz", [1]), "member x/zz"),
+        _seen("member without columns", "another version's record", record("member", f"{SWEEP}/zz", dict(SPEC)),
+              "member", f"{SWEEP}/zz", "left out"),
+        _seen("column of another type", "another version's record", member(columns={"evaluation.episodes": "two"}),
+              f"{SWEEP}/zz", "evaluation.episodes"),
+        _seen("claim that says nothing", "another version's record", record("lease", "x.1", {}), "lease x.1"),
+        _seen("claim that is a list", "another version's record", record("lease", "x.1", [1]), "lease x.1"),
+        _seen("claim of words", "another version's record", record("lease", "x.1", {"lease": {"a": 1}, "term": "z"}),
+              "lease x.1"),
+        _seen("record under a number", "another version's record", record("evaluation", "x", {"under": 5}),
+              "evaluation x", "'under'"),
+        _seen("record under words", "another version's record",
+              record("evaluation", "x", {"under": ["a", "b"], "status": "finished"}), "evaluation x", "'under'"),
+        _seen("evaluation without a status", "another version's record",
+              lambda at: record("evaluation", trial_of(at.store, "bc"), {})(at), "evaluation", "lacks 'status'"),
+        _seen("training that is a list", "another version's record", record("training", "x", [1]), "training x"),
+        _seen("training with metrics of a list", "another version's record",
+              record("training", "x", {"status": "finished", "metrics": [1]}), "training x", "'metrics'"),
+        _seen("sweep of other types", "another version's record", record("sweep", SWEEP, {"created_at": 5}),
+              f"sweep {SWEEP}", "'created_at'"),
+        _seen("dropped by a number", "another version's record", record("dropped", "x", {"rule": 5, "at": "x"}),
+              "dropped x", "'rule'"),
+        _seen("trial that is no JSON", "another version's record", member(spec="{"), f"{SWEEP}/zz", "'spec'"),
+        _seen("trial of another version", "another version's record", member(spec='{"method": "bcc"}'),
+              f"member zz of {SWEEP}", "cannot be read"),
         _spoilt("trial with a field too many", "a later version's record",
                 member(spec='{"method": "bc", "new": 1}'), ("reply", "zz", "pull"), "zz"),
         _spoilt("trial of a method that is gone", "another version's record",
                 member(spec='{"method": "bcc"}'), ("reply", "zz", "pull"), "bcc", "zz"),
-        _spoilt("score that is a word", "another version's record",
-                lambda at: record("evaluation", trial_of(at.store, "bc"),
-                                  {"status": "finished", "score": "high", "score_sd": 0.0, "episodes": 2})(at),
-                REPORT, "score"),
+        _seen("score that is a word", "another version's record",
+              lambda at: record("evaluation", trial_of(at.store, "bc"),
+                                {"status": "finished", "score": "high", "score_sd": 0.0, "episodes": 2})(at),
+              "'score'", "left out"),
+        _seen("score of other episodes", "edited by hand", _exaggerated, "99.0", "makes both anew"),
         _seen("about.json cut off", "the machine died before the disk had it", _about(b'{"kind": "wei'), "not whole"),
         _seen("about.json nested too deep", "made to exhaust the stack", _about(DEEP.encode()), "not whole"),
         _seen("about.json without files", "another version's", _about(b'{"kind": "weights"}'), "not whole"),
         _seen("about.json of a list of files", "another version's", _about(b'{"files": ["a"]}'), "not whole"),
         _seen("about.json of sizes without names", "edited by hand", _about(b'{"files": {"a": 3}}'), "not whole"),
+        _seen("about.json that is a pipe", "made by hand",
+              lambda at: _pipe(stage_of(at, "weights") / "about.json"), "not whole"),
+        _seen("about.json of a text for notes", "another version's", _told("weights", notes="x"), "'notes'"),
+        _seen("about.json of a world without notes", "another version's", _told("world", notes="x"), "'notes'"),
+        _seen("about.json about a text", "another version's", _told("weights", about="x"), "'about'"),
+        _seen("about.json without seconds", "another version's", _told("weights", seconds=None), "'seconds'"),
+        _seen("about.json of seconds in words", "another version's", _told("tokenizer", seconds="x"), "'seconds'"),
+        _seen("about.json of a file with NUL", "binary", _told("weights", files={"a\0b": {"bytes": 1, "sha256": ""}}),
+              "is gone"),
+        _seen("about.json edited", "by hand",
+              _file("weights", "about.json", lambda content: content.replace(b'"seed":0', b'"seed":4')),
+              "about.json was changed"),
+        _seen("weights swapped", "two folders restored the wrong way round", _swapped("weights"), "about.json is of"),
+        _seen("episodes swapped", "two folders restored the wrong way round", _swapped("evaluation"),
+              "about.json is of"),
+        _seen("curve that is a pipe", "made by hand",
+              lambda at: _pipe(stage_of(at, "weights") / "curve.jsonl"), "not whole"),
+        _seen("world that is gone", "cleaned up by hand", lambda at: shutil.rmtree(stage_of(at, "world")),
+              "stage world", "start from it"),
+        _seen("tokenizer that is gone", "cleaned up by hand", lambda at: shutil.rmtree(stage_of(at, "tokenizer")),
+              "stage tokenizer", "start from it"),
+        _seen("backbone that is gone", "cleaned up by hand", lambda at: shutil.rmtree(stage_of(at, "backbone")),
+              "stage backbone", "start from it"),
+        _seen("file among the stages", "a note to oneself",
+              lambda at: (stage_of(at, "world").parent / "my notes").write_text("x"), "my notes", "remove it"),
+        _spoilt("stages that are a file", "copied without its folders", _file_for_folder("stages"), PLAN, "stages"),
+        _spoilt("stages that are a file, seen", "copied without its folders", _file_for_folder("stages"), DOCTOR,
+                "stages: must be a folder", status=FOUND),
+        _seen("half a table", "a copy that broke off",
+              lambda at: put_file(at.store / "rows" / "runs.parquet", b"half"), "rows/runs.parquet", "writes it anew"),
+        _seen("table left half-written", "its writer was killed",
+              lambda at: put_file(at.store / "rows" / ".runs.parquet.abcd1234", b"half"), ".runs.parquet.abcd1234"),
+        _seen("study cut off", "edited by hand", lambda at: put_file(at.store / "optuna" / f"{SWEEP}.log", b"{"),
+              f"optuna/{SWEEP}.log", "writes it anew"),
+        _seen("checkpoint cut off", "the machine died before the disk had it",
+              lambda at: put_file(at.store / "scratch/trajectory/ab/abc/checkpoints/step-00000050/state.json", b"{"),
+              "step-00000050", "passed over"),
         _seen("flipped byte in a stage", "a disk that forgets",
               _file("weights", "weights.safetensors", _turned), "weights.safetensors", "not what was written"),
         _spoilt("stage that lost bytes", "a copy that broke off",
@@ -233,6 +387,16 @@ STORE = Reader(
                 lambda at: ["play", "bandit", "--trial", trial_of(at.store, "bc")], "world"),
         _seen("lease of nothing", "its writer was killed in it", _lease(b""), "lease abc", "whose"),
         _seen("lease nested too deep", "made to exhaust the stack", _lease(DEEP.encode()), "lease abc", "whose"),
+        _seen("lease that is a pipe", "made by hand", lambda at: _pipe(at.store / "leases" / "ab" / "abc.1"),
+              "lease abc", "whose"),
+        _seen("lease that is a folder", "made by hand",
+              lambda at: (at.store / "leases" / "ab" / "abc.1").mkdir(parents=True), "lease abc", "whose"),
+        _spoilt("leases that are a file", "copied without its folders", _file_for_folder("leases"),
+                ("gc", "--keep", "none"), "leases"),
+        _spoilt("leases that are a file, mirrored", "copied without its folders", _file_for_folder("leases"),
+                ("mirror",), "leases"),
+        _spoilt("leases that are a file, seen", "copied without its folders", _file_for_folder("leases"), DOCTOR,
+                "leases: must be a folder", status=FOUND),
         _seen("lease of numbers", "another program's file",
               _lease(b'{"name": 1, "process": 2, "machine": 3, "since": 4}'), "lease abc", "whose"),
     ),

@@ -10,7 +10,8 @@ of its own as well. What must come of it:
 - every file of the store holds the bytes that it held before, and none was added. Folders without files do not count.
   A world that must be built to know its rewards' names would stay: the sound store has the one that is asked about.
 
-One command's output is itself about what is wrong: `doctor` says it on stdout, and ends with status 1.
+One command's output is itself about what is wrong: `doctor` says it on stdout, and ends with status 1, or with 0 where
+it is no fault.
 """
 
 from __future__ import annotations
@@ -137,10 +138,10 @@ def _entries(folder: Path) -> Iterator[tuple[str, str]]:
 
 def check(fault: Fault, outcome: Outcome) -> None:
     """Assert what must come of a fault, but for the store."""
-    said = outcome.out if fault.status == FOUND else outcome.err
+    said = outcome.err if fault.status == WRONG else outcome.out
     assert outcome.status == fault.status, f"status {outcome.status}: {outcome.out}{outcome.err}"
     assert "Traceback" not in outcome.out + outcome.err, outcome.err
-    if fault.status == FOUND:
+    if fault.status != WRONG:
         assert outcome.err == ""
     else:
         assert_one_line(outcome.err)

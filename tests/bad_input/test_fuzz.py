@@ -6,7 +6,6 @@ others, and prints how many were taken and how many refused.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -35,6 +34,7 @@ from hypothesis import strategies as st
 from sound import trial_of
 
 from ilql.checkpoint import CheckpointError, resume, save_checkpoint
+from sweeps.store import Store
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 """Examples of each reader; 0 for as few as CI has time for."""
@@ -103,18 +103,49 @@ def _store_file(pattern: str, commands: Sequence[Sequence[str]]) -> Callable[[st
 
 
 def _record(data: st.DataObject, at: Place) -> Sequence[str]:
-    """A whole record of another shape, with its checksum."""
-    key = f"{bad_store.SWEEP}/zz"
+    """A whole record of another shape, with its checksum, under a new key or in place of a sound one."""
+    store = Store(at.store)
+    key, trial = f"{bad_store.SWEEP}/zz", trial_of(at.store, "bc")
+    weights = next(each["weights_id"] for each in store.members() if each["trial_id"] == trial)
     sound = {
         "member": (key, {**bad_store.SPEC, "origin": "design", "arm": "bc", "seed": 0, "columns": {}, "spec": "{}"}),
         "sweep": (bad_store.SWEEP, {"question": "bandit", "created_at": "x", "task": "bandit", "methods": ["bc"]}),
+        "lease": (f"{trial}.2", {"lease": trial, "term": 2}),
+        "evaluation": (trial, dict(store.get("evaluation", trial) or {})),
+        "training": (weights, dict(store.get("training", weights) or {})),
+        "dropped": (weights, {"rule": "none", "at": "2026-01-01T00:00:00Z"}),
     }
     kind = data.draw(st.sampled_from(sorted(sound)))
     key, value = sound[kind]
-    odd = data.draw(mutations.value_of(value))
-    with contextlib.suppress(TypeError, ValueError):  # what our own writer refuses nobody has written so
-        bad_store.record(kind, key, odd)(at)
-    return data.draw(st.sampled_from((["list"], ["status", bad_store.SWEEP], ["doctor"], ["reply", "zz", "pull"])))
+    whole = {"line": 0, "time": 2**62, "kind": kind, "key": key, "value": value}
+    odd = data.draw(mutations.value_of(data.draw(st.sampled_from((value, whole)))))
+    told = odd if isinstance(odd, dict) and "kind" in odd and "value" in odd else {**whole, "value": odd}
+    text = json.dumps(told, separators=(",", ":"))  # with NaN as it may not stand there, which is one thing more
+    bad_store.raw(text.encode())(at)
+    if kind != "lease":  # whoever adds a sound claim makes what it claims stale
+        assert store.get("evaluation", trial) is not None
+    return [word.replace("TRIAL", trial) for word in data.draw(st.sampled_from((*READ_STORE, bad_store.CLEAN)))]
+
+
+def _about(data: st.DataObject, at: Place) -> Sequence[str]:
+    """An about.json of another shape, with its digest."""
+    folder = bad_store.stage_of(at, data.draw(st.sampled_from(("weights", "evaluation", "world", "tokenizer"))))
+    trial = trial_of(at.store, "bc")
+    odd = data.draw(mutations.value_of(bad_store.about_of(folder)))
+    (folder / "about.json").write_text("{}")
+    if isinstance(odd, dict):
+        bad_store.tell(folder, **odd)
+    else:
+        (folder / "about.json").write_text(json.dumps(odd))
+    return [word.replace("TRIAL", trial) for word in data.draw(st.sampled_from((*READ_STORE, bad_store.CLEAN)))]
+
+
+def _lease(data: st.DataObject, at: Place) -> Sequence[str]:
+    """A lease with other bytes, or by another name."""
+    sound = json.dumps({"name": "host-1-ab", "process": "1@2", "machine": "m", "since": "2026-01-01T00:00:00Z"})
+    name = data.draw(st.sampled_from(("ab/abc.1", "ab/abc.x", "ab/abc", "abc.1", "cd/abc.2", "ab/a b.1")))
+    bad_store.put_file(at.store / "leases" / name, data.draw(mutations.bytes_of(sound.encode())))
+    return data.draw(st.sampled_from((["list"], ["doctor"], bad_store.CLEAN)))
 
 
 def _weights(data: st.DataObject, at: Place) -> Sequence[str]:
@@ -178,7 +209,9 @@ TARGETS = (
     Target("words of the commands", _commands, 30),
     Target("journals", _store_file("journals/*.jsonl", READ_STORE), 10),
     Target("about.json and mark", _store_file("**/*.json", READ_STORE), 10),
-    Target("records", _record, 12),
+    Target("records", _record, 40),
+    Target("about.json that says its digest", _about, 20),
+    Target("leases", _lease, 10),
     Target("weights", _weights, 10),
     Target("config.json of a model", _folder(bad_models._model, "config.json", bad_models.with_model, values=True), 6),
     Target(

@@ -108,6 +108,14 @@ class Bench:
         parts["evaluation"] = {"world": self.world} | parts.get("evaluation", {})
         return _trial(method, **parts)
 
+    def member(self, trial: TrialSpec, sweep: str = "s", **more: Any) -> dict[str, Any]:
+        """The record by which a sweep wants a trial's evaluation."""
+        return {
+            "sweep": sweep, "trial_id": trial.trial_id, "weights_id": trial.weights_id, "cell_id": trial.cell_id,
+            "method": trial.method, "origin": "design", "seed": trial.seed, "columns": trial.columns(),
+            "tune_trial_id": None, "spec": trial.to_json(),
+        } | more  # fmt: skip
+
     def job(self, training: TrialSpec, *evaluations: TrialSpec, keep_trajectory: bool = False) -> Job:
         """The job that trains and plays them."""
         return Job(

@@ -62,7 +62,7 @@ class TestTraining:
         trial = bench.trial("ilql", backbone=RANK)
         assert run_job(bench.job(trial.behaviour), lambda numbers: None) == "finished"
         assert run_job(bench.job(trial, trial), lambda numbers: None) == "finished"
-        bench.store.put("member", "s/t", {"sweep": "s", "trial_id": trial.trial_id, "spec": trial.to_json()})
+        bench.store.put("member", "s/t", bench.member(trial))
         return trial
 
     def test_its_weights_are_adapters_heads_and_words(self, bench: Bench, trial: TrialSpec) -> None:

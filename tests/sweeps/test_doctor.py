@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from sweeps import cli
 from sweeps.cells import take_back_lost
 from sweeps.doctor import findings
 from sweeps.exact_json import Record
+from sweeps.journal import encode_line
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
 from sweeps.work import run_job
@@ -91,7 +93,9 @@ def link_a_file(store: Store) -> str:
 
 
 def forget_a_sweep(store: Store) -> str:
-    store.put("member", "gone/1", {"sweep": "gone", "trial_id": "1"})
+    ids = {"trial_id": "1", "weights_id": "1", "cell_id": "1"}
+    value = {"sweep": "gone", "method": "bc", "origin": "design", "seed": 0, "columns": {}}
+    store.put("member", "gone/1", ids | value)
     return "member 1: belongs to gone, which has no record"
 
 
@@ -101,9 +105,97 @@ def damage_a_journal(store: Store) -> str:
     return "damaged lines left out"
 
 
+def swap_stages(store: Store) -> str:
+    one, two = sorted(store.folder.glob("stages/weights/*/*"))[:2]
+    one.rename(store.folder / "away")
+    two.rename(one)
+    (store.folder / "away").rename(two)
+    return f"stage weights/{one.name}: is not whole and counts as missing: about.json is of weights/{two.name}"
+
+
+def edit_an_about(store: Store) -> str:
+    about = a_stage(store, "weights") / "about.json"
+    about.write_text(about.read_text().replace('"seed":0', '"seed":4'))
+    return "about.json was changed; the sweep's command, run again, makes it anew"
+
+
+def exaggerate(store: Store) -> str:
+    ((key, value),) = store.all("evaluation").items()
+    store.put("evaluation", key, {**value, "score": 99.0})
+    return f"evaluation {key}: its score is 99.0, and "
+
+
+def count_wrongly(store: Store) -> str:
+    ((key, value),) = store.all("evaluation").items()
+    store.put("evaluation", key, {**value, "episodes": 9})
+    return f"evaluation {key}: its score is "
+
+
+def break_a_checkpoint(store: Store) -> str:
+    folder = store.scratch("trajectory", "abc") / "checkpoints" / "step-00000050"
+    folder.mkdir(parents=True)
+    (folder / "state.json").write_text("{")
+    return "checkpoint scratch/trajectory/ab/abc/checkpoints/step-00000050: is passed over for the one before it"
+
+
+def forget_a_status(store: Store) -> str:
+    (key,) = store.all("evaluation")
+    line = encode_line(0, 2**62, "evaluation", key, "{}")
+    (store.folder / "journals" / "other-1-00000000.jsonl").write_bytes(line)
+    return f"record evaluation {key} lacks 'status'; left out (line 1 of other-1-00000000.jsonl)"
+
+
+def halve_the_table(store: Store) -> str:
+    table = store.compact()
+    table.write_bytes(table.read_bytes()[:-9])
+    return "rows/runs.parquet: cannot be read"
+
+
+def leave_a_table(store: Store) -> str:
+    (store.folder / "rows").mkdir()
+    (store.folder / "rows" / ".runs.parquet.0123abcd").write_text("x")
+    return "rows/.runs.parquet.0123abcd: was not completed"
+
+
+def leave_a_mark(store: Store) -> str:
+    (store.folder / ".store.json.0123abcd").write_text("x")
+    return ".store.json.0123abcd: was not completed"
+
+
+def break_a_study(store: Store) -> str:
+    (store.folder / "optuna").mkdir()
+    (store.folder / "optuna" / "mine.log").write_text('{"op_code": 0}\n{')
+    return "optuna/mine.log: line 2 is none of a study's; the sweep's command, run again, writes it anew"
+
+
+def leave_a_stranger(store: Store) -> str:
+    (store.folder / "stages" / "weights" / "my notes").write_text("x")
+    return "stages/weights/my notes: is none of ours, and is not read; remove it"
+
+
+def leave_a_strange_lease(store: Store) -> str:
+    (store.folder / "leases" / "ke").mkdir(exist_ok=True)
+    (store.folder / "leases" / "ke" / "other.1").write_text("x")
+    return "leases/ke/other.1: is none of ours, and is not read; remove it"
+
+
+def leave_a_strange_journal(store: Store) -> str:
+    (store.folder / "journals" / "x.txt").write_text("x")
+    return "journals/x.txt: is no journal, and is not read; remove it"
+
+
+def lie_a_pipe_in_a_lease(store: Store) -> str:
+    (store.folder / "leases" / "ke").mkdir(exist_ok=True)
+    os.mkfifo(store.folder / "leases" / "ke" / "key.1")
+    return "lease key, term 1: does not say whose it is"
+
+
 @pytest.mark.parametrize(
     "fault",
     [
+        swap_stages, edit_an_about, exaggerate, count_wrongly, break_a_checkpoint, forget_a_status, halve_the_table,
+        leave_a_table, leave_a_mark, break_a_study, leave_a_stranger, leave_a_strange_lease, leave_a_strange_journal,
+        lie_a_pipe_in_a_lease,
         flip_a_bit, cut_a_file, lose_a_stage, lose_a_record, leave_a_lease, leave_a_wordless_lease, add_a_file,
         link_a_file, forget_a_sweep, damage_a_journal,
     ],
@@ -118,8 +210,7 @@ def swept(bench: Bench) -> tuple[Bench, TrialSpec, Record]:
     """A sweep of one trial, done, and what its evaluation came to."""
     trial, tune = bench.trial(), bench.trial(evaluation={"split": "tune"})
     bench.store.put("sweep", "mine", {"task": "bandit"})
-    member = {"sweep": "mine", "trial_id": trial.trial_id, "tune_trial_id": tune.trial_id}
-    bench.store.put("member", f"mine/{trial.trial_id}", member)
+    bench.store.put("member", f"mine/{trial.trial_id}", bench.member(trial, "mine", tune_trial_id=tune.trial_id))
     assert run_job(bench.job(trial, trial, tune), lambda numbers: None) == "finished"
     return bench, trial, bench.store.all("evaluation")[trial.trial_id]
 
@@ -153,6 +244,54 @@ def test_a_record_that_is_gone_is_made_anew_as_it_says(swept: tuple[Bench, Trial
     assert run_job(bench.job(trial, trial), lambda numbers: None) == "finished"
     assert findings(bench.store) == []
     assert bench.store.all("evaluation")[trial.trial_id]["score"] == before["score"]
+
+
+@pytest.mark.parametrize("kind", ["world", "tokenizer", "backbone"])
+def test_what_a_rows_trial_starts_from_is_missed(swept: tuple[Bench, TrialSpec, Record], kind: str) -> None:
+    bench, _, _ = swept
+    assert findings(bench.store) == []
+    folder = a_stage(bench.store, kind)
+    shutil.rmtree(folder)
+    (said,) = findings(Store(bench.store.folder))
+    assert said == (
+        f"stage {kind}/{folder.name}: is gone, and 1 of the rows start from it; the sweep's command, run again, "
+        "makes it anew"
+    )
+
+
+def test_a_row_whose_trial_cannot_be_read_is_named(swept: tuple[Bench, TrialSpec, Record]) -> None:
+    bench, trial, _ = swept
+    bench.store.put("member", "mine/z", bench.member(trial, "mine", trial_id="z", spec='{"method": "bcc"}'))
+    (said,) = findings(bench.store)
+    assert said.startswith("member z of mine: its trial cannot be read by this version ")
+
+
+def test_a_score_that_is_not_its_episodes_is_made_anew_as_it_says(swept: tuple[Bench, TrialSpec, Record]) -> None:
+    bench, trial, before = swept
+    bench.store.put("evaluation", trial.trial_id, {**before, "score": 99.0})
+    (said,) = findings(bench.store)
+    (folder,) = bench.store.folder.glob(f"stages/evaluation/*/{trial.trial_id}")
+    assert f"remove {folder}, and the sweep's command makes both anew" in said
+    shutil.rmtree(folder)
+    assert take_back_lost(bench.store, "mine") == [trial.trial_id]
+    assert run_job(bench.job(trial, trial), lambda numbers: None) == "finished"
+    assert findings(bench.store) == []
+    assert bench.store.all("evaluation")[trial.trial_id]["score"] == before["score"]
+
+
+def test_a_torn_tail_is_told_and_is_no_fault(done: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    (done.folder / "journals" / "other-1-00000000.jsonl").write_bytes(b'{"sum":"')
+    assert cli.main(["doctor", str(done.folder)]) == 0
+    out = capsys.readouterr().out
+    assert "0 problems" in out
+    assert "no problem: journal other-1-00000000.jsonl: ends in 8 bytes of an unfinished line" in out
+
+
+@pytest.mark.parametrize("name", ["leases", "stages"])
+def test_a_file_in_place_of_a_folder_is_named(done: Store, name: str) -> None:
+    shutil.rmtree(done.folder / name, ignore_errors=True)
+    (done.folder / name).write_text("")
+    assert f"{name}: must be a folder, and nothing new can be made; move it away" in findings(Store(done.folder))
 
 
 def test_digests_are_compared_unless_it_is_to_be_quick(done: Store) -> None:

@@ -125,7 +125,7 @@ class TestForecast:
         for number, seconds in enumerate((1.0, 2.0, 3.0)):
             done = {"status": "finished", "backbone": spec.backbone_key, "gpus": 0.0}
             bench.store.put("training", f"t{number}", done | {"train_seconds": seconds * 10, "steps": 10})
-            bench.store.put("evaluation", f"e{number}", done | {"evaluate_seconds": 8.0, "episodes": 8})
+            bench.store.put("evaluation", f"e{number}", done | {"score": 0.0, "evaluate_seconds": 8.0, "episodes": 8})
         todo = left(bench, spec)
         found = forecast(bench.store, todo, Resources(), [Machine(cpus=4)])
         # The behaviour policy's own row, on a CPU, too, is a fourth training.

@@ -76,7 +76,7 @@ def test_a_row_that_does_not_fit_loses_none(disk: Disk) -> None:
     store = Store(disk.folder / "store")
     store.put("evaluation", "a", {"status": "finished", "score": 1.0})
     disk.fill()
-    long = {"status": "finished", "reason": "x" * 3 * PAGE}
+    long = {"status": "finished", "score": 1.0, "reason": "x" * 3 * PAGE}
     with pytest.raises(StoreError, match="could not be written: No space left on device") as full:
         store.put("evaluation", "b", long)
     assert classify(full.value).owner == "machine"

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -409,3 +410,30 @@ def test_damaged_and_half_removed_folders_go(sweep: PretendedSweep) -> None:
     assert sorted(item.kind for item in free(sweep.store, EVERYTHING, silently)) == ["leftover", "leftover"]
     assert mine.is_dir()
     assert [path.name for path in stage.parent.glob(".d*")] == []
+
+
+def test_what_a_killed_writer_of_a_table_left_goes_after_an_hour(sweep: PretendedSweep) -> None:
+    table = sweep.store.compact()
+    old, young = table.with_name(".runs.parquet.00000000"), table.with_name(".runs.parquet.11111111")
+    mark = sweep.store.folder / ".store.json.00000000"
+    for path in (old, young, mark):
+        path.write_text("half")
+    for path in (old, mark):
+        os.utime(path, (time.time() - 7200,) * 2)
+    assert [item.size_bytes for item in find(sweep.store, EVERYTHING)] == [4, 4]
+    free(sweep.store, EVERYTHING, silently)
+    assert (table.exists(), old.exists(), young.exists(), mark.exists()) == (True, False, True, False)
+
+
+def test_what_is_odd_in_a_store_stops_no_cleaning(sweep: PretendedSweep) -> None:
+    stages = sorted(sweep.store.folder.glob("stages/weights/*/*"))
+    (stages[0] / "about.json").unlink()
+    os.mkfifo(stages[0] / "about.json")
+    (stages[1].parent / "my notes").mkdir()
+    (sweep.store.folder / "stages" / "tokens").write_text("a file")
+    trajectory = sweep.store.scratch("trajectory", "abc")
+    os.mkfifo(trajectory / "seconds.txt")
+    (trajectory.parent / "my notes").mkdir()
+    gone = {item.key for item in free(sweep.store, NOTHING, silently)}
+    assert gone == {"abc", *(stage.name for stage in stages[1:])}
+    assert (trajectory.parent / "my notes").is_dir()

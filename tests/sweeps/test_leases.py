@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sweeps import leases
+from sweeps.journal import StoreError
 from sweeps.leases import Lease, LeaseLostError, Leases
 
 PATIENCE = 0.3
@@ -342,3 +343,54 @@ def test_threads_of_a_process_exclude_each_other(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert sorted(got) == list(range(200))
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("what", ["pipe", "folder", "endless", "nothing"])
+def test_what_has_a_leases_name_and_is_none_is_waited_for_as_any_other_and_followed(tmp_path: Path, what: str) -> None:
+    (tmp_path / "ke").mkdir()
+    file = tmp_path / "ke" / "key.1"
+    {
+        "pipe": lambda: os.mkfifo(file),
+        "folder": file.mkdir,
+        "endless": lambda: file.symlink_to("/dev/zero"),
+        "nothing": file.touch,
+    }[what]()
+    ours = Leases(tmp_path, patience=PATIENCE)
+    assert list(ours.all()) == [("key", 1, None)]
+    assert (ours.holder("key"), ours.take("key")) == (None, None)
+    lease = ours.wait("key")
+    lease.check()
+    assert (lease.term, list(ours.strangers())) == (2, [])
+
+
+@pytest.mark.timeout(30)
+def test_a_pipe_in_place_of_ones_lease_is_not_waited_for(tmp_path: Path) -> None:
+    lease = Leases(tmp_path).wait("key")
+    lease.file.unlink()
+    os.mkfifo(lease.file)
+    with pytest.raises(LeaseLostError):
+        lease.check()
+    lease.release()
+
+
+@pytest.mark.parametrize("place", [".", "ke"])
+def test_a_file_where_leases_should_lie_is_one_line(tmp_path: Path, place: str) -> None:
+    file = tmp_path / "leases" / place
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("")
+    ours = Leases(tmp_path / "leases")
+    for ask in (ours.take, ours.holder):
+        with pytest.raises(StoreError, match="leases must lie in a folder"):
+            ask("key")
+    assert list(ours.all()) == []
+    assert list(ours.strangers()) == [file]
+
+
+def test_what_lies_among_leases_and_is_none_is_named_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "ke").mkdir()
+    for name in ("key.one", "key.01", "key", "a b.1", "other.1"):
+        (tmp_path / "ke" / name).write_text("x")
+    ours = Leases(tmp_path)
+    assert sorted(path.name for path in ours.strangers()) == ["a b.1", "key", "key.01", "key.one", "other.1"]
+    assert ours.wait("key").term == 1

@@ -45,8 +45,14 @@ def train(store: Store, trial: TrialSpec, *, seconds: float = 2.0, workers: int 
 
 
 def play(store: Store, trial: TrialSpec, *, status: str = "finished", seconds: float = 4.0, gpus: float = 0.0) -> None:
-    record: dict[str, Any] = {"status": status, "episodes": trial.evaluation.episodes, "evaluate_seconds": seconds}
-    record |= {"workers": 1, "gpus": gpus}
+    record: dict[str, Any] = {
+        "status": status,
+        "score": 0.0,
+        "episodes": trial.evaluation.episodes,
+        "evaluate_seconds": seconds,
+        "workers": 1,
+        "gpus": gpus,
+    }
     store.put("evaluation", trial.trial_id, record | {"backbone": trial.backbone_key})
 
 

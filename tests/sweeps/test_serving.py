@@ -40,7 +40,7 @@ def test_a_logged_policy_replies_as_the_stores_does(
 ) -> None:
     trial = bench.trial(method, decode={"greedy": True})
     assert run_job(bench.job(trial, trial), lambda numbers: None) == "finished"
-    bench.store.put("member", "s/t", {"sweep": "s", "trial_id": trial.trial_id, "spec": trial.to_json()})
+    bench.store.put("member", "s/t", bench.member(trial))
     monkeypatch.chdir(tmp_path)  # where MLflow would leave files that it has no place for
     uri = log_policy(trial.trial_id, bench.store)
     assert list(tmp_path.iterdir()) == [bench.store.folder]

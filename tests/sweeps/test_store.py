@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import time
@@ -20,8 +21,8 @@ import polars as pl
 import pytest
 
 from sweeps.artefacts import Stages
-from sweeps.exact_json import JSON
-from sweeps.journal import process_name
+from sweeps.exact_json import JSON, dumps
+from sweeps.journal import encode_line, process_name
 from sweeps.store import Store, StoreError, store_folder
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -71,12 +72,13 @@ def test_the_store_is_at_the_option_else_the_variable_else_at_home(
     monkeypatch.setenv("SWEEPS_STORE", "elsewhere")
     assert store_folder(None) == Path.cwd() / "elsewhere"
     assert store_folder("~/mine") == tmp_path / "mine"
+    assert store_folder("~nobody99/x") == Path.cwd() / "~nobody99" / "x"
 
 
 def test_opening_again_finds_what_was_put(store: Store) -> None:
-    store.put("evaluation", "a", {"decode.beta": math.inf})
-    assert Store(store.folder).get("evaluation", "a") == {"decode.beta": math.inf}
-    assert pickle.loads(pickle.dumps(store)).get("evaluation", "a") == {"decode.beta": math.inf}  # noqa: S301
+    store.put("sweep", "a", {"decode.beta": math.inf})
+    assert Store(store.folder).get("sweep", "a") == {"decode.beta": math.inf}
+    assert pickle.loads(pickle.dumps(store)).get("sweep", "a") == {"decode.beta": math.inf}  # noqa: S301
 
 
 @pytest.mark.parametrize(
@@ -285,6 +287,91 @@ def test_a_stage_found_by_another_process_is_whole_at_any_time(tmp_path: Path) -
     assert stages.find("weights", "ab12") is None
 
 
+def _edit_about(folder: Path, **changes: object) -> None:
+    """An about.json of an earlier version, which has no digest, with other fields; None takes one away."""
+    about = json.loads((folder / "about.json").read_text()) | changes
+    del about["digest"]
+    (folder / "about.json").write_text(json.dumps({name: value for name, value in about.items() if value is not None}))
+
+
+def test_a_stage_of_an_earlier_version_says_no_digest_and_is_whole(store: Store) -> None:
+    folder = store.build("weights", "ab12", _make_one, {"tau": 0.7})
+    _edit_about(folder)
+    assert store.stage("weights", "ab12") == folder
+    assert (store.about("weights", "ab12") or {})["about"] == {"tau": 0.7}
+
+
+def test_a_stage_that_is_anothers_is_never_used(store: Store) -> None:
+    one, two = (store.build("weights", key, _make_one, {}) for key in ("ab12", "ab34"))
+    one.rename(one.with_name("away"))
+    two.rename(one)
+    one.with_name("away").rename(two)
+    for key, other in (("ab12", "ab34"), ("ab34", "ab12")):
+        assert store.stage("weights", key) is store.about("weights", key) is None
+        assert f"about.json is of weights/{other}" in (store.stage_flaw("weights", key) or "")
+    shutil.copytree(one, store.folder / "stages" / "evaluation" / "ab" / "ab34")
+    assert store.stage("evaluation", "ab34") is None
+
+
+def test_an_about_that_was_changed_is_that_of_no_stage(store: Store) -> None:
+    folder = store.build("weights", "ab12", _make_one, {"tau": 0.7})
+    text = (folder / "about.json").read_text()
+    for changed in (text.replace("0.7", "0.8"), text.replace('"tau"', '"tua"'), json.dumps(json.loads(text))):
+        (folder / "about.json").write_text(changed)
+        assert (store.stage("weights", "ab12"), store.stage_flaw("weights", "ab12")) == (None, "about.json was changed")
+    (folder / "about.json").write_text(text)
+    assert store.stage("weights", "ab12") == folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "evaluation"}, {"key": None}, {"about": "x"}, {"about": None}, {"notes": "x"}, {"seconds": "x"},
+        {"seconds": None}, {"files": ["w.bin"]}, {"files": {"w.bin": 3}}, {"files": {"w.bin": {"bytes": 3.0}}},
+        {"files": {"a\0b": {"bytes": 3, "sha256": ""}}}, {"files": {"x" * 300: {"bytes": 3, "sha256": ""}}},
+    ],
+)  # fmt: skip
+def test_an_about_that_says_something_else_than_ours_is_that_of_no_stage(store: Store, change: dict[str, Any]) -> None:
+    folder = store.build("weights", "ab12", _make_one, {})
+    _edit_about(folder, **change)
+    assert store.stage("weights", "ab12") is store.about("weights", "ab12") is None
+    assert store.stage_flaw("weights", "ab12")
+
+
+@pytest.mark.parametrize("name", ["about.json", "w.bin"])
+@pytest.mark.timeout(20)
+def test_a_pipe_in_a_stage_is_not_waited_for(store: Store, name: str) -> None:
+    folder = store.build("weights", "ab12", lambda folder: (folder / "w.bin").touch(), {})
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    assert store.stage("weights", "ab12") is store.about("weights", "ab12") is None
+
+
+def test_an_about_without_an_end_is_not_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.artefacts._LONGEST_ABOUT", 2**16)
+    folder = store.build("weights", "ab12", _make_one, {})
+    with (folder / "about.json").open("a") as end:
+        end.write(" " * 2**16)
+    assert store.stage_flaw("weights", "ab12") == "about.json cannot be read (more than 65536 bytes)"
+
+
+def test_a_file_in_a_stages_place_is_set_aside(store: Store) -> None:
+    place = store.folder / "stages" / "weights" / "ab" / "ab12"
+    place.parent.mkdir(parents=True)
+    place.write_text("mine")
+    assert store.stage("weights", "ab12") is None
+    assert store.build("weights", "ab12", _make_one, {}) == store.stage("weights", "ab12") == place
+    (left,) = store.leftovers()
+    assert left.read_text() == "mine"
+
+
+def test_a_file_in_place_of_the_stages_folder_is_one_line(store: Store) -> None:
+    (store.folder / "stages").write_text("")
+    assert store.stage("weights", "ab12") is None
+    with pytest.raises(StoreError, match="could not be made"):
+        store.build("weights", "ab12", _make_one, {})
+
+
 # Tables
 
 
@@ -403,11 +490,19 @@ def test_an_empty_store_has_empty_tables_with_all_columns(store: Store) -> None:
     assert store.episodes([]).columns[:2] == ["trial_id", "episode_seed"]
 
 
-def test_a_record_of_the_wrong_type_is_named(store: Store) -> None:
-    fill(store, "s", a=member("s", "a", "w"))
-    store.put("evaluation", "a", finished(1.0) | {"score": "high"})
-    with pytest.raises(StoreError, match="does not fit the table"):
-        store.runs()
+def test_a_record_of_the_wrong_type_is_refused_and_where_it_is_there_left_out_and_named(store: Store) -> None:
+    fill(store, "s", a=member("s", "a", "w"), b=member("s", "b", "w"))
+    odd = finished(1.0) | {"score": "high"}
+    with pytest.raises(ValueError, match="the evaluation a must have a number as 'score', got str 'high'"):
+        store.put("evaluation", "a", odd)
+    store.put_all("evaluation", {"a": finished(1.0), "b": finished(2.0)})
+    line = encode_line(0, 2**62, "evaluation", "a", dumps(odd))
+    (store.folder / "journals" / "other-1-00000000.jsonl").write_bytes(line)
+    assert sorted(store.runs()["score"]) == [1.0, 2.0]  # what it had before counts
+    (problem,) = Store(store.folder).problems()
+    assert problem == (
+        "record evaluation a must have a number as 'score', got str 'high'; left out (line 1 of other-1-00000000.jsonl)"
+    )
 
 
 def _episodes(returns: list[float], **more: list[Any]) -> Any:

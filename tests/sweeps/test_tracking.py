@@ -413,3 +413,27 @@ def test_points_are_sent_in_groups_that_split_none() -> None:
     points = [Point(step, {"a": 1.0, "b": 2.0}) for step in range(5)]
     assert [[point.step for point in group] for group in by_size(points, 5)] == [[0, 1], [2, 3], [4]]
     assert [len(group) for group in by_size(points, 1)] == [1] * 5
+
+
+@pytest.mark.timeout(30)
+def test_lines_that_are_no_points_are_skipped_and_nothing_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.exhibits._LONGEST_POINT", 2**12)
+    odd = [
+        "[1]",
+        '{"step": "a"}',
+        '{"loss": 1}',
+        '{"step": 1e999}',
+        "[" * 3000,
+        "x",
+        '{"step": 1, "loss": 1%s}' % ("0" * 400),
+    ]
+    path = tmp_path / "curve.jsonl"
+    path.write_text("".join(line + "\n" for line in [*odd, '{"step": 2, "loss": 0.5}']) + "[" * 2**20)
+    points, offset = read_curve(path, 0, -1)
+    assert points == [Point(2, {"loss": 0.5})]
+    assert read_curve(path, offset, 2) == ([], offset)
+    path.unlink()
+    os.mkfifo(path)
+    assert read_curve(path, 0, -1) == ([], 0)

@@ -91,7 +91,7 @@ def trained(copy_bench: Callable[[], Bench], model: Path) -> Trained:
     }
     for each in (trial, *others.values()):
         assert run_job(bench.job(each, each), lambda numbers: None) == "finished"
-        member = {"sweep": "s", "trial_id": each.trial_id, "spec": each.to_json()}
+        member = bench.member(each)
         bench.store.put("member", f"s/{each.trial_id}", member)
     return Trained(bench, trial, others)
 
@@ -181,7 +181,7 @@ class TestExportOfValues:
         said = set()
         for beta in (0.0, 50.0):
             greedy = dataclasses.replace(trial, decode=dataclasses.replace(trial.decode, greedy=True, beta=beta))
-            member = {"sweep": "s", "trial_id": greedy.trial_id, "spec": greedy.to_json()}
+            member = trained.bench.member(greedy)
             trained.bench.store.put("member", f"s/{greedy.trial_id}", member)
             export_policy(greedy.trial_id, tmp_path / str(beta), trained.bench.store, model=str(model))
             policy = load_policy(greedy.trial_id, trained.bench.store)
@@ -198,7 +198,7 @@ class TestExportOfValues:
     ) -> None:
         trial = bench.trial("ilql", train={"separate_policy": separate_policy})
         assert run_job(bench.job(trial, trial), lambda numbers: None) == "finished"
-        bench.store.put("member", "s/t", {"sweep": "s", "trial_id": trial.trial_id, "spec": trial.to_json()})
+        bench.store.put("member", "s/t", bench.member(trial))
         export_policy(trial.trial_id, tmp_path / "out", bench.store)
         policy, factory, ids = load_policy(trial.trial_id, bench.store), AutoModelForCausalLM, torch.tensor([[1, 5, 9]])
         again: Any = factory.from_pretrained(str(tmp_path / "out"), attn_implementation="sdpa")
@@ -219,7 +219,7 @@ class TestExportOfValues:
         bench, trial = trained.bench, trained.others["ilql"]
         joint = dataclasses.replace(trial, train=dataclasses.replace(trial.train, separate_policy=False, steps=3))
         assert run_job(bench.job(joint, joint), lambda numbers: None) == "finished"
-        bench.store.put("member", "s/j", {"sweep": "s", "trial_id": joint.trial_id, "spec": joint.to_json()})
+        bench.store.put("member", "s/j", bench.member(joint))
         export_policy(joint.trial_id, tmp_path / "out", bench.store, model=str(model))
         policy, factory = load_policy(joint.trial_id, bench.store), AutoModelForCausalLM
         again: Any = factory.from_pretrained(str(tmp_path / "out"))
@@ -284,7 +284,7 @@ class TestExport:
 
     def test_a_policy_from_scratch_is_written_as_it_is(self, bench: Bench, tmp_path: Path) -> None:
         trial = bench.trial("bc")
-        bench.store.put("member", "s/t", {"sweep": "s", "trial_id": trial.trial_id, "spec": trial.to_json()})
+        bench.store.put("member", "s/t", bench.member(trial))
         assert cli.main(["export", trial.trial_id, str(tmp_path / "out"), "--store", str(bench.store.folder)]) == 0
         factory: Any = AutoModelForCausalLM
         after = factory.from_pretrained(str(tmp_path / "out")).state_dict()
