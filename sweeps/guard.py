@@ -13,6 +13,7 @@ from collections.abc import Callable
 from ilql.task import TaskFault
 from sweeps.journal import StoreError
 from sweeps.options import printable
+from sweeps.redaction import without_secrets
 
 WRONG_INPUT = 2
 STOPPED = 130
@@ -41,7 +42,7 @@ def guarded(run: Callable[[], int], *, stopped: str = "stopped") -> int:
         return STOPPED
     except BrokenPipeError as error:
         if not _reader_has_gone():
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(without_secrets(str(error)))}", file=sys.stderr)
             return WRONG_INPUT
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to say goes nowhere
         return PIPE_CLOSED
@@ -49,7 +50,7 @@ def guarded(run: Callable[[], int], *, stopped: str = "stopped") -> int:
         if os.environ.get("SWEEPS_TRACEBACK"):
             raise
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        line = message.strip().partition("\n")[0]
+        line = without_secrets(message).strip().partition("\n")[0]
         print(f"error: {printable(line) or type(error).__name__}", file=sys.stderr)
         return WRONG_INPUT
     except OSError as error:

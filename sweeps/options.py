@@ -332,7 +332,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
-        self.exit(2, printable(f"{self.prog}: {message}; --help lists the options") + "\n")
+        self.exit(2, printable(without_secrets(f"{self.prog}: {message}; --help lists the options")) + "\n")
 
     def read(self, kind: Callable[[str], Read], word: str) -> Read:
         """A word of the command line as a value; leaves with one line if it is none."""
