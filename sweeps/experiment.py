@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shlex
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -122,9 +121,7 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
 @contextmanager
 def connected() -> Iterator[ClusterInfo]:
     """A cluster to work on: the one that the environment names, or one of our own until the end of the context."""
-    terminated = signal.getsignal(signal.SIGTERM)
     with connect(ConnectOptions(packages=package_folders())) as info:
-        signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal for itself, and answers it by aborting
         yield info
 
 
