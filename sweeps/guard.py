@@ -54,10 +54,12 @@ def guarded(run: Callable[[], int], *, stopped: str = "stopped") -> int:
         print(f"error: {printable(line) or type(error).__name__}", file=sys.stderr)
         return WRONG_INPUT
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        of_disk = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+        if os.environ.get("SWEEPS_TRACEBACK") or not (of_disk or error.filename):
             raise
+        rule = "the disk must take what is written" if of_disk else "a path must lead to what is asked of it"
         where = f" ({error.filename})" if error.filename else ""
-        print(f"error: the disk must take what is written, got {error.strerror}{where}", file=sys.stderr)
+        print(f"error: {printable(without_secrets(f'{rule}, got {error.strerror}{where}'))}", file=sys.stderr)
         return WRONG_INPUT
 
 

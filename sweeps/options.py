@@ -15,8 +15,8 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from ilql.hyperparameters import Value
 from sweeps.names import one_component
+from sweeps.paths import store_at
 from sweeps.redaction import without_secrets
-from sweeps.store import store_folder
 
 LARGEST_SEED = 2**32 - 1
 """The generators of some libraries take no larger one."""
@@ -204,7 +204,7 @@ def parse(
     return Options(
         command=tuple(map(without_secrets, sys.orig_argv)),
         preset=given.preset,
-        store=store_folder(given.store),
+        store=store_at(given.store),
         name=given.name,
         world=given.world,
         data=given.data,
@@ -278,7 +278,7 @@ def parse_world(
     return Options(
         command=tuple(map(without_secrets, sys.orig_argv)),
         preset=given.preset,
-        store=store_folder(given.store),
+        store=store_at(given.store),
         world=given.world,
         data=given.data,
         inputs={name: value for name in inputs if (value := getattr(given, name)) is not None},
