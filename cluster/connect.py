@@ -15,19 +15,23 @@ import json
 import logging
 import os
 import secrets
+import signal
 import socket
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import ray
+import ray._private.utils as ray_utils
 from ray._common.utils import get_default_system_temp_dir
 from ray._private import ray_constants
 
 from cluster.gpus import local_gpus
+from cluster.leftovers import end_writers
 from cluster.shapes import Machine
 
 ADDRESS = "RAY_ADDRESS"
@@ -37,6 +41,8 @@ _LOOPBACK, _LOOPBACKS = "127.0.0.1", ("127.0.0.1", "localhost", "::1", "[::1]")
 # Ray replaces a loopback address by the machine's own, also where it is asked for one, and then listens everywhere. On
 # laptops whose firewall asks at every open port it does not, and this says that ours is one (0: no cluster of several).
 _SEVERAL_MACHINES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+# While it starts, Ray's core takes SIGTERM for itself, prints a trace, and ends the process without cleaning up.
+_LEAVE_SIGNALS = "RAY_DISABLE_FAILURE_SIGNAL_HANDLER"
 _JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _OVERRIDE = "RAY_OVERRIDE_JOB_RUNTIME_ENV"
 
@@ -49,6 +55,8 @@ _TUNED = {
 _TUNED_LOCAL = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # nobody preempts a laptop; on a real cluster the watcher is of use
 }
+
+_TOLD = b"stopping: Ray ends as soon as it has started; once more stops at once\n"
 
 # Ray's own workers listen on 10002-19999: a dashboard there is refused.
 _FIRST_FREE_PORT = 20000
@@ -145,12 +153,14 @@ def in_job() -> bool:
 def connect(options: ConnectOptions) -> Iterator[ClusterInfo]:
     """Be connected to Ray within the block; afterwards end what was started here, and nothing else.
 
-    A process that is already connected stays as it is: the block then adds nothing and ends nothing.
+    A process that is already connected stays as it is: the block then adds nothing and ends nothing. What answered
+    SIGINT and SIGTERM before answers them in the block.
 
     Raises:
         ValueError: The address is one of a job server or of the Ray Client, which cannot be joined; or it is no
             loopback address, and `RAY_AUTH_MODE` does not say whether the cluster asks for a token.
         ConnectionError: No cluster answers at the address.
+        KeyboardInterrupt: SIGINT or SIGTERM came while Ray started; none of its processes is left then.
     """
     if ray.is_initialized():
         yield _info(state_api=os.environ.get(STATE_API), started=False)
@@ -165,14 +175,18 @@ def connect(options: ConnectOptions) -> Iterator[ClusterInfo]:
         changes = {_OVERRIDE: "1"} if in_job() else {}
     # Ray reads the State API's address from the environment before any argument: a stranger's would win otherwise.
     with _environment({STATE_API: state_api, **changes}):
-        try:
-            if address is None:
-                _start(options, str(state_api))
-            else:
-                _join(options, address)
-            yield _info(state_api=state_api, started=address is None)
-        finally:
-            ray.shutdown()
+        if address is None:
+            with _ended_with_all(folder := _private_folder()):
+                with _held_signals():
+                    _start(options, str(state_api), folder)
+                yield _info(state_api=state_api, started=True)
+        else:
+            try:
+                with _held_signals():
+                    _join(options, address)
+                yield _info(state_api=state_api, started=False)
+            finally:
+                ray.shutdown()
 
 
 def worker_environment(options: ConnectOptions, *, state_api: str | None, local: bool) -> dict[str, str]:
@@ -194,7 +208,67 @@ def worker_environment(options: ConnectOptions, *, state_api: str | None, local:
     return environment
 
 
-def _start(options: ConnectOptions, state_api: str) -> None:
+@contextmanager
+def _ended_with_all(folder: Path) -> Iterator[None]:
+    """End Ray after the block, and what is left of a Ray that this process has started in the folder meanwhile."""
+    own = f"session_*_{os.getpid()}"
+    before = set(folder.glob(own))
+    try:
+        yield
+    finally:
+        try:
+            ray.shutdown()
+        finally:
+            sessions = [session.resolve() for session in set(folder.glob(own)) - before]
+            end_writers(sessions)
+
+
+@contextmanager
+def _held_signals() -> Iterator[None]:
+    """Within the block, which starts Ray or joins it, the first SIGINT or SIGTERM waits for the block's end.
+
+    A Ray that is interrupted while it starts no longer knows what it has started. A second signal interrupts at once.
+    Signals reach the main thread alone: in others nothing is held. What was ignored is still ignored.
+
+    Raises:
+        KeyboardInterrupt: There was a signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def hold(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+        os.write(2, _TOLD)  # not by print, in the middle of which we may be
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    held = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
+    taken, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, _leave_it  # it would end us without a word
+    for number in held:
+        signal.signal(number, hold)
+    try:
+        with _environment({_LEAVE_SIGNALS: "1"}):
+            yield
+    except Exception as error:
+        if received:
+            raise KeyboardInterrupt from error  # Ctrl-C reaches Ray's processes, too
+        raise
+    finally:
+        ray_utils.set_sigterm_handler = taken
+        for number, old in held.items():
+            signal.signal(number, old)
+    if received:
+        raise KeyboardInterrupt
+
+
+def _leave_it(handler: object) -> None:
+    """In place of a function of Ray's that answers SIGTERM."""
+
+
+def _start(options: ConnectOptions, state_api: str, folder: Path) -> None:
     if _AUTH_MODE not in os.environ:
         # Left to itself, Ray turns authentication on for a local cluster and writes a token into the user's home, which
         # changes what `ray start` and `ray job submit` do from then on. A token of this process alone does not.
@@ -202,16 +276,16 @@ def _start(options: ConnectOptions, state_api: str) -> None:
     # Read from the environment when ray is imported: that was before us. Whoever Ray starts reads it anew.
     several, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
-        _init_local(options, state_api)
+        _init_local(options, state_api, folder)
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = several
 
 
-def _init_local(options: ConnectOptions, state_api: str) -> None:
+def _init_local(options: ConnectOptions, state_api: str, folder: Path) -> None:
     ray.init(
         address="local",  # never the cluster somebody else started on this machine
         _node_ip_address=_LOOPBACK,
-        _temp_dir=str(_private_folder()),
+        _temp_dir=str(folder),
         num_cpus=options.cpus if options.cpus is not None else available_cpus(),
         num_gpus=options.gpus if options.gpus is not None else local_gpus(),
         object_store_memory=options.object_store_bytes,
@@ -220,7 +294,7 @@ def _init_local(options: ConnectOptions, state_api: str) -> None:
         dashboard_port=int(state_api.rpartition(":")[2]),
         logging_level=logging.ERROR,
         log_to_driver=False,
-        runtime_env={"env_vars": worker_environment(options, state_api=state_api, local=True)},
+        runtime_env={"env_vars": {_LEAVE_SIGNALS: "0"} | worker_environment(options, state_api=state_api, local=True)},
     )
 
 

@@ -15,6 +15,8 @@ from typing import Literal, get_args
 
 import ray.exceptions
 
+from cluster.redaction import without_secrets
+
 Owner = Literal["machine", "program"]
 
 REASON_LENGTH = 300
@@ -73,7 +75,7 @@ class Fault:
     Attributes:
         owner: "machine" where another try elsewhere may well succeed, "program" where it would fail again.
         error: The name of the exception's type.
-        reason: One line, at most `REASON_LENGTH` characters.
+        reason: One line, at most `REASON_LENGTH` characters, without the secrets that are known here.
     """
 
     owner: Owner
@@ -131,7 +133,8 @@ def ended_for_memory(error: BaseException) -> bool:
 
 
 def _fault(owner: Owner, error: BaseException) -> Fault:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = without_secrets(str(error))  # before it is cut, where half of a secret would be left
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
     reason = lines[0] if lines else "no message"
     return Fault(owner, type(error).__name__, reason[:REASON_LENGTH])
 

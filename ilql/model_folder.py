@@ -23,7 +23,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.utils import logging as transformers_logging
 
-from ilql.files import FILE, FOLDER, NOTHING, first_line, kind_of, parse_json
+from ilql.files import FILE, FOLDER, NOTHING, first_line, kind_of, parse_json, user_path
 from ilql.tokens import from_file, is_gguf
 
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -135,8 +135,8 @@ def find_model(name: str) -> Path:
     Raises:
         ValueError: It is neither, or the hub cannot be reached; what the hub said is its cause.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir() or is_gguf(folder):
+    folder = user_path(name)
+    if kind_of(folder) == FOLDER or is_gguf(folder):
         return folder.absolute()
     wanted = ["*.json", "*.safetensors", "*.model", "*.txt", f"*{TEMPLATE}"]
     try:

@@ -8,6 +8,7 @@ import itertools
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,8 +181,9 @@ def add_evaluations(
             check_fits(fleet.machines, need)
             resume = "the same command goes on from here"
             at_a_time = functools.partial(fleet.places, need, concurrent)
-            ended = carry_out(store, sweep, schedule, resources, at_a_time, mirror, resume, say)
-    if ended != 0:
-        return ended or 1
-    present(store, sweep, question, mirror, say)
+            with nullcontext() if mirror is None else mirror:
+                ended = carry_out(store, sweep, schedule, resources, at_a_time, resume, say)
+                if ended != 0:
+                    return ended or 1
+                present(store, sweep, question, mirror, say)
     return 0

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ilql.files import FILE, kind_of
-from sweeps.store import MARK, Store, store_folder
+from ilql.files import FILE, kind_of, user_path
+from sweeps.paths import store_at
+from sweeps.store import MARK, Store
 
 
 def _nothing(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +98,7 @@ def opened(given: argparse.Namespace) -> Store:
     """The store that was asked for; the default one is made if it is not there, one that was named is not."""
     if given.store or os.environ.get("SWEEPS_STORE"):
         return existing(given.store)
-    return Store(store_folder(None))
+    return Store(store_at(None))
 
 
 def existing(named: str | None) -> Store:
@@ -106,7 +107,7 @@ def existing(named: str | None) -> Store:
     Raises:
         ValueError: It is not: a misspelt folder must not become one.
     """
-    folder = store_folder(named)
+    folder = store_at(named)
     if not is_store(folder):
         raise ValueError(f"a store's folder must hold a {MARK}, got {folder}, which has none")
     return Store(folder)
@@ -119,7 +120,7 @@ def chosen(given: argparse.Namespace) -> tuple[Store, str]:
         ValueError: There is no such sweep, or several where none was named.
     """
     name = given.sweep
-    if name is not None and given.store is None and is_store(Path(name)):
+    if name is not None and given.store is None and is_store(user_path(name)):
         store, name = existing(name), None
     else:
         store = opened(given)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shlex
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 from analysis.text import count
@@ -43,9 +42,6 @@ SHOWN_FORMATS = ("svg",)
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as shells have it."""
-
-STOPPED_MIRROR_SECONDS = 15.0
-"""So long may MLflow take to hear that a sweep was stopped; a rerun tells it what it did not hear."""
 
 
 def run_question(question: Question, options: Options, say: Callable[[str], None]) -> int:
@@ -125,9 +121,7 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
 @contextmanager
 def connected() -> Iterator[ClusterInfo]:
     """A cluster to work on: the one that the environment names, or one of our own until the end of the context."""
-    terminated = signal.getsignal(signal.SIGTERM)
     with connect(ConnectOptions(packages=package_folders())) as info:
-        signal.signal(signal.SIGTERM, terminated)  # Ray takes the signal for itself, and answers it by aborting
         yield info
 
 
@@ -228,11 +222,12 @@ def _run_sweep(
         resources=sweep.resources,
     )
     limit = functools.partial(fleet.places, need, options.concurrent)
-    ended = carry_out(store, sweep.name, schedule, sweep.resources, limit, mirror, resume, say)
-    if ended != 0:
-        return ended
-    _drop_stale(store, sweep.name, schedule.members)
-    present(store, sweep.name, question, mirror, say)
+    with nullcontext() if mirror is None else mirror:
+        ended = carry_out(store, sweep.name, schedule, sweep.resources, limit, resume, say)
+        if ended != 0:
+            return ended
+        _drop_stale(store, sweep.name, schedule.members)
+        present(store, sweep.name, question, mirror, say)
     task = load_task(store, sweep.setting.data.task, sweep.setting.report.world)
     if (invited := invitation(store, sweep.name, task)) is not None:
         say(invited)
@@ -254,7 +249,6 @@ def carry_out(
     schedule: Schedule,
     resources: Resources,
     concurrent: Callable[[], int],
-    mirror: Mirror | None,
     resume: str,
     say: Callable[[str], None],
 ) -> int | None:
@@ -266,8 +260,6 @@ def carry_out(
     Raises:
         StoreError: The disk is full.
     """
-    if mirror is not None:
-        mirror.start(15.0)
     try:
         run_schedule(
             schedule,
@@ -277,8 +269,6 @@ def carry_out(
             watcher=Progress(store, sweep, schedule),
         )
     except KeyboardInterrupt:
-        if mirror is not None:
-            mirror.finish((), "stopped", timeout_seconds=STOPPED_MIRROR_SECONDS)
         say(f"stopped; nothing that was finished is lost, and {resume}")
         return INTERRUPTED
     except StuckError as stuck:

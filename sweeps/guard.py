@@ -13,6 +13,7 @@ from collections.abc import Callable
 from ilql.task import TaskFault
 from sweeps.journal import StoreError
 from sweeps.options import printable
+from sweeps.redaction import without_secrets
 
 WRONG_INPUT = 2
 STOPPED = 130
@@ -41,7 +42,7 @@ def guarded(run: Callable[[], int], *, stopped: str = "stopped") -> int:
         return STOPPED
     except BrokenPipeError as error:
         if not _reader_has_gone():
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(without_secrets(str(error)))}", file=sys.stderr)
             return WRONG_INPUT
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to say goes nowhere
         return PIPE_CLOSED
@@ -49,14 +50,16 @@ def guarded(run: Callable[[], int], *, stopped: str = "stopped") -> int:
         if os.environ.get("SWEEPS_TRACEBACK"):
             raise
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-        line = message.strip().partition("\n")[0]
+        line = without_secrets(message).strip().partition("\n")[0]
         print(f"error: {printable(line) or type(error).__name__}", file=sys.stderr)
         return WRONG_INPUT
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        of_disk = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+        if os.environ.get("SWEEPS_TRACEBACK") or not (of_disk or error.filename):
             raise
+        rule = "the disk must take what is written" if of_disk else "a path must lead to what is asked of it"
         where = f" ({error.filename})" if error.filename else ""
-        print(f"error: the disk must take what is written, got {error.strerror}{where}", file=sys.stderr)
+        print(f"error: {printable(without_secrets(f'{rule}, got {error.strerror}{where}'))}", file=sys.stderr)
         return WRONG_INPUT
 
 

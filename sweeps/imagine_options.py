@@ -13,7 +13,8 @@ from ilql.files import FILE, kind_of, user_path
 from ilql.sampling import Sampling
 from sweeps.command import add_json, add_store, print_json
 from sweeps.options import LARGEST_SEED, assignment, whole_number
-from sweeps.store import Store, store_folder
+from sweeps.paths import new_file, store_at
+from sweeps.store import Store
 
 if TYPE_CHECKING:  # torch comes with them
     from ilql.tasks.dialogues import Settings
@@ -110,25 +111,22 @@ def run(given: argparse.Namespace, make: Callable[[Store, Callable[[str], None]]
     Raises:
         ValueError: Something is where the copy is to be, or no dialogue came of it.
     """
-    if given.out is not None and given.out.exists():
-        raise ValueError(f"-o must name a new file, got {given.out}, which is there")
-    if given.out is not None and not given.out.parent.is_dir():
-        raise ValueError(f"-o must name a file in a folder that is there, got {given.out}")
+    out = None if given.out is None else new_file("-o", given.out)
 
     def say(line: str) -> None:
         if not given.json:
             print(line, flush=True)  # noqa: T201
 
-    outcome = make(Store(store_folder(given.store)), say)
+    outcome = make(Store(store_at(given.store)), say)
     if not outcome.dialogues:
         why = "; ".join(f"{number} × {reason}" for reason, number in outcome.refused.items())
         raise ValueError(
             f"a model must write dialogues as they are asked for, got none: {why} ({outcome.refused_file})"
         )
     file = outcome.data
-    if given.out is not None:
-        _copy(outcome.data, given.out)
-        file = given.out
+    if out is not None:
+        _copy(outcome.data, out)
+        file = out
     if given.json:
         print_json(
             {

@@ -15,8 +15,8 @@ from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from ilql.hyperparameters import Value
 from sweeps.names import one_component
+from sweeps.paths import store_at
 from sweeps.redaction import without_secrets
-from sweeps.store import store_folder
 
 LARGEST_SEED = 2**32 - 1
 """The generators of some libraries take no larger one."""
@@ -206,7 +206,7 @@ def parse(
     return Options(
         command=tuple(map(without_secrets, sys.orig_argv)),
         preset=given.preset,
-        store=store_folder(given.store),
+        store=store_at(given.store),
         name=given.name,
         world=given.world,
         data=given.data,
@@ -280,7 +280,7 @@ def parse_world(
     return Options(
         command=tuple(map(without_secrets, sys.orig_argv)),
         preset=given.preset,
-        store=store_folder(given.store),
+        store=store_at(given.store),
         world=given.world,
         data=given.data,
         inputs=given_of(given, inputs),
@@ -360,7 +360,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
-        self.exit(2, printable(f"{self.prog}: {message}; --help lists the options") + "\n")
+        self.exit(2, printable(without_secrets(f"{self.prog}: {message}; --help lists the options")) + "\n")
 
     def read(self, kind: Callable[[str], Read], word: str) -> Read:
         """A word of the command line as a value; leaves with one line if it is none."""

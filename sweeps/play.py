@@ -13,10 +13,11 @@ from ilql.evaluate import Player, play
 from ilql.task import Reply, Task
 from ilql.tasks import known_tasks
 from sweeps.options import Options
+from sweeps.paths import is_default_store
 from sweeps.policy import find_trial, load_policy
 from sweeps.question import Question, chosen_preset, world_settings
 from sweeps.stages import ensure_world, load_task
-from sweeps.store import Store, store_folder
+from sweeps.store import Store
 
 WORLD, AGENT = "world", "agent"
 
@@ -112,7 +113,7 @@ def invitation(store: Store, sweep: str, task: Task) -> str | None:
     else:
         opening = task.environment(0, "report").opening
         command = ["sweeps", "reply", trial, opening or ""]
-    if store.folder != store_folder(None):
+    if not is_default_store(store.folder):
         command += ["--store", str(store.folder)]
     what = "score" if task.playable else "estimate"
     return f"the policy with the highest {what}, {best['arm']}, speaks with: {shlex.join(command)}"

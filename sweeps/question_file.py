@@ -19,6 +19,8 @@ from typing import Any
 
 import yaml
 
+from ilql.files import FILE, NOTHING, kind_of, user_path
+
 ENDINGS = (".yaml", ".yml")
 
 
@@ -55,9 +57,12 @@ def read_yaml(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: It cannot be read, says a key twice, or is something else.
     """
+    file = user_path(file)
+    if (kind := kind_of(file)) not in (FILE, NOTHING):
+        raise ValueError(f"{file} must be a file of YAML, got {kind}")
     try:
         found = _Loader(file.read_text(encoding="utf-8")).get_single_data()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{file} must be a file of YAML, got {getattr(error, 'strerror', None) or error}") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"{file} must be YAML, got {' '.join(str(error).split())}") from None

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
 
 from sweeps.exhibits import Exhibit, Point, by_size, evaluation, read_curve, telling_columns, text, training
 from sweeps.leases import driver_key
@@ -37,6 +38,12 @@ EXPERIMENT = "ilql-ablations"
 
 PATIENCE_SECONDS = 30.0
 """A tracker that takes longer than this for one call is given up on until the next `sync`."""
+
+INTERVAL_SECONDS = 15.0
+"""Between two updates while a sweep is carried out."""
+
+STOPPED_SECONDS = 15.0
+"""So long may a tracker take to hear that a sweep was stopped; a rerun tells it what it did not hear."""
 
 _INODES: dict[Path, list[int | None]] = {}
 """The files that each SQLite database was to this process, one after the other."""
@@ -77,6 +84,9 @@ class Mirror:
 
     No method raises what the tracker raises, and none waits for it without a bound.
 
+    As a context it keeps MLflow up to date within the block. However the block ends, by whatever is raised, a signal
+    among it, no run is left running that can be reached: what `finish` has not ended by then ends as stopped.
+
     Args:
         store: Where the rows come from.
         sweep: The sweep's name.
@@ -94,6 +104,17 @@ class Mirror:
         self._halt = threading.Event()  # that of the push that is under way
         self._progress = 0.0
         self._complained = False
+        self._ended = False
+
+    def __enter__(self) -> Self:
+        self.start(INTERVAL_SECONDS)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._ended:
+            self.finish((), "stopped", timeout_seconds=STOPPED_SECONDS)
 
     @property
     def uri(self) -> str:
@@ -115,6 +136,7 @@ class Mirror:
     def start(self, interval_seconds: float = 10.0) -> None:
         """Call `sync` now and then, in a background thread, until `finish`."""
         self._stop.clear()
+        self._ended = False
         self._ticker = threading.Thread(target=self._tick, args=(interval_seconds,), name="mlflow-mirror", daemon=True)
         self._ticker.start()
 
@@ -132,12 +154,19 @@ class Mirror:
             timeout_seconds: Return after this time, finished or not; a later mirror of the sweep catches up.
         """
         self._stop.set()
-        return self._supervise(lambda: self._end(artefacts, status), timeout_seconds)
+        self._halt.set()  # of the push that is under way: its end may be far, and what it lacks is sent now
+        sent = self._supervise(lambda: self._end(artefacts, status), timeout_seconds)
+        self._ended = True  # not where that was interrupted
+        return sent
 
     def _tick(self, interval_seconds: float) -> None:
         while not self._stop.is_set():
-            self.sync()
+            self._supervise(self._push_unless_over, math.inf)
             self._stop.wait(interval_seconds)
+
+    def _push_unless_over(self) -> None:
+        if not self._stop.is_set():  # one that waited for its turn would set what has ended running again
+            self._push()
 
     def _supervise(self, work: Callable[[], None], limit_seconds: float) -> bool:
         """Do `work` in a thread that can be left behind: some of MLflow's retries go on for hours."""
@@ -146,13 +175,17 @@ class Mirror:
         started = self._progress = time.monotonic()
         worker = threading.Thread(target=self._attempt, args=(work, faults, halt), daemon=True)
         worker.start()
-        while worker.is_alive():
-            worker.join(0.5)
-            now = time.monotonic()
-            if worker.is_alive() and (now - started > limit_seconds or now - self._progress > PATIENCE_SECONDS):
-                halt.set()
-                faults.append(f"it did not take everything within {now - started:.0f} s")
-                break
+        try:
+            while worker.is_alive():
+                worker.join(0.5)
+                now = time.monotonic()
+                if worker.is_alive() and (now - started > limit_seconds or now - self._progress > PATIENCE_SECONDS):
+                    halt.set()
+                    faults.append(f"it did not take everything within {now - started:.0f} s")
+                    break
+        except BaseException:  # a signal: what comes next must not wait for this
+            halt.set()
+            raise
         if faults:
             self._complain(faults[0])
             return False
@@ -168,7 +201,8 @@ class Mirror:
             work()
         except Exception as fault:  # noqa: BLE001  whatever the tracker raises, the sweep goes on
             self._session = None
-            faults.append((str(fault).strip() or type(fault).__name__).splitlines()[0])
+            if not halt.is_set():  # else it was ended from without, and whoever did that says why
+                faults.append((str(fault).strip() or type(fault).__name__).splitlines()[0])
         finally:
             self._lock.release()
 
@@ -208,11 +242,13 @@ class Mirror:
     def _end(self, artefacts: Sequence[Path], status: Status) -> None:
         self._session = None  # look again: what another mirror made meanwhile must not be made twice
         session = self._connected()
+        session.over = True
         root = self._sweep_run(session)
+        if status == "stopped":  # at once: there may be no time for what follows
+            session.stop_running()
         session.attach(root, [path for path in artefacts if path.exists()])
-        for run in self._push_rows(session, root):
-            if run.status == "RUNNING":
-                session.set_status(run, _STATUS["stopped"])
+        self._push_rows(session, root)
+        session.stop_running(but=root)
         session.set_status(root, _STATUS[status])
 
     def _sweep_run(self, session: _Session) -> _Mirrored:
@@ -222,8 +258,8 @@ class Mirror:
         session.describe(root, {f"sweeps.{name}": value for name, value in facts.items()})
         return root
 
-    def _push_rows(self, session: _Session, root: _Mirrored) -> list[_Mirrored]:
-        """Send the trainings that have begun, then the evaluations that have ended; returns the trainings' runs."""
+    def _push_rows(self, session: _Session, root: _Mirrored) -> None:
+        """Send the trainings that have begun, then the evaluations that have ended."""
         members = self._store.members(self._sweep)
         rows = {row["trial_id"]: row for row in self._store.rows(self._sweep)}
         trainings = self._store.all("training")
@@ -239,7 +275,6 @@ class Mirror:
             row = rows.get(member["trial_id"])
             if row is not None:
                 session.push(evaluation(member, row, telling), parents[member["weights_id"]], None)
-        return list(parents.values())
 
 
 def remirror(store: Store, uri: str | None = None, asked: Sequence[str] | None = None) -> list[str]:
@@ -283,9 +318,13 @@ class _Session:
         artefacts: Where a new experiment keeps its files, or None for the server to choose.
         sweep: The sweep's name.
         moved: Called after each of MLflow's answers; may raise to end the session.
+
+    Attributes:
+        over: True once the sweep has ended: nothing is set running then.
     """
 
     def __init__(self, uri: str, artefacts: str | None, sweep: str, moved: Callable[[], None]) -> None:
+        self.over = False
         self._client = _client(uri)
         self._sweep = sweep
         self._moved = moved
@@ -379,6 +418,12 @@ class _Session:
             run.status = status
             self._moved()
 
+    def stop_running(self, *, but: _Mirrored | None = None) -> None:
+        """End as stopped whatever is running, also what no row speaks of any more: it was half sent when one did."""
+        for run in self._runs.values():
+            if run.status == "RUNNING" and run is not but:
+                self.set_status(run, _STATUS["stopped"])
+
     def attach(self, run: _Mirrored, paths: Sequence[Path]) -> None:
         """Upload files and folders; the first Markdown file also becomes the run's description."""
         for path in paths:
@@ -394,7 +439,7 @@ class _Session:
     def _push_curve(self, run: _Mirrored, curve: Path, *, running: bool) -> None:
         offset = run.curve_file[1] if run.curve_file and run.curve_file[0] == curve else 0
         points, offset = read_curve(curve, offset, run.curve_step)
-        if points and running:
+        if points and running and not self.over:
             self.set_status(run, "RUNNING")
         for some in by_size(points, _METRICS):
             self.log(run, some, {"sweeps.curve_step": str(some[-1].step)})

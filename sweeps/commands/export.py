@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from sweeps.command import Command, add_trial, opened
+from sweeps.paths import output_folder
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     from sweeps.policy import export_policy  # noqa: PLC0415
 
-    export_policy(given.trial, Path(given.folder), opened(given), model=given.model)
+    store = opened(given)
+    with output_folder("an export's folder", given.folder) as folder:
+        export_policy(given.trial, folder, store, model=given.model)
     print(f"wrote {given.folder}")
     return 0
 

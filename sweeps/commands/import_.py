@@ -9,6 +9,7 @@ from pathlib import Path
 from sweeps.command import Command
 from sweeps.importing import read_sweep
 from sweeps.options import whole_number
+from sweeps.paths import new_file
 from sweeps.question_file import ENDINGS, read_yaml, write_question
 from sweeps.questions import question_named
 
@@ -38,13 +39,12 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     question_named(given.question)
     if given.out.suffix not in ENDINGS:
         raise ValueError(f"-o must name a file that ends in {' or '.join(ENDINGS)}, got {given.out}")
-    if given.out.exists():
-        raise ValueError(f"-o must name a new file, got {given.out}, which is there")
+    out = new_file("-o", given.out)
     imported = read_sweep(
         read_yaml(given.file), given.form, points=given.points, names=dict(given.rename), dropped=given.drop
     )
     options = {} if given.methods is None else {"methods": given.methods.split(",")}
-    given.out.write_text(write_question(given.question, options, imported.columns, imported.notes), encoding="utf-8")
+    out.write_text(write_question(given.question, options, imported.columns, imported.notes), encoding="utf-8")
     for note in imported.notes:
         print(note)
     print(f"wrote {given.out}: `sweeps plan {given.out}` says what it would cost")

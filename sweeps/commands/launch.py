@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.command import Command
+from sweeps.paths import output_folder
 
 if TYPE_CHECKING:
     from cluster.launch import Order
@@ -56,14 +57,15 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
         if given.where == "kuberay":
             _check_paths(options)
     files = KINDS[given.where](order)
-    folder = Path(given.out).expanduser()
-    there = [name for name in files if (folder / name).exists()]
-    if there and not given.force:
-        raise ValueError(f"a launch file is not written over one that is there, got {folder / there[0]}; --force does")
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(text, encoding="utf-8")
-        print(f"wrote {folder / name}")
+    with output_folder("--out", given.out) as folder:
+        there = [name for name in files if (folder / name).exists()]
+        if there and not given.force:
+            raise ValueError(
+                f"a launch file is not written over one that is there, got {folder / there[0]}; --force does"
+            )
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+            print(f"wrote {folder / name}")
     return 0
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from analysis.text import count
+from ilql.files import user_path
 from sweeps.command import Command, add_store, check_sweep, existing, is_store
 
 
@@ -19,7 +19,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     from sweeps.tracking import remirror  # noqa: PLC0415
 
-    named = given.store is None and given.where is not None and is_store(Path(given.where))
+    named = given.store is None and given.where is not None and is_store(user_path(given.where))
     store = existing(given.where if named else given.store)
     asked = None if named or given.where is None else [given.where]
     if asked is not None:

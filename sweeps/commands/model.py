@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 
 from sweeps.command import Command, add_trial, opened
+from sweeps.redaction import without_secrets
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
 
     store = opened(given)
     uri = log_policy(given.trial, store, given.tracking_uri, model=given.model)
-    at = shlex.quote(address(store, given.tracking_uri))
+    at = shlex.quote(without_secrets(address(store, given.tracking_uri)))
     print(f"logged {uri}")
     print(f"serve it: MLFLOW_TRACKING_URI={at} mlflow models serve -m {uri} --env-manager local")
     return 0

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import get_args
 
 from analysis.styles import Policy, Style
-from sweeps.command import Command, add_sweep, chosen
+from sweeps.command import Command, add_sweep, check_sweep, chosen
+from sweeps.paths import output_folder
 from sweeps.questions import question_named, question_names
+from sweeps.store import Store
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -32,16 +35,22 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
+    store, name = chosen(given)
+    if given.others:
+        _check_of_several(given)
+        for other in given.others:
+            check_sweep(store, other)
+    with nullcontext() if given.out is None else output_folder("-o", given.out) as folder:
+        return _write(given, store, name, folder)
+
+
+def _write(given: argparse.Namespace, store: Store, name: str, folder: Path | None) -> int:
     from sweeps.reporting import print_report, write_sweep_report  # noqa: PLC0415
     from sweeps.reward_report import write_across_report  # noqa: PLC0415
     from sweeps.transcripts import write_all  # noqa: PLC0415
 
-    store, name = chosen(given)
-    if given.out is not None and given.out.exists() and not given.out.is_dir():
-        raise ValueError(f"-o must name a folder, got the file {given.out}")
     if given.others:
-        _check_of_several(given)
-        paths, lines = write_across_report(store, [name, *given.others], folder=given.out)
+        paths, lines = write_across_report(store, [name, *given.others], folder=folder)
         print("\n".join([*lines, *(f"        {path}" for path in paths)]))
         return 0
     asked = (store.get("sweep", name) or {}).get("question")
@@ -53,7 +62,7 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
         sections=() if question is None else question.sections,
         style=given.style or "honest",
         policy=given.failed or "exclude",
-        folder=given.out,
+        folder=folder,
     )
     if given.transcripts:
         report = dataclasses.replace(report, paths=(*report.paths, write_all(store, name, report.paths[0].parent)))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweeps.command import Command, add_sweep, chosen
+from sweeps.paths import output_folder
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -19,9 +20,9 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     from sweeps.rows import write_rows  # noqa: PLC0415
 
     store, name = chosen(given)
-    if given.out.exists() and not given.out.is_dir():
-        raise ValueError(f"-o must name a folder, got the file {given.out}")
-    for path in write_rows(store, name, given.out, deepcave=given.deepcave):
+    with output_folder("-o", given.out) as folder:
+        paths = write_rows(store, name, folder, deepcave=given.deepcave)
+    for path in paths:
         print(f"wrote {path}")
     return 0
 

@@ -280,3 +280,28 @@ def test_training_is_not_held_up_and_the_mirror_catches_up(bench: Bench, tracker
     assert curve is not None
     steps = [json.loads(line)["step"] for line in curve.read_text().splitlines()]
     assert sorted(step for name, step, _ in training["metrics"] if name == "loss") == steps
+
+
+def test_what_was_half_sent_of_a_row_that_is_gone_ends_with_its_sweep(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror(store, "one")
+
+    def gone(*_: object) -> None:
+        raise ConnectionError("the server is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_terminated", gone)
+        assert not mirror.sync()
+    assert "RUNNING" in mirrored(uri_of(store)).values()
+    for member in list(store.members("one")):
+        store.remove("member", f"one/{member['trial_id']}")
+    assert mirror.finish((), "stopped")
+    assert set(mirrored(uri_of(store)).values()) == {"KILLED"}
+
+
+def test_a_push_that_waited_for_its_turn_sets_nothing_running_again(store: Store) -> None:
+    mirror = Mirror(store, "one")
+    assert mirror.finish(())
+    mirror._push_unless_over()  # as the background thread would
+    assert set(mirrored(uri_of(store)).values()) == {"FINISHED"}

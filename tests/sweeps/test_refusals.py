@@ -171,6 +171,18 @@ def test_a_worlds_fault_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert one_line(capsys) == "error: the environment failed: step raised ValueError: no"
 
 
+def test_no_line_holds_a_secret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("GITHUB_PAT", "ghp_secretsecret")
+
+    def fail() -> int:
+        raise ConnectionError("http://ann:pa/ss55@host must answer, got 401 for ghp_secretsecret")
+
+    assert guard.guarded(fail) == 2
+    assert one_line(capsys) == "error: http://***@host must answer, got 401 for ***"
+    assert ask("--seeds", "http://ann:pa55@host") == 2
+    assert "got 'http://***@host'" in one_line(capsys)
+
+
 def test_a_full_disk_is_one_line(
     copied: BanditSweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

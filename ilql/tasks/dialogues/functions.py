@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ilql.files import FILE, kind_of, user_path
+
 
 @dataclass(frozen=True)
 class Location:
@@ -56,11 +58,11 @@ def locate(what: str, given: str) -> Location:
     if not colon or not where or not name.isidentifier():
         hint = "; a reward of the data is named with --rewards" if what == "reward" and not colon else ""
         raise ValueError(f"--{what} must be FILE.py:NAME or MODULE:NAME, got {given!r}{hint}")
-    path = Path(where).expanduser()
-    if path.suffix != ".py" and "." not in where and Path(f"{where}.py").is_file():
+    path = user_path(where)
+    if path.suffix != ".py" and "." not in where and kind_of(Path(f"{where}.py")) == FILE:
         path = Path(f"{where}.py")
     if path.suffix == ".py":
-        if not path.is_file():
+        if kind_of(path) != FILE:
             raise ValueError(f"--{what} must name a file that exists, got {where}")
         return Location(what, name, path, None)
     try:

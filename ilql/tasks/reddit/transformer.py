@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ilql.files import FILE, FOLDER, kind_of, user_path
 from ilql.model_folder import LOADING_FAULTS, check_config
 from ilql.tasks.reddit.columns import TOXIC_WORDS
 from ilql.tasks.reddit.packaged import PACKAGED_NAME
@@ -109,11 +110,11 @@ def find_transformer(name: str) -> Path:
     Raises:
         ValueError: It does not, or holds no configuration.
     """
-    folder = Path(name).expanduser()
-    if not (folder / "config.json").is_file():
+    folder = user_path(name)
+    if kind_of(folder / "config.json") != FILE:
         raise ValueError(
             f"--classifier must be a folder with config.json, safetensors and a tokeniser, or {PACKAGED_NAME}, "
-            f"got {name}" + ("" if folder.is_dir() else ", which is no folder")
+            f"got {name}" + ("" if kind_of(folder) == FOLDER else ", which is no folder")
         )
     return folder
 
