@@ -37,6 +37,8 @@ from cluster.shapes import Machine
 ADDRESS = "RAY_ADDRESS"
 STATE_API = "RAY_API_SERVER_ADDRESS"
 _AUTH_MODE, _AUTH_TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"
+_TIMED_OUT = "timed out during startup"
+"""How Ray says that the processes it has started did not answer in time: by an Exception without a class of its own."""
 _LOOPBACK, _LOOPBACKS = "127.0.0.1", ("127.0.0.1", "localhost", "::1", "[::1]")
 # Ray replaces a loopback address by the machine's own, also where it is asked for one, and then listens everywhere. On
 # laptops whose firewall asks at every open port it does not, and this says that ours is one (0: no cluster of several).
@@ -159,7 +161,7 @@ def connect(options: ConnectOptions) -> Iterator[ClusterInfo]:
     Raises:
         ValueError: The address is one of a job server or of the Ray Client, which cannot be joined; or it is no
             loopback address, and `RAY_AUTH_MODE` does not say whether the cluster asks for a token.
-        ConnectionError: No cluster answers at the address.
+        ConnectionError: No cluster answers at the address, or none was up in time that was to be started here.
         KeyboardInterrupt: SIGINT or SIGTERM came while Ray started; none of its processes is left then.
     """
     if ray.is_initialized():
@@ -277,6 +279,13 @@ def _start(options: ConnectOptions, state_api: str, folder: Path) -> None:
     several, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
         _init_local(options, state_api, folder)
+    except Exception as error:
+        if _TIMED_OUT not in str(error):
+            raise
+        raise ConnectionError(
+            "Ray must be up half a minute after it is started, it was not: this machine has too much to do, or what "
+            f"lies in {folder} says why; the same command tries again"
+        ) from error
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = several
 

@@ -53,6 +53,16 @@ def test_an_address_where_nothing_answers_is_one_line() -> None:
         connect(ConnectOptions(address="127.0.0.1:1")).__enter__()
 
 
+def test_a_ray_that_is_not_up_in_time_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def late(**_: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen because")  # as Ray has it
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", late)
+    with pytest.raises(ConnectionError, match=r"Ray must be up half a minute after it is started, it was not"):
+        connect(ConnectOptions(cpus=1)).__enter__()
+
+
 def test_workers_find_our_packages_before_what_was_on_the_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PYTHONPATH", f"/elsewhere{os.pathsep}{tmp_path}")
     packages = (tmp_path / "a", tmp_path / "b")
