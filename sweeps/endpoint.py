@@ -25,15 +25,15 @@ from email.message import Message
 from typing import Any
 
 from analysis.text import count
+from cluster.redaction import HIDDEN, without_secrets
 from ilql.reply_body import Readable, read_body
 from ilql.sampling import Sampling
-from sweeps.redaction import HIDDEN, without_secrets
 
 LONGEST_REPLY_BYTES = 1 << 22
 LONGEST_WAIT_SECONDS = 120.0
 """An endpoint that asks to wait longer is not waited for."""
 SHORTEST_KEY = 6
-"""A shorter key is a dummy of a server that wants some header; as in `sweeps.redaction`."""
+"""A shorter key is a dummy of a server that wants some header; as in `cluster.redaction`."""
 LONGEST_COMPLAINT = 200
 UNUSABLE_IN_A_ROW = 5
 """So many replies without one that can be used between them, and the mistake is taken to be in what is asked."""

@@ -13,6 +13,7 @@ import polars as pl
 import torch
 
 from cluster.faults import classify
+from cluster.redaction import without_secrets
 from ilql.evaluate import Episode, Player, play
 from sweeps import advantages
 from sweeps.exact_json import Record
@@ -21,7 +22,6 @@ from sweeps.job import Tell, opened_store, provenance
 from sweeps.journal import utc
 from sweeps.leases import Lease
 from sweeps.offline import estimated
-from sweeps.redaction import without_secrets
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.stages import load_behaviour, load_module, load_task, load_tokenizer_stage
 from sweeps.stopping import Asked, JobStopped

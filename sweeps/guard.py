@@ -10,10 +10,10 @@ import signal
 import sys
 from collections.abc import Callable
 
+from cluster.redaction import without_secrets
 from ilql.task import TaskFault
 from sweeps.journal import StoreError
 from sweeps.options import printable
-from sweeps.redaction import without_secrets
 
 WRONG_INPUT = 2
 STOPPED = 130

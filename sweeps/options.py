@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
+from cluster.redaction import without_secrets
 from ilql.hyperparameters import Value
 from sweeps.names import one_component
 from sweeps.paths import store_at
-from sweeps.redaction import without_secrets
 
 LARGEST_SEED = 2**32 - 1
 """The generators of some libraries take no larger one."""

@@ -26,11 +26,11 @@ from ray.tune.search import Searcher
 from cluster.faults import classify, ended_for_memory
 from cluster.nodes import why_hopeless
 from cluster.placement import describe_cluster, release_all, release_orphans
+from cluster.redaction import without_secrets
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
 from sweeps.job import Job, MachineFault, Resources
 from sweeps.provenance import host
-from sweeps.redaction import without_secrets
 from sweeps.schedule import Schedule
 from sweeps.stopping import JobStopped, Signals
 from sweeps.store import MARK

@@ -24,9 +24,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
+from cluster.redaction import without_secrets
 from sweeps.exhibits import Exhibit, Point, by_size, evaluation, read_curve, telling_columns, text, training
 from sweeps.leases import driver_key
-from sweeps.redaction import without_secrets
 from sweeps.store import Store
 
 if TYPE_CHECKING:

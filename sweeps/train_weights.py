@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from cluster.group import Group, Report, run_here
+from cluster.redaction import without_secrets
 from cluster.workers import run_group
 from ilql.checkpoint import WEIGHTS, Hold, save_gathered_weights, save_weights
 from ilql.sharding import all_finite
@@ -24,7 +25,6 @@ from sweeps.exact_json import Record
 from sweeps.job import Job, MachineFault, Resources, Tell, elsewhere, opened_store, provenance
 from sweeps.journal import utc
 from sweeps.leases import Lease
-from sweeps.redaction import without_secrets
 from sweeps.spec import TrialSpec
 from sweeps.stages import (
     build_module,

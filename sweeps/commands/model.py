@@ -6,8 +6,8 @@ import argparse
 import shlex
 from collections.abc import Sequence
 
+from cluster.redaction import without_secrets
 from sweeps.command import Command, add_trial, opened
-from sweeps.redaction import without_secrets
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
