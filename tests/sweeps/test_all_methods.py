@@ -142,7 +142,7 @@ def test_every_method_stopped_and_resumed_ends_in_the_same_bits(done: Done, benc
         run_job(bench.job(required), silently)
 
     def stop(numbers: Mapping[str, float]) -> None:
-        if numbers["step"] >= 8:
+        if numbers.get("step", 0) >= 8:
             raise Stopped
 
     with pytest.raises(Stopped):
