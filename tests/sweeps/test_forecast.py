@@ -125,7 +125,7 @@ class TestForecast:
         for number, seconds in enumerate((1.0, 2.0, 3.0)):
             done = {"status": "finished", "backbone": spec.backbone_key, "gpus": 0.0}
             bench.store.put("training", f"t{number}", done | {"train_seconds": seconds * 10, "steps": 10})
-            bench.store.put("evaluation", f"e{number}", done | {"score": 0.0, "evaluate_seconds": 8.0, "episodes": 8})
+            bench.store.put("evaluation", f"e{number}", done | {"evaluate_seconds": 8.0, "episodes": 8, "score": 0.0})
         todo = left(bench, spec)
         found = forecast(bench.store, todo, Resources(), [Machine(cpus=4)])
         # The behaviour policy's own row, on a CPU, too, is a fourth training.
@@ -159,7 +159,9 @@ class TestForecast:
         for number in range(3):
             done = {"status": "finished", "backbone": spec.backbone_key, **recorded}
             bench.store.put("training", f"t{number}", done | {"train_seconds": 20.0, "steps": 10})
-            bench.store.put("evaluation", f"e{number}", done | {"workers": 1, "evaluate_seconds": 8.0, "episodes": 8})
+            bench.store.put(
+                "evaluation", f"e{number}", done | {"workers": 1, "evaluate_seconds": 8.0, "episodes": 8, "score": 0.0}
+            )
         found = forecast(bench.store, left(bench, spec), Resources(**planned), described("8x8:80GB"))
         assert found.hours.expected == pytest.approx((20 * training + 8 * playing) / 3600)
 
@@ -167,7 +169,7 @@ class TestForecast:
         spec, share = bench.trial("ilql"), Resources(gpus_per_worker=0.25)
         for number in range(3):
             done = {"status": "finished", "backbone": spec.backbone_key, "gpus": 1.0}
-            bench.store.put("evaluation", f"e{number}", done | {"evaluate_seconds": 8.0, "episodes": 8})
+            bench.store.put("evaluation", f"e{number}", done | {"evaluate_seconds": 8.0, "episodes": 8, "score": 0.0})
         found = forecast(bench.store, Remaining({}, {}, [], [spec]), share, described("1x1:80GB"))
         assert found.hours.expected == pytest.approx(8 * 0.25 / 3600)
 

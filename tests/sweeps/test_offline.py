@@ -70,7 +70,7 @@ def test_what_ranks_whole_utterances_is_a_failed_row_that_says_why(unplayable: B
     assert record is not None
     assert record["status"] == "failed"
     assert record["reason"].startswith(
-        "fitted-Q evaluation needs a policy whose tokens have probabilities, got one that"
+        "ValueError: fitted-Q evaluation needs a policy whose tokens have probabilities, got one that"
     )
 
 
