@@ -26,7 +26,7 @@ FEWEST_SEEDS, FEWEST_SEEDS_ALONE, FEWEST_SCENES = 2, 3, 20
 
 Coverage of nominal 95 % intervals over the simulated worlds, lowest and highest (docs/statistics.md has all of them):
 
-    tuned score, 2 cells or more     2 seeds  96-99 %   3 seeds  95-99 %   5 seeds  94-98 %
+    tuned score, 2 cells or more     2 seeds  96-99 %   3 seeds  95-99 %   5 seeds  94-99 %
     tuned score, 1 cell              2 seeds  82-95 %   3 seeds  86-93 %   5 seeds  89-94 %
     best checkpoint                  2 seeds  96-98 %
     σ                                2 seeds  92-98 %   3 seeds  93-99 %   5 seeds  94-98 %
