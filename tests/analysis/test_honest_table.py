@@ -114,6 +114,19 @@ def test_cells_of_a_search_may_be_tuned_and_never_widen_sigma(run: Make, honest:
     assert any("a search crowds near its optimum: ILQL 1 cell." in note for note in more.footnotes)
 
 
+def test_what_a_rung_let_through_is_not_tuned(run: Make, honest: Callable[..., HonestTable]) -> None:
+    survivor = flat(run, "ilql", {"train.tau": 0.75}, 20.0, 20.0, 20.0, origin="refinement")
+    stopped = run("ilql", (), {"train.tau": 0.6}, origin="refinement", status="stopped")
+    table = honest(*lucky(run), *survivor, stopped)
+    found = row(table)
+    assert (found.tuned.value, found.paper_max, found.cells) == (pytest.approx(2 / 3), 3.0, 2)
+    assert found.checkpoint.value == 20.0  # a trained model is as good as it is, whoever chose it
+    assert "Tuned does not choose what a rung let through: ILQL 1 cell." in " ".join(table.footnotes)
+    assert "left out" not in " ".join(table.footnotes[:-1])
+    alone = row(honest(*survivor, stopped)).tuned
+    assert alone.refused == "no cells but those that a rung let through by their first seed"
+
+
 def test_a_cell_without_every_seed_is_left_out_and_named(run: Make, honest: Callable[..., HonestTable]) -> None:
     table = honest(*lucky(run), *flat(run, "ilql", {"train.tau": 0.9}, 50.0))
     assert (row(table).cells, row(table).paper_max) == (2, 3.0)
