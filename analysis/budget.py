@@ -41,7 +41,7 @@ class Trained:
         scenes: The scene of each episode, shape (E,).
         trainings: The number of each cell's training, shape (N,): cells of one number share their weights.
         train_seconds: Of each cell's training, the same for all cells of one, shape (N,).
-        evaluate_seconds: Of each cell's evaluation, shape (N,).
+        evaluate_seconds: Of each cell's play, on the tune scenes and on the report scenes, shape (N,).
 
     Raises:
         ValueError: The shapes do not fit.

@@ -86,7 +86,9 @@ def budget_section(table: RunTable, cells: Sequence[Cell], rng: np.random.Genera
             "tuning_curves": (draw_tuning(curves, named, y_title=y_title, by_seconds=False), caption),
             "tuning_seconds": (
                 draw_tuning(curves, named, y_title=y_title, by_seconds=True),
-                caption + " Weights that cells share are paid for once.",
+                caption
+                + " Seconds of training and of play on the tune and the report scenes; weights that cells share "
+                "are paid for once.",
             ),
         },
     )
@@ -154,7 +156,7 @@ def trained_of(table: RunTable, cells: Sequence[Cell], method: str) -> Trained:
         scenes=own[0].scenes,
         trainings=np.array([groups.setdefault(weights_key(cell), len(groups)) for cell in own]),
         train_seconds=_mean_seconds(rows, "train_seconds"),
-        evaluate_seconds=_mean_seconds(rows, "evaluate_seconds"),
+        evaluate_seconds=_mean_seconds(rows, "evaluate_seconds") + _mean_seconds(rows, "tune_seconds"),
     )
 
 
@@ -185,5 +187,7 @@ def _runs_text(table: RunTable) -> str:
 
 
 def _mean_seconds(rows: Sequence[Sequence[Mapping[str, object]]], column: str) -> Floats:
-    seconds: Floats = np.array([[float(str(row[column] or 0.0)) for row in of_seed] for of_seed in rows]).mean(axis=0)
+    seconds: Floats = np.array([[float(str(row.get(column) or 0.0)) for row in of_seed] for of_seed in rows]).mean(
+        axis=0
+    )
     return seconds

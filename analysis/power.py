@@ -48,7 +48,10 @@ class Components:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one training and of one episode; what training a behaviour policy or loading costs is not in them."""
+    """Seconds of one training, with its play on the tune scenes, and of one episode on the report scenes.
+
+    What training a behaviour policy or loading costs is not in them.
+    """
 
     training: float
     episode: float

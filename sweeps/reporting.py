@@ -85,7 +85,7 @@ def write_sweep_report(
     Raises:
         ValueError: There is no such sweep.
     """
-    table = run_table(store, sweep)
+    table = run_table(store, sweep, whole_cost=True)
     cells = cells_of(table)
     estimated = table.estimated
     made = [] if estimated else [comparisons_of(cells, asked) for asked in against]
