@@ -224,6 +224,8 @@ def _tuned(block: _Block) -> Ranged:
     value, half, _ = (float(each) for each in tuned_max(block.returns, block.scenes))
     if seeds < fewest:
         return Ranged(value, refused=f"too few seeds: one cell alone needs {fewest}")
+    if half <= 1e-12 * abs(value):  # seeds that agree to the last digit do not say how far another would lie
+        return Ranged(value, refused="seeds and scenes without any spread to measure it by")
     return Ranged(value, value - half, value + half)
 
 

@@ -99,6 +99,11 @@ def test_one_cell_alone_needs_three_seeds(run: Make, honest: Callable[..., Hones
     assert row(honest(*flat(run, "bc", {}, 1.0, 2.0, 3.0)), "bc").tuned.low is not None
 
 
+def test_without_any_spread_tuned_has_no_interval(run: Make, honest: Callable[..., HonestTable]) -> None:
+    alike = [*flat(run, "ilql", {"train.tau": 0.7}, 0.0, 0.0), *flat(run, "ilql", {"train.tau": 0.8}, 0.1, 0.1)]
+    assert row(honest(*alike)).tuned == Ranged(0.1, refused="seeds and scenes without any spread to measure it by")
+
+
 def test_few_scenes_get_no_interval(run: Make, honest: Callable[..., HonestTable]) -> None:
     runs = [run("bc", [1.0] * E, seed=seed, scenes=["a", "b"] * 10) for seed in range(3)]
     found = row(honest(*runs), "bc")
