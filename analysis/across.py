@@ -8,18 +8,26 @@ Why widen: a bootstrap of n runs sees their variance too small by (n − 1)/n, a
 So each task's runs are spread around their mean by √(n/(n − 1)) before they are drawn, and ends lie as many times
 further out as Student's t on Σ (n_j − 1) degrees of freedom lies beyond the normal.
 
+Runs may depend on each other: where the cell of each was chosen by the other seeds' scores, their mean has the variance
+f·s² with an f above 1/n (`analysis.honest.fold_share`). Intervals take such shares, one per task, and are √(f·n) times
+as wide.
+
+Scores must be on a scale that is known. One made of the same runs (0 the mean of some method, 1 the best method's)
+would take the noise of its own ends for nothing, and its upper end is a maximum, which is too high.
+
 Axes: *J* tasks, *n_j* runs of task j, *B* bootstrap draws.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 
-from analysis.bounded import TOO_FEW_SEEDS, Bounded, percentile_interval, t_factor
+from analysis.bounded import NO_SPREAD, TOO_FEW_SEEDS, Bounded, percentile_interval, t_factor
 from analysis.estimators import Floats
 from analysis.landscape import FEWEST_DEGREES
 
@@ -90,15 +98,6 @@ def iqm_draws(scores: Scores, rng: np.random.Generator, draws: int = DRAWS) -> F
     return found
 
 
-def profile_draws(scores: Scores, thresholds: Floats, rng: np.random.Generator, draws: int = DRAWS) -> Floats:
-    """The profile of `draws` stratified bootstrap samples, shape (draws, thresholds)."""
-    total = np.zeros((draws, thresholds.size))
-    for each in _checked(scores):
-        above = (each[:, None] > thresholds).astype(np.float64) / each.size
-        total += _counts(rng, each.size, draws) @ above / len(scores)
-    return total
-
-
 def improvement_draws(first: Scores, second: Scores, rng: np.random.Generator, draws: int = DRAWS) -> Floats:
     """The probability of improvement of `draws` samples, the runs of both sides drawn within each task."""
     total = np.zeros(draws)
@@ -116,54 +115,140 @@ def mean_draws(scores: Scores, rng: np.random.Generator, draws: int = DRAWS) -> 
     return total / len(scores)
 
 
-def spread_out(scores: Scores) -> list[Floats]:
-    """Each task's runs, √(n/(n − 1)) times as far from their mean; one run alone stays where it is."""
+def spread_out(scores: Scores, shares: Sequence[float] | None = None) -> list[Floats]:
+    """Each task's runs, √(f·n²/(n − 1)) times as far from their mean; one run alone stays where it is.
+
+    So the mean of n that are drawn has the variance f·s², s² with n − 1.
+
+    Args:
+        scores: The runs.
+        shares: f for each task; 1/n if None, as of independent runs.
+    """
     return [
-        each.mean() + math.sqrt(each.size / (each.size - 1)) * (each - each.mean()) if each.size > 1 else each
-        for each in _checked(scores)
+        each.mean() + math.sqrt(share * each.size**2 / (each.size - 1)) * (each - each.mean())
+        if each.size > 1
+        else each
+        for each, share in zip(_checked(scores), _shares(scores, shares), strict=True)
     ]
 
 
-def iqm_interval(scores: Scores, rng: np.random.Generator, *, draws: int = DRAWS, widen: bool = True) -> Bounded:
+def iqm_interval(
+    scores: Scores,
+    rng: np.random.Generator,
+    *,
+    shares: Sequence[float] | None = None,
+    draws: int = DRAWS,
+    widen: bool = True,
+) -> Bounded:
     """The IQM with its 95 % stratified bootstrap interval; `widen=False` is rliable's."""
-    drawn = iqm_draws(spread_out(scores) if widen else scores, rng, draws)
+    drawn = iqm_draws(spread_out(scores, shares) if widen else scores, rng, draws)
     return _bounded(iqm(scores), drawn, [each.size for each in scores], widen=widen)
 
 
-def gap_interval(scores: Scores, rng: np.random.Generator, *, gamma: float = 1.0, draws: int = DRAWS) -> Bounded:
-    """The optimality gap with its interval."""
+def gap_interval(
+    scores: Scores,
+    rng: np.random.Generator,
+    *,
+    shares: Sequence[float] | None = None,
+    gamma: float = 1.0,
+    draws: int = DRAWS,
+) -> Bounded:
+    """The optimality gap with its interval, which does not go below 0."""
     capped = [np.minimum(each, gamma) for each in _checked(scores)]
-    drawn = gamma - mean_draws(spread_out(capped), rng, draws)
-    return _bounded(optimality_gap(scores, gamma), drawn, [each.size for each in scores])
+    drawn = gamma - mean_draws(spread_out(capped, shares), rng, draws)
+    found = _bounded(optimality_gap(scores, gamma), drawn, [each.size for each in scores])
+    if found.low is None or found.high is None:
+        return found
+    return Bounded(found.value, max(0.0, found.low), found.high)
 
 
-def improvement_interval(first: Scores, second: Scores, rng: np.random.Generator, *, draws: int = DRAWS) -> Bounded:
+def improvement_interval(
+    first: Scores,
+    second: Scores,
+    rng: np.random.Generator,
+    *,
+    first_shares: Sequence[float] | None = None,
+    second_shares: Sequence[float] | None = None,
+    draws: int = DRAWS,
+) -> Bounded:
     """The probability of improvement with its interval, in [0, 1].
 
-    Ranks cannot be spread out as scores can: what was drawn is, around the estimate, by √(n/(n − 1)) of the fewest.
+    Ranks cannot be spread out as scores can: what was drawn is, around the estimate, by the most that runs of a task
+    would be.
     """
     value = probability_of_improvement(first, second)
     runs = [min(x.size, y.size) for x, y in zip(first, second, strict=True)]
-    fewest = min(runs)
+    sides = ((first, _shares(first, first_shares)), (second, _shares(second, second_shares)))
+    worth = [min(1 / one, 1 / other) for one, other in zip(sides[0][1], sides[1][1], strict=True)]
     drawn = improvement_draws(first, second, rng, draws)
-    if fewest > 1:
-        drawn = value + math.sqrt(fewest / (fewest - 1)) * (drawn - value)
+    if min(runs) > 1:
+        spread = max(
+            share * each.size**2 / (each.size - 1)
+            for scores, shares in sides
+            for each, share in zip(scores, shares, strict=True)
+        )
+        drawn = value + math.sqrt(spread) * (drawn - value)
+    if value in {0.0, 1.0} and not _too_few(runs):
+        # No draw of runs of which each wins has a loss in it: the end is that of n wins of n.
+        end = 0.025 ** (1.0 / sum(worth))
+        return Bounded(value, end, 1.0) if value == 1.0 else Bounded(value, 0.0, 1.0 - end)
     found = _bounded(value, drawn, runs)
     if found.low is None or found.high is None:
         return found
-    if value in {0.0, 1.0}:  # no draw of runs of which each wins has a loss in it: the end is that of n wins of n
-        end = 0.025 ** (1.0 / sum(runs))
-        return Bounded(value, end, 1.0) if value == 1.0 else Bounded(value, 0.0, 1.0 - end)
     return Bounded(value, max(0.0, found.low), min(1.0, found.high))
 
 
+def profile_interval(scores: Scores, thresholds: Floats) -> tuple[Floats, Floats] | None:
+    """Lower and upper ends of the profile's 95 % interval at each threshold by itself; None with too few runs.
+
+    Clopper and Pearson's (1934) for N = ⌊J²/Σ (1/n_j)⌋ runs, all there are where every task has equally many. That the
+    chance to be above differs between tasks makes their sum spread less than a binomial (Hoeffding 1956), so of
+    independent runs it holds the truth at least as often as it says. Unlike a bootstrap's it has a width where all runs
+    agree. Where tasks have unequal runs, the count above is rounded down for the lower end and up for the upper one.
+    """
+    if _too_few([each.size for each in scores]):
+        return None
+    trials = math.floor(len(scores) ** 2 / sum(1 / each.size for each in scores) + 1e-9)
+    above = profile(scores, thresholds) * trials
+    low = np.array([binomial_end(math.floor(k + 1e-9), trials) for k in above])
+    high = np.array([1.0 - binomial_end(trials - math.ceil(k - 1e-9), trials) for k in above])
+    return low, high
+
+
+@functools.cache
+def binomial_end(successes: int, trials: int) -> float:
+    """The p with P(X ≥ `successes`) = .025 for X binomial of `trials` at p: Clopper and Pearson's lower end.
+
+    0 for no success.
+
+    By bisection of the sum, to 1e-9.
+    """
+    if successes == 0:
+        return 0.0
+    low, high = 0.0, 1.0
+    while high - low > 1e-9:
+        p = (low + high) / 2
+        tail = sum(math.comb(trials, k) * p**k * (1 - p) ** (trials - k) for k in range(successes, trials + 1))
+        low, high = (low, p) if tail > 0.025 else (p, high)
+    return low
+
+
 def _bounded(value: float, drawn: Floats, runs: Sequence[int], *, widen: bool = True) -> Bounded:
-    freedom = sum(number - 1 for number in runs)
-    if min(runs) < FEWEST_RUNS or freedom < FEWEST_DEGREES:
+    if _too_few(runs):
         return Bounded(value, why=TOO_FEW_SEEDS)
-    factor = t_factor(freedom) if widen else 1.0
+    factor = t_factor(sum(number - 1 for number in runs)) if widen else 1.0
     low, high = percentile_interval(drawn)
+    if high - low <= 1e-12 * max(1.0, abs(value)):  # runs that agree do not say how far another would lie
+        return Bounded(value, why=NO_SPREAD)
     return Bounded(value, value + factor * (low - value), value + factor * (high - value))
+
+
+def _too_few(runs: Sequence[int]) -> bool:
+    return min(runs) < FEWEST_RUNS or sum(number - 1 for number in runs) < FEWEST_DEGREES
+
+
+def _shares(scores: Scores, shares: Sequence[float] | None) -> Sequence[float]:
+    return [1 / each.size for each in scores] if shares is None else shares
 
 
 def _counts(rng: np.random.Generator, size: int, draws: int) -> Floats:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.across import (
-    FEWEST_RUNS,
-    gap_interval,
-    improvement_interval,
-    iqm_interval,
-    profile,
-    profile_draws,
-)
+from analysis.across import gap_interval, improvement_interval, iqm_interval, profile, profile_interval
 from analysis.bounded import Bounded
-from analysis.cells import Cell, best_cell
+from analysis.cells import Cell, without_survivors
 from analysis.estimators import Floats
 from analysis.figures import Figure, draw_estimates, draw_profiles
+from analysis.honest import fold_share, leave_one_seed_out
 from analysis.labels import in_order, method_label
 from analysis.section import Section, TextTable
 from analysis.sensitivity import Policy, Sensitivity, sensitivity
@@ -27,61 +22,92 @@ BAR = "bc"
 POLICIES: tuple[Policy, ...] = ("exclude", "worst")
 
 
-def across_section(tasks: Mapping[str, Sequence[Cell]], rng: np.random.Generator) -> Section | None:
-    """What holds of methods across several tasks or rewards; None below two with anything in common.
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """A method's runs in one task.
 
-    A method's runs in a task are the training seeds of the cell that the tune scenes choose, among those with the most
-    seeds; each is a mean over the report scenes. They are put on one scale: 0 is the mean of cloning's cell, 1 that of
-    the best method's.
+    Attributes:
+        scores: A mean return for each training seed, shape (n,).
+        share: f, with f·s² the variance of their mean; see `analysis.across`.
+        pooled: The variance between seeds of all cells that were chosen among, on average: s² of one cell alone.
+    """
+
+    scores: Floats
+    share: float
+    pooled: float
+
+    def on(self, low: float, high: float) -> _Runs:
+        """The runs where `low` is 0 and `high` is 1."""
+        return _Runs((self.scores - low) / (high - low), self.share, self.pooled / (high - low) ** 2)
+
+
+def across_section(
+    tasks: Mapping[str, Sequence[Cell]], ranges: Mapping[str, tuple[float, float]], rng: np.random.Generator
+) -> Section | None:
+    """What holds of methods across several tasks or rewards; None below two with cloning and another method in common.
+
+    A method's runs in a task are its training seeds, each a mean over the report scenes at the cell that the *other*
+    seeds' tune scores choose: the cell that is best at all of them has lucky ones. They are put on the scale of the
+    returns that the task can give, which no run decides.
 
     Args:
         tasks: The cells of each, by what it is called.
+        ranges: The lowest and the highest return that an episode of each can have.
         rng: Draws the bootstrap.
+
+    Raises:
+        ValueError: A task has no range, or one that ends where it begins.
     """
-    scaled: dict[str, dict[str, Floats]] = {}
+    scaled: dict[str, dict[str, _Runs]] = {}
     for name, cells in tasks.items():
+        low, high = ranges.get(name, (0.0, 0.0))
+        if not low < high:
+            raise ValueError(
+                f"the returns of task {name!r} must have a range to be put on a scale, got {low} to {high}"
+            )
         runs = _tuned_runs(cells)
-        if BAR not in runs or len(runs) < 2:
-            continue
-        low, high = float(runs[BAR].mean()), max(float(scores.mean()) for scores in runs.values())
-        if high > low:
-            scaled[name] = {method: (scores - low) / (high - low) for method, scores in runs.items()}
+        if BAR in runs and len(runs) > 1:
+            scaled[name] = {method: each.on(low, high) for method, each in runs.items()}
     if len(scaled) < 2:
         return None
     methods = in_order(method for runs in scaled.values() for method in runs)
     by_method = {method: {name: runs[method] for name, runs in scaled.items() if method in runs} for method in methods}
-    rows, iqms, wins = [], [], []
+    rows, iqms, wins, profiles = [], [], [], {}
+    thresholds = np.linspace(0.0, 1.0, 51)
     for method, found in by_method.items():
-        scores = list(found.values())
-        middle, gap = iqm_interval(scores, rng), gap_interval(scores, rng)
+        scores, shares = [each.scores for each in found.values()], _shares(list(found.values()))
+        middle, gap = iqm_interval(scores, rng, shares=shares), gap_interval(scores, rng, shares=shares)
         iqms.append((method_label(method), method, middle))
+        profiles[method] = (profile(scores, thresholds), _ends(profile_interval(scores, thresholds)))
         beats = None
         if method != BAR:
-            beats = improvement_interval(scores, [scaled[name][BAR] for name in found], rng)
+            bars = [scaled[name][BAR] for name in found]
+            beats = improvement_interval(
+                scores, [bar.scores for bar in bars], rng, first_shares=shares, second_shares=_shares(bars)
+            )
             wins.append((method_label(method), method, beats))
-        total = sum(each.size for each in scores)
         rows.append(
             (
                 method_label(method),
                 str(len(scores)),
-                str(total),
+                str(sum(each.size for each in scores)),
                 middle.text(),
                 gap.text(),
                 beats.text() if beats else "",
             )
         )
-    thresholds = np.linspace(min(0.0, *(float(s.min()) for f in by_method.values() for s in f.values())), 1.1, 56)
-    profiles = {method: _profile(list(found.values()), thresholds, rng) for method, found in by_method.items()}
     sensitive = _sensitivities(tasks, scaled, methods, rng)
-    scale = "0: cloning, 1: the best method of each task"
-    caption = (
-        f"{count(len(scaled), 'task')}: {', '.join(scaled)}. {scale}. 95 % by stratified bootstrap over training "
-        "seeds, widened for few seeds; tasks are taken as they are, not as a sample of others."
+    scale = "0: the lowest return that the task can give, 1: the highest"
+    about = (
+        f"{count(len(scaled), 'task')}: {', '.join(scaled)}. {scale}. A run is a training seed at the cell that the "
+        "other seeds choose on the tune scenes; tasks are taken as they are, not as a sample of others."
     )
+    caption = f"{about} 95 % by stratified bootstrap over training seeds, widened for few seeds and for the choice."
     figures: dict[str, tuple[Figure, str]] = {
         "across_profiles": (
             draw_profiles(thresholds, profiles, x_title="normalised score"),
-            f"Run-score profiles. {caption}",
+            f"Run-score profiles. {about} Bands: 95 % at each threshold by itself, Clopper and Pearson's of as many "
+            "runs; none with too few.",
         ),
         "across_iqm": (draw_estimates(iqms, x_title="interquartile mean of normalised scores"), f"IQM. {caption}"),
         "across_improvement": (
@@ -102,26 +128,49 @@ def across_section(tasks: Mapping[str, Sequence[Cell]], rng: np.random.Generator
     return Section("across", "Across tasks", tuple(text), tuple(tables), figures, printed=True)
 
 
-def _tuned_runs(cells: Sequence[Cell]) -> dict[str, Floats]:
-    """Of every method the score of each seed at the cell that the tune scenes choose, of those with the most seeds."""
+def _tuned_runs(cells: Sequence[Cell]) -> dict[str, _Runs]:
+    """Of every method the score of each seed, at the cell that the other seeds' tune scores choose.
+
+    Among the cells with the most seeds, and none that a rung let through. Without tune scores the report scenes of the
+    other seeds choose. With one seed nothing can be held out: it is scored at the cell that its own tune score chooses.
+    """
     found = {}
     for method in in_order(cell.method for cell in cells):
-        own = [cell for cell in cells if cell.method == method and cell.seeds]
+        own = [cell for cell in without_survivors(cells) if cell.method == method and cell.seeds]
         most = max((len(cell.seeds) for cell in own), default=0)
         own = [cell for cell in own if len(cell.seeds) == most]
-        known = [cell for cell in own if cell.tune_score is not None]
-        chosen = max(known, key=lambda cell: cell.tune_score or 0.0) if known else best_cell(own)
-        if chosen is not None:
-            found[method] = np.array(chosen.seed_scores)
+        own = [cell for cell in own if cell.tune_scores is not None] or own
+        seeds = sorted(set.intersection(*(set(cell.seeds) for cell in own))) if own else []
+        if not seeds:
+            continue
+        places = [[cell.seeds.index(seed) for seed in seeds] for cell in own]
+        scores = np.array([[cell.seed_scores[at] for at in of] for cell, of in zip(own, places, strict=True)])
+        tune = np.array([
+            [(cell.tune_scores or cell.seed_scores)[at] for at in of] for cell, of in zip(own, places, strict=True)
+        ])  # fmt: skip
+        size = len(seeds)
+        if size == 1:
+            found[method] = _Runs(scores[tune[:, 0].argmax()], 1.0, 0.0)
+            continue
+        pooled = float(scores.var(axis=1, ddof=1).mean())
+        share = 1 / size + (fold_share(size) if len(own) > 1 else 0.0)
+        found[method] = _Runs(leave_one_seed_out(scores[..., None], tune).returns[:, 0], share, pooled)
     return found
 
 
-def _profile(scores: Sequence[Floats], thresholds: Floats, rng: np.random.Generator) -> tuple[Floats, Floats | None]:
-    shares = profile(scores, thresholds)
-    if any(each.size < FEWEST_RUNS for each in scores):
-        return shares, None
-    ends: Floats = np.quantile(profile_draws(scores, thresholds, rng, 2000), [0.025, 0.975], axis=0)
-    return shares, ends
+def _shares(runs: Sequence[_Runs]) -> list[float]:
+    """The f of each task, all larger by how much the variance of all cells exceeds that of the held-out scores.
+
+    A few held-out scores may happen to lie close together, as in `analysis.honest.tuned`, where M is the larger of the
+    two. Here they are added over tasks first.
+    """
+    own = sum(float(each.scores.var(ddof=1)) for each in runs if each.scores.size > 1)
+    more = max(1.0, sum(each.pooled for each in runs) / own) if own > 0 else 1.0
+    return [more * each.share for each in runs]
+
+
+def _ends(interval: tuple[Floats, Floats] | None) -> Floats | None:
+    return None if interval is None else np.stack(interval)
 
 
 def _sensitivities(

@@ -12,6 +12,7 @@ from analysis.text import number
 
 TOO_FEW_SEEDS = "too few seeds"
 TOO_FEW_CELLS = "too few cells"
+NO_SPREAD = "too little spread"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Trained:
         scenes: The scene of each episode, shape (E,).
         trainings: The number of each cell's training, shape (N,): cells of one number share their weights.
         train_seconds: Of each cell's training, the same for all cells of one, shape (N,).
-        evaluate_seconds: Of each cell's evaluation, shape (N,).
+        evaluate_seconds: Of each cell's play, on the tune scenes and on the report scenes, shape (N,).
 
     Raises:
         ValueError: The shapes do not fit.
@@ -185,8 +185,9 @@ def tuning_curve(trained: Trained, rng: np.random.Generator, *, draws: int = DRA
 def crossings(trained: Trained, bar: Estimate, probabilities: Sequence[float] = PROBABILITIES) -> tuple[Crossing, ...]:
     """How many evaluations until what is kept is truly better than `bar`, for each probability.
 
-    The interval lets the probability at each budget err by two standard errors over training seeds, and the bar with
-    the cells' own scores by two standard errors of their difference over episodes; both at once, so it is wide.
+    The interval lets the probability at each budget err by two standard errors over training seeds, and the bar by two
+    of its own (over seeds and scenes) and of the cells' own scores over episodes; both at once, so it is wide. A bar of
+    one training seed has an error that its seeds are not in, so there is none.
     """
     scores = trained.returns.mean(axis=2)
     seconds = expected_seconds(trained)
@@ -199,7 +200,7 @@ def crossings(trained: Trained, bar: Estimate, probabilities: Sequence[float] = 
     (middle, low, high), roots, freedom = _over_seeds(trained, better)
     errors = np.sqrt((roots**2).sum(axis=2))
     ends = (low + 2.0 * errors[1], high - 2.0 * errors[2])
-    enough = freedom >= FEWEST_DEGREES
+    enough = freedom >= FEWEST_DEGREES and bar.seeds > 1
     found = []
     for probability in probabilities:
         at = _first(middle, probability)

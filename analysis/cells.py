@@ -35,7 +35,7 @@ class Cell:
         turns: The agent's turns, shape (S, E).
         episode_seeds: Which episodes, ascending, shape (E,).
         scenes: The scene of each episode, shape (E,).
-        tune_score: Mean over seeds of the score on the tune scenes; None where a seed has none.
+        tune_scores: The score on the tune scenes at each of `seeds`; None where a seed has none.
         measures: Mean over seeds of each `measure.*` column that all of them have.
         failed: Number of its runs that failed.
         stopped: Number of its runs that were stopped.
@@ -50,7 +50,7 @@ class Cell:
     turns: Floats
     episode_seeds: NDArray[np.int64]
     scenes: NDArray[np.str_]
-    tune_score: float | None
+    tune_scores: tuple[float, ...] | None
     measures: Mapping[str, float]
     failed: int
     stopped: int
@@ -64,6 +64,11 @@ class Cell:
     def seed_scores(self) -> tuple[float, ...]:
         """The mean return at each of `seeds`."""
         return tuple(float(score) for score in self.returns.mean(axis=1)) if self.seeds else ()
+
+    @property
+    def tune_score(self) -> float | None:
+        """Mean over seeds of the score on the tune scenes; None where a seed has none."""
+        return float(np.mean(self.tune_scores)) if self.tune_scores else None
 
     def setting(self, columns: Iterable[str] | None = None) -> str:
         """Its hyperparameters in one line, `τ 0.8, β 8`; only those among `columns` if given."""
@@ -119,6 +124,16 @@ def best_cell(cells: Iterable[Cell]) -> Cell | None:
     return best[1] if best else None
 
 
+def without_survivors(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells whose own scores did not decide that they were trained to their end.
+
+    Where proposals of a method were stopped at a rung, the others went on for their score there at the first training
+    seed. At that seed they are luckier than new trainings, so a search's cells of such a method are left out.
+    """
+    cut = {cell.method for cell in cells if cell.origin == "refinement" and cell.stopped}
+    return [cell for cell in cells if cell.origin == "design" or cell.method not in cut]
+
+
 def _episodes_by_trial(table: RunTable) -> dict[str, pl.DataFrame]:
     finished = table.finished()
     if finished.runs.is_empty():
@@ -155,7 +170,7 @@ def _cell(cell_id: str, evaluations: Sequence[_Row], episodes: Mapping[str, pl.D
         turns=_matrix(played, "turns"),
         episode_seeds=played[0]["episode_seed"].to_numpy() if played else np.empty(0, np.int64),
         scenes=np.array(played[0]["scene"].to_list(), dtype=np.str_) if played else np.empty(0, np.str_),
-        tune_score=_mean(finished, "tune_score"),
+        tune_scores=_values(finished, "tune_score"),
         measures={
             column: mean
             for column in first
@@ -184,10 +199,16 @@ def _matrix(played: Sequence[pl.DataFrame], column: str) -> Floats:
 
 
 def _mean(rows: Sequence[_Row], column: str) -> float | None:
+    values = _values(rows, column)
+    return None if values is None else float(np.mean(values))
+
+
+def _values(rows: Sequence[_Row], column: str) -> tuple[float, ...] | None:
+    """The column of every row; None where one has none, or there is no row."""
     values = [row[column] for row in rows]
     if not values or any(value is None for value in values):
         return None
-    return float(np.mean(np.array(values, dtype=np.float64)))
+    return tuple(float(value) for value in np.array(values, dtype=np.float64))
 
 
 def _sort_key(cell: Cell) -> tuple[tuple[str, int, float, str], ...]:

@@ -1,12 +1,17 @@
 """Does one method beat another? A paired statement about two cells on common episodes.
 
-Cells are chosen on the tune scenes and compared on the report scenes, so the choice does not flatter the comparison.
+Cells are chosen on the tune scenes and compared on the report scenes, so the choice does not flatter these trained
+models, as they are. It flatters their methods: the cell that is best on the tune scenes is the one whose training seeds
+were lucky, and on the report scenes it acts with the same weights. So a difference of chosen cells has no error over
+training seeds here; `analysis.family` states that of the methods, with every choice made at other seeds.
+
 Beside the difference stand the numbers that show *how* a score was reached: rewards are easy to improve on by ending
 early or by saying nothing.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,8 +38,9 @@ class Side:
         cell_id: Its key.
         setting: Its hyperparameters in one line, as far as they vary within a method.
         chosen: How it was chosen, in words.
+        among: The ids of the cells that it was chosen among by their tune scores; none where nothing was chosen.
         score: Mean return on the common episodes, standard error over episodes.
-        score_error_with_seeds: Standard error over episodes and training seeds; None with one seed.
+        score_error_with_seeds: Standard error over episodes and training seeds; None with one seed, and where chosen.
         turns: Mean number of the agent's turns, standard error over episodes.
         tune_score: Its mean score on the tune scenes; None where it has none.
         seeds: Its finished training seeds.
@@ -47,6 +53,7 @@ class Side:
     cell_id: str
     setting: str
     chosen: str
+    among: tuple[str, ...]
     score: Estimate
     score_error_with_seeds: float | None
     turns: Estimate
@@ -69,7 +76,7 @@ class Comparison:
 
     Attributes:
         first, second: The two cells.
-        score: The difference in mean return.
+        score: The difference in mean return; with no error over training seeds where a cell was chosen.
         turns: The difference in the agent's turns per episode.
     """
 
@@ -89,7 +96,7 @@ class Comparison:
 
     @property
     def ratio_with_seeds(self) -> float | None:
-        """The difference in units of its standard error over scenes and training seeds; None with one seed."""
+        """The difference in units of its standard error over scenes and training seeds; None where it has none."""
         return _ratio(self.score.value, self.score.with_seeds)
 
     @property
@@ -103,12 +110,18 @@ class Comparison:
         runs = len(self.first.seeds) + len(self.second.seeds)
         failed = self.first.failed + self.second.failed
         value = number(d.value, decimals)
+        chosen = " Of these trained models as they are, since cells were chosen by what they score." * self.is_chosen
         return (
             f"{self.first.name} minus {self.second.name}: {value if value.startswith('−') else '+' + value} "
             f"({', '.join(errors)}; {' and '.join(ratios)} times the standard error), paired on "
             f"{count(d.episodes, 'episode')}, {count(runs, 'run')}; of the two methods' runs {failed:,} failed and "
-            f"{self.first.stopped + self.second.stopped:,} stopped."
+            f"{self.first.stopped + self.second.stopped:,} stopped.{chosen}"
         )
+
+    @property
+    def is_chosen(self) -> bool:
+        """Whether a side is the best of several cells, chosen with the training seeds that are compared."""
+        return bool(self.first.among or self.second.among)
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -138,8 +151,8 @@ def finished_cells(cells: Sequence[Cell], method: str) -> tuple[Cell, ...]:
     return found
 
 
-def chosen_on_tune(cells: Sequence[Cell], method: str) -> Cell:
-    """The method's cell with the highest tune score, averaged over seeds, the first of equals.
+def candidates_on_tune(cells: Sequence[Cell], method: str) -> tuple[Cell, ...]:
+    """The method's cells that a choice on the tune scenes is made among.
 
     Only cells with as many finished seeds as the method's best-replicated cell take part, so that one lucky seed does
     not win against means.
@@ -147,12 +160,21 @@ def chosen_on_tune(cells: Sequence[Cell], method: str) -> Cell:
     Raises:
         ValueError: The method has no finished run, or none of those cells has a tune score.
     """
-    candidates = finished_cells(cells, method)
-    most = max(len(cell.seeds) for cell in candidates)
-    scored = [(cell.tune_score, cell) for cell in candidates if len(cell.seeds) == most and cell.tune_score is not None]
-    if not scored:
+    finished = finished_cells(cells, method)
+    most = max(len(cell.seeds) for cell in finished)
+    found = tuple(cell for cell in finished if len(cell.seeds) == most and cell.tune_score is not None)
+    if not found:
         raise ValueError(f"choosing a cell of {method!r} needs tune scores, got none in the column 'tune_score'")
-    return max(scored, key=lambda pair: pair[0])[1]
+    return found
+
+
+def chosen_on_tune(cells: Sequence[Cell], method: str) -> Cell:
+    """The one of `candidates_on_tune` with the highest tune score, averaged over seeds, the first of equals.
+
+    Raises:
+        ValueError: See there.
+    """
+    return max(candidates_on_tune(cells, method), key=lambda cell: cell.tune_score or 0.0)
 
 
 def cell_at(cells: Sequence[Cell], method: str, hyperparameters: Mapping[str, Value]) -> Cell:
@@ -181,7 +203,14 @@ def cells_with(cells: Sequence[Cell], hyperparameters: Mapping[str, Value]) -> l
 
 
 def compare(
-    cells: Sequence[Cell], first: Cell, second: Cell, *, first_chosen: str = "given", second_chosen: str = "given"
+    cells: Sequence[Cell],
+    first: Cell,
+    second: Cell,
+    *,
+    first_chosen: str = "given",
+    second_chosen: str = "given",
+    first_among: Sequence[Cell] = (),
+    second_among: Sequence[Cell] = (),
 ) -> Comparison:
     """The paired statement about two cells, on the episodes both have played.
 
@@ -191,6 +220,8 @@ def compare(
         second: Another one.
         first_chosen: How `first` was chosen, in words.
         second_chosen: How `second` was chosen.
+        first_among: The cells that `first` was chosen among, itself one of them; nothing is chosen among one or none.
+        second_among: The same of `second`.
 
     Raises:
         ValueError: They are one cell, one has no finished run, or they have no episode in common.
@@ -209,10 +240,13 @@ def compare(
         raise ValueError(f"equal episode seeds must mean equal scenes; {first.cell_id!r} and {second.cell_id!r} differ")
     scenes = first.scenes[at_first]
     shown = varying(cells)
+    score = paired_difference(first.returns[:, at_first], second.returns[:, at_second], scenes)
+    if max(len(first_among), len(second_among)) > 1:
+        score = dataclasses.replace(score, with_seeds=None)
     return Comparison(
-        first=_side(cells, first, at_first, first_chosen, shown),
-        second=_side(cells, second, at_second, second_chosen, shown),
-        score=paired_difference(first.returns[:, at_first], second.returns[:, at_second], scenes),
+        first=_side(cells, first, at_first, first_chosen, first_among, shown),
+        second=_side(cells, second, at_second, second_chosen, second_among, shown),
+        score=score,
         turns=paired_difference(first.turns[:, at_first], second.turns[:, at_second], scenes),
     )
 
@@ -228,8 +262,15 @@ def compare_chosen(cells: Sequence[Cell], method: str, baseline: str) -> Compari
     Raises:
         ValueError: See `chosen_on_tune` and `compare`.
     """
-    first, second = chosen_on_tune(cells, method), chosen_on_tune(cells, baseline)
-    return compare(cells, first, second, first_chosen=ON_TUNE, second_chosen=ON_TUNE)
+    return compare(
+        cells,
+        chosen_on_tune(cells, method),
+        chosen_on_tune(cells, baseline),
+        first_chosen=ON_TUNE,
+        second_chosen=ON_TUNE,
+        first_among=candidates_on_tune(cells, method),
+        second_among=candidates_on_tune(cells, baseline),
+    )
 
 
 def compare_fixed(
@@ -258,10 +299,9 @@ def compare_fixed(
     first, wanted = cell_at(cells, method, fixed), fixed if baseline_fixed is None else baseline_fixed
     has = cells_with([cell for cell in cells if cell.method == baseline], wanted)
     if has or baseline_fixed is not None:
-        second, chosen = cell_at(cells, baseline, wanted), FIXED
-    else:
-        second, chosen = chosen_on_tune(cells, baseline), ON_TUNE
-    return compare(cells, first, second, first_chosen=FIXED, second_chosen=chosen)
+        return compare(cells, first, cell_at(cells, baseline, wanted), first_chosen=FIXED, second_chosen=FIXED)
+    second, among = chosen_on_tune(cells, baseline), candidates_on_tune(cells, baseline)
+    return compare(cells, first, second, first_chosen=FIXED, second_chosen=ON_TUNE, second_among=among)
 
 
 def comparison_rows(comparison: Comparison) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
@@ -312,7 +352,9 @@ def comparison_markdown(comparison: Comparison) -> str:
     return f"{comparison.sentence}\n\n{markdown_table(header, body, (False, True, True, True))}\n"
 
 
-def _side(cells: Sequence[Cell], cell: Cell, at: np.ndarray, chosen: str, shown: Sequence[str]) -> Side:
+def _side(
+    cells: Sequence[Cell], cell: Cell, at: np.ndarray, chosen: str, among: Sequence[Cell], shown: Sequence[str]
+) -> Side:
     returns = cell.returns[:, at]
     siblings = [other for other in cells if other.method == cell.method]
     return Side(
@@ -320,8 +362,9 @@ def _side(cells: Sequence[Cell], cell: Cell, at: np.ndarray, chosen: str, shown:
         cell_id=cell.cell_id,
         setting=cell.setting(shown),
         chosen=chosen,
+        among=tuple(other.cell_id for other in among) if len(among) > 1 else (),
         score=mean_over_episodes(returns),
-        score_error_with_seeds=standard_error_with_seeds(returns),
+        score_error_with_seeds=None if len(among) > 1 else standard_error_with_seeds(returns),
         turns=mean_over_episodes(cell.turns[:, at]),
         tune_score=cell.tune_score,
         seeds=cell.seeds,

@@ -11,6 +11,7 @@ first can be asked with one seed, the second cannot.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from analysis.estimators import Floats
 from analysis.student import t_quantile
-from analysis.variance import noise_of
+from analysis.variance import Noise, noise_of
 
 FOLDS = 5
 """Parts that scenes are cut into where something is chosen on the other parts."""
@@ -27,6 +28,9 @@ FOLD_SHARE = 0.6
 """What folds that choose by each other's seeds add to the variance of their mean, in units of M/(S − 1).
 
 Where folds are of scenes, in units of the variance of that mean itself."""
+
+FOLD_SHARE_MANY = 0.35
+"""The same in units of M/√S, which is more from five seeds on: the more seeds, the more alike the folds choose."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,25 +46,66 @@ class CrossFitted:
     chosen: NDArray[np.int64]
 
 
-def leave_one_seed_out(returns: Floats) -> CrossFitted:
-    """Per seed, the cell with the highest mean return at the *other* seeds, and what it returns at this one.
+def leave_one_seed_out(returns: Floats, chosen_by: Floats | None = None) -> CrossFitted:
+    """Per seed, the cell with the highest mean score at the *other* seeds, and what it returns at this one.
 
     The mean over seeds is an unbiased estimate of how good a cell is that is chosen by S − 1 training seeds.
 
     Args:
         returns: Finite, shape (..., K, S, E).
+        chosen_by: Scores to choose by, such as those of the tune scenes, shape (..., K, S); the mean returns if None.
 
     Raises:
-        ValueError: There is one seed: nothing is left to choose by.
+        ValueError: There is one seed: nothing is left to choose by; or the shapes do not fit.
     """
     seeds = returns.shape[-2]
     if seeds < 2:
         raise ValueError(f"choosing on other training seeds needs at least two, got {seeds}")
-    scores = returns.mean(axis=-1)
+    scores = returns.mean(axis=-1) if chosen_by is None else chosen_by
+    if scores.shape != returns.shape[:-1]:
+        raise ValueError(f"scores to choose by must have shape {returns.shape[:-1]}, got {scores.shape}")
     others = (scores.sum(axis=-1, keepdims=True) - scores) / (seeds - 1)
     chosen = others.argmax(axis=-2)
     held = np.take_along_axis(returns, chosen[..., None, :, None], axis=-3)
     return CrossFitted(held[..., 0, :, :], chosen)
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """Held-out returns of a tuned method, with what the variance of their mean is made of: `share`·M + scenes.
+
+    Attributes:
+        returns: At each seed of the cell chosen without it, shape (..., S, E).
+        share: f, the share of one seed's variance that is in that of the mean.
+        noise: Its parts; M is one seed's.
+    """
+
+    returns: Floats
+    share: float
+    noise: Noise
+
+
+def tuned(returns: Floats, scenes: NDArray[np.generic], chosen_by: Floats | None = None) -> Tuned:
+    """A method at the cells that `leave_one_seed_out` chooses, and the noise of its mean as `tuned_max` has it.
+
+    Args:
+        returns: Finite, shape (..., K, S, E), S at least 2. One cell alone is not chosen: f = 1/S, and its own M.
+        scenes: The scene of each episode, shape (E,).
+        chosen_by: See `leave_one_seed_out`.
+    """
+    cells, seeds = returns.shape[-3:-1]
+    held = leave_one_seed_out(returns, chosen_by).returns
+    own = noise_of(held[..., None, :, :], scenes)
+    if cells == 1:
+        return Tuned(held, 1 / seeds, own)
+    pooled = returns.mean(axis=-1).var(axis=-1, ddof=1).mean(axis=-1)
+    noise = dataclasses.replace(own, seed=np.maximum(own.seed, pooled), seed_degrees=cells * (seeds - 1.0))
+    return Tuned(held, 1 / seeds + fold_share(seeds), noise)
+
+
+def fold_share(seeds: int) -> float:
+    """What is in f beyond 1/S where cells are chosen: max(.6/(S − 1), .35/√S)."""
+    return max(FOLD_SHARE / (seeds - 1), FOLD_SHARE_MANY / math.sqrt(seeds))
 
 
 def tuned_max(returns: Floats, scenes: NDArray[np.generic]) -> tuple[Floats, Floats, Floats]:
@@ -69,7 +114,7 @@ def tuned_max(returns: Floats, scenes: NDArray[np.generic]) -> tuple[Floats, Flo
     The estimand is the mean of μ_k over the S cells that `leave_one_seed_out` chooses: what a new training seed of them
     returns on new scenes. The variance of the estimate is
 
-        f·M + max(0, T − R/S),      f = 1/S + .6/(S−1),
+        f·M + max(0, T − R/S),      f = 1/S + max(.6/(S−1), .35/√S),
 
     T and R of the held-out returns, as in `analysis.variance`. M is the variance of one seed's score: that of the
     held-out scores, or the mean over all cells of that between their seeds, whichever is larger, with the latter's
@@ -83,16 +128,10 @@ def tuned_max(returns: Floats, scenes: NDArray[np.generic]) -> tuple[Floats, Flo
         returns: Finite, shape (..., K, S, E), S at least 2.
         scenes: The scene of each episode, shape (E,).
     """
-    cells, seeds = returns.shape[-3:-1]
-    held = leave_one_seed_out(returns).returns
-    own = noise_of(held[..., None, :, :], scenes)
-    share, noise = 1 / seeds, own
-    if cells > 1:
-        share += FOLD_SHARE / (seeds - 1)
-        pooled = returns.mean(axis=-1).var(axis=-1, ddof=1).mean(axis=-1)
-        noise = dataclasses.replace(own, seed=np.maximum(own.seed, pooled), seed_degrees=cells * (seeds - 1.0))
-    degrees = noise.degrees(share)
-    return held.mean(axis=(-1, -2)), t_quantile(0.975, degrees) * np.sqrt(noise.variance(share)), degrees
+    found = tuned(returns, scenes)
+    degrees = found.noise.degrees(found.share)
+    half = t_quantile(0.975, degrees) * np.sqrt(found.noise.variance(found.share))
+    return found.returns.mean(axis=(-1, -2)), half, degrees
 
 
 def optimism(returns: Floats) -> Floats:

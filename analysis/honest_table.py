@@ -13,7 +13,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.cells import Cell, best_cell
+from analysis.cells import Cell, best_cell, without_survivors
 from analysis.estimators import Floats, population_sigma
 from analysis.honest import FOLDS, best_checkpoint, leave_one_seed_out, optimism, tuned_decodings, tuned_max
 from analysis.labels import in_order, method_label
@@ -26,7 +26,7 @@ FEWEST_SEEDS, FEWEST_SEEDS_ALONE, FEWEST_SCENES = 2, 3, 20
 
 Coverage of nominal 95 % intervals over the simulated worlds, lowest and highest (docs/statistics.md has all of them):
 
-    tuned score, 2 cells or more     2 seeds  96-99 %   3 seeds  95-99 %   5 seeds  94-98 %
+    tuned score, 2 cells or more     2 seeds  96-99 %   3 seeds  95-99 %   5 seeds  94-99 %
     tuned score, 1 cell              2 seeds  82-95 %   3 seeds  86-93 %   5 seeds  89-94 %
     best checkpoint                  2 seeds  96-98 %
     σ                                2 seeds  92-98 %   3 seeds  93-99 %   5 seeds  94-98 %
@@ -153,17 +153,19 @@ def _row(
     method: str, cells: Sequence[Cell], rng: np.random.Generator, policy: Policy, floor: float | None
 ) -> HonestRow:
     block = _complete(cells, policy, floor)
-    k, s, _ = block.returns.shape
+    choosable = _complete(without_survivors(cells), policy, floor)
+    k, s = len(choosable.returns), block.returns.shape[1]
     design = block.of(block.design)
     failed = sum(cell.failed for cell in cells)
     none = Ranged(None, refused="no cell has finished at every seed")
-    tuned = _tuned(block) if k else none
+    survivors = Ranged(None, refused="no cells but those that a rung let through by their first seed")
+    tuned = _tuned(choosable) if k else survivors if len(block.returns) else none
     return HonestRow(
         method=method,
         tuned=tuned,
-        checkpoint=_checkpoint(block) if k else none,
-        paper_max=float(block.returns.mean(axis=(1, 2)).max()) if k else None,
-        optimism=float(optimism(block.returns)) if k and s > 1 else None,
+        checkpoint=_checkpoint(block) if len(block.returns) else none,
+        paper_max=float(choosable.returns.mean(axis=(1, 2)).max()) if k else None,
+        optimism=float(optimism(choosable.returns)) if k and s > 1 else None,
         sigma=_sigma(design, rng, "cells"),
         sigma_train=_sigma(_tuned_trainings(design), rng, "trainings"),
         sigma_decode=_sigma(_best_training(design), rng, "decodings"),
@@ -222,6 +224,8 @@ def _tuned(block: _Block) -> Ranged:
     value, half, _ = (float(each) for each in tuned_max(block.returns, block.scenes))
     if seeds < fewest:
         return Ranged(value, refused=f"too few seeds: one cell alone needs {fewest}")
+    if half <= 1e-12 * abs(value):  # seeds that agree to the last digit do not say how far another would lie
+        return Ranged(value, refused="seeds and scenes without any spread to measure it by")
     return Ranged(value, value - half, value + half)
 
 
@@ -293,10 +297,21 @@ def _footnotes(
             f"Refused in every σ, because a search proposed them and a search crowds near its optimum: {proposed}. "
             "Tuned may choose them where they have every training seed."
         )
+    kept = without_survivors(cells)
+    survivors = [cell.method for cell in cells if cell.seeds and cell not in kept]
+    if survivors:
+        named = ", ".join(
+            f"{method_label(name)} {count(survivors.count(name), 'cell')}" for name in in_order(survivors)
+        )
+        notes.append(
+            f"Tuned does not choose what a rung let through: {named}. They were trained on for their luck at the first "
+            "training seed, and would be held against others at that seed as if nobody had looked."
+        )
     for row in rows:
         finished = [c for c in cells if c.method == row.method and c.seeds]
-        if row.cells < len(finished):
-            left = count(len(finished) - row.cells, "cell")
+        complete = [c for c in finished if c in kept]
+        if row.cells < len(complete):
+            left = count(len(complete) - row.cells, "cell")
             notes.append(f"{method_label(row.method)}: {left} without all {row.seeds} training seeds left out.")
         best = best_cell(finished)
         if (

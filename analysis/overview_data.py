@@ -11,6 +11,7 @@ import polars as pl
 from analysis.cells import Cell, varying
 from analysis.labels import Value, hyperparameter_label, in_order, method_label, value_label
 from analysis.landscape import weights_key
+from analysis.runs import RunTable, Unlisted
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,13 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a method's rows took, in seconds.
+    """What a method took, in seconds.
 
     Attributes:
         method: The method.
-        train: Training of what finished, weights that several rows stand on once, by the method that comes first.
-        evaluate: Playing of what finished.
+        train: Training of what finished, weights that several rows stand on once, by the method that comes first; and
+            of what no row stands on.
+        evaluate: Playing of what finished, on the scenes of the rows and on the tune scenes; and at rungs.
         failed: Training and playing of what failed or was stopped.
         saved: What training every row's weights for itself would have taken beyond `train`.
     """
@@ -142,20 +144,18 @@ def learning_curves(
     return tuple(found)
 
 
-def costs(runs: pl.DataFrame) -> tuple[Cost, ...]:
-    """What every method took, methods in their order.
-
-    Args:
-        runs: The frame `runs` of a run table; an evaluation that stands in it twice counts once.
-    """
-    rows = runs.unique(subset=["trial_id"], keep="first", maintain_order=True)
+def costs(table: RunTable) -> tuple[Cost, ...]:
+    """What every method took, methods in their order; an evaluation that stands in two rows counts once."""
+    rows = table.runs.unique(subset=["trial_id"], keep="first", maintain_order=True)
     paid: set[str] = set()
+    beyond = {each.method: each for each in table.unlisted}
     found = []
-    for method in in_order(rows["method"].to_list()):
+    for method in in_order([*rows["method"].to_list(), *beyond]):
         train = evaluate = failed = alone = 0.0
         own = rows.filter(pl.col("method") == method)
         for row in own.sort(pl.col("status") != "finished", maintain_order=True).iter_rows(named=True):
-            trained, played = row["train_seconds"] or 0.0, row["evaluate_seconds"] or 0.0
+            trained = row["train_seconds"] or 0.0
+            played = (row["evaluate_seconds"] or 0.0) + (row.get("tune_seconds") or 0.0)
             first = row["weights_id"] not in paid
             paid.add(row["weights_id"])
             if row["status"] != "finished":
@@ -164,7 +164,8 @@ def costs(runs: pl.DataFrame) -> tuple[Cost, ...]:
             evaluate += played
             alone += trained
             train += trained if first else 0.0
-        found.append(Cost(method, train, evaluate, failed, alone - train))
+        saved, more = alone - train, beyond.get(method, Unlisted(method, 0.0, 0.0))
+        found.append(Cost(method, train + more.train_seconds, evaluate + more.play_seconds, failed, saved))
     return tuple(found)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.estimators import Floats
+from analysis.honest import Tuned
 from analysis.student import t_quantile, t_two_sided
 from analysis.variance import Noise, clusters, noise_of
 
@@ -43,16 +44,47 @@ def difference_noise(first: Floats, second: Floats, scenes: NDArray[np.generic],
     if one_training:
         whole, seeds = noise_of((first - second)[..., None, :, :], scenes), first.shape[-2]
         return dataclasses.replace(whole, seed=whole.seed / seeds)
-    sides = [noise_of(side[..., None, :, :], scenes) for side in (first, second)]
-    parts = [side.seed / returns.shape[-2] for side, returns in zip(sides, (first, second), strict=True)]
-    squares = sum(np.square(part) / side.seed_degrees for part, side in zip(parts, sides, strict=True))
+    first_alone, second_alone = (
+        Tuned(side, 1 / side.shape[-2], noise_of(side[..., None, :, :], scenes)) for side in (first, second)
+    )
+    return _of_two(first_alone, second_alone, scenes)
+
+
+def tuned_difference(first: Tuned, second: Tuned, scenes: NDArray[np.generic]) -> tuple[Floats, Floats, Floats]:
+    """The difference of two tuned methods, its standard error over seeds and scenes, and that one's degrees of freedom.
+
+    V = f₁·M₁ + f₂·M₂ + max(0, T − R₁/S₁ − R₂/S₂): `difference_noise` with the shares and the seed noise of cells that
+    were chosen at other seeds, f = 1/S where one cell was fixed. What seeds do to both sides alike would cancel and is
+    counted on each, so where there is such a thing the interval is too wide.
+
+    Args:
+        first: Held-out returns of one method.
+        second: Of the other, on the same episodes.
+        scenes: The scene of each episode, shape (E,).
+
+    Raises:
+        ValueError: The episodes are not the same.
+    """
+    if first.returns.shape[-1] != second.returns.shape[-1]:
+        shapes = f"{first.returns.shape} and {second.returns.shape}"
+        raise ValueError(f"paired returns must be of the same episodes, got {shapes}")
+    noise = _of_two(first, second, scenes)
+    value = first.returns.mean(axis=(-1, -2)) - second.returns.mean(axis=(-1, -2))
+    return value, np.sqrt(noise.variance(1.0)), noise.degrees(1.0)
+
+
+def _of_two(first: Tuned, second: Tuned, scenes: NDArray[np.generic]) -> Noise:
+    """The noise of the difference of two means whose seeds are independent and whose scenes are common."""
+    parts = [side.share * side.noise.seed for side in (first, second)]
+    squares = sum(np.square(part) / side.noise.seed_degrees for part, side in zip(parts, (first, second), strict=True))
     seed = parts[0] + parts[1]
     degrees = np.where(seed > 0, np.square(seed) / np.maximum(squares, 1e-300), 1.0)
-    difference = first.mean(axis=-2) - second.mean(axis=-2)
+    difference = first.returns.mean(axis=-2) - second.returns.mean(axis=-2)
     both = np.repeat(difference[..., None, None, :], 2, axis=-2)  # twice the same seed: nothing is left but scenes
     common = noise_of(both, scenes)
-    rests = sides[0].rest + sides[1].rest
-    return Noise(seed, degrees, common.common, common.common_degrees, rests, min(side.rest_degrees for side in sides))
+    rests = first.noise.rest + second.noise.rest
+    fewest = min(first.noise.rest_degrees, second.noise.rest_degrees)
+    return Noise(seed, degrees, common.common, common.common_degrees, rests, fewest)
 
 
 def paired_t(
@@ -67,10 +99,14 @@ def paired_t(
     return value, np.sqrt(noise.variance(1.0)), noise.degrees(1.0)
 
 
-def p_value(value: float, standard_error: float, degrees: float) -> float:
-    """Two-sided, of the hypothesis that new seeds and scenes would show no difference; 1 for 0 ± 0."""
-    if standard_error == 0:
-        return 1.0 if value == 0 else 0.0
+def p_value(value: float, standard_error: float, degrees: float) -> float | None:
+    """Two-sided, of the hypothesis that new seeds and scenes would show no difference.
+
+    None for a standard error of 0, up to rounding: a few numbers that are equal do not say how far others would spread,
+    so neither p = 0 nor an interval without width holds.
+    """
+    if standard_error <= 1e-12 * abs(value):
+        return None
     return float(t_two_sided(value / standard_error, degrees))
 
 

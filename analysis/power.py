@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.cells import Cell
 from analysis.honest_table import FEWEST_SCENES, training_of
 from analysis.paired import detectable
-from analysis.variance import noise_of, strata
+from analysis.variance import across, noise_of
 
 MOST_SEEDS, MOST_EPISODES = 30, 65_536
 """As far as splits are looked for."""
@@ -47,7 +48,10 @@ class Components:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one training and of one episode; what training a behaviour policy or loading costs is not in them."""
+    """Seconds of one training, with its play on the tune scenes, and of one episode on the report scenes.
+
+    What training a behaviour policy or loading costs is not in them.
+    """
 
     training: float
     episode: float
@@ -74,8 +78,11 @@ class Split:
 def components_of(cells: Sequence[Cell]) -> Components | None:
     """The variance components of the first cells of a sweep; None while two cells with two common seeds are missing.
 
-    From contrasts between trainings, with the mean squares of `analysis.variance`: σ_a² = max(0, M − R), σ_ε² = E·R,
-    σ_g² = E·max(0, T − R/S). Cells with fewer seeds than most are left out; cells of a search count, being noise alike.
+    From contrasts between cells of different trainings, with the mean squares of `analysis.variance`: σ_a² =
+    max(0, M − R), σ_ε² = E·R, σ_g² = E·max(0, T − R/S). A contrast has one decoding of each training: what decodings
+    share, the luck of one training and its scenes, would count as often as there are decodings in a contrast of their
+    sums. Mean squares are averaged over which decoding that is. Cells with fewer seeds than most are left out; cells
+    of a search count, being noise alike.
     """
     finished = [cell for cell in cells if len(cell.seeds) >= 2]
     if not finished:
@@ -88,17 +95,35 @@ def components_of(cells: Sequence[Cell]) -> Components | None:
     if len(set(trainings.tolist())) < 2 or len(set(most.scenes.tolist())) < FEWEST_SCENES:
         return None
     returns = np.stack([cell.returns for cell in same])
-    contrasts = np.einsum("pk,kse->pse", strata(trainings)[0], returns)
-    noise, (seeds, episodes) = noise_of(contrasts, most.scenes), returns.shape[1:]
-    rest = float(noise.rest) * seeds
+    seeds, episodes = returns.shape[1:]
+    picks = one_of_each(trainings)
+    basis = across(np.ones(picks.shape[1]))
+    noises = [noise_of(np.einsum("pk,kse->pse", basis, returns[pick]), most.scenes) for pick in picks]
+    seed, common, rest = np.mean([(each.seed, each.common, each.rest * seeds) for each in noises], axis=0).tolist()
     return Components(
-        seed=max(0.0, float(noise.seed) - rest),
-        scene=float(noise.scene) * episodes,
+        seed=max(0.0, seed - rest),
+        scene=max(0.0, common - rest / seeds) * episodes,
         episode=rest * episodes,
         cells=len(same),
         seeds=seeds,
         episodes=episodes,
     )
+
+
+def one_of_each(trainings: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Cells by place, one of each training, as often as the training with the most decodings has some.
+
+    Row d has decoding d of every training, from the first again where it has no more.
+
+    Args:
+        trainings: The training of each cell, shape (K,).
+
+    Returns:
+        Places in `trainings`, shape (D, T).
+    """
+    of_each = [np.flatnonzero(trainings == name) for name in np.unique(trainings)]
+    most = max(own.size for own in of_each)
+    return np.stack([np.resize(own, most) for own in of_each], axis=1)
 
 
 def smallest_detectable(parts: Components, seeds: int, episodes: int) -> float:

@@ -24,7 +24,6 @@ from analysis.render import NUMERIC, cells_of_text, header_of, to_csv, to_json, 
 from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
 from analysis.styles import Policy, Style
-from analysis.text import count
 
 
 @dataclass(frozen=True)
@@ -314,12 +313,8 @@ def write_section(section: Section, folder: Path) -> tuple[Path, ...]:
 def _footer(table: RunTable, ablation: AblationTable) -> str:
     sweeps = sorted(set(table.runs["sweep"].to_list()))
     names = f"{'Sweep' if len(sweeps) == 1 else 'Sweeps'} {', '.join(sweeps)}. " if sweeps else ""
-    weights = count(table.runs["weights_id"].n_unique(), "set of weights", "sets of weights")
     digests = f" Code {', '.join(ablation.code_digests)}." if ablation.code_digests else ""
-    return (
-        f"{names}Training took {table.train_seconds():,.0f} s for {weights}, each counted once; "
-        f"evaluation took {table.evaluate_seconds():,.0f} s.{digests}"
-    )
+    return f"{names}{table.took()}{digests}"
 
 
 def _written(path: Path, text: str) -> Path:

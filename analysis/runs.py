@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias, cast
 import polars as pl
 
 from analysis.labels import Value, in_order
+from analysis.text import count
 
 Kind: TypeAlias = Literal["text", "integer", "number"]
 
@@ -55,6 +56,21 @@ _EPISODE_COLUMNS: Mapping[str, tuple[Kind | None, bool]] = {
 _SCORE_TOLERANCE = 1e-4  # a score may have been summed in another order or in single precision
 
 
+@dataclass(frozen=True)
+class Unlisted:
+    """What a sweep took for a method beyond its rows.
+
+    Attributes:
+        method: The method.
+        train_seconds: Trainings that no row stands on: behaviour policies and critics of no cell, trainings to a rung.
+        play_seconds: Play that no row has: at rungs, and of cells whose rows are still to come.
+    """
+
+    method: str
+    train_seconds: float
+    play_seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class RunTable:
     """The evaluations of one or more sweeps and their episodes.
@@ -62,8 +78,10 @@ class RunTable:
     Attributes:
         runs: One row per evaluation, with the columns `sweep origin method cell_id trial_id weights_id seed status
             reason task data.reward evaluation.reward evaluation.split evaluation.episodes score tune_score episodes
-            train_seconds evaluate_seconds code_digest`, and any of `train.* decode.* backbone.* measure.*`.
+            train_seconds evaluate_seconds code_digest`, and any of `tune_seconds train.* decode.* backbone.*
+            measure.*`.
         episodes: One row per episode, with the columns `trial_id episode_seed scene return turns`; more do no harm.
+        unlisted: What all of it took beyond these rows, by method; a part of the table has none.
 
     Raises:
         ValueError: A column is missing, holds something else or nulls where it must not; a status or an origin is
@@ -73,6 +91,7 @@ class RunTable:
 
     runs: pl.DataFrame
     episodes: pl.DataFrame
+    unlisted: tuple[Unlisted, ...] = ()
 
     def __post_init__(self) -> None:
         _check_columns(self.runs, "runs", _RUN_COLUMNS)
@@ -158,11 +177,31 @@ class RunTable:
         return float(self.runs.group_by("weights_id").agg(pl.col("train_seconds").max())["train_seconds"].sum() or 0.0)
 
     def evaluate_seconds(self) -> float:
-        """Seconds of playing episodes, each evaluation counted once."""
+        """Seconds of playing the rows' episodes, each evaluation counted once."""
+        return self._by_trial("evaluate_seconds")
+
+    def tune_seconds(self) -> float:
+        """Seconds of playing the same cells on the tune scenes, each evaluation counted once; 0 where no row says."""
+        return self._by_trial("tune_seconds") if "tune_seconds" in self.runs.columns else 0.0
+
+    def took(self) -> str:
+        """What training and play took, rows and `unlisted` together, each once, in two sentences."""
+        beyond = sum(each.train_seconds for each in self.unlisted)
+        play = sum(each.play_seconds for each in self.unlisted)
+        weights = count(self.runs["weights_id"].n_unique(), "set of weights", "sets of weights")
+        of_cells, report, tune = self.train_seconds(), self.evaluate_seconds(), self.tune_seconds()
+        others = f", and {beyond:,.0f} s for weights that no row stands on" if beyond > 0 else ""
+        rest = f", {play:,.0f} s at rungs or of cells without a row" if play > 0 else ""
+        return (
+            f"Training took {of_cells + beyond:,.0f} s: {of_cells:,.0f} s for {weights}, each counted once{others}. "
+            f"Play took {report + tune + play:,.0f} s: {report:,.0f} s on the scenes of the rows, {tune:,.0f} s on the "
+            f"tune scenes{rest}."
+        )
+
+    def _by_trial(self, column: str) -> float:
         if self.runs.is_empty():
             return 0.0
-        by_trial = self.runs.group_by("trial_id").agg(pl.col("evaluate_seconds").max())
-        return float(by_trial["evaluate_seconds"].sum() or 0.0)
+        return float(self.runs.group_by("trial_id").agg(pl.col(column).max())[column].sum() or 0.0)
 
     def block(self) -> dict[str, Value | None]:
         """What all runs were trained and judged on, one value per column of `BLOCK_COLUMNS`; None where none says.

@@ -78,11 +78,12 @@ def overview_section(
             "Training loss of each method's best cell: mean over training seeds, band from the lowest to the highest. "
             "Losses of different methods are different quantities.",
         )
-    spent = costs(table.runs)
+    spent = costs(table)
     figures["costs"] = (
         draw_costs(spent),
-        "What every method took. Weights that several rows stand on are counted once, by the method that comes first; "
-        "hollow: what training each row's weights for itself would have added.",
+        "What every method took: training, that of behaviour policies and critics which no row stands on with it, and "
+        "play on the report scenes, the tune scenes and at rungs. Weights that several rows stand on are counted once, "
+        "by the method that comes first; hollow: what training each row's weights for itself would have added.",
     )
     whole = sum(each.train + each.evaluate + each.failed for each in spent)
     saved = sum(each.saved for each in spent)

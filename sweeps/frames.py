@@ -44,6 +44,7 @@ _SCHEMA: dict[str, Any] = {
     "episodes": pl.Int64,
     "train_seconds": pl.Float64,
     "evaluate_seconds": pl.Float64,
+    "tune_seconds": pl.Float64,
     "code_digest": pl.String,
     "started_at": pl.String,
     "finished_at": pl.String,
@@ -68,7 +69,7 @@ def rows(
     The evaluation's status counts first, then the member's own, then the training's; of the latter two only `failed`
     and `stopped` make a row, since a member whose training finished is still to be evaluated. Scores stand only in
     finished rows. What a stopped training took stands in its member. `tune_score` is the score of the finished
-    evaluation that the member names in `tune_trial_id`.
+    evaluation that the member names in `tune_trial_id`, and `tune_seconds` what that one took.
     """
     for member in members:
         evaluation = evaluations.get(member["trial_id"])
@@ -87,6 +88,7 @@ def rows(
             if evaluation["status"] == "finished":
                 row |= {name: evaluation.get(name) for name in _RESULT}
         tune = evaluations.get(member.get("tune_trial_id") or "", {})
+        row["tune_seconds"] = tune.get("evaluate_seconds")
         row["tune_score"] = tune.get("score") if tune.get("status") == "finished" else None
         yield row
 

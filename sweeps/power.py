@@ -23,9 +23,11 @@ def power_of(store: Store, sweep: str, *, seeds: int, episodes: int) -> list[str
     finished = table.finished().runs
     if table.estimated or finished.is_empty() or (parts := components_of(cells_of(table))) is None:
         return []
+    done = table.finished()
     number = int(finished["episodes"].sum() or 0)
-    trainings = finished.n_unique("weights_id")
+    trainings, evaluations = finished.n_unique("weights_id"), finished.n_unique("trial_id")
+    training = done.train_seconds() / trainings + done.tune_seconds() / evaluations
     cost = None
-    if number and table.train_seconds() + table.evaluate_seconds() > 0:
-        cost = Cost(table.train_seconds() / trainings, table.evaluate_seconds() / number)
+    if number and training + done.evaluate_seconds() > 0:
+        cost = Cost(training, done.evaluate_seconds() / number)
     return power_lines(parts, cost, seeds=seeds, episodes=episodes)

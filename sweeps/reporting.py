@@ -85,7 +85,7 @@ def write_sweep_report(
     Raises:
         ValueError: There is no such sweep.
     """
-    table = run_table(store, sweep)
+    table = run_table(store, sweep, whole_cost=True)
     cells = cells_of(table)
     estimated = table.estimated
     made = [] if estimated else [comparisons_of(cells, asked) for asked in against]
@@ -131,7 +131,8 @@ def evidence_of(store: Store, sweep: str, cells: Sequence[Cell]) -> Evidence:
 def comparisons_of(cells: Sequence[Cell], asked: Against) -> tuple[list[Comparison], list[str]]:
     """What is asked for, as far as its cells have finished runs, and a line for each part that cannot be said.
 
-    Nothing is said of arms that the sweep does not run, and no pair of cells twice.
+    Nothing is said of arms that the sweep does not run, and no pair of cells twice; but a pair that is chosen may
+    be the one that was fixed, too, which says something else of other seeds.
     """
     arm, baseline = asked.arm, asked.baseline
     if not {arm, baseline} <= {cell.method for cell in cells}:
@@ -148,7 +149,7 @@ def comparisons_of(cells: Sequence[Cell], asked: Against) -> tuple[list[Comparis
         except ValueError as error:  # a run has failed, none has a tune score yet, or several are at the fixed point
             missing.append(f"no comparison of {arm} and {baseline}: {error}")
             continue
-        if comparison.pair not in [other.pair for other in found]:
+        if (comparison.pair, comparison.is_chosen) not in [(other.pair, other.is_chosen) for other in found]:
             found.append(comparison)
     return found, list(dict.fromkeys(missing))
 

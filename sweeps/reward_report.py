@@ -19,6 +19,7 @@ from analysis.section import section_markdown
 from analysis.transfer import transfer_tables
 from analysis.varied import Varied, varied_section
 from sweeps.names import report_folder
+from sweeps.references import score_range
 from sweeps.run_tables import run_table
 from sweeps.store import Store
 
@@ -48,7 +49,7 @@ def write_reward_report(store: Store, sweeps: Mapping[str, str], *, transfer: bo
     folder = report_folder(store.folder, joined_name(list(sweeps.values())))
     folder.mkdir(parents=True, exist_ok=True)
     paths = [path for name, each in made.items() for path in _write(folder, name, each)]
-    across, said = _across(tables, folder)
+    across, said = _across(store, sweeps, tables, folder)
     paths += across
     lines = ["", *(rewards_markdown(RewardTables(each.tables[:1], each.footnotes)) for each in made.values())]
     return paths, [*lines, *said]
@@ -68,7 +69,8 @@ def write_across_report(
         ValueError: There is no such sweep.
     """
     tables = {sweep: run_table(store, sweep) for sweep in sweeps}
-    paths, said = _across(tables, folder or report_folder(store.folder, joined_name(sweeps)))
+    names = {sweep: sweep for sweep in sweeps}
+    paths, said = _across(store, names, tables, folder or report_folder(store.folder, joined_name(sweeps)))
     return paths, said or [
         "nothing is common to the sweeps: two with finished runs of BC and another method are needed"
     ]
@@ -100,11 +102,21 @@ def joined_name(sweeps: Sequence[str]) -> str:
     return "-".join([*parts[0][:alike], "+".join("-".join(each[alike:]) for each in parts)])
 
 
-def _across(tables: Mapping[str, RunTable], folder: Path) -> tuple[list[Path], list[str]]:
-    section = across_section({name: cells_of(table) for name, table in tables.items()}, np.random.default_rng(6))
+def _across(
+    store: Store, sweeps: Mapping[str, str], tables: Mapping[str, RunTable], folder: Path
+) -> tuple[list[Path], list[str]]:
+    cells = {name: cells_of(table) for name, table in tables.items()}
+    ranges = {name: score_range(store, sweep) for name, sweep in sweeps.items() if _says_its_task(store, sweep)}
+    section = across_section({name: cells[name] for name in ranges}, ranges, np.random.default_rng(6))
     if section is None:
         return [], []
-    return list(write_section(section, folder)), ["", section_markdown(section)]
+    unknown = [f"not across tasks, for want of a record of its task: {name}" for name in tables if name not in ranges]
+    return list(write_section(section, folder)), ["", section_markdown(section), *unknown]
+
+
+def _says_its_task(store: Store, sweep: str) -> bool:
+    """Whether a sweep's trials are recorded whole: without its task nobody knows what returns there can be."""
+    return any("spec" in member for member in store.members(sweep)[:1])
 
 
 def _write(folder: Path, name: str, tables: RewardTables) -> list[Path]:

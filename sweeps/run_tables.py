@@ -8,15 +8,17 @@ from analysis.runs import RunTable
 from analysis.transfer import RETURN_PREFIX
 from sweeps.command import check_sweep
 from sweeps.store import Store
+from sweeps.unlisted import unlisted
 
 
-def run_table(store: Store, sweep: str, *, every_reward: bool = False) -> RunTable:
+def run_table(store: Store, sweep: str, *, every_reward: bool = False, whole_cost: bool = False) -> RunTable:
     """A sweep's rows by arm, and what statements need of its episodes; transcripts stay on disk.
 
     Args:
         store: Where they are.
         sweep: The sweep's name.
         every_reward: Whether episodes have their returns under every reward of the task, too.
+        whole_cost: Whether to look for what the sweep took beyond its rows, too.
 
     Raises:
         ValueError: There is no such sweep.
@@ -28,7 +30,8 @@ def run_table(store: Store, sweep: str, *, every_reward: bool = False) -> RunTab
     columns = ["episode_seed", "scene", "return", "turns"]
     if every_reward and finished:
         columns += [name for name in store.episodes(finished[:1]).columns if name.startswith(RETURN_PREFIX)]
-    return RunTable(by_arm(runs), store.episodes(finished, columns=columns if finished else None))
+    beyond = unlisted(store, sweep) if whole_cost else ()
+    return RunTable(by_arm(runs), store.episodes(finished, columns=columns if finished else None), beyond)
 
 
 def by_arm(runs: pl.DataFrame) -> pl.DataFrame:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import trim_mean
+from scipy.stats import beta, trim_mean
 
 from analysis.across import (
     gap_interval,
@@ -15,7 +15,7 @@ from analysis.across import (
     optimality_gap,
     probability_of_improvement,
     profile,
-    profile_draws,
+    profile_interval,
     spread_out,
 )
 from analysis.estimators import Floats
@@ -75,14 +75,10 @@ def test_draws_are_those_of_resampling_runs_within_tasks(runs: int) -> None:
     assert means.var() == pytest.approx(matrix.var(axis=0).mean() / (4 * runs), rel=0.05)
 
 
-def test_draws_of_improvement_and_profile_have_their_estimates_for_mean() -> None:
+def test_draws_of_improvement_have_their_estimate_for_mean() -> None:
     first, second = columns(rng(1).normal(size=(4, 3))), columns(rng(2).normal(0.3, 1, size=(5, 3)))
     assert improvement_draws(first, second, rng(), 20_000).mean() == pytest.approx(
         probability_of_improvement(first, second), abs=0.01
-    )
-    thresholds = np.linspace(-1, 1, 5)
-    np.testing.assert_allclose(
-        profile_draws(first, thresholds, rng()).mean(axis=0), profile(first, thresholds), atol=0.01
     )
 
 
@@ -96,6 +92,41 @@ def test_runs_are_spread_by_what_resampling_takes_away() -> None:
     # 0, 3, 6 around 3: variance 6 as drawn from, 9 of the sample. √(3/2)·3 = 3.674 from the mean gives it back.
     (spread,) = spread_out([np.array([0.0, 3.0, 6.0])])
     assert spread.var(ddof=0) == pytest.approx(9.0)
+
+
+def test_runs_that_choose_each_other_spread_by_what_their_mean_does() -> None:
+    # 0, 3, 6: s² = 9. With f = .6 the mean of three drawn has variance .6·9 = 5.4, so what is drawn from has 16.2.
+    (spread,) = spread_out([np.array([0.0, 3.0, 6.0])], [0.6])
+    assert spread.var(ddof=0) == pytest.approx(16.2)
+
+
+def test_a_profile_has_the_ends_of_a_binomial() -> None:
+    # Of six runs in two tasks 3, 6 and 0 are above; Clopper and Pearson (1934), Table 1: 3 of 6 .118 to .882.
+    scores = [np.array([0.9, 0.9, 0.9]), np.array([0.1, 0.1, 0.1])]
+    found = profile_interval(scores, np.array([0.5, 0.0, 1.0]))
+    assert found is not None
+    assert found[0] == pytest.approx([beta.ppf(0.025, 3, 4), 0.025 ** (1 / 6), 0.0])
+    assert found[1] == pytest.approx([beta.ppf(0.975, 4, 3), 1.0, 1 - 0.025 ** (1 / 6)])
+    assert profile_interval([each[:2] for each in scores], np.array([0.5])) is None
+
+
+def test_unequal_runs_count_as_fewer() -> None:
+    # 3 and 6 runs weigh 1/6 and 1/12 each: J²/Σ (1/n) = 4/(1/3 + 1/6) = 8. Two of the six are above, 1/6 of 8 is 1.33.
+    found = profile_interval([np.zeros(3), np.array([0.0, 0.0, 0.0, 0.0, 1.0, 1.0])], np.array([0.5]))
+    assert found is not None
+    assert (found[0][0], found[1][0]) == pytest.approx((beta.ppf(0.025, 1, 8), beta.ppf(0.975, 3, 6)))
+
+
+def test_runs_without_spread_have_no_interval() -> None:
+    alike = [np.full(3, 0.4)] * 2
+    assert iqm_interval(alike, rng()).why == gap_interval(alike, rng()).why == "too little spread"
+    assert improvement_interval(alike, alike, rng()).why == "too little spread"  # all ties: ½ in every sample
+
+
+def test_a_gap_does_not_go_below_0() -> None:
+    found = gap_interval([np.array([0.95, 1.2, 1.0]), np.array([0.7, 1.3, 1.1])], rng())
+    assert found.low == 0.0
+    assert found.value == pytest.approx((0.05 / 3 + 0.1) / 2)
 
 
 def test_two_runs_have_no_interval() -> None:

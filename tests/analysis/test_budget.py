@@ -1,13 +1,19 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from math import comb
+from typing import Any
 
 import numpy as np
 import pytest
 
 from analysis.budget import Trained, crossings, expected_best, expected_seconds, tuning_curve
+from analysis.budget_section import bar_of, budget_section
+from analysis.cells import cells_of
 from analysis.estimators import Estimate, Floats
+
+Make = Callable[..., Any]
 
 
 def rng() -> np.random.Generator:
@@ -85,3 +91,46 @@ def test_the_band_of_one_evaluation_is_wide_by_what_seeds_differ() -> None:
     assert curve.low is not None
     assert curve.high is not None
     assert 1.9 * 0.091 * 0.85 < (curve.high[0] - curve.low[0]) / 2 < 3.5 * 0.091 * 1.15
+
+
+class TestBar:
+    """Cloning with two cells: at seed 0 the tune scenes like temperature .5, at seed 1 temperature 1."""
+
+    @pytest.fixture
+    def runs(self, run: Make) -> list[Any]:
+        scores = {0.5: ((5.0, 10.0), (1.0, 2.0)), 1.0: ((2.0, 3.0), (3.0, 8.0))}  # by seed: tune score, report score
+        runs = [
+            run("bc", [report] * 4, {"decode.temperature": temperature}, seed=seed, tune_score=tune)
+            for temperature, of_seed in scores.items()
+            for seed, (tune, report) in enumerate(of_seed)
+        ]
+        taus = ((0.7, 1.0), (0.8, 9.0), (0.9, 12.0))
+        return runs + [run("ilql", [x] * 4, {"train.tau": t}, seed=s, tune_score=x) for t, x in taus for s in (0, 1)]
+
+    def test_it_is_what_the_other_seeds_choose_with_their_error(self, runs: list[Any], make_table: Make) -> None:
+        # Seed 1 chooses temperature 1, of 3 at seed 0; seed 0 chooses .5, of 2 at seed 1. Not 6, the highest mean.
+        found = bar_of(cells_of(make_table(*runs)))
+        assert found is not None
+        assert (found.value, found.seeds) == (2.5, 2)
+        assert found.standard_error == pytest.approx((1.1 * (32.0 + 12.5) / 2) ** 0.5)  # as in test_family.py
+
+    def test_it_is_not_held_against_itself(self, runs: list[Any], make_table: Make) -> None:
+        table = make_table(*runs)
+        section = budget_section(table, cells_of(table), np.random.default_rng(0), y_title="return")
+        assert section is not None
+        assert [row[0] for row in section.tables[0].rows] == ["ILQL"]
+        assert not any("BC beats" in text for text in section.text)
+
+    def test_one_seed_has_no_error_over_seeds_and_no_interval_of_crossings(
+        self, runs: list[Any], make_table: Make
+    ) -> None:
+        found = bar_of(cells_of(make_table(*(each for each in runs if each.method == "ilql" or each.seed == 0))))
+        assert found is not None
+        assert (found.value, found.standard_error, found.seeds) == (10.0, 0.0, 1)
+        scores = np.arange(24.0).reshape(4, 6)
+        assert all(each.why == "too few seeds" for each in crossings(trained(scores, scores), found))
+
+    def test_several_cells_without_tune_scores_are_no_bar(self, run: Make, make_table: Make) -> None:
+        cells = cells_of(make_table(*(run("bc", [1.0], {"decode.temperature": t}) for t in (0.5, 1.0))))
+        with pytest.raises(ValueError, match="choosing a cell of 'bc' needs tune scores"):
+            bar_of(cells)

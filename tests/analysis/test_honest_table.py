@@ -99,6 +99,11 @@ def test_one_cell_alone_needs_three_seeds(run: Make, honest: Callable[..., Hones
     assert row(honest(*flat(run, "bc", {}, 1.0, 2.0, 3.0)), "bc").tuned.low is not None
 
 
+def test_without_any_spread_tuned_has_no_interval(run: Make, honest: Callable[..., HonestTable]) -> None:
+    alike = [*flat(run, "ilql", {"train.tau": 0.7}, 0.0, 0.0), *flat(run, "ilql", {"train.tau": 0.8}, 0.1, 0.1)]
+    assert row(honest(*alike)).tuned == Ranged(0.1, refused="seeds and scenes without any spread to measure it by")
+
+
 def test_few_scenes_get_no_interval(run: Make, honest: Callable[..., HonestTable]) -> None:
     runs = [run("bc", [1.0] * E, seed=seed, scenes=["a", "b"] * 10) for seed in range(3)]
     found = row(honest(*runs), "bc")
@@ -112,6 +117,19 @@ def test_cells_of_a_search_may_be_tuned_and_never_widen_sigma(run: Make, honest:
     assert row(more).sigma == row(plain).sigma
     assert (row(more).tuned.value, row(more).cells, row(more).design_cells) == (20.0, 3, 2)
     assert any("a search crowds near its optimum: ILQL 1 cell." in note for note in more.footnotes)
+
+
+def test_what_a_rung_let_through_is_not_tuned(run: Make, honest: Callable[..., HonestTable]) -> None:
+    survivor = flat(run, "ilql", {"train.tau": 0.75}, 20.0, 20.0, 20.0, origin="refinement")
+    stopped = run("ilql", (), {"train.tau": 0.6}, origin="refinement", status="stopped")
+    table = honest(*lucky(run), *survivor, stopped)
+    found = row(table)
+    assert (found.tuned.value, found.paper_max, found.cells) == (pytest.approx(2 / 3), 3.0, 2)
+    assert found.checkpoint.value == 20.0  # a trained model is as good as it is, whoever chose it
+    assert "Tuned does not choose what a rung let through: ILQL 1 cell." in " ".join(table.footnotes)
+    assert "left out" not in " ".join(table.footnotes[:-1])
+    alone = row(honest(*survivor, stopped)).tuned
+    assert alone.refused == "no cells but those that a rung let through by their first seed"
 
 
 def test_a_cell_without_every_seed_is_left_out_and_named(run: Make, honest: Callable[..., HonestTable]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from analysis.cells import cells_of
 from analysis.landscape import weights_key
 from analysis.overview_data import costs, learning_curves, parallel
-from analysis.runs import RunTable
+from analysis.runs import RunTable, Unlisted
 
 Make = Callable[..., Any]
 MakeTable = Callable[..., RunTable]
@@ -50,5 +50,30 @@ def test_shared_weights_are_paid_for_once_and_failures_apart(run: Make, make_tab
         run("ilql", [1.0], {"train.tau": 0.7, "decode.beta": 2.0}),
         run("ilql", setting={"train.tau": 0.9, "decode.beta": 1.0}, status="failed"),
     )
-    (cost,) = costs(table.runs)
+    (cost,) = costs(table)
     assert (cost.train, cost.evaluate, cost.failed, cost.saved) == pytest.approx((30.0, 10.0, 35.0, 30.0))
+
+
+def test_play_on_the_tune_scenes_and_what_no_row_has_count_once(run: Make, make_frames: Any) -> None:
+    # Two decodings of one training: 30 s of training, 2·5 s of play and 2·3 s on the tune scenes; and beyond the rows
+    # cloning's 12 s, and 2 s of play at a rung.
+    runs, episodes = make_frames(
+        [run("ilql", [1.0], {"train.tau": 0.7, "decode.beta": b}, columns={"tune_seconds": 3.0}) for b in (1.0, 2.0)]
+    )
+    beyond = (Unlisted("bc", 12.0, 0.0), Unlisted("ilql", 0.0, 2.0))
+    table = RunTable(runs, episodes, beyond)
+    assert {each.method: (each.train, each.evaluate) for each in costs(table)} == {
+        "bc": (12.0, 0.0),
+        "ilql": (30.0, 18.0),
+    }
+    assert table.took() == (
+        "Training took 42 s: 30 s for 1 set of weights, each counted once, and 12 s for weights that no row stands on. "
+        "Play took 18 s: 10 s on the scenes of the rows, 6 s on the tune scenes, "
+        "2 s at rungs or of cells without a row."
+    )
+
+
+def test_rows_of_before_say_what_they_know(run: Make, make_table: Any) -> None:
+    table = make_table(run("bc", [1.0]))
+    assert (table.tune_seconds(), table.unlisted) == (0.0, ())
+    assert [(each.train, each.evaluate) for each in costs(table)] == [(30.0, 5.0)]

@@ -15,6 +15,7 @@ from analysis.power import (
     best_within,
     cheapest_for,
     components_of,
+    one_of_each,
     power_lines,
     smallest_detectable,
 )
@@ -91,6 +92,26 @@ def test_the_components_are_those_of_the_world(run: Make, make_table: MakeTable)
     assert found is not None
     assert (found.seed, found.scene, found.episode) == pytest.approx((0.25, 1.0, 1.0), rel=0.25)
     assert (found.cells, found.seeds, found.episodes) == (40, 5, 40)
+
+
+def test_what_decodings_share_counts_once(run: Make, make_table: MakeTable) -> None:
+    # The world above at four decodings of each training, with a little of the seed's that is each one's own: a cell's
+    # σ_a² is .25 + .04. Contrasts of sums over decodings would say 4·.25 + .04, and be two times too large as sds.
+    world = World(
+        trainings=40, decodings=4, seeds=5, episodes=40, seed_sd=0.5, seed_by_decoding_sd=0.2, cell_by_scene_sd=1.0,
+        episode_sd=1.0,
+    )  # fmt: skip
+    returns = sample(world, np.random.default_rng(1)).returns
+    settings = [{"train.tau": 0.5 + t / 100, "decode.beta": float(d)} for t in range(40) for d in range(4)]
+    runs = [run("ilql", returns[k, s].tolist(), settings[k], seed=s) for k in range(160) for s in range(5)]
+    found = components_of(cells_of(make_table(*runs)))
+    assert found is not None
+    assert (found.seed, found.scene, found.episode) == pytest.approx((0.29, 1.0, 1.0), rel=0.2)
+    assert found.cells == 160
+
+
+def test_one_of_each_training_is_taken_as_often_as_the_most_decoded_has_some() -> None:
+    assert one_of_each(np.array(["a", "b", "a", "a"])).tolist() == [[0, 1], [2, 1], [3, 1]]
 
 
 def test_nothing_is_said_before_two_trainings_have_two_seeds(run: Make, make_table: MakeTable) -> None:

@@ -64,19 +64,42 @@ def test_a_cell_that_failed_has_no_curve_without_its_cost(sweep: RunTable) -> No
 
 
 def test_one_task_is_not_several(sweep: RunTable) -> None:
-    assert across_section({"a": cells_of(sweep)}, np.random.default_rng(0)) is None
+    assert across_section({"a": cells_of(sweep)}, {"a": (-30.0, 0.0)}, np.random.default_rng(0)) is None
 
 
-def test_two_tasks_put_cloning_at_0_and_the_best_at_1(run: Make, make_table: MakeTable) -> None:
+RANGES = {"a": (0.0, 8.0), "b": (8.0, 16.0)}
+
+
+def test_two_tasks_are_put_on_the_scale_of_their_returns(run: Make, make_table: MakeTable) -> None:
     def task(shift: float) -> RunTable:
-        runs = [run("bc", [shift - 1, shift + 1], seed=s) for s in range(3)]
-        runs += [run("ilql", [shift + 4 - 1, shift + 4 + 1], {"train.tau": 0.7}, seed=s) for s in range(3)]
-        return make_table(*runs, *(run("sarsa", [shift + 2, shift + 2], seed=s) for s in range(3)))
+        runs = [run("bc", [shift - 1 + s, shift + 1 + s], seed=s) for s in (1, 2, 3)]
+        return make_table(*runs, *(run("ilql", [shift + 4 + s] * 2, {"train.tau": 0.7}, seed=s) for s in (0, 1, 2)))
 
-    section = across_section({"a": cells_of(task(0.0)), "b": cells_of(task(9.0))}, np.random.default_rng(0))
+    section = across_section({"a": cells_of(task(0.0)), "b": cells_of(task(8.0))}, RANGES, np.random.default_rng(0))
     assert section is not None
     rows = {row[0]: row for row in section.tables[0].rows}
-    assert rows["ILQL"][1:5] == ("2", "6", "1.00 [1.00, 1.00]", "0.00 [0.00, 0.00]")
-    assert rows["SARSA"][3] == "0.50 [0.50, 0.50]"
-    assert rows["BC"][3] == "0.00 [0.00, 0.00]"
+    # BC has 1, 2, 3 of 8 in both, ILQL 4, 5, 6: the middle half of .125, .25, .375 twice is .25.
+    assert rows["BC"][1:4] == ("2", "6", rows["BC"][3])
+    assert rows["BC"][3].startswith("0.25 [")
+    assert rows["ILQL"][3].startswith("0.62 [")
+    assert rows["ILQL"][4].startswith("0.38 [")
     assert rows["ILQL"][5] == "1.00 [0.54, 1.00]"  # six wins of six: .025^(1/6) = .541
+
+
+def test_a_run_across_tasks_is_of_the_cell_that_the_others_choose(run: Make, make_table: MakeTable) -> None:
+    # As in test_family.py: seed 1 chooses τ .8, which has 3 at seed 0; seed 0 chooses τ .7, which has 2 at seed 1.
+    scores = {0.7: ((5.0, 7.0), (1.0, 2.0)), 0.8: ((2.0, 3.0), (3.0, 6.0))}  # by seed: tune score, report score
+    runs = [
+        run("ilql", [report] * 2, {"train.tau": tau}, seed=seed, tune_score=tune)
+        for tau, of_seed in scores.items()
+        for seed, (tune, report) in enumerate(of_seed)
+    ]
+    cells = cells_of(make_table(*runs, *(run("bc", [1.0, 1.0], seed=s) for s in range(2))))
+    section = across_section({"a": cells, "b": cells}, dict.fromkeys("ab", (0.0, 10.0)), np.random.default_rng(0))
+    assert section is not None
+    assert {row[0]: row[3] for row in section.tables[0].rows}["ILQL"] == "0.25 (too few seeds for an interval)"
+
+
+def test_a_task_must_have_a_range(sweep: RunTable) -> None:
+    with pytest.raises(ValueError, match="the returns of task 'a' must have a range"):
+        across_section({"a": cells_of(sweep)}, {}, np.random.default_rng(0))

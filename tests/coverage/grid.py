@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from worlds import World, population_sd, sample_many
 
+from analysis import honest
 from analysis.estimators import mean_over_episodes
 from analysis.honest import best_checkpoint, leave_one_seed_out, scene_folds, tuned_decodings, tuned_max
-from analysis.paired import bootstrap_difference, paired_t
+from analysis.paired import bootstrap_difference, paired_t, tuned_difference
 from analysis.student import t_quantile
 from analysis.variance import sigma
 
@@ -124,6 +125,23 @@ def difference(world: World, rng: np.random.Generator, worlds: int) -> Covered:
     return np.abs(value - (drawn.means[:, 0] - drawn.means[:, 1])) <= t_quantile(0.975, degrees) * error
 
 
+def difference_tuned(world: World, rng: np.random.Generator, worlds: int) -> Covered:
+    """The difference of a method, tuned by the tune scores of other seeds, and of one with a single cell.
+
+    The tune scores are those of the same trained models on as many other scenes, whose common effect favours no cell.
+    """
+    drawn = sample_many(dataclasses.replace(world, trainings=world.trainings + 1), rng, worlds)
+    noise = world.episode_sd / np.sqrt(world.episodes)
+    tune = drawn.checkpoint_means + rng.normal(0, noise, drawn.checkpoint_means.shape)
+    own = drawn.returns[:, : world.cells], tune[:, : world.cells]
+    first = honest.tuned(own[0], world.scenes, own[1])
+    second = honest.tuned(drawn.returns[:, world.cells : world.cells + 1], world.scenes)
+    value, error, degrees = tuned_difference(first, second, world.scenes)
+    chosen = leave_one_seed_out(*own).chosen
+    truth = np.take_along_axis(drawn.means, chosen, axis=1).mean(axis=-1) - drawn.means[:, world.cells]
+    return np.abs(value - truth) <= t_quantile(0.975, degrees) * error
+
+
 def bootstrap(world: World, rng: np.random.Generator, worlds: int) -> Covered:
     """The same by the percentiles of the hierarchical bootstrap."""
     few = min(worlds, 50)
@@ -148,6 +166,7 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "σ": sigma_all,
     "σ, β tuned": sigma_train,
     "difference, t": difference,
+    "difference, tuned": difference_tuned,
     "difference, bootstrap": bootstrap,
 }
 

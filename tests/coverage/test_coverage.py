@@ -25,6 +25,10 @@ AT_LEAST = [
     ("σ", "12 cells, σ 0", 3),
     ("σ", "2 × 6 cells, seeds 1", 3),
     ("difference, t", "12 cells", 2),
+    ("difference, tuned", "12 cells, σ 0", 2),
+    ("difference, tuned", "12 cells, σ 0", 3),
+    ("difference, tuned", "12 cells, σ 0", 10),
+    ("difference, tuned", "3 × 4 cells, σ 0.3", 3),
 ]
 
 

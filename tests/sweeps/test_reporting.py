@@ -24,7 +24,7 @@ def cell(method: str, beta: float | None, *, mean: float | None, tune: float | N
         turns=np.ones_like(returns),
         episode_seeds=np.arange(2),
         scenes=np.asarray(["a", "b"]),
-        tune_score=None if mean is None else mean if tune is None else tune,
+        tune_scores=None if mean is None else (mean if tune is None else tune,),
         measures={},
         failed=1 - len(seeds),
         stopped=0,

@@ -410,6 +410,7 @@ def test_runs_join_member_evaluation_and_training(store: Store) -> None:
             "episodes": 4,
             "train_seconds": 7.5,
             "evaluate_seconds": 3.0,
+            "tune_seconds": None,
             "code_digest": "new",
             "started_at": "t0",
             "finished_at": "t1",
