@@ -65,7 +65,7 @@ def sensitivity_section(
         figures["dose_response"] = (
             draw_dose(best, y_title=y_title),
             f"Answer of {which} to β, a line each; ± one standard error over training seeds and scenes. Thick: "
-            "the near-best range, within one standard error of the line's best.",
+            "the near-best range, within one standard error of the line's best at a positive, finite β.",
         )
     tables = []
     if shown:
@@ -128,12 +128,19 @@ def _dose_text(curves: Sequence[DoseResponse]) -> str:
         least = "at least " if each.open else ""
         return (
             label_with(each.method, each.setting)
-            + f" stays within {number(each.tolerance)} of its best over {least}{each.width.text(1)} doublings of β, "
-            f"{low} to {high}"
+            + f" stays within {number(each.tolerance)} of its best at a positive, finite β over "
+            f"{least}{each.width.text(1)} doublings of β, {low} to {high}{_beyond_text(each)}"
         )
 
     said = of(widest) if widest is narrowest else f"{of(widest)}; {of(narrowest)}"
     return f"{said}. A range that ends at the smallest or largest β that was played may go on beyond it."
+
+
+def _beyond_text(each: DoseResponse) -> str:
+    """What a reader of the range alone would miss: that the training's best is not in it."""
+    if each.best == each.peak:
+        return ""
+    return f" (its best, at β {value_label(each.best)}, is {number(each.beyond)} above that)"
 
 
 def _dose_table(curves: Sequence[DoseResponse]) -> TextTable:
@@ -142,6 +149,7 @@ def _dose_table(curves: Sequence[DoseResponse]) -> TextTable:
         low, high = (value_label(float(f"{end:.3g}")) for end in each.range)
         name = label_with(each.method, each.setting)
         width = ("≥ " if each.open else "") + each.width.text(1)
-        rows.append((name, value_label(each.best), f"{low} to {high}", width, number(each.tolerance), str(each.seeds)))
-    header = ("Training", "Best β", "Near-best β", "Doublings", "Tolerance", "Seeds")
-    return TextTable("β's near-best range", header, tuple(rows), (False, True, True, True, True, True))
+        best, peak = value_label(each.best), value_label(each.peak)
+        rows.append((name, best, peak, f"{low} to {high}", width, number(each.tolerance), str(each.seeds)))
+    header = ("Training", "Best β", "Best between 0 and ∞", "Near that", "Doublings", "Tolerance", "Seeds")
+    return TextTable("β's near-best range", header, tuple(rows), (False, True, True, True, True, True, True))
