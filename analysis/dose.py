@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.bounded import TOO_FEW_SEEDS, Bounded, hull_interval
+from analysis.bounded import Bounded, hull_interval
 from analysis.cells import Cell
 from analysis.estimators import Floats
 from analysis.labels import Value, setting_label
@@ -109,7 +109,7 @@ def dose_responses(
         likely = pooled.of(finite).likely_means(rng, draws)
         lows, highs = near_best(doses, likely, near)
         width, whole = high - low, float(doses[-1] - doses[0])
-        enough = pooled.of(finite).is_clear
+        why = pooled.of(finite).unclear
         found.append(
             DoseResponse(
                 method=own[0].method,
@@ -121,9 +121,9 @@ def dose_responses(
                 peak=betas[peak],
                 beyond=float(scape.means[best] - scape.means[peak]),
                 range=(2.0**low, 2.0**high),
-                width=Bounded(width, *np.clip(hull_interval(width, highs - lows), 0.0, whole).tolist())
-                if enough
-                else Bounded(width, why=TOO_FEW_SEEDS),
+                width=Bounded(width, why=why)
+                if why
+                else Bounded(width, *np.clip(hull_interval(width, highs - lows), 0.0, whole).tolist()),
                 open=bool(low == doses[0] or high == doses[-1]),
                 tolerance=near,
                 seeds=scape.seeds,

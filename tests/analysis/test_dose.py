@@ -120,3 +120,9 @@ def test_a_width_is_between_nothing_and_all_that_was_played() -> None:
         ):
             if found.width.low is not None and found.width.high is not None:
                 assert 0.0 <= found.width.low <= found.width.high <= 3.0  # from 1 to 8 are three doublings
+
+
+def test_noise_is_the_reason_where_there_are_seeds_enough() -> None:
+    means = dict.fromkeys((1.0, 2.0, 4.0, 8.0), 0.0)
+    for found in dose_responses(_played(means, seed_sd=dict.fromkeys(means, 1.0), seeds=10), np.random.default_rng(0)):
+        assert found.width.text().endswith("(too much noise for an interval)")

@@ -63,7 +63,7 @@ def phi(world: World, worlds: int, environments: int = 3) -> tuple[float, float]
     for _ in range(worlds):
         samples = [sample(world, rng) for _ in range(environments)]
         scapes = [scape_of(world, each) for each in samples]
-        if not all(each.is_clear for each in scapes):
+        if any(each.unclear for each in scapes):
             continue
         given += 1
         value = float(phi_of(np.stack([each.means for each in scapes])))
@@ -87,7 +87,7 @@ def widths(world: World, worlds: int, tolerance: float = 0.3) -> tuple[float, fl
         for at in range(2):
             asked += 1
             curve = dataclasses.replace(curves[at], noise=noise)
-            if not curve.is_clear:
+            if curve.unclear:
                 continue
             low, high = near_best(doses, drawn.means[at * count : (at + 1) * count], tolerance)
             own = near_best(doses, curve.means, tolerance)
