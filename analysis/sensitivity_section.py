@@ -54,9 +54,9 @@ def sensitivity_section(
         figures["importance"] = (
             draw_importance(shown),
             "Share of the variance of cells' expected returns that each hyperparameter, and each pair, explains on the "
-            "complete grid, every level with equal weight; noise of training seeds and scenes is taken off. Bars: 95 % "
-            "interval (parametric bootstrap over seeds and scenes); none with too few seeds. Methods of one varying "
-            "hyperparameter are left out: it explains everything.",
+            f"complete grid, every level with equal weight; {_noise_text(shown)} Bars: 95 % interval (parametric "
+            "bootstrap over seeds and scenes); none with too few seeds. Methods of one varying hyperparameter are left "
+            "out: it explains everything.",
         )
     if doses:
         bar = sorted((max(curve.scores) for curve in doses), reverse=True)[:DRAWN][-1]
@@ -70,13 +70,16 @@ def sensitivity_section(
     tables = []
     if shown:
         rows = [
-            (method_label(each.method), term.label, term.share.text(), number(term.sd))
+            (method_label(each.method), term.label, term.share.text(), term.sd.text())
             for each in shown
             for term in each.terms
         ]
         tables.append(
             TextTable(
-                "Analysis of variance", ("Method", "Term", "Share", "sd"), tuple(rows), (False, False, True, True)
+                "Analysis of variance",
+                ("Method", "Term", "Share [95 %]", "sd [95 %]"),
+                tuple(rows),
+                (False, False, True, True),
             )
         )
     if doses:
@@ -86,7 +89,7 @@ def sensitivity_section(
 
 def _importance_text(each: Importance) -> str:
     first, *others = each.terms
-    sigma, label = number(each.sigma), method_label(each.method)
+    sigma, label = each.sigma.text(), method_label(each.method)
     noise = f"{100 * each.noise_share:.0f} %"
     if each.seeds < 2:
         noise += " (episodes alone: one training seed cannot be told from the setting)"
@@ -101,6 +104,14 @@ def _importance_text(each: Importance) -> str:
         f"standard deviation over the {count(each.cells, 'cell')} is {sigma}; noise would make {noise} of what is "
         f"measured. Shares are of these levels ({_levels_text(each)}), each with equal weight: of others they differ."
     )
+
+
+def _noise_text(found: Sequence[Importance]) -> str:
+    """Whose noise the shares are without."""
+    alone = ", ".join(method_label(each.method) for each in found if each.seeds < 2)
+    if not alone:
+        return "noise of training seeds and scenes is taken off."
+    return f"noise of scenes is taken off; that of training seeds is not, where there is one ({alone})."
 
 
 def _levels_text(each: Importance) -> str:
