@@ -127,7 +127,12 @@ class _Block:
 
 
 def honest_table(
-    cells: Sequence[Cell], rng: np.random.Generator, *, policy: Policy = "exclude", floor: float | None = None
+    cells: Sequence[Cell],
+    rng: np.random.Generator,
+    *,
+    policy: Policy = "exclude",
+    floor: float | None = None,
+    notes: Sequence[str] = (),
 ) -> HonestTable:
     """The honest table of `cells`.
 
@@ -137,6 +142,7 @@ def honest_table(
         policy: What a failed run counts as.
         floor: The lowest return there can be; needed for the policy `floor`. Where it is given, the upper bound of σ
             with failed runs takes it, else the method's worst run.
+        notes: What else a reader has to know: further footnotes.
 
     Raises:
         ValueError: The policy is unknown, or `floor` without one.
@@ -147,7 +153,7 @@ def honest_table(
         raise ValueError("the policy 'floor' needs the task's lowest return, got none; 'worst' needs nothing")
     methods = in_order(cell.method for cell in cells if cell.seeds)
     rows = tuple(_row(method, [c for c in cells if c.method == method], rng, policy, floor) for method in methods)
-    return HonestTable(rows, policy, _footnotes(rows, cells, policy, floor))
+    return HonestTable(rows, policy, (*_footnotes(rows, cells, policy, floor), *notes))
 
 
 def _row(

@@ -102,7 +102,7 @@ def write_report(
         comparisons: Paired statements to put on the page.
         sections: What else it is to say and show, behind the comparisons.
         references: See `ablation_table`.
-        notes: See `ablation_table`.
+        notes: What else a reader of the tables has to know: further footnotes of both.
         links: Other files of the folder to name on the page: what each is, and its address.
         static_formats: Some of svg, png, pdf; none for no static figures and no browser.
 
@@ -116,7 +116,7 @@ def write_report(
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
     unsaid = table.estimated or not any(cell.seeds for cell in cells)
-    honest = None if unsaid else honest_table(cells, rng, policy=policy, floor=floor)
+    honest = None if unsaid else honest_table(cells, rng, policy=policy, floor=floor, notes=notes)
     inferences = family(cells, comparisons, rng)
     paths = _write_tables(ablation, comparisons, inferences, folder)
     if honest is not None and honest.possible:

@@ -23,9 +23,22 @@ DRAWN = 24
 
 
 def sensitivity_section(
-    cells: Sequence[Cell], adaptive: Sequence[AdaptiveImportance], rng: np.random.Generator, *, y_title: str
+    cells: Sequence[Cell],
+    adaptive: Sequence[AdaptiveImportance],
+    rng: np.random.Generator,
+    *,
+    y_title: str,
+    notes: Sequence[str] = (),
 ) -> Section | None:
-    """What hyperparameters explain, by exact analysis of variance; PED-ANOVA of searches; β as a dose."""
+    """What hyperparameters explain, by exact analysis of variance; PED-ANOVA of searches; β as a dose.
+
+    Args:
+        cells: Of all methods.
+        adaptive: What searches show.
+        rng: Draws intervals.
+        y_title: What a score is.
+        notes: What must be known of the design cells, said behind the analysis of variance.
+    """
     found: list[Importance] = []
     refused: list[str] = []
     for method in in_order(cell.method for cell in cells):
@@ -45,6 +58,7 @@ def sensitivity_section(
         return None
     text = [_importance_text(each) for each in found]
     text += [f"No analysis of variance of {line}." for line in refused]
+    text += notes if found else ()
     text += [_adaptive_text(each) for each in adaptive]
     if doses:
         text.append(_dose_text(doses))
