@@ -91,6 +91,7 @@ class AblationTable:
         code_digests: Of all finished runs, sorted.
         footnotes: What a reader has to know, a sentence or two each.
         estimated: True if scores are estimates and no returns.
+        failures: What failed: method, reason, number of runs; `RunTable.failures` has the order.
     """
 
     rows: tuple[AblationRow, ...]
@@ -106,6 +107,7 @@ class AblationTable:
     code_digests: tuple[str, ...]
     footnotes: tuple[str, ...]
     estimated: bool = False
+    failures: tuple[tuple[str, str, int], ...] = ()
 
     @property
     def caption(self) -> str:
@@ -169,6 +171,7 @@ def ablation_table(
         code_digests=tuple(digests),
         footnotes=(*_footnotes(table, known, rows, style, digests), *_reference_notes(references or {}), *notes),
         estimated=table.estimated,
+        failures=table.failures(),
     )
 
 

@@ -18,9 +18,19 @@ from analysis.family import NUMERIC as FAMILY_NUMERIC
 from analysis.family import Inference, family, family_markdown, family_notes, family_rows
 from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell, table_picture
 from analysis.honest_table import HonestTable, honest_table
-from analysis.labels import method_label
 from analysis.page import PageFigure, figure_section, html_table, links_html, notes_html, page
-from analysis.render import NUMERIC, cells_of_text, header_of, to_csv, to_json, to_latex, to_markdown
+from analysis.render import (
+    FAILURES_HEADER,
+    FAILURES_NUMERIC,
+    NUMERIC,
+    cells_of_text,
+    failure_rows,
+    header_of,
+    to_csv,
+    to_json,
+    to_latex,
+    to_markdown,
+)
 from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
 from analysis.styles import Policy, Style
@@ -250,10 +260,8 @@ def _body(
         parts += ["<h2>Figures</h2>", *map(figure_section, own)]
     for section in sections:
         parts += _section_body(section, [figure for figure in placed if figure.name in section.figures])
-    failures = table.failures()
-    if failures:
-        failed = [(method_label(method), reason, str(runs)) for method, reason, runs in failures]
-        parts += ["<h2>What failed</h2>", html_table(("Method", "Reason", "Runs"), failed, (False, False, True))]
+    if ablation.failures:
+        parts += ["<h2>What failed</h2>", html_table(FAILURES_HEADER, failure_rows(ablation), FAILURES_NUMERIC)]
     parts.append(
         f"<footer>{escape(_footer(table, ablation))}{''.join(f'<br>{escape(note)}' for note in notes)}</footer>"
     )

@@ -234,6 +234,14 @@ def test_a_report_page_needs_no_other_file(sweep: RunTable, tmp_path: Path) -> N
     assert comparisons[0].sentence.replace("'", "&#x27;") in text
 
 
+def test_what_failed_and_why_is_in_every_file_that_a_reader_or_a_program_opens(sweep: RunTable, tmp_path: Path) -> None:
+    write_report(sweep, tmp_path, rng=np.random.default_rng(0), static_formats=())
+    said = (tmp_path / "table.md").read_text("utf-8")
+    assert "| ILQL   | the loss is not finite at step 180 |    3 |" in said
+    failures = json.loads((tmp_path / "table.json").read_text("utf-8"))["failures"]
+    assert failures == [{"method": "ilql", "reason": "the loss is not finite at step 180", "runs": 3}]
+
+
 def test_the_honest_table_leads_unless_the_papers_is_asked_for(sweep: RunTable, tmp_path: Path) -> None:
     def places(style: Style) -> tuple[int, int]:
         report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), style=style, static_formats=())
