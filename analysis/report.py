@@ -19,6 +19,7 @@ from analysis.family import Inference, family, family_markdown, family_notes, fa
 from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell, table_picture
 from analysis.honest_table import HonestTable, honest_table
 from analysis.page import PageFigure, figure_section, html_table, links_html, notes_html, page
+from analysis.records import comparisons_csv, comparisons_json, section_csv, section_json
 from analysis.render import (
     FAILURES_HEADER,
     FAILURES_NUMERIC,
@@ -94,8 +95,9 @@ def write_report(
     """Write the report of all runs in `table` to `folder`, and say which files it consists of.
 
     `report.html` holds everything and needs no other file; `table.md`, `.tex`, `.csv` and `.json` hold the table,
-    `honest.md` and so on the honest one beside it where a cell has several training seeds, `comparisons.md` the
-    comparisons and `SECTION.md` each section if there are any, `figures/NAME.html` one interactive figure each,
+    `honest.md` and so on the honest one beside it where a cell has several training seeds, `comparisons.md`,
+    `.csv` and `.json` the comparisons, `SECTION.md` and `.json` each section and `SECTION_TABLE.csv` each of its tables
+    if there are any, `figures/NAME.html` one interactive figure each,
     `figures/NAME.svg` (and png, pdf) static ones where a browser is found, and `figures/captions.md` what they show.
     Files of an earlier report are overwritten.
 
@@ -131,7 +133,8 @@ def write_report(
     paths = _write_tables(ablation, comparisons, inferences, folder)
     if honest is not None and honest.possible:
         paths += _write_honest(honest, folder)
-    paths += [_written(folder / f"{each.name}.md", section_markdown(each)) for each in sections]
+    for each in sections:
+        paths += _write_section_files(each, folder)
     made, told = _figures(ablation, cells)
     for each in sections:
         made |= each.figures
@@ -175,7 +178,18 @@ def _write_tables(
     if comparisons:
         parts = [family_markdown(inferences), *map(comparison_markdown, comparisons)]
         paths.append(_written(folder / "comparisons.md", "\n".join(parts)))
+        paths.append(_written(folder / "comparisons.csv", comparisons_csv(inferences)))
+        paths.append(_written(folder / "comparisons.json", comparisons_json(inferences, comparisons)))
     return paths
+
+
+def _write_section_files(section: Section, folder: Path) -> list[Path]:
+    """The section to be read, as JSON, and each of its tables as CSV."""
+    return [
+        _written(folder / f"{section.name}.md", section_markdown(section)),
+        _written(folder / f"{section.name}.json", section_json(section)),
+        *(_written(folder / f"{stem}.csv", text) for stem, text in section_csv(section).items()),
+    ]
 
 
 def _write_honest(honest: HonestTable, folder: Path) -> list[Path]:
@@ -247,9 +261,11 @@ def _body(
     if links:
         parts.append(f"<p>To be read: {links_html(links)}</p>")
     if comparisons:
+        files = [(f"comparisons.{suffix}", f"comparisons.{suffix}") for suffix in ("md", "csv", "json")]
         parts.append("<h2>Paired comparisons</h2>")
         parts.append(html_table(FAMILY_HEADER, family_rows(inferences), FAMILY_NUMERIC))
         parts.append(notes_html(family_notes(inferences)))
+        parts.append(f"<p>The comparisons as files: {links_html(files)}</p>")
         for comparison in comparisons:
             header, rows = comparison_rows(comparison)
             table_html = html_table(header, rows, (False, True, True, True))
@@ -302,12 +318,14 @@ def _section_body(section: Section, placed: Sequence[PageFigure]) -> list[str]:
     parts += [f"<p>{escape(text)}</p>" for text in section.text if text not in captions]
     parts += map(figure_section, placed)
     for each in section.tables:
-        parts += [f"<p>{escape(each.title)}:</p>", html_table(each.header, each.rows, each.numeric)]
+        parts += [f"<p>{escape(each.title)}:</p>", html_table(each.header, each.texts, each.numeric)]
+    files = [f"{section.name}.md", f"{section.name}.json", *(f"{stem}.csv" for stem in section_csv(section))]
+    parts.append(f"<p>As files: {links_html([(name, name) for name in files])}</p>")
     return parts
 
 
 def write_section(section: Section, folder: Path) -> tuple[Path, ...]:
-    """Write a section as a page of its own, `NAME.html`, and as `NAME.md`; returns the paths, the page first."""
+    """Write a section as a page of its own, `NAME.html`, and as a report does; returns the paths, the page first."""
     folder.mkdir(parents=True, exist_ok=True)
     placed = [
         PageFigure(name, figures.figure_html(figures.picture(figure), name), caption)
@@ -316,7 +334,7 @@ def write_section(section: Section, folder: Path) -> tuple[Path, ...]:
     script = figures.plotly_script() if placed else ""
     body = "\n".join(_section_body(section, placed))
     whole = _written(folder / f"{section.name}.html", page(section.title, body, script=script))
-    return whole, _written(folder / f"{section.name}.md", section_markdown(section))
+    return whole, *_write_section_files(section, folder)
 
 
 def _footer(table: RunTable, ablation: AblationTable) -> str:

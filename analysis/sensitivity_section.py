@@ -15,7 +15,7 @@ from analysis.figures import (
 )
 from analysis.importance import AdaptiveImportance, Importance, grid_importance
 from analysis.labels import hyperparameter_label, in_order, label_with, method_label, value_label
-from analysis.section import Section, TextTable
+from analysis.section import Entry, Section, TextTable
 from analysis.text import count, number
 
 DRAWN = 24
@@ -83,11 +83,7 @@ def sensitivity_section(
         )
     tables = []
     if shown:
-        rows = [
-            (method_label(each.method), term.label, term.share.text(), term.sd.text())
-            for each in shown
-            for term in each.terms
-        ]
+        rows = [(method_label(each.method), term.label, term.share, term.sd) for each in shown for term in each.terms]
         tables.append(
             TextTable(
                 "Analysis of variance",
@@ -169,12 +165,12 @@ def _beyond_text(each: DoseResponse) -> str:
 
 
 def _dose_table(curves: Sequence[DoseResponse]) -> TextTable:
-    rows = []
+    rows: list[tuple[Entry, ...]] = []
     for each in curves:
         low, high = (value_label(float(f"{end:.3g}")) for end in each.range)
         name = label_with(each.method, each.setting)
-        width = ("≥ " if each.open else "") + each.width.text(1)
+        near = f"{low} to {high}{', or beyond' * each.open}"
         best, peak = value_label(each.best), value_label(each.peak)
-        rows.append((name, best, peak, f"{low} to {high}", width, number(each.tolerance), str(each.seeds)))
-    header = ("Training", "Best β", "Best between 0 and ∞", "Near that", "Doublings", "Tolerance", "Seeds")
-    return TextTable("β's near-best range", header, tuple(rows), (False, True, True, True, True, True, True))
+        rows.append((name, best, peak, near, each.width, number(each.tolerance), str(each.seeds)))
+    header = ("Training", "Best β", "Best between 0 and ∞", "Near that", "Doublings [95 %]", "Tolerance", "Seeds")
+    return TextTable("Near-best range of β", header, tuple(rows), (False, True, True, True, True, True, True))

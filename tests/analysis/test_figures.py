@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import json
 import math
@@ -14,6 +16,7 @@ import pytest
 
 from analysis import figures
 from analysis.ablation import ablation_table
+from analysis.bounded import Bounded
 from analysis.cells import cells_of
 from analysis.comparison import compare_chosen
 from analysis.figure_data import LABEL_SHARE, beta_curves, has_grid, heat_map, score_by_cell, table_picture
@@ -23,6 +26,7 @@ from analysis.overview_data import Parallel, ParallelAxis
 from analysis.render import cells_of_text
 from analysis.report import write_report
 from analysis.runs import RunTable
+from analysis.section import Section, TextTable
 from analysis.styles import Style
 from analysis.text import latex, number, with_error
 
@@ -219,7 +223,8 @@ def test_a_report_page_needs_no_other_file(sweep: RunTable, tmp_path: Path) -> N
     report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), comparisons=comparisons, static_formats=())
     assert report.notes == ()
     assert [path.relative_to(tmp_path).as_posix() for path in report.paths] == [
-        *("report.html", "table.md", "table.tex", "table.csv", "table.json", "comparisons.md"),
+        *("report.html", "table.md", "table.tex", "table.csv", "table.json"),
+        *("comparisons.md", "comparisons.csv", "comparisons.json"),
         *("honest.md", "honest.tex", "honest.csv", "honest.json"),
         *("figures/table.html", "figures/score_by_cell.html", "figures/beta_curves.html", "figures/heat_map.html"),
         "figures/captions.md",
@@ -240,6 +245,40 @@ def test_what_failed_and_why_is_in_every_file_that_a_reader_or_a_program_opens(s
     assert "| ILQL   | the loss is not finite at step 180 |    3 |" in said
     failures = json.loads((tmp_path / "table.json").read_text("utf-8"))["failures"]
     assert failures == [{"method": "ilql", "reason": "the loss is not finite at step 180", "runs": 3}]
+
+
+def test_comparisons_are_for_programs_too(sweep: RunTable, tmp_path: Path) -> None:
+    comparisons = (compare_chosen(cells_of(sweep), "ilql", "bc"),)
+    report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), comparisons=comparisons, static_formats=())
+    (line,) = csv.DictReader(io.StringIO((tmp_path / "comparisons.csv").read_text("utf-8")))
+    found = report.inferences[0]
+    assert line["name"] == found.name
+    assert float(line["difference_low"]) == found.difference.low
+    assert float(line["p_holm"]) == found.p_holm
+    document = json.loads((tmp_path / "comparisons.json").read_text("utf-8"))
+    assert document["inferences"][0]["difference"]["high"] == found.difference.high
+    assert document["comparisons"][0]["score"]["value"] == comparisons[0].score.value
+    assert document["comparisons"][0]["sentence"] == comparisons[0].sentence
+
+
+def test_sections_are_for_programs_too(sweep: RunTable, tmp_path: Path) -> None:
+    share = Bounded(0.123456, 0.1, 0.2)
+    rows = (("τ", share, "−1.00"), ("β", Bounded(0.5, why="too few seeds"), "2.00"))
+    table = TextTable("An analysis, of variance", ("Term", "Share", "sd"), rows, (False, True, True))
+    section = Section("what", "What it is", ("Said.",), (table,))
+    report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), sections=[section], static_formats=())
+    names = {"what.md", "what.json", "what_an_analysis.csv"}
+    assert {path.name for path in report.paths if path.name.startswith("what")} == names
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "what_an_analysis.csv").read_text("utf-8"))))
+    assert lines[0] == {
+        "Term": "τ", "Share": "0.123456", "Share low": "0.1", "Share high": "0.2", "Share why": "", "sd": "-1.00",
+    }  # fmt: skip
+    assert (lines[1]["Share low"], lines[1]["Share why"]) == ("", "too few seeds")
+    document = json.loads((tmp_path / "what.json").read_text("utf-8"))
+    assert document["text"] == ["Said."]
+    assert document["tables"][0]["rows"][0]["Share"] == {"value": 0.123456, "low": 0.1, "high": 0.2, "why": ""}
+    assert "| τ    |                    0.12 [0.10, 0.20] | −1.00 |" in (tmp_path / "what.md").read_text("utf-8")
+    assert "0.50 (too few seeds for an interval)" in report.paths[0].read_text("utf-8")
 
 
 def test_the_honest_table_leads_unless_the_papers_is_asked_for(sweep: RunTable, tmp_path: Path) -> None:
