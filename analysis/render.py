@@ -115,6 +115,7 @@ def to_json(table: AblationTable) -> str:
         "runs": {"finished": table.finished, "failed": table.failed, "stopped": table.stopped},
         "failures": [{"method": method, "reason": reason, "runs": runs} for method, reason, runs in table.failures],
         "code_digests": list(table.code_digests),
+        "digests": {name: list(each) for name, each in table.digests.items()},
         "rows": [_json_row(row) for row in table.rows],
         "footnotes": list(table.footnotes),
     }

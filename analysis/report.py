@@ -90,6 +90,7 @@ def write_report(
     references: Mapping[str, Sequence[float]] | None = None,
     notes: Sequence[str] = (),
     links: Sequence[tuple[str, str]] = (),
+    digests: Mapping[str, Sequence[str]] | None = None,
     static_formats: Sequence[str] = figures.STATIC_FORMATS,
 ) -> Report:
     """Write the report of all runs in `table` to `folder`, and say which files it consists of.
@@ -116,6 +117,7 @@ def write_report(
         references: See `ablation_table`.
         notes: What else a reader of the tables has to know: further footnotes of both.
         links: Other files of the folder to name on the page: what each is, and its address.
+        digests: Of what the report rests on beside the code, by what they are of: `store`, `data`, `environment`.
         static_formats: Some of svg, png, pdf; none for no static figures and no browser.
 
     Raises:
@@ -124,7 +126,9 @@ def write_report(
         OSError: The folder cannot be written.
     """
     cells = cells_of(table) if cells is None else cells
-    ablation = ablation_table(table, methods=methods, style=style, cells=cells, references=references, notes=notes)
+    ablation = ablation_table(
+        table, methods=methods, style=style, cells=cells, references=references, notes=notes, digests=digests
+    )
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
     unsaid = table.estimated or not any(cell.seeds for cell in cells)
@@ -341,7 +345,8 @@ def _footer(table: RunTable, ablation: AblationTable) -> str:
     sweeps = sorted(set(table.runs["sweep"].to_list()))
     names = f"{'Sweep' if len(sweeps) == 1 else 'Sweeps'} {', '.join(sweeps)}. " if sweeps else ""
     weights = count(table.runs["weights_id"].n_unique(), "set of weights", "sets of weights")
-    digests = f" Code {', '.join(ablation.code_digests)}." if ablation.code_digests else ""
+    named = {"code": ablation.code_digests, **ablation.digests}
+    digests = "".join(f" {name.capitalize()} {', '.join(each)}." for name, each in named.items() if each)
     return (
         f"{names}Training took {table.train_seconds():,.0f} s for {weights}, each counted once; "
         f"evaluation took {table.evaluate_seconds():,.0f} s.{digests}"

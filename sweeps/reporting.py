@@ -23,6 +23,7 @@ from analysis.statements import Evidence, statements
 from analysis.styles import Policy, Style
 from analysis.text import count
 from sweeps.advantages import report_section
+from sweeps.digests import report_digests
 from sweeps.importance import adaptive_importances
 from sweeps.names import report_folder
 from sweeps.offline_section import little_known
@@ -112,6 +113,7 @@ def write_sweep_report(
         sections=[section for section in parts if section is not None],
         references=references_of(store, sweep),
         notes=(*notes, ESTIMATED, *little_known(store, sweep)) if estimated else notes,
+        digests=report_digests(store, sweep),
         static_formats=static_formats,
         links=[] if said is None else [("what every cell said, beside another's", said.name)],
     )

@@ -247,6 +247,15 @@ def test_what_failed_and_why_is_in_every_file_that_a_reader_or_a_program_opens(s
     assert failures == [{"method": "ilql", "reason": "the loss is not finite at step 180", "runs": 3}]
 
 
+def test_the_footer_has_the_digests_that_it_is_given(sweep: RunTable, tmp_path: Path) -> None:
+    digests = {"store": ("abc",), "data": ("d1", "d2"), "environment": ("e (python 3.11.7)",)}
+    report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), digests=digests, static_formats=())
+    said = "Code c0de. Store abc. Data d1, d2. Environment e (python 3.11.7)."
+    assert said in report.paths[0].read_text("utf-8")
+    document = json.loads((tmp_path / "table.json").read_text("utf-8"))
+    assert document["digests"] == {name: list(each) for name, each in digests.items()}
+
+
 def test_comparisons_are_for_programs_too(sweep: RunTable, tmp_path: Path) -> None:
     comparisons = (compare_chosen(cells_of(sweep), "ilql", "bc"),)
     report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), comparisons=comparisons, static_formats=())
