@@ -310,7 +310,7 @@ def _honest_body(honest: HonestTable | None) -> list[str]:
     body = honest_render.cells_of_text(honest)
     return [
         f"<h2>{HONEST_HEADING}</h2>",
-        html_table(honest_render.HEADER, body, honest_render.NUMERIC),
+        html_table(honest_render.HEADER, body, honest_render.NUMERIC, stacked=True),
         notes_html(honest.footnotes),
         f"<p>The table as a file: {links_html(files)}</p>",
     ]

@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from analysis.figure_data import LABEL_SHARE, beta_curves, has_grid, heat_map, s
 from analysis.figures.export import without_lot
 from analysis.labels import METHOD_LABELS, in_order, setting_label, value_label
 from analysis.overview_data import Parallel, ParallelAxis
+from analysis.page import html_table
 from analysis.render import cells_of_text
 from analysis.report import write_report
 from analysis.runs import RunTable
@@ -295,7 +297,7 @@ def test_the_honest_table_leads_unless_the_papers_is_asked_for(sweep: RunTable, 
         report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), style=style, static_formats=())
         assert report.leads_honestly == (style == "honest")
         text = report.paths[0].read_text(encoding="utf-8")
-        return text.index(">Tuned [95 %]</th>"), text.index(">Max score</th>")
+        return text.index('>Tuned<span class="ends">[95 %]</span></th>'), text.index(">Max score</th>")
 
     assert list(places("honest")) == sorted(places("honest"))
     assert list(places("paper")) == sorted(places("paper"), reverse=True)
@@ -388,6 +390,41 @@ def test_ids_drawn_by_lot_are_made_of_the_name_and_no_number_is_taken_for_one() 
 def test_an_unknown_static_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown figure format 'gif'; known: svg, png, pdf"):
         figures.write_static({}, tmp_path, ["gif"])
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="a page's widths need Chromium on the PATH")
+def test_the_honest_table_fits_a_window_of_1200_pixels(sweep: RunTable, tmp_path: Path) -> None:
+    report = write_report(sweep, tmp_path / "report", rng=np.random.default_rng(0), static_formats=())
+    tables = re.search(r"<body>.*?</table></div>", report.paths[0].read_text("utf-8"), re.DOTALL)
+    style = re.search(r"<style>.*?</style>", report.paths[0].read_text("utf-8"), re.DOTALL)
+    assert tables is not None
+    assert style is not None
+    assert "σ of decoding" in tables.group()
+    measure = (
+        "<script>const e = document.querySelector('.scroll');"
+        "document.write('<i>' + [innerWidth, e.scrollWidth, e.clientWidth].join(' ') + '</i>')</script>"
+    )
+    alone = tmp_path / "alone.html"
+    wide = tables.group().replace("−5.80", "−10.8012")  # small errors have four decimals
+    alone.write_text(f"<!DOCTYPE html><html><head>{style.group()}</head>{wide}{measure}", "utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}"]
+    seen = subprocess.run(
+        ["chromium", *options, "--window-size=1200,1000", "--dump-dom", alone.as_uri()],
+        capture_output=True, text=True, check=True, timeout=120,
+    ).stdout  # fmt: skip
+    found = re.search(r"<i>(\d+) (\d+) (\d+)</i>", seen)
+    assert found is not None
+    window, content, shown = map(int, found.groups())
+    assert window == 1200
+    assert content <= shown
+
+
+def test_an_interval_may_stand_below_its_number() -> None:
+    stacked = html_table(("x [95 %]",), [("1 [0, 2]",), ("–",)], (True,), stacked=True)
+    assert '<td class="number">1<span class="ends">[0, 2]</span></td>' in stacked
+    assert '<th class="number">x<span class="ends">[95 %]</span></th>' in stacked
+    assert '<td class="number">–</td>' in stacked
+    assert '<td class="number">1 [0, 2]</td>' in html_table(("x",), [("1 [0, 2]",)], (True,))
 
 
 def test_numbers_are_written_one_way() -> None:
