@@ -29,6 +29,8 @@ class Command:
         add: Adds its options to a parser.
         subject: For a command whose further options depend on one word: what the word is, and what it can be. Without
             the word its help is short, and what is left of the command line is for `run` to parse.
+        words: What that word can be, where that is a list: for completion.
+        options: Adds the further options to a parser, as far as they do not depend on the word: for completion.
     """
 
     name: str
@@ -36,6 +38,8 @@ class Command:
     run: Callable[[argparse.Namespace, Sequence[str]], int]
     add: Callable[[argparse.ArgumentParser], None] = _nothing
     subject: tuple[str, Callable[[], str]] | None = None
+    words: Callable[[], Sequence[str]] = tuple
+    options: Callable[[argparse.ArgumentParser], None] = _nothing
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:

@@ -9,13 +9,17 @@ from sweeps.command import Command, add_store, chosen
 from sweeps.options import OneLineParser, add_machines, columns_said
 
 
+def _options(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    add_machines(parser)
+
+
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     from sweeps.added import add_evaluations  # noqa: PLC0415
     from sweeps.tracking import Mirror  # noqa: PLC0415
 
     parser = OneLineParser(prog=f"sweeps eval {given.sweep}", description=COMMAND.help, epilog=COLUMNS)
-    add_store(parser)
-    add_machines(parser)
+    _options(parser)
     options, words = parser.parse_known_args(rest, given)
     columns = columns_said(parser, words)
     if not columns:
@@ -39,4 +43,5 @@ COMMAND = Command(
     help="play what a sweep has trained in other ways, such as decode.beta=1,2,4,32",
     run=_run,
     subject=("sweep", lambda: "a sweep of the store, or a store's folder where it has one"),
+    options=_options,
 )

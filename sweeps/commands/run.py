@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sweeps.command import Command
 from sweeps.guard import guarded
-from sweeps.options import parse
+from sweeps.options import add_question_options, parse
 from sweeps.question_file import is_question_file, read_question
 from sweeps.questions import question_named, question_names
 
@@ -40,6 +40,11 @@ def choices() -> str:
     return f"one of: {', '.join(question_names())}; or a file of YAML that names one, with options and columns"
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every question: but for presets' names and single questions' sources, which it alone knows."""
+    add_question_options(parser, ("--help names them",), {}, rewards=("--rewards", "--reward"))
+
+
 def run_named(command: str, name: str, rest: Sequence[str]) -> int:
     """Run the question of a name, or of a file; what stands on the command line comes on top of the file's."""
     if is_question_file(name):
@@ -52,4 +57,11 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     return run_named("run", given.question, rest)
 
 
-COMMAND = Command(name="run", help="answer a question, resuming what is there", run=_run, subject=("question", choices))
+COMMAND = Command(
+    name="run",
+    help="answer a question, resuming what is there",
+    run=_run,
+    subject=("question", choices),
+    words=question_names,
+    options=add_options,
+)

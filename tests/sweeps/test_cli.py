@@ -81,14 +81,27 @@ def test_shells_are_told_of_every_command(shell: str, capsys: pytest.CaptureFixt
     assert "quick" in script or shell == "tcsh"  # which completes words, and no options of theirs
 
 
-def test_bash_completes_a_command() -> None:
-    words = 'COMP_WORDS=(sweeps doc) COMP_CWORD=1; _shtab_sweeps 2>/dev/null; echo "${COMPREPLY[@]}"'
-    script = f'eval "$({sys.executable} -c "from sweeps.cli import main; main()" completion bash)"; {words}'
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("sweeps doc", {"doctor"}),
+        ("sweeps run vis", {"visdial"}),
+        ("sweeps run visdial --adapter", {"--adapter-rank"}),
+        ("sweeps plan bandit --clus", {"--cluster"}),
+        ("sweeps eval a-sweep --gpus", {"--gpus-per-worker"}),
+        ("sweeps rescore a-sweep --reward", {"--rewards", "--reward"}),
+        ("sweeps play bandit --trial", {"--trial"}),
+    ],
+)
+def test_bash_completes_commands_questions_and_options(words: str, found: set[str]) -> None:
+    typed = words.split()
+    ask = f'COMP_WORDS=({words}) COMP_CWORD={len(typed) - 1}; _shtab_sweeps 2>/dev/null; echo "${{COMPREPLY[@]}}"'
+    script = f'eval "$({sys.executable} -c "from sweeps.cli import main; main()" completion bash)"; {ask}'
     done = subprocess.run(
         ["bash", "-c", script], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         check=True,
     )  # fmt: skip
-    assert done.stdout.split() == ["doctor"]
+    assert set(done.stdout.split()) == found
 
 
 def test_the_store_is_found_by_its_variable(
