@@ -6,7 +6,9 @@ import argparse
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +82,11 @@ def add_trial(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the option that has a program as its reader; `print_json` answers it."""
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def aside(asked: bool) -> AbstractContextManager[object]:
+    """A context in which what is printed goes to standard error, if a program has asked for the output."""
+    return redirect_stdout(sys.stderr) if asked else nullcontext()
 
 
 def print_json(value: object) -> None:

@@ -71,6 +71,7 @@ class Options:
         plan_only: True to print the plan and stop.
         cluster: The description of a cluster that the plan is to be for, or None.
         show: True to print the preset and stop.
+        as_json: True to print the plan for programs.
     """
 
     command: tuple[str, ...]
@@ -105,6 +106,7 @@ class Options:
     plan_only: bool = False
     cluster: str | None = None
     show: bool = False
+    as_json: bool = False
 
     @property
     def sources(self) -> dict[str, str]:
@@ -152,6 +154,9 @@ def parse(
     given, rest = parser.parse_known_args(arguments)
     said = columns_said(parser, rest)
     _check_varied(parser, given)
+    plan_only = given.plan or given.cluster is not None
+    if given.json and not plan_only:
+        parser.error("--json is of a plan: `sweeps rows` has a sweep's rows")
     resources: dict[str, Value] = {
         name: value
         for name, value in (
@@ -193,9 +198,10 @@ def parse(
         search_seed=given.search_seed,
         tracking=given.tracking_uri,
         mirror=not given.no_mlflow,
-        plan_only=given.plan or given.cluster is not None,
+        plan_only=plan_only,
         cluster=given.cluster,
         show=given.show,
+        as_json=given.json,
     )
 
 
@@ -214,6 +220,7 @@ def add_question_options(
     add_world(parser, presets, inputs, columns="fix a hyperparameter, or with world.FIELD a setting of the world")
     add("--show", action="store_true", help="print the preset and stop")
     add("--plan", action="store_true", help="prepare the world, print what would be trained and evaluated, and stop")
+    add("--json", action="store_true", help="with --plan: print it as JSON, for programs")
     add("--cluster", metavar="4x8:80GB", help="with --plan: what it takes of such a cluster, MACHINESxGPUS:MEMORY")
     add(
         *rewards,

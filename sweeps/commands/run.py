@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.command import Command
+from sweeps.command import Command, aside, print_json
 from sweeps.guard import guarded
 from sweeps.options import add_question_options, parse
 from sweeps.question_file import is_question_file, read_question
@@ -29,6 +29,13 @@ def run_command(question: Question, program: str, arguments: Sequence[str]) -> i
         options = question.settled(options)
         if options.show:
             print(json.dumps(chosen_preset(question, options).shown(), indent=2, default=str))
+            return 0
+        if options.as_json:
+            from sweeps.planning import plan_document  # noqa: PLC0415
+
+            with aside(True):
+                document = plan_document(question, options, lambda line: print(line, flush=True))
+            print_json(document)
             return 0
         return run_question(question, options, lambda line: print(line, flush=True))
 

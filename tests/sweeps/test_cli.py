@@ -316,3 +316,23 @@ def test_doctor_finds_a_damaged_journal(copied: BanditSweep, capsys: pytest.Capt
     journal.write_bytes(journal.read_bytes().replace(word, b'"status":"finishde"', 1))
     assert cli.main(["doctor", "--store", str(copied.store.folder)]) == 1
     assert f"journal {journal.name}: 1 damaged lines left out" in capsys.readouterr().out
+
+
+def test_a_plan_is_for_programs_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["plan", "bandit", "--preset", "smoke", "--store", str(tmp_path / "store"), "--cluster", "2x4:80GB"]
+    assert cli.main([*asked, "--json"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)  # one line, and nothing beside it
+    (sweep,) = document["sweeps"]
+    assert (sweep["sweep"], sweep["for"]) == ("bandit-smoke-generated-standard", "standard")
+    assert (sweep["cells"], sweep["trainings"], sweep["trained"], sweep["evaluations"]) == (11, 5, 0, 22)
+    assert (sweep["seconds"], sweep["forecast"]["trainings"]) == (None, 5)
+    assert "building the world" in captured.err
+    assert cli.main(asked) == 0
+    assert "11 cells need 5 trainings and 22 evaluations" in capsys.readouterr().out
+
+
+def test_json_of_a_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["run", "bandit", "--json"])
+    assert "--json is of a plan: `sweeps rows` has a sweep's rows" in capsys.readouterr().err
