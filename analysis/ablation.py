@@ -8,7 +8,7 @@ them stands in the footnotes, which are part of the table in every format.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
@@ -91,6 +91,8 @@ class AblationTable:
         code_digests: Of all finished runs, sorted.
         footnotes: What a reader has to know, a sentence or two each.
         estimated: True if scores are estimates and no returns.
+        failures: What failed: method, reason, number of runs; `RunTable.failures` has the order.
+        digests: Of what it rests on, by what they are of.
     """
 
     rows: tuple[AblationRow, ...]
@@ -106,6 +108,8 @@ class AblationTable:
     code_digests: tuple[str, ...]
     footnotes: tuple[str, ...]
     estimated: bool = False
+    failures: tuple[tuple[str, str, int], ...] = ()
+    digests: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def caption(self) -> str:
@@ -130,6 +134,7 @@ def ablation_table(
     cells: Sequence[Cell] | None = None,
     references: Mapping[str, Sequence[float]] | None = None,
     notes: Sequence[str] = (),
+    digests: Mapping[str, Sequence[str]] | None = None,
 ) -> AblationTable:
     """The ablation table of all runs in `table`.
 
@@ -141,6 +146,7 @@ def ablation_table(
         references: Returns of others that learn nothing here, such as a scripted player's, by name: a row each, behind
             the methods'.
         notes: What else a reader has to know: further footnotes.
+        digests: Of what the table rests on beside the code, by what they are of.
 
     Raises:
         ValueError: The runs differ in what they were trained or judged on.
@@ -155,7 +161,7 @@ def ablation_table(
     others = tuple(_reference(name, returns) for name, returns in (references or {}).items())
     counts = table.counts()
     finished = table.finished()
-    digests = sorted(set(finished.runs["code_digest"].drop_nulls().to_list()))
+    codes = sorted(set(finished.runs["code_digest"].drop_nulls().to_list()))
     episodes = {cell.returns.shape[1] for cell in known if cell.seeds}
     return AblationTable(
         rows=(*rows, *others),
@@ -166,9 +172,11 @@ def ablation_table(
         split=cast("str | None", block["evaluation.split"]),
         episodes=max(episodes) if episodes else None,
         **{status: counts[status] for status in STATUSES},
-        code_digests=tuple(digests),
-        footnotes=(*_footnotes(table, known, rows, style, digests), *_reference_notes(references or {}), *notes),
+        code_digests=tuple(codes),
+        footnotes=(*_footnotes(table, known, rows, style, codes), *_reference_notes(references or {}), *notes),
         estimated=table.estimated,
+        failures=table.failures(),
+        digests=digests or {},
     )
 
 

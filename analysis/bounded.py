@@ -11,6 +11,7 @@ from analysis.estimators import Floats
 from analysis.text import number
 
 TOO_FEW_SEEDS = "too few seeds"
+TOO_MUCH_NOISE = "too much noise"
 TOO_FEW_CELLS = "too few cells"
 NO_SPREAD = "too little spread"
 

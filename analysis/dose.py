@@ -1,9 +1,10 @@
 """β as a dose: how the score of each trained model answers to it, and how many doublings of β are near its best.
 
-Between two values that were played, the score is taken for linear in log₂ β. The near-best range of a curve f is the
-connected stretch around its best β with f ≥ max f − tolerance; its width in doublings, log₂ of upper over lower end, is
-how carefully β has to be chosen. β = 0 and β = ∞ are shown where they were played, and lie outside of any range. Where
-it ends at the smallest or largest β that was played, the width is at least that.
+Between two values that were played, the score is taken for linear in log₂ β. The curve f of a training is over its
+positive, finite β: β = 0 and β = ∞ have no place on that axis, so they are shown and lie outside of any range, even
+where one of them is the best of all. The near-best range is the connected stretch around the peak of f with f ≥ max f −
+tolerance; its width in doublings, log₂ of upper over lower end, is how carefully β has to be chosen. Where it ends at
+the smallest or largest β that was played, the width is at least that.
 
 Axes: *B* values of β, ascending; *T* trainings (a setting of the training bag, all its seeds).
 """
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.bounded import TOO_FEW_SEEDS, Bounded, hull_interval
+from analysis.bounded import Bounded, hull_interval
 from analysis.cells import Cell
 from analysis.estimators import Floats
 from analysis.labels import Value, setting_label
@@ -38,11 +39,13 @@ class DoseResponse:
         betas: Every β that was played, ascending, 0 and ∞ among them if they were.
         scores: The mean return at each.
         errors: Its standard error over seeds and scenes.
-        best: The β with the highest mean.
-        range: The near-best range of the means, from β to β.
+        best: The β with the highest mean, which may be 0 or ∞.
+        peak: The positive, finite β with the highest mean.
+        beyond: By how much the mean at `best` exceeds that at `peak`; 0 where they are the same.
+        range: The near-best range of the means around `peak`, from β to β.
         width: Its length in doublings.
         open: Whether it ends at the smallest or the largest β that was played, so that it may go on.
-        tolerance: How far below the best still counts as near it, in units of the score.
+        tolerance: How far below the mean at `peak` still counts as near it, in units of the score.
         seeds: The fewest training seeds of one of its cells.
     """
 
@@ -52,6 +55,8 @@ class DoseResponse:
     scores: tuple[float, ...]
     errors: tuple[float, ...]
     best: float
+    peak: float
+    beyond: float
     range: tuple[float, float]
     width: Bounded
     open: bool
@@ -66,12 +71,12 @@ def dose_responses(
 
     The noise that the β of one training have among each other is pooled over the trainings that were played at the same
     β: a few seeds of one training could not say how four numbers vary together. The interval of a width is of draws of
-    what the curve may be (`Landscape.likely_means`).
+    what the curve may be (`Landscape.likely_means`), and within what a width can be: from 0 to that of all β played.
 
     Args:
         cells: Of one method.
         rng: Draws the noise behind the intervals.
-        tolerance: How far below the best still counts as near it; one standard error of the best's score if not given.
+        tolerance: How far below the best still counts as near it; one standard error of the score at `peak` if none.
         draws: How often.
     """
     design = [cell for cell in cells if cell.origin == "design" and cell.seeds and cell.has(BETA)]
@@ -96,15 +101,15 @@ def dose_responses(
         betas = _betas(own)
         pooled = dataclasses.replace(scape, noise=noise[betas], freedom=freedom[betas])
         errors = np.sqrt(np.diag(pooled.noise))
-        best = int(scape.means.argmax())
-        near = float(errors[best]) if tolerance is None else tolerance
         finite = [place for place, beta in enumerate(betas) if 0 < beta < math.inf]
+        best, peak = int(scape.means.argmax()), finite[int(scape.means[finite].argmax())]
+        near = float(errors[peak]) if tolerance is None else tolerance
         doses = np.log2([betas[place] for place in finite])
         low, high = (float(end) for end in near_best(doses, scape.means[finite], near))
         likely = pooled.of(finite).likely_means(rng, draws)
         lows, highs = near_best(doses, likely, near)
-        width = high - low
-        enough = pooled.of(finite).is_clear
+        width, whole = high - low, float(doses[-1] - doses[0])
+        why = pooled.of(finite).unclear
         found.append(
             DoseResponse(
                 method=own[0].method,
@@ -113,10 +118,12 @@ def dose_responses(
                 scores=tuple(float(score) for score in scape.means),
                 errors=tuple(float(error) for error in errors),
                 best=betas[best],
+                peak=betas[peak],
+                beyond=float(scape.means[best] - scape.means[peak]),
                 range=(2.0**low, 2.0**high),
-                width=Bounded(width, *hull_interval(width, highs - lows))
-                if enough
-                else Bounded(width, why=TOO_FEW_SEEDS),
+                width=Bounded(width, why=why)
+                if why
+                else Bounded(width, *np.clip(hull_interval(width, highs - lows), 0.0, whole).tolist()),
                 open=bool(low == doses[0] or high == doses[-1]),
                 tolerance=near,
                 seeds=scape.seeds,

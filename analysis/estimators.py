@@ -216,8 +216,10 @@ def checked_returns(returns: Floats) -> Floats:
     return returns
 
 
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank; 0 if one is constant.
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank.
+
+    None where one list is the same throughout: it ranks nothing, and the ratio is 0/0.
 
     Raises:
         ValueError: Their lengths differ, or there are fewer than two.
@@ -228,7 +230,7 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
         )
     one, other = (_ranks(np.asarray(values, dtype=np.float64)) for values in (first, second))
     if np.ptp(one) == 0 or np.ptp(other) == 0:
-        return 0.0
+        return None
     return float(np.corrcoef(one, other)[0, 1])
 
 

@@ -134,13 +134,6 @@ def tuned_max(returns: Floats, scenes: NDArray[np.generic]) -> tuple[Floats, Flo
     return found.returns.mean(axis=(-1, -2)), half, degrees
 
 
-def optimism(returns: Floats) -> Floats:
-    """By how much the highest mean over all seeds exceeds the cross-fitted one: what the paper's max is too high by."""
-    highest: Floats = returns.mean(axis=(-1, -2)).max(axis=-1)
-    tuned: Floats = leave_one_seed_out(returns).returns.mean(axis=(-1, -2))
-    return highest - tuned
-
-
 def scene_folds(scenes: NDArray[np.generic], folds: int = FOLDS) -> NDArray[np.int64]:
     """The fold of each episode, shape (E,): scenes in order are dealt to the folds in turn, so none is in two."""
     _, index = np.unique(scenes, return_inverse=True)

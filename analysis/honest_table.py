@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from analysis.cells import Cell, best_cell, without_survivors
 from analysis.estimators import Floats, population_sigma
-from analysis.honest import FOLDS, best_checkpoint, leave_one_seed_out, optimism, tuned_decodings, tuned_max
+from analysis.honest import FOLDS, best_checkpoint, leave_one_seed_out, tuned_decodings, tuned_max
 from analysis.labels import in_order, method_label
 from analysis.styles import Policy
 from analysis.text import count, number
@@ -70,7 +70,8 @@ class HonestRow:
         tuned: How good it is when tuned: chosen on all training seeds but one, scored at that one.
         checkpoint: How good the best trained model is: chosen on some scenes, scored on the others.
         paper_max: The highest mean return of a cell of those that `tuned` chooses from.
-        optimism: `paper_max` less `tuned`; None where `tuned` is refused.
+        optimism: `paper_max` less `tuned`, by how much the paper's number is above the truth of `tuned`. `paper_max` is
+            a number of these runs and has no error: so the ends are those of `tuned`, taken from it.
         sigma: σ over its design cells.
         sigma_train: σ over its trainings, every checkpoint at the decoding that is best for it on other scenes.
         sigma_decode: σ over the decodings of the training that is best by those scores.
@@ -86,7 +87,7 @@ class HonestRow:
     tuned: Ranged
     checkpoint: Ranged
     paper_max: float | None
-    optimism: float | None
+    optimism: Ranged
     sigma: Ranged
     sigma_train: Ranged
     sigma_decode: Ranged
@@ -126,7 +127,12 @@ class _Block:
 
 
 def honest_table(
-    cells: Sequence[Cell], rng: np.random.Generator, *, policy: Policy = "exclude", floor: float | None = None
+    cells: Sequence[Cell],
+    rng: np.random.Generator,
+    *,
+    policy: Policy = "exclude",
+    floor: float | None = None,
+    notes: Sequence[str] = (),
 ) -> HonestTable:
     """The honest table of `cells`.
 
@@ -136,6 +142,7 @@ def honest_table(
         policy: What a failed run counts as.
         floor: The lowest return there can be; needed for the policy `floor`. Where it is given, the upper bound of σ
             with failed runs takes it, else the method's worst run.
+        notes: What else a reader has to know: further footnotes.
 
     Raises:
         ValueError: The policy is unknown, or `floor` without one.
@@ -146,7 +153,7 @@ def honest_table(
         raise ValueError("the policy 'floor' needs the task's lowest return, got none; 'worst' needs nothing")
     methods = in_order(cell.method for cell in cells if cell.seeds)
     rows = tuple(_row(method, [c for c in cells if c.method == method], rng, policy, floor) for method in methods)
-    return HonestTable(rows, policy, _footnotes(rows, cells, policy, floor))
+    return HonestTable(rows, policy, (*_footnotes(rows, cells, policy, floor), *notes))
 
 
 def _row(
@@ -160,12 +167,13 @@ def _row(
     none = Ranged(None, refused="no cell has finished at every seed")
     survivors = Ranged(None, refused="no cells but those that a rung let through by their first seed")
     tuned = _tuned(choosable) if k else survivors if len(block.returns) else none
+    highest = float(choosable.returns.mean(axis=(1, 2)).max()) if k else None
     return HonestRow(
         method=method,
         tuned=tuned,
         checkpoint=_checkpoint(block) if len(block.returns) else none,
-        paper_max=float(choosable.returns.mean(axis=(1, 2)).max()) if k else None,
-        optimism=float(optimism(choosable.returns)) if k and s > 1 else None,
+        paper_max=highest,
+        optimism=_below(highest, tuned),
         sigma=_sigma(design, rng, "cells"),
         sigma_train=_sigma(_tuned_trainings(design), rng, "trainings"),
         sigma_decode=_sigma(_best_training(design), rng, "decodings"),
@@ -229,6 +237,15 @@ def _tuned(block: _Block) -> Ranged:
     return Ranged(value, value - half, value + half)
 
 
+def _below(highest: float | None, tuned: Ranged) -> Ranged:
+    """`highest` less `tuned`, as far as that is known."""
+    if highest is None or tuned.value is None:
+        return Ranged(None, refused=tuned.refused)
+    if tuned.low is None or tuned.high is None:
+        return Ranged(highest - tuned.value, refused=tuned.refused)
+    return Ranged(highest - tuned.value, highest - tuned.high, highest - tuned.low)
+
+
 def _checkpoint(block: _Block) -> Ranged:
     scenes = len(set(block.scenes.tolist()))
     if scenes < FEWEST_SCENES:
@@ -283,7 +300,8 @@ def _footnotes(
         "seeds. Checkpoint: how good is the best of these trained models? Chosen on four fifths of the scenes, "
         f"scored on the rest, {FOLDS} times; the seeds' luck is part of it.",
         "Intervals are nominal 95 % ones: of Tuned over training seeds and scenes, of Checkpoint over scenes. "
-        "Optimism: the highest mean of the same cells, as paper mode prints it, less Tuned.",
+        "Optimism: the highest mean of the same cells, as paper mode prints it, less Tuned; its interval is Tuned's, "
+        "taken from that mean.",
         "σ: the population standard deviation of the true mean returns of a method's design cells (divided by their "
         "number: a grid's cells are all there are), with the variance that training seeds and scenes add to the cells' "
         "means taken out; 0 where the cells differ no more than that. In brackets, without that correction.",
@@ -313,15 +331,10 @@ def _footnotes(
         if row.cells < len(complete):
             left = count(len(complete) - row.cells, "cell")
             notes.append(f"{method_label(row.method)}: {left} without all {row.seeds} training seeds left out.")
-        best = best_cell(finished)
-        if (
-            best is not None
-            and best.score is not None
-            and row.paper_max is not None
-            and best.score.value > row.paper_max
-        ):
-            value = number(best.score.value)
-            notes.append(f"{method_label(row.method)}: its highest mean, {value}, is of a cell that is left out.")
+            score = None if (best := best_cell(finished)) is None else best.score
+            if score is not None and row.paper_max is not None and score.value > row.paper_max:
+                value = number(score.value)
+                notes.append(f"{method_label(row.method)}: its highest mean, {value}, is of a cell that is left out.")
     failed = [row for row in rows if row.sigma_bounds is not None]
     if failed:
         counted = {"exclude": "leave with their cell", "worst": "count as the method's worst run"}
@@ -338,11 +351,23 @@ def _footnotes(
 
 
 def _refusals(rows: Sequence[HonestRow]) -> list[str]:
-    """Why there is a dash, once per reason."""
-    reasons: dict[str, list[str]] = {}
+    """Why there is a dash, or a number without an interval, once per reason."""
+    reasons: dict[str, dict[str, list[str]]] = {}
     for row in rows:
-        named = {"Tuned": row.tuned, "Checkpoint": row.checkpoint, "σ": row.sigma}
+        named = {
+            "Tuned": row.tuned,
+            "Optimism": row.optimism,
+            "Checkpoint": row.checkpoint,
+            "σ": row.sigma,
+            "σ, β tuned": row.sigma_train,
+            "σ of decoding": row.sigma_decode,
+        }
         for name, ranged in named.items():
             if ranged.refused is not None:
-                reasons.setdefault(ranged.refused, []).append(f"{method_label(row.method)} ({name})")
-    return [f"No interval, {reason}: {', '.join(of)}." for reason, of in reasons.items()]
+                said = f"{'No number' if ranged.value is None else 'No interval'}, {ranged.refused}"
+                reasons.setdefault(said, {}).setdefault(method_label(row.method), []).append(name)
+    said_of = {
+        said: ", ".join(f"{method} ({', '.join(names)})" for method, names in of.items())
+        for said, of in reasons.items()
+    }
+    return [f"{said}: {of}." for said, of in said_of.items()]

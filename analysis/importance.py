@@ -15,6 +15,7 @@ Axes: *C* cells, *L* levels of a factor.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +42,7 @@ class Term:
 
     columns: tuple[str, ...]
     share: Bounded
-    sd: float
+    sd: Bounded
 
     @property
     def label(self) -> str:
@@ -57,7 +58,8 @@ class Importance:
         method: The method.
         terms: Main effects, then pairs, then the rest if there are three factors and more; each sorted by share.
         levels: The levels of each factor, in the order of the cells.
-        sigma: The standard deviation of the cells' expected returns, √Σ V_u.
+        sigma: The standard deviation of the cells' expected returns, √Σ V_u, each V_u not below 0. `honest_table`'s
+            σ lets what one part is short of its noise take from another, so it is lower where effects are small.
         noise_share: Of the variance between the cells' measured means, the share that training seeds and episodes
             alone would make, in [0, 1].
         cells: Number of cells.
@@ -67,7 +69,7 @@ class Importance:
     method: str
     terms: tuple[Term, ...]
     levels: Mapping[str, tuple[Value, ...]]
-    sigma: float
+    sigma: Bounded
     noise_share: float
     cells: int
     seeds: int
@@ -157,7 +159,8 @@ def anova(
 
     Intervals: a world is made whose cells have the effects that were found, each shrunk to √(V_u / raw V_u) of itself
     so that its variance is what was estimated; noise is drawn and the shares are estimated again, noise taken off as
-    before; the interval leaves out 2.5 % of these on either side (a parametric bootstrap over seeds and scenes).
+    before; the interval leaves out 2.5 % of these on either side (a parametric bootstrap over seeds and scenes). Those
+    of √V_u and of σ are of the same draws.
 
     Raises:
         ValueError: The cells are not as many as the product of the levels.
@@ -187,13 +190,14 @@ def anova(
         variance = sum(found[u] for u in members)
         with np.errstate(invalid="ignore"):  # a draw in which noise alone would have made everything has no shares
             shares = np.sum([drawn[u] for u in members], axis=0) / whole
-        terms.append(Term(columns, _share(variance, total, shares, scape), float(np.sqrt(variance))))
+        sd = _root(variance, np.sum([drawn[u] for u in members], axis=0), scape)
+        terms.append(Term(columns, _share(variance, total, shares, scape), sd))
     observed = sum(raw.values())
     return Importance(
         method=method,
         terms=tuple(sorted(terms, key=lambda term: (len(term.columns) or 3, -term.share.value))),
         levels=dict(levels),
-        sigma=float(np.sqrt(total)),
+        sigma=_root(total, whole, scape),
         noise_share=min(1.0, sum(noise.values()) / observed) if observed > 0 else 0.0,
         cells=scape.means.size,
         seeds=scape.seeds,
@@ -203,9 +207,20 @@ def anova(
 def _share(variance: float, total: float, drawn: Floats, scape: Landscape) -> Bounded:
     if total <= 0:
         return Bounded(0.0, why="no variance beyond noise, nothing to share")
-    if scape.seeds < 2 or scape.freedom < FEWEST_DEGREES:
+    if not _enough(scape):
         return Bounded(variance / total, why=TOO_FEW_SEEDS)
     return Bounded(variance / total, *percentile_interval(drawn))
+
+
+def _root(variance: float, drawn: Floats, scape: Landscape) -> Bounded:
+    """√`variance`, with the percentiles of the roots of what was drawn of it, shape (B,)."""
+    if not _enough(scape):
+        return Bounded(math.sqrt(variance), why=TOO_FEW_SEEDS)
+    return Bounded(math.sqrt(variance), *percentile_interval(np.sqrt(drawn)))
+
+
+def _enough(scape: Landscape) -> bool:
+    return scape.seeds >= 2 and scape.freedom >= FEWEST_DEGREES
 
 
 def _effects(x: Floats, dims: tuple[int, ...]) -> dict[tuple[int, ...], Floats]:

@@ -17,6 +17,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.bounded import TOO_FEW_SEEDS, TOO_MUCH_NOISE
 from analysis.cells import Cell
 from analysis.estimators import Floats, checked_returns
 from analysis.labels import Value
@@ -79,9 +80,14 @@ class Landscape:
         return max(0.0, 1.0 - own / seen) if seen > 0 else 0.0
 
     @property
-    def is_clear(self) -> bool:
-        """Whether maxima over the cells have intervals that cover: seeds enough, and less noise than differences."""
-        return self.seeds >= 2 and self.freedom >= FEWEST_DEGREES and self.reliability >= LEAST_RELIABILITY
+    def unclear(self) -> str:
+        """Why maxima over the cells have no intervals that cover: too few seeds, or noise as large as differences.
+
+        Empty where they have. Seeds are asked first: of too few of them the noise is not known.
+        """
+        if self.seeds < 2 or self.freedom < FEWEST_DEGREES:
+            return TOO_FEW_SEEDS
+        return "" if self.reliability >= LEAST_RELIABILITY else TOO_MUCH_NOISE
 
     def likely_means(self, rng: np.random.Generator, draws: int) -> Floats:
         """Draws of what the cells' expected returns may be, given their means alone, shape (draws, C): means + noise.

@@ -22,6 +22,7 @@ th, td { padding: .34rem .6rem; text-align: left; }
 td { vertical-align: top; }
 th.number, td.number { text-align: right; }
 td.number { white-space: nowrap; }
+.ends { display: block; white-space: nowrap; font-size: .88em; color: var(--grey); font-weight: 400; }
 td:first-child { white-space: nowrap; }
 td:not(.number):not(:first-child) { min-width: 7rem; }
 ol.notes { font-size: .85rem; color: var(--grey); padding-left: 1.4rem; margin: .2rem 0 0; }
@@ -47,16 +48,28 @@ class PageFigure:
     links: tuple[tuple[str, str], ...] = ()
 
 
-def html_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
-    """A table of text cells; `numeric` columns are flush right."""
+def html_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool], *, stacked: bool = False
+) -> str:
+    """A table of text cells; `numeric` columns are flush right.
+
+    With `stacked`, `[low, high]` at the end of a cell stands below what is before it: for tables of many intervals,
+    which would not fit a window else.
+    """
+    said = _stacked if stacked else escape
     classes = [' class="number"' if right else "" for right in numeric]
-    head = "".join(f"<th{kind}>{escape(name)}</th>" for name, kind in zip(header, classes, strict=True))
+    head = "".join(f"<th{kind}>{said(name)}</th>" for name, kind in zip(header, classes, strict=True))
     body = "\n".join(
-        "<tr>" + "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row, classes, strict=True)) + "</tr>"
+        "<tr>" + "".join(f"<td{kind}>{said(cell)}</td>" for cell, kind in zip(row, classes, strict=True)) + "</tr>"
         for row in rows
     )
     table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
     return f'<div class="scroll">{table}</div>'
+
+
+def _stacked(cell: str) -> str:
+    before, bracket, ends = cell.rpartition(" [")
+    return f'{escape(before)}<span class="ends">[{escape(ends)}</span>' if bracket else escape(cell)
 
 
 def notes_html(notes: Sequence[str]) -> str:

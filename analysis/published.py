@@ -69,6 +69,6 @@ def beside_published(table: AblationTable) -> str | None:
         both = [(ours, theirs) for ours, theirs in values if ours is not None and theirs is not None]
         if len(both) >= FEWEST:
             rho = rank_correlation([ours for ours, _ in both], [theirs for _, theirs in both])
-            lines.append(f"{name} {number(rho)} over {len(both)} methods")
+            lines.append(f"{name} {number(rho)}{' (all the same)' * (rho is None)} over {len(both)} methods")
     note = f"Spearman's rank correlation with the paper: {'; '.join(lines)}."
     return f"{markdown_table(header, body, (False, True, True, True, True))}\n\n{note}\n"

@@ -28,6 +28,8 @@ HEADER = (
     "Stopped",
 )
 NUMERIC = (False, True, True, False, False, True, True, True, True, True)
+FAILURES_HEADER = ("Method", "Reason", "Runs")
+FAILURES_NUMERIC = (False, False, True)
 
 
 def header_of(table: AblationTable) -> tuple[str, ...]:
@@ -42,10 +44,18 @@ def cells_of_text(table: AblationTable) -> tuple[tuple[str, ...], ...]:
 
 
 def to_markdown(table: AblationTable) -> str:
-    """Caption, table and numbered footnotes; lines up in a terminal too."""
+    """Caption, table, numbered footnotes, and what failed and why; lines up in a terminal too."""
     body = markdown_table(header_of(table), cells_of_text(table), NUMERIC)
     notes = "\n".join(f"{index}. {note}" for index, note in enumerate(table.footnotes, 1))
-    return f"{table.caption}\n\n{body}\n\n{notes}\n"
+    failed = ""
+    if table.failures:
+        failed = f"\nWhat failed:\n\n{markdown_table(FAILURES_HEADER, failure_rows(table), FAILURES_NUMERIC)}\n"
+    return f"{table.caption}\n\n{body}\n\n{notes}\n{failed}"
+
+
+def failure_rows(table: AblationTable) -> tuple[tuple[str, ...], ...]:
+    """What failed as text, one tuple per method and reason with an entry per column of `FAILURES_HEADER`."""
+    return tuple((method_label(method), reason, str(runs)) for method, reason, runs in table.failures)
 
 
 def to_latex(table: AblationTable) -> str:
@@ -103,7 +113,9 @@ def to_json(table: AblationTable) -> str:
         "estimated": table.estimated,
         "episodes": table.episodes,
         "runs": {"finished": table.finished, "failed": table.failed, "stopped": table.stopped},
+        "failures": [{"method": method, "reason": reason, "runs": runs} for method, reason, runs in table.failures],
         "code_digests": list(table.code_digests),
+        "digests": {name: list(each) for name, each in table.digests.items()},
         "rows": [_json_row(row) for row in table.rows],
         "footnotes": list(table.footnotes),
     }

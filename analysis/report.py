@@ -18,9 +18,20 @@ from analysis.family import NUMERIC as FAMILY_NUMERIC
 from analysis.family import Inference, family, family_markdown, family_notes, family_rows
 from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell, table_picture
 from analysis.honest_table import HonestTable, honest_table
-from analysis.labels import method_label
 from analysis.page import PageFigure, figure_section, html_table, links_html, notes_html, page
-from analysis.render import NUMERIC, cells_of_text, header_of, to_csv, to_json, to_latex, to_markdown
+from analysis.records import comparisons_csv, comparisons_json, section_csv, section_json
+from analysis.render import (
+    FAILURES_HEADER,
+    FAILURES_NUMERIC,
+    NUMERIC,
+    cells_of_text,
+    failure_rows,
+    header_of,
+    to_csv,
+    to_json,
+    to_latex,
+    to_markdown,
+)
 from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
 from analysis.styles import Policy, Style
@@ -78,13 +89,15 @@ def write_report(
     references: Mapping[str, Sequence[float]] | None = None,
     notes: Sequence[str] = (),
     links: Sequence[tuple[str, str]] = (),
+    digests: Mapping[str, Sequence[str]] | None = None,
     static_formats: Sequence[str] = figures.STATIC_FORMATS,
 ) -> Report:
     """Write the report of all runs in `table` to `folder`, and say which files it consists of.
 
     `report.html` holds everything and needs no other file; `table.md`, `.tex`, `.csv` and `.json` hold the table,
-    `honest.md` and so on the honest one beside it where a cell has several training seeds, `comparisons.md` the
-    comparisons and `SECTION.md` each section if there are any, `figures/NAME.html` one interactive figure each,
+    `honest.md` and so on the honest one beside it where a cell has several training seeds, `comparisons.md`,
+    `.csv` and `.json` the comparisons, `SECTION.md` and `.json` each section and `SECTION_TABLE.csv` each of its tables
+    if there are any, `figures/NAME.html` one interactive figure each,
     `figures/NAME.svg` (and png, pdf) static ones where a browser is found, and `figures/captions.md` what they show.
     Files of an earlier report are overwritten.
 
@@ -101,8 +114,9 @@ def write_report(
         comparisons: Paired statements to put on the page.
         sections: What else it is to say and show, behind the comparisons.
         references: See `ablation_table`.
-        notes: See `ablation_table`.
+        notes: What else a reader of the tables has to know: further footnotes of both.
         links: Other files of the folder to name on the page: what each is, and its address.
+        digests: Of what the report rests on beside the code, by what they are of: `store`, `data`, `environment`.
         static_formats: Some of svg, png, pdf; none for no static figures and no browser.
 
     Raises:
@@ -111,16 +125,19 @@ def write_report(
         OSError: The folder cannot be written.
     """
     cells = cells_of(table) if cells is None else cells
-    ablation = ablation_table(table, methods=methods, style=style, cells=cells, references=references, notes=notes)
+    ablation = ablation_table(
+        table, methods=methods, style=style, cells=cells, references=references, notes=notes, digests=digests
+    )
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
     unsaid = table.estimated or not any(cell.seeds for cell in cells)
-    honest = None if unsaid else honest_table(cells, rng, policy=policy, floor=floor)
+    honest = None if unsaid else honest_table(cells, rng, policy=policy, floor=floor, notes=notes)
     inferences = family(cells, comparisons, rng)
     paths = _write_tables(ablation, comparisons, inferences, folder)
     if honest is not None and honest.possible:
         paths += _write_honest(honest, folder)
-    paths += [_written(folder / f"{each.name}.md", section_markdown(each)) for each in sections]
+    for each in sections:
+        paths += _write_section_files(each, folder)
     made, told = _figures(ablation, cells)
     for each in sections:
         made |= each.figures
@@ -164,7 +181,18 @@ def _write_tables(
     if comparisons:
         parts = [family_markdown(inferences), *map(comparison_markdown, comparisons)]
         paths.append(_written(folder / "comparisons.md", "\n".join(parts)))
+        paths.append(_written(folder / "comparisons.csv", comparisons_csv(inferences)))
+        paths.append(_written(folder / "comparisons.json", comparisons_json(inferences, comparisons)))
     return paths
+
+
+def _write_section_files(section: Section, folder: Path) -> list[Path]:
+    """The section to be read, as JSON, and each of its tables as CSV."""
+    return [
+        _written(folder / f"{section.name}.md", section_markdown(section)),
+        _written(folder / f"{section.name}.json", section_json(section)),
+        *(_written(folder / f"{stem}.csv", text) for stem, text in section_csv(section).items()),
+    ]
 
 
 def _write_honest(honest: HonestTable, folder: Path) -> list[Path]:
@@ -236,9 +264,11 @@ def _body(
     if links:
         parts.append(f"<p>To be read: {links_html(links)}</p>")
     if comparisons:
+        files = [(f"comparisons.{suffix}", f"comparisons.{suffix}") for suffix in ("md", "csv", "json")]
         parts.append("<h2>Paired comparisons</h2>")
         parts.append(html_table(FAMILY_HEADER, family_rows(inferences), FAMILY_NUMERIC))
         parts.append(notes_html(family_notes(inferences)))
+        parts.append(f"<p>The comparisons as files: {links_html(files)}</p>")
         for comparison in comparisons:
             header, rows = comparison_rows(comparison)
             table_html = html_table(header, rows, (False, True, True, True))
@@ -249,10 +279,8 @@ def _body(
         parts += ["<h2>Figures</h2>", *map(figure_section, own)]
     for section in sections:
         parts += _section_body(section, [figure for figure in placed if figure.name in section.figures])
-    failures = table.failures()
-    if failures:
-        failed = [(method_label(method), reason, str(runs)) for method, reason, runs in failures]
-        parts += ["<h2>What failed</h2>", html_table(("Method", "Reason", "Runs"), failed, (False, False, True))]
+    if ablation.failures:
+        parts += ["<h2>What failed</h2>", html_table(FAILURES_HEADER, failure_rows(ablation), FAILURES_NUMERIC)]
     parts.append(
         f"<footer>{escape(_footer(table, ablation))}{''.join(f'<br>{escape(note)}' for note in notes)}</footer>"
     )
@@ -281,7 +309,7 @@ def _honest_body(honest: HonestTable | None) -> list[str]:
     body = honest_render.cells_of_text(honest)
     return [
         f"<h2>{HONEST_HEADING}</h2>",
-        html_table(honest_render.HEADER, body, honest_render.NUMERIC),
+        html_table(honest_render.HEADER, body, honest_render.NUMERIC, stacked=True),
         notes_html(honest.footnotes),
         f"<p>The table as a file: {links_html(files)}</p>",
     ]
@@ -293,12 +321,14 @@ def _section_body(section: Section, placed: Sequence[PageFigure]) -> list[str]:
     parts += [f"<p>{escape(text)}</p>" for text in section.text if text not in captions]
     parts += map(figure_section, placed)
     for each in section.tables:
-        parts += [f"<p>{escape(each.title)}:</p>", html_table(each.header, each.rows, each.numeric)]
+        parts += [f"<p>{escape(each.title)}:</p>", html_table(each.header, each.texts, each.numeric)]
+    files = [f"{section.name}.md", f"{section.name}.json", *(f"{stem}.csv" for stem in section_csv(section))]
+    parts.append(f"<p>As files: {links_html([(name, name) for name in files])}</p>")
     return parts
 
 
 def write_section(section: Section, folder: Path) -> tuple[Path, ...]:
-    """Write a section as a page of its own, `NAME.html`, and as `NAME.md`; returns the paths, the page first."""
+    """Write a section as a page of its own, `NAME.html`, and as a report does; returns the paths, the page first."""
     folder.mkdir(parents=True, exist_ok=True)
     placed = [
         PageFigure(name, figures.figure_html(figures.picture(figure), name), caption)
@@ -307,13 +337,14 @@ def write_section(section: Section, folder: Path) -> tuple[Path, ...]:
     script = figures.plotly_script() if placed else ""
     body = "\n".join(_section_body(section, placed))
     whole = _written(folder / f"{section.name}.html", page(section.title, body, script=script))
-    return whole, _written(folder / f"{section.name}.md", section_markdown(section))
+    return whole, *_write_section_files(section, folder)
 
 
 def _footer(table: RunTable, ablation: AblationTable) -> str:
     sweeps = sorted(set(table.runs["sweep"].to_list()))
     names = f"{'Sweep' if len(sweeps) == 1 else 'Sweeps'} {', '.join(sweeps)}. " if sweeps else ""
-    digests = f" Code {', '.join(ablation.code_digests)}." if ablation.code_digests else ""
+    named = {"code": ablation.code_digests, **ablation.digests}
+    digests = "".join(f" {name.capitalize()} {', '.join(each)}." for name, each in named.items() if each)
     return f"{names}{table.took()}{digests}"
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
+from analysis.bounded import Bounded
 from analysis.figures import Figure
 from analysis.text import markdown_table
+
+Entry: TypeAlias = str | Bounded
+"""A cell of a table: text, or a number with its interval, which files for programs have in full precision."""
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table of text cells.
+    """A table to be read.
 
     Attributes:
         title: What it holds, in a few words.
@@ -22,8 +27,13 @@ class TextTable:
 
     title: str
     header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[Entry, ...], ...]
     numeric: tuple[bool, ...]
+
+    @property
+    def texts(self) -> tuple[tuple[str, ...], ...]:
+        """The rows as a reader sees them."""
+        return tuple(tuple(each.text() if isinstance(each, Bounded) else each for each in row) for row in self.rows)
 
 
 @dataclass(frozen=True)
@@ -51,5 +61,5 @@ def section_markdown(section: Section) -> str:
     """Heading, paragraphs and tables; figures are files of their own."""
     parts = [f"### {section.title}", *section.text]
     for table in section.tables:
-        parts += [f"{table.title}:", markdown_table(table.header, table.rows, table.numeric)]
+        parts += [f"{table.title}:", markdown_table(table.header, table.texts, table.numeric)]
     return "\n\n".join(parts) + "\n"

@@ -33,7 +33,7 @@ class SignalCorrelation:
     Attributes:
         signal: Its name.
         when: At which share of the training it was read; 1 is its end.
-        correlation: Spearman's ρ over trainings; 0 where the signal is the same everywhere.
+        correlation: Spearman's ρ over trainings.
         pairs: Of each training its signal and its score.
         method: Whose trainings.
     """
@@ -54,10 +54,17 @@ class SignalCorrelation:
 def spearman(pairs: Sequence[tuple[float, float]]) -> Bounded:
     """Spearman's ρ with an interval by Fisher's z: tanh(atanh ρ ± 1.96 √((1 + ρ²/2)/(n − 3))) (Bonett and Wright 2000).
 
+    The interval takes the pairs for independent draws from one population. Trainings of a grid are chosen, not drawn:
+    of them it says how far so many pairs could agree by chance, and nothing of settings that are not in the grid.
+
     Raises:
-        ValueError: There are fewer than two pairs.
+        ValueError: There are fewer than two pairs, or one side is the same in all of them.
     """
-    found = rank_correlation([one for one, _ in pairs], [other for _, other in pairs])
+    sides = [one for one, _ in pairs], [other for _, other in pairs]
+    found = rank_correlation(*sides)
+    if found is None:
+        same = next(side for side in sides if len(set(side)) == 1)
+        raise ValueError(f"a rank correlation is of values that differ, got {len(same)} times {same[0]}")
     if len(pairs) < FEWEST_TRAININGS:
         return Bounded(found, why=TOO_FEW_CELLS)
     if abs(found) >= 1 - 1e-12:  # atanh has no end there; one swap of neighbours away is as far as n pairs can say
@@ -94,15 +101,41 @@ def correlations(
         cells: The cells of a sweep.
         method: The method.
         signals: By name and share of the training, its value by training (`landscape.weights_key`), seeds averaged.
-            Values that are not finite are left out.
+            Values that are not finite are left out, and signals that rank nothing (`constant_signals`).
     """
+    found = [
+        SignalCorrelation(name, when, spearman(pairs), pairs, method)
+        for (name, when), pairs in _pairs(cells, method, signals).items()
+        if not _constant(pairs)
+    ]
+    return tuple(sorted(found, key=lambda each: (-abs(each.correlation.value), each.signal, each.when)))
+
+
+def constant_signals(
+    cells: Sequence[Cell], method: str, signals: Mapping[tuple[str, float], Mapping[Key, float]]
+) -> tuple[tuple[str, float], ...]:
+    """The signals, by name and share of the training, that have no rank correlation with the score of a method.
+
+    They are the same in all its trainings; or its scores are, and these are all signals. Arguments as `correlations`.
+    """
+    return tuple(each for each, pairs in _pairs(cells, method, signals).items() if _constant(pairs))
+
+
+def _pairs(
+    cells: Sequence[Cell], method: str, signals: Mapping[tuple[str, float], Mapping[Key, float]]
+) -> dict[tuple[str, float], tuple[tuple[float, float], ...]]:
+    """Of each signal that three trainings or more have, it and their score."""
     scores = scores_by_training(cells, method)
-    found = []
-    for (name, when), values in signals.items():
+    found = {}
+    for each, values in signals.items():
         pairs = [(values[key], score) for key, score in scores.items() if math.isfinite(values.get(key, math.nan))]
         if len(pairs) >= 3:
-            found.append(SignalCorrelation(name, when, spearman(pairs), tuple(pairs), method))
-    return tuple(sorted(found, key=lambda each: (-abs(each.correlation.value), each.signal, each.when)))
+            found[each] = tuple(pairs)
+    return found
+
+
+def _constant(pairs: Sequence[tuple[float, float]]) -> bool:
+    return any(len(set(side)) == 1 for side in zip(*pairs, strict=True))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from analysis.cells import Cell
 from analysis.figures import Figure, draw_estimates
 from analysis.labels import in_order, method_label
 from analysis.section import Section
-from analysis.selection import Key, RungPair, SignalCorrelation, correlations, spearman
+from analysis.selection import Key, RungPair, SignalCorrelation, constant_signals, correlations, spearman
 from analysis.text import DASH, count
 
 MOST_SIGNALS = 12
@@ -19,8 +19,10 @@ def selection_section(
 ) -> Section | None:
     """Whether what trainings say of themselves, or their score half-way, ranks them as their score at the end does."""
     found: list[SignalCorrelation] = []
+    same: list[str] = []
     for method in in_order(cell.method for cell in cells):
         found += correlations(cells, method, signals)
+        same += [f"{method_label(method)} {_read_at(*each)}" for each in constant_signals(cells, method, signals)]
     text = []
     if found:
         deciding = [each for each in found if each.decides]
@@ -35,12 +37,19 @@ def selection_section(
                 if deciding
                 else "None has an interval beyond ½, so none is shown to be fit to choose or to stop by."
             )
-            + " Of several signals the strongest is strong by luck, too: intervals are for each alone."
+            + " Of several signals the strongest is strong by luck, too: intervals are for each alone. In them "
+            "trainings are taken for independent draws, and a grid's are chosen: of settings outside they say nothing."
+        )
+    if same:
+        text.append(
+            f"No rank correlation, since the signal or the score is the same in all trainings: {', '.join(same)}."
         )
     if rungs:
         at = [(each.at_rung, each.at_end) for each in rungs]
-        said = spearman(at).text() if len(at) >= 2 else f"{DASH} (too few cells for an interval)"
-        bounds = spearman(at) if len(at) >= 2 else None
+        ranked = all(len(set(side)) > 1 for side in zip(*at, strict=True))
+        bounds = spearman(at) if ranked else None
+        why = "too few cells" if len(at) < 2 else "all of them the same at the rung or at the end"
+        said = f"{DASH} ({why})" if bounds is None else bounds.text()
         legitimate = bounds is not None and bounds.low is not None and bounds.low >= 0.5
         text.append(
             f"Early stopping: of {count(len(rungs), 'proposal')} that went on from a rung, the score there and at the "
@@ -61,12 +70,17 @@ def selection_section(
         figures["offline_selection"] = (
             draw_estimates(rows, x_title="rank correlation with the score", at=0.0),
             "Rank correlation of training signals with the score over trainings, seeds averaged, each at the β that "
-            f"the tune scenes choose; the {len(shown)} strongest of {len(found)}. Bars: 95 % by Fisher's z; hollow: "
-            "too few trainings for an interval. A share in per cent: read after that share of the steps.",
+            f"the tune scenes choose; the {len(shown)} strongest of {len(found)}. Bars: 95 % by Fisher's z, as if "
+            "trainings were independent draws; hollow: too few trainings for an interval. A share in per cent: read "
+            "after that share of the steps.",
         )
     return Section("selection", "Choosing without playing", tuple(text), (), figures)
 
 
 def _signal_label(each: SignalCorrelation) -> str:
-    name = each.signal.replace("_", " ")
-    return name if each.when >= 1 else f"{name}, at {100 * each.when:.0f} %"
+    return _read_at(each.signal, each.when)
+
+
+def _read_at(signal: str, when: float) -> str:
+    name = signal.replace("_", " ")
+    return name if when >= 1 else f"{name}, at {100 * when:.0f} %"

@@ -24,11 +24,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from analysis.bounded import TOO_FEW_SEEDS, Bounded, hull_interval
+from analysis.bounded import Bounded, hull_interval
 from analysis.cells import Cell
 from analysis.estimators import Floats
 from analysis.labels import Value
 from analysis.landscape import Landscape, landscape_of
+from analysis.text import DASH, count
 
 Policy: TypeAlias = Literal["exclude", "worst", "floor"]
 """What a failed run counts as: `exclude` leaves out settings without a finished run somewhere, `worst` gives a failed
@@ -48,7 +49,8 @@ class Sensitivity:
         method: The method.
         phi: Φ, at least 0.
         dimension: d as estimated from the means, between 0 and the number of varying hyperparameters.
-        dimensions: By number of hyperparameters, the probability that d is that, given the noise.
+        dimensions: By number of hyperparameters, the probability that d is that, given the noise. It is to be said
+            where Φ has an interval alone: `dimension_text` keeps to that.
         tuned: mean_j max_c Γ[j, c].
         policy: What failed runs count as.
         environments: How many.
@@ -67,6 +69,21 @@ class Sensitivity:
     settings: int
     excluded: int
     failed: int
+
+    @property
+    def dimension_text(self) -> str:
+        """`2 (1: 3 %, 2: 97 %)`, or `– (too few seeds)`: d hangs on the same maxima as Φ, and is refused with it."""
+        if self.phi.why:
+            return f"{DASH} ({self.phi.why})"
+        chances = ", ".join(f"{d}: {100 * share:.0f} %" for d, share in self.dimensions.items())
+        return f"{self.dimension} ({chances})"
+
+    @property
+    def dimension_sentence(self) -> str:
+        """What d says, or why it says nothing."""
+        if self.phi.why:
+            return f"How many hyperparameters must be tuned for 95 % of it is not said: {self.phi.why}."
+        return f"{count(self.dimension, 'hyperparameter')} must be tuned for 95 % of it."
 
 
 def sensitivity(
@@ -121,13 +138,13 @@ def sensitivity(
     means = np.stack([scape.means for scape in scapes])
     likely = np.stack([scape.likely_means(rng, draws) for scape in scapes], axis=1)
     dims = np.array([effective_dimension(gamma, levels) for gamma in likely[:DIMENSION_DRAWS]])
-    enough = all(scape.is_clear for scape in scapes)
+    why = next((scape.unclear for scape in scapes if scape.unclear), "")
     return Sensitivity(
         method=method,
-        phi=_bounded(float(phi_of(means)), np.maximum(0.0, phi_of(likely)), enough),
+        phi=_bounded(float(phi_of(means)), np.maximum(0.0, phi_of(likely)), why),
         dimension=effective_dimension(means, levels),
         dimensions={int(d): float(np.mean(dims == d)) for d in np.unique(dims)},
-        tuned=_bounded(float(means.max(axis=1).mean()), likely.max(axis=-1).mean(axis=-1), enough),
+        tuned=_bounded(float(means.max(axis=1).mean()), likely.max(axis=-1).mean(axis=-1), why),
         policy=policy,
         environments=len(environments),
         settings=len(kept),
@@ -208,9 +225,9 @@ def _filled(cells: Sequence[Cell], fill: float | None, low: float, high: float) 
     )
 
 
-def _bounded(value: float, draws: Floats, enough: bool) -> Bounded:
+def _bounded(value: float, draws: Floats, why: str) -> Bounded:
     """`draws` are not negative, and neither is what is estimated: so the interval ends at 0 at the latest."""
-    if not enough:
-        return Bounded(value, why=TOO_FEW_SEEDS)
+    if why:
+        return Bounded(value, why=why)
     low, high = hull_interval(value, draws)
     return Bounded(value, max(0.0, low), max(0.0, high))

@@ -15,7 +15,7 @@ from analysis.figures import (
 )
 from analysis.importance import AdaptiveImportance, Importance, grid_importance
 from analysis.labels import hyperparameter_label, in_order, label_with, method_label, value_label
-from analysis.section import Section, TextTable
+from analysis.section import Entry, Section, TextTable
 from analysis.text import count, number
 
 DRAWN = 24
@@ -23,9 +23,22 @@ DRAWN = 24
 
 
 def sensitivity_section(
-    cells: Sequence[Cell], adaptive: Sequence[AdaptiveImportance], rng: np.random.Generator, *, y_title: str
+    cells: Sequence[Cell],
+    adaptive: Sequence[AdaptiveImportance],
+    rng: np.random.Generator,
+    *,
+    y_title: str,
+    notes: Sequence[str] = (),
 ) -> Section | None:
-    """What hyperparameters explain, by exact analysis of variance; PED-ANOVA of searches; β as a dose."""
+    """What hyperparameters explain, by exact analysis of variance; PED-ANOVA of searches; β as a dose.
+
+    Args:
+        cells: Of all methods.
+        adaptive: What searches show.
+        rng: Draws intervals.
+        y_title: What a score is.
+        notes: What must be known of the design cells, said behind the analysis of variance.
+    """
     found: list[Importance] = []
     refused: list[str] = []
     for method in in_order(cell.method for cell in cells):
@@ -45,6 +58,7 @@ def sensitivity_section(
         return None
     text = [_importance_text(each) for each in found]
     text += [f"No analysis of variance of {line}." for line in refused]
+    text += notes if found else ()
     text += [_adaptive_text(each) for each in adaptive]
     if doses:
         text.append(_dose_text(doses))
@@ -54,9 +68,9 @@ def sensitivity_section(
         figures["importance"] = (
             draw_importance(shown),
             "Share of the variance of cells' expected returns that each hyperparameter, and each pair, explains on the "
-            "complete grid, every level with equal weight; noise of training seeds and scenes is taken off. Bars: 95 % "
-            "interval (parametric bootstrap over seeds and scenes); none with too few seeds. Methods of one varying "
-            "hyperparameter are left out: it explains everything.",
+            f"complete grid, every level with equal weight; {_noise_text(shown)} Bars: 95 % interval (parametric "
+            "bootstrap over seeds and scenes); none with too few seeds. Methods of one varying hyperparameter are left "
+            "out: it explains everything.",
         )
     if doses:
         bar = sorted((max(curve.scores) for curve in doses), reverse=True)[:DRAWN][-1]
@@ -65,18 +79,17 @@ def sensitivity_section(
         figures["dose_response"] = (
             draw_dose(best, y_title=y_title),
             f"Answer of {which} to β, a line each; ± one standard error over training seeds and scenes. Thick: "
-            "the near-best range, within one standard error of the line's best.",
+            "the near-best range, within one standard error of the line's best at a positive, finite β.",
         )
     tables = []
     if shown:
-        rows = [
-            (method_label(each.method), term.label, term.share.text(), number(term.sd))
-            for each in shown
-            for term in each.terms
-        ]
+        rows = [(method_label(each.method), term.label, term.share, term.sd) for each in shown for term in each.terms]
         tables.append(
             TextTable(
-                "Analysis of variance", ("Method", "Term", "Share", "sd"), tuple(rows), (False, False, True, True)
+                "Analysis of variance",
+                ("Method", "Term", "Share [95 %]", "sd [95 %]"),
+                tuple(rows),
+                (False, False, True, True),
             )
         )
     if doses:
@@ -86,7 +99,7 @@ def sensitivity_section(
 
 def _importance_text(each: Importance) -> str:
     first, *others = each.terms
-    sigma, label = number(each.sigma), method_label(each.method)
+    sigma, label = each.sigma.text(), method_label(each.method)
     noise = f"{100 * each.noise_share:.0f} %"
     if each.seeds < 2:
         noise += " (episodes alone: one training seed cannot be told from the setting)"
@@ -101,6 +114,14 @@ def _importance_text(each: Importance) -> str:
         f"standard deviation over the {count(each.cells, 'cell')} is {sigma}; noise would make {noise} of what is "
         f"measured. Shares are of these levels ({_levels_text(each)}), each with equal weight: of others they differ."
     )
+
+
+def _noise_text(found: Sequence[Importance]) -> str:
+    """Whose noise the shares are without."""
+    alone = ", ".join(method_label(each.method) for each in found if each.seeds < 2)
+    if not alone:
+        return "noise of training seeds and scenes is taken off."
+    return f"noise of scenes is taken off; that of training seeds is not, where there is one ({alone})."
 
 
 def _levels_text(each: Importance) -> str:
@@ -128,20 +149,28 @@ def _dose_text(curves: Sequence[DoseResponse]) -> str:
         least = "at least " if each.open else ""
         return (
             label_with(each.method, each.setting)
-            + f" stays within {number(each.tolerance)} of its best over {least}{each.width.text(1)} doublings of β, "
-            f"{low} to {high}"
+            + f" stays within {number(each.tolerance)} of its best at a positive, finite β over "
+            f"{least}{each.width.text(1)} doublings of β, {low} to {high}{_beyond_text(each)}"
         )
 
     said = of(widest) if widest is narrowest else f"{of(widest)}; {of(narrowest)}"
     return f"{said}. A range that ends at the smallest or largest β that was played may go on beyond it."
 
 
+def _beyond_text(each: DoseResponse) -> str:
+    """What a reader of the range alone would miss: that the training's best is not in it."""
+    if each.best == each.peak:
+        return ""
+    return f" (its best, at β {value_label(each.best)}, is {number(each.beyond)} above that)"
+
+
 def _dose_table(curves: Sequence[DoseResponse]) -> TextTable:
-    rows = []
+    rows: list[tuple[Entry, ...]] = []
     for each in curves:
         low, high = (value_label(float(f"{end:.3g}")) for end in each.range)
         name = label_with(each.method, each.setting)
-        width = ("≥ " if each.open else "") + each.width.text(1)
-        rows.append((name, value_label(each.best), f"{low} to {high}", width, number(each.tolerance), str(each.seeds)))
-    header = ("Training", "Best β", "Near-best β", "Doublings", "Tolerance", "Seeds")
-    return TextTable("β's near-best range", header, tuple(rows), (False, True, True, True, True, True))
+        near = f"{low} to {high}{', or beyond' * each.open}"
+        best, peak = value_label(each.best), value_label(each.peak)
+        rows.append((name, best, peak, near, each.width, number(each.tolerance), str(each.seeds)))
+    header = ("Training", "Best β", "Best between 0 and ∞", "Near that", "Doublings [95 %]", "Tolerance", "Seeds")
+    return TextTable("Near-best range of β", header, tuple(rows), (False, True, True, True, True, True, True))

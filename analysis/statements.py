@@ -34,12 +34,14 @@ class Evidence:
         signals: Of every training what it said of itself: `selection.correlations` has the form.
         losses: Loss by step of every training, for each seed.
         rungs: Scores of proposals at a rung and after it.
+        design_notes: What a reader of an analysis of variance must know of the design cells, a sentence or two each.
     """
 
     adaptive: Sequence[AdaptiveImportance] = ()
     signals: Mapping[tuple[str, float], Mapping[Key, float]] = field(default_factory=dict)
     losses: Mapping[Key, Sequence[Mapping[int, float]]] = field(default_factory=dict)
     rungs: Sequence[RungPair] = ()
+    design_notes: Sequence[str] = ()
 
 
 def statements(table: RunTable, cells: Sequence[Cell], evidence: Evidence) -> list[Section]:
@@ -51,7 +53,9 @@ def statements(table: RunTable, cells: Sequence[Cell], evidence: Evidence) -> li
         return []
     y_title = f"mean return per episode (reward {table.block()['evaluation.reward']})"
     made = (
-        sensitivity_section(cells, evidence.adaptive, np.random.default_rng(4), y_title=y_title),
+        sensitivity_section(
+            cells, evidence.adaptive, np.random.default_rng(4), y_title=y_title, notes=evidence.design_notes
+        ),
         budget_section(table, cells, np.random.default_rng(5), y_title=y_title),
         selection_section(cells, evidence.signals, evidence.rungs),
         overview_section(table, cells, evidence.losses, y_title=y_title),

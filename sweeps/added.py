@@ -46,6 +46,16 @@ class Addition:
     seeds: int
     notes: tuple[str, ...]
 
+    @property
+    def trial_ids(self) -> frozenset[str]:
+        """The rows that it adds."""
+        return frozenset(
+            trial.trial_id
+            for training in self.design
+            for seed in range(self.seeds)
+            for trial in self.setting.trials(training, seed, split="report")
+        )
+
 
 def addition(store: Store, sweep: str, asked: Mapping[str, Sequence[Value]]) -> Addition:
     """The cells that a sweep has with other values of some decoding columns, less those that it has already.

@@ -31,8 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(lambda: command.run(given, rest))
 
 
-def make_parser() -> tuple[OneLineParser, dict[str, OneLineParser]]:
-    """The parser of the command line, and that of each command."""
+def make_parser(*, complete: bool = False) -> tuple[OneLineParser, dict[str, OneLineParser]]:
+    """The parser of the command line, and that of each command.
+
+    With `complete`, commands whose further options depend on one word have those that do not, and the list of words:
+    what a shell completes. They would be read before the word is known, so that is no parser to read a line with.
+    """
     parser = OneLineParser(prog="sweeps", description="Sweep and ablate offline RL for language models.")
     parsers = parser.add_subparsers(dest="command", required=True)
     for name, command in known_commands().items():
@@ -51,8 +55,10 @@ def make_parser() -> tuple[OneLineParser, dict[str, OneLineParser]]:
             description=command.help,
             epilog=f"`{usage} --help` lists the options.",
         )
-        asking.add_argument(subject, nargs="?", help=meaning())
+        asking.add_argument(subject, nargs="?", help=meaning(), choices=(complete and command.words()) or None)
         command.add(asking)
+        if complete:
+            command.options(asking)
     return parser, dict(parsers.choices)
 
 

@@ -6,7 +6,9 @@ import argparse
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,8 @@ class Command:
         add: Adds its options to a parser.
         subject: For a command whose further options depend on one word: what the word is, and what it can be. Without
             the word its help is short, and what is left of the command line is for `run` to parse.
+        words: What that word can be, where that is a list: for completion.
+        options: Adds the further options to a parser, as far as they do not depend on the word: for completion.
     """
 
     name: str
@@ -37,6 +41,8 @@ class Command:
     run: Callable[[argparse.Namespace, Sequence[str]], int]
     add: Callable[[argparse.ArgumentParser], None] = _nothing
     subject: tuple[str, Callable[[], str]] | None = None
+    words: Callable[[], Sequence[str]] = tuple
+    options: Callable[[argparse.ArgumentParser], None] = _nothing
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +83,11 @@ def add_trial(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """Add the option that has a program as its reader; `print_json` answers it."""
     parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def aside(asked: bool) -> AbstractContextManager[object]:
+    """A context in which what is printed goes to standard error, if a program has asked for the output."""
+    return redirect_stdout(sys.stderr) if asked else nullcontext()
 
 
 def print_json(value: object) -> None:

@@ -1,7 +1,8 @@
 """Sweeps as others write them, read as a question of ours: W&B's YAML and trlX's.
 
 Theirs draw from intervals; a design of ours has values, the same for every method, so that tables compare. An interval
-becomes a few values, evenly spread on its own scale, its ends included. What they do besides (their metric, scheduler,
+becomes a few values, evenly spread on its own scale, its ends included; one in steps those multiples of its step that
+lie between its ends. What they do besides (their metric, scheduler,
 early stopping) has no place in a design and is said to be left out.
 """
 
@@ -52,23 +53,39 @@ class Imported:
 
 @dataclass(frozen=True)
 class _Interval:
-    """From `low` to `high`, in multiples of `step` unless it is 0."""
+    """From `low` to `high`, in multiples of `step` unless it is 0. Of a whole step, values are whole numbers."""
 
     low: float
     high: float
     log: bool = False
     step: float = 0.0
-    whole: bool = False
 
     def values(self, points: int) -> tuple[Plain, ...]:
-        """Evenly spread on its scale, its ends included; each to four significant digits, and once."""
-        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
-        at = [low + (high - low) * place / (points - 1) for place in range(points)]
-        found = [math.exp(each) if self.log else each for each in at]
-        if self.step:
-            found = [round(each / self.step) * self.step for each in found]
-        rounded = [round(each) if self.whole else float(f"{each:.4g}") for each in found]
-        return tuple(dict.fromkeys(rounded))
+        """Evenly spread on its scale, each once and none beyond the ends.
+
+        Without a step the ends are among them, and what is between has four significant digits; with one, the lowest
+        and the highest multiple of it between the ends are.
+        """
+        if not self.step:
+            near = ((each, float(f"{each:.4g}")) for each in self._spread(self.low, self.high, points))
+            return tuple(dict.fromkeys(short if self.low <= short <= self.high else each for each, short in near))
+        first, last = self.multiples
+        counts = dict.fromkeys(round(each) for each in self._spread(first, last, points))
+        if self.step.is_integer():
+            return tuple(count * int(self.step) for count in counts)
+        return tuple(float(f"{count * self.step:.12g}") for count in counts)  # 3 · 0.1 is a little more than 0.3
+
+    @property
+    def multiples(self) -> tuple[int, int]:
+        """The lowest and the highest multiple of the step between the ends, as counts of it; none if out of order."""
+        slack = 1e-9  # 0.3 / 0.1 is a little less than 3
+        first = math.ceil(self.low / self.step - slack)
+        return max(first, 1) if self.log else first, math.floor(self.high / self.step + slack)
+
+    def _spread(self, low: float, high: float, points: int) -> list[float]:
+        to, back = (math.log, math.exp) if self.log else (float, float)
+        at = [to(low) + (to(high) - to(low)) * place / (points - 1) for place in range(points)]
+        return [min(max(back(each), low), high) for each in at]  # exp(log(x)) may lie a little beyond x
 
 
 def read_sweep(
@@ -159,7 +176,7 @@ def _wandb_interval(name: str, what: Mapping[str, Any]) -> _Interval:
     if kind in ("log_uniform_values", "q_log_uniform_values", "inv_log_uniform_values"):
         return _checked(name, _Interval(low, high, log=True, step=step))
     if kind in ("uniform", "q_uniform", "int_uniform"):
-        return _checked(name, _Interval(low, high, step=step, whole=kind == "int_uniform"))
+        return _checked(name, _Interval(low, high, step=1.0 if kind == "int_uniform" else step))
     raise ValueError(f"{name} must have values or lie between two ends, got the distribution {kind!r}; --drop {name}")
 
 
@@ -183,13 +200,19 @@ def _of_trlx(found: Mapping[str, Any]) -> Iterator[tuple[str, _Interval | tuple[
         low, high, *step = (_number(name, "values", value) for value in values)
         whole = "randint" in strategy
         high -= whole and not strategy.startswith("q")  # the upper end of randint is not drawn
-        yield name, _checked(name, _Interval(low, high, log="log" in strategy, step=sum(step), whole=whole))
+        steps = step[0] if step else float(whole)
+        yield name, _checked(name, _Interval(low, high, log="log" in strategy, step=steps))
 
 
 def _checked(name: str, interval: _Interval) -> _Interval:
     if not interval.low < interval.high or (interval.log and interval.low <= 0) or interval.step < 0:
         ends = "to a higher end, above 0," if interval.log else "to a higher end,"
         raise ValueError(f"{name} must go from a lower {ends} got {interval.low:g}, {interval.high:g}")
+    if interval.step and interval.multiples[0] > interval.multiples[1]:
+        raise ValueError(
+            f"{name} must have a multiple of its step, {interval.step:g}, between its ends, "
+            f"got {interval.low:g}, {interval.high:g}"
+        )
     return interval
 
 

@@ -71,6 +71,7 @@ class Options:
         plan_only: True to print the plan and stop.
         cluster: The description of a cluster that the plan is to be for, or None.
         show: True to print the preset and stop.
+        as_json: True to print the plan for programs.
     """
 
     command: tuple[str, ...]
@@ -105,6 +106,7 @@ class Options:
     plan_only: bool = False
     cluster: str | None = None
     show: bool = False
+    as_json: bool = False
 
     @property
     def sources(self) -> dict[str, str]:
@@ -148,49 +150,13 @@ def parse(
         inputs: Its sources besides `--data`, by name, each with a line that says what it is.
     """
     parser = OneLineParser(prog=program, description=description, epilog=COLUMNS)
-    add = parser.add_argument
-    _add_world(parser, presets, inputs, columns="fix a hyperparameter, or with world.FIELD a setting of the world")
-    add("--show", action="store_true", help="print the preset and stop")
-    add("--plan", action="store_true", help="prepare the world, print what would be trained and evaluated, and stop")
-    add("--cluster", metavar="4x8:80GB", help="with --plan: what it takes of such a cluster, MACHINESxGPUS:MEMORY")
-    add(
-        *reward_options(inputs or {}),
-        type=_words,
-        help="training rewards, and evaluation rewards unless one is given",
-    )
-    add("--evaluation-reward", help="evaluation reward; another one than in training needs no new training")
-    add("--transfer", action="store_true", help="also score what was trained on each reward under all of them")
-    add("--model", metavar="DIR", help="a pretrained causal language model: a folder, or a name on the hub")
-    add(
-        "--cut-vocabulary",
-        action=argparse.BooleanOptionalAction,
-        help="keep only those of its tokens that occur in the training split",
-    )
-    add("--chat-template", action="store_true", help="write dialogues as its chat template has them")
-    add("--adapter-rank", type=whole_number(0, 10**4), help="learn adapters of this rank on a frozen model")
-    add("--methods", type=_words, help="these methods, separated by commas; all for every one there is")
-    add("--refine", type=_words, help="the methods whose hyperparameters are searched after the design")
-    add("--convention", help="compute ILQL as another implementation does: reference, trlx or lmrl")
-    add("--vary", metavar="COLUMN=VALUES", type=_variation, help="do it all at each of these values, such as 0,0.5,1")
-    add("--seeds", type=whole_number(1, 1000), help="training seeds of every cell; more can be added later")
-    add("--episodes", type=whole_number(1, 10**6), help="episodes on the report scenes; more can be added later")
-    add("--trials", type=whole_number(0, 10**4), help="proposals after the design, for each method that is refined")
-    add(
-        "--search-seed",
-        type=whole_number(0, LARGEST_SEED),
-        default=0,
-        help="seed of the proposals (default: %(default)s)",
-    )
-    add("--name", type=_name, help="the sweep's name in the store")
-    add("--workers", type=whole_number(1, 10**4), help="workers that train together in a job")
-    add("--ray-train", action="store_true", help="train in Ray Train worker groups even with one worker on a CPU")
-    add("--micro-batch", type=whole_number(0, 10**6), help="dialogues per forward pass, for memory")
-    add("--recompute", action="store_true", help="make activations again in the backward pass, for memory")
-    add("--shard", action="store_true", help="let each worker hold but a part of every transformer block, for memory")
-    add_machines(parser)
+    add_question_options(parser, presets, inputs or {}, rewards=reward_options(inputs or {}))
     given, rest = parser.parse_known_args(arguments)
     said = columns_said(parser, rest)
     _check_varied(parser, given)
+    plan_only = given.plan or given.cluster is not None
+    if given.json and not plan_only:
+        parser.error("--json is of a plan: `sweeps rows` has a sweep's rows")
     resources: dict[str, Value] = {
         name: value
         for name, value in (
@@ -232,10 +198,65 @@ def parse(
         search_seed=given.search_seed,
         tracking=given.tracking_uri,
         mirror=not given.no_mlflow,
-        plan_only=given.plan or given.cluster is not None,
+        plan_only=plan_only,
         cluster=given.cluster,
         show=given.show,
+        as_json=given.json,
     )
+
+
+def add_question_options(
+    parser: argparse.ArgumentParser, presets: Sequence[str], inputs: Mapping[str, str], *, rewards: Sequence[str]
+) -> None:
+    """Add the options of a question.
+
+    Args:
+        parser: To which.
+        presets: The names of its presets.
+        inputs: Its sources besides `--data`, by name, each with a line that says what it is.
+        rewards: How the option that names rewards is spelt.
+    """
+    add = parser.add_argument
+    add_world(parser, presets, inputs, columns="fix a hyperparameter, or with world.FIELD a setting of the world")
+    add("--show", action="store_true", help="print the preset and stop")
+    add("--plan", action="store_true", help="prepare the world, print what would be trained and evaluated, and stop")
+    add("--json", action="store_true", help="with --plan: print it as JSON, for programs")
+    add("--cluster", metavar="4x8:80GB", help="with --plan: what it takes of such a cluster, MACHINESxGPUS:MEMORY")
+    add(
+        *rewards,
+        type=_words,
+        help="training rewards, and evaluation rewards unless one is given",
+    )
+    add("--evaluation-reward", help="evaluation reward; another one than in training needs no new training")
+    add("--transfer", action="store_true", help="also score what was trained on each reward under all of them")
+    add("--model", metavar="DIR", help="a pretrained causal language model: a folder, or a name on the hub")
+    add(
+        "--cut-vocabulary",
+        action=argparse.BooleanOptionalAction,
+        help="keep only those of its tokens that occur in the training split",
+    )
+    add("--chat-template", action="store_true", help="write dialogues as its chat template has them")
+    add("--adapter-rank", type=whole_number(0, 10**4), help="learn adapters of this rank on a frozen model")
+    add("--methods", type=_words, help="these methods, separated by commas; all for every one there is")
+    add("--refine", type=_words, help="the methods whose hyperparameters are searched after the design")
+    add("--convention", help="compute ILQL as another implementation does: reference, trlx or lmrl")
+    add("--vary", metavar="COLUMN=VALUES", type=_variation, help="do it all at each of these values, such as 0,0.5,1")
+    add("--seeds", type=whole_number(1, 1000), help="training seeds of every cell; more can be added later")
+    add("--episodes", type=whole_number(1, 10**6), help="episodes on the report scenes; more can be added later")
+    add("--trials", type=whole_number(0, 10**4), help="proposals after the design, for each method that is refined")
+    add(
+        "--search-seed",
+        type=whole_number(0, LARGEST_SEED),
+        default=0,
+        help="seed of the proposals (default: %(default)s)",
+    )
+    add("--name", type=_name, help="the sweep's name in the store")
+    add("--workers", type=whole_number(1, 10**4), help="workers that train together in a job")
+    add("--ray-train", action="store_true", help="train in Ray Train worker groups even with one worker on a CPU")
+    add("--micro-batch", type=whole_number(0, 10**6), help="dialogues per forward pass, for memory")
+    add("--recompute", action="store_true", help="make activations again in the backward pass, for memory")
+    add("--shard", action="store_true", help="let each worker hold but a part of every transformer block, for memory")
+    add_machines(parser)
 
 
 def columns_said(parser: OneLineParser, rest: Sequence[str]) -> dict[str, tuple[Plain, ...]]:
@@ -275,7 +296,7 @@ def parse_world(
         inputs: The question's sources besides `--data`.
         given: What has been read of the command line.
     """
-    _add_world(parser, presets, inputs, columns="a setting of the world, as in training: world.FIELD=VALUE")
+    add_world(parser, presets, inputs)
     parser.parse_args(arguments, given)
     return Options(
         command=tuple(map(without_secrets, sys.orig_argv)),
@@ -289,13 +310,17 @@ def parse_world(
     )
 
 
-def _add_world(
-    parser: argparse.ArgumentParser, presets: Sequence[str], inputs: Mapping[str, str] | None, *, columns: str
+def add_world(
+    parser: argparse.ArgumentParser,
+    presets: Sequence[str],
+    inputs: Mapping[str, str],
+    *,
+    columns: str = "a setting of the world, as in training: world.FIELD=VALUE",
 ) -> None:
     """Add the options that decide which world it is and where it lies."""
     add = parser.add_argument
     add("--preset", default="laptop", help=f"how big: {', '.join(presets)} (default: %(default)s)")
-    add_sources(parser, inputs or {}, "recorded dialogues: a directory or file; without it a world is generated")
+    add_sources(parser, inputs, "recorded dialogues: a directory or file; without it a world is generated")
     add("--world", help="which world, if not the one that follows from --data")
     add_set(parser, columns)
     add("--store", metavar="DIR", help="where results live (default: $SWEEPS_STORE, else ~/.sweeps/store)")

@@ -14,13 +14,16 @@ from analysis.cells import Cell, cells_of
 from analysis.comparison import Comparison, cells_with, compare_chosen, compare_fixed, comparison_markdown
 from analysis.family import family_markdown
 from analysis.figures import STATIC_FORMATS
+from analysis.labels import in_order, method_label
 from analysis.published import beside_published
 from analysis.render import to_markdown
 from analysis.report import ONE_SEED, Report, write_report
 from analysis.section import Section, section_markdown
 from analysis.statements import Evidence, statements
 from analysis.styles import Policy, Style
+from analysis.text import count
 from sweeps.advantages import report_section
+from sweeps.digests import report_digests
 from sweeps.importance import adaptive_importances
 from sweeps.names import report_folder
 from sweeps.offline_section import little_known
@@ -93,7 +96,8 @@ def write_sweep_report(
     missing = [line for _, lines in made for line in lines]
     store.compact()
     folder = folder or report_folder(store.folder, sweep)
-    stated = [] if estimated else statements(table, cells, evidence_of(store, sweep, cells))
+    notes = [] if (added := added_note(store, sweep)) is None else [added]
+    stated = [] if estimated else statements(table, cells, evidence_of(store, sweep, cells, notes))
     parts = [*stated, report_section(store, table.runs, cells), *(make(store, sweep) for make in sections)]
     folder.mkdir(parents=True, exist_ok=True)
     said = None if estimated else write_transcripts(store, sweep, cells, folder)
@@ -108,7 +112,8 @@ def write_sweep_report(
         comparisons=comparisons,
         sections=[section for section in parts if section is not None],
         references=references_of(store, sweep),
-        notes=(ESTIMATED, *little_known(store, sweep)) if estimated else (),
+        notes=(*notes, ESTIMATED, *little_known(store, sweep)) if estimated else notes,
+        digests=report_digests(store, sweep),
         static_formats=static_formats,
         links=[] if said is None else [("what every cell said, beside another's", said.name)],
     )
@@ -117,7 +122,7 @@ def write_sweep_report(
     return report, comparisons
 
 
-def evidence_of(store: Store, sweep: str, cells: Sequence[Cell]) -> Evidence:
+def evidence_of(store: Store, sweep: str, cells: Sequence[Cell], design_notes: Sequence[str] = ()) -> Evidence:
     """What the store knows of a sweep beyond its rows: curves, scores at rungs, importances of what was searched."""
     curves = stored_curves(store, sweep, cells)
     return Evidence(
@@ -125,6 +130,23 @@ def evidence_of(store: Store, sweep: str, cells: Sequence[Cell]) -> Evidence:
         signals=signals_of(curves),
         losses=loss_by_step(curves),
         rungs=rung_pairs(store, sweep),
+        design_notes=design_notes,
+    )
+
+
+def added_note(store: Store, sweep: str) -> str | None:
+    """How many design cells `sweeps eval` has added, by arm, as a footnote; None where it has added none."""
+    cells: dict[str, set[str]] = {}
+    for member in store.members(sweep):
+        if member.get("added") and member["origin"] == "design":
+            cells.setdefault(member["arm"], set()).add(member["cell_id"])
+    if not cells:
+        return None
+    counted = ", ".join(f"{method_label(arm)} {count(len(cells[arm]), 'cell')}" for arm in in_order(cells))
+    return (
+        "Added by `sweeps eval` after the sweep was planned, and counted in every σ and analysis of variance like "
+        "design cells, although values that are chosen with scores in sight crowd near the best: "
+        f"{counted}."
     )
 
 

@@ -19,7 +19,7 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
 
     from sweeps.cli import make_parser  # noqa: PLC0415
 
-    print(shtab.complete(make_parser()[0], given.shell))
+    print(shtab.complete(make_parser(complete=True)[0], given.shell))
     return 0
 
 

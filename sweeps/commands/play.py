@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ilql.task import SPLITS
 from sweeps.command import Command
 from sweeps.guard import interrupt
-from sweeps.options import LARGEST_SEED, OneLineParser, parse_world, whole_number
+from sweeps.options import LARGEST_SEED, OneLineParser, add_world, parse_world, whole_number
 from sweeps.questions import question_named, question_names
 from sweeps.store import Store
 
@@ -63,4 +63,5 @@ COMMAND = Command(
     run=_run,
     add=_add,
     subject=("task", lambda: "a task that a question asks about"),
+    options=lambda parser: add_world(parser, ("--help names them",), {}),
 )

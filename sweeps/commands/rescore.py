@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sweeps.command import Command, add_store, check_sweep, opened
 from sweeps.options import OneLineParser, add_set, add_sources, columns_said, given_of, reward_options
 from sweeps.questions import question_named
 
 WORLD = "world."
+
+
+def _options(parser: argparse.ArgumentParser, inputs: Mapping[str, str], rewards: Sequence[str]) -> None:
+    parser.add_argument(*rewards, required=True, metavar="NAME", help="the reward to score by")
+    add_sources(parser, inputs, "what a world was built from that was built from files, where its settings change")
+    add_set(parser, "a setting of the reward's world: world.FIELD=VALUE")
+    add_store(parser)
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
@@ -22,10 +29,7 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     check_sweep(store, given.sweep)
     inputs = question_named(str((store.get("sweep", given.sweep) or {})["question"])).inputs
     parser = OneLineParser(prog=f"sweeps rescore {given.sweep}", description=COMMAND.help, epilog=COLUMNS)
-    parser.add_argument(*reward_options(inputs), required=True, metavar="NAME", help="the reward to score by")
-    add_sources(parser, inputs, "what a world was built from that was built from files, where its settings change")
-    add_set(parser, "a setting of the reward's world: world.FIELD=VALUE")
-    add_store(parser)
+    _options(parser, inputs, reward_options(inputs))
     asked, words = parser.parse_known_args(rest)
     settings = {}
     for column, values in [*((name, (value,)) for name, value in asked.set), *columns_said(parser, words).items()]:
@@ -49,4 +53,5 @@ COMMAND = Command(
     help="a sweep's table under another reward, from its transcripts",
     run=_run,
     subject=("sweep", lambda: "a sweep of the store"),
+    options=lambda parser: _options(parser, {}, ("--rewards", "--reward")),
 )

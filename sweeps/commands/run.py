@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.command import Command
+from sweeps.command import Command, aside, print_json
 from sweeps.guard import guarded
-from sweeps.options import parse
+from sweeps.options import add_question_options, parse
 from sweeps.question_file import is_question_file, read_question
 from sweeps.questions import question_named, question_names
 
@@ -30,6 +30,13 @@ def run_command(question: Question, program: str, arguments: Sequence[str]) -> i
         if options.show:
             print(json.dumps(chosen_preset(question, options).shown(), indent=2, default=str))
             return 0
+        if options.as_json:
+            from sweeps.planning import plan_document  # noqa: PLC0415
+
+            with aside(True):
+                document = plan_document(question, options, lambda line: print(line, flush=True))
+            print_json(document)
+            return 0
         return run_question(question, options, lambda line: print(line, flush=True))
 
     return guarded(run, stopped="stopped; the same command goes on from here")
@@ -38,6 +45,11 @@ def run_command(question: Question, program: str, arguments: Sequence[str]) -> i
 def choices() -> str:
     """What a question can be, in words."""
     return f"one of: {', '.join(question_names())}; or a file of YAML that names one, with options and columns"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every question: but for presets' names and single questions' sources, which it alone knows."""
+    add_question_options(parser, ("--help names them",), {}, rewards=("--rewards", "--reward"))
 
 
 def run_named(command: str, name: str, rest: Sequence[str]) -> int:
@@ -52,4 +64,11 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     return run_named("run", given.question, rest)
 
 
-COMMAND = Command(name="run", help="answer a question, resuming what is there", run=_run, subject=("question", choices))
+COMMAND = Command(
+    name="run",
+    help="answer a question, resuming what is there",
+    run=_run,
+    subject=("question", choices),
+    words=question_names,
+    options=add_options,
+)

@@ -155,7 +155,9 @@ def test_markdown_shows_one_format_of_numbers(small: RunTable) -> None:
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         *("ILQL", "−3.00 ± 1.00", "1.00", "τ 0.75, β 4", "refinement", "2 of 3", "1", "1", "1", "1")
     ]
-    assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 1  # the columns line up
+    table, failures = text.split("What failed:")
+    for part in (table, failures):
+        assert len({len(line) for line in part.splitlines() if line.startswith("|")}) == 1  # the columns line up
 
 
 def test_scores_with_small_errors_show_more_decimals(run: Make, make_table: MakeTable) -> None:

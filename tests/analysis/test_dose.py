@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.cells import cells_of
+from analysis.cells import Cell, cells_of
 from analysis.dose import dose_responses, near_best
 from analysis.runs import RunTable
+from analysis.sensitivity_section import sensitivity_section
 
 Make = Callable[..., Any]
 MakeTable = Callable[..., RunTable]
@@ -52,7 +53,7 @@ def test_no_beta_and_nothing_but_the_advantage_are_shown_and_lie_outside(run: Ma
     )
     (found,) = dose_responses(cells_of(table), np.random.default_rng(0), tolerance=0.5)
     assert found.betas == (0.0, 1.0, 2.0, 4.0, math.inf)
-    assert found.best == math.inf
+    assert (found.best, found.peak, found.beyond) == (math.inf, 2.0, pytest.approx(4.0))  # 9 at ∞, 5 at 2
     assert found.range == pytest.approx((2 ** (5 / 6), 4.0))  # from (0, 2) to (1, 5): 4.5 at 2.5/3
     assert found.width.value == pytest.approx(2 - 5 / 6)
     assert found.open
@@ -62,3 +63,66 @@ def test_no_beta_and_nothing_but_the_advantage_are_shown_and_lie_outside(run: Ma
 def test_two_betas_are_no_curve(run: Make, make_table: MakeTable) -> None:
     table = make_table(*(run("ilql", [1.0], {"train.tau": 0.8, "decode.beta": b}) for b in (1.0, 2.0)))
     assert dose_responses(cells_of(table), np.random.default_rng(0)) == ()
+
+
+def _played(means: dict[float, float], *, seed_sd: dict[float, float] | None = None, seeds: int = 3) -> list[Cell]:
+    """Two trainings at each β of `means`, of 100 episodes; seeds spread evenly, by β."""
+    rng, cells = np.random.default_rng(0), []
+    scenes = np.array([f"s{index:03d}" for index in range(100)])
+    for tau in (0.7, 0.8):
+        for beta, mean in means.items():
+            shift = np.linspace(-1, 1, seeds)[:, None] * (seed_sd or {}).get(beta, 0.01)
+            returns = mean + rng.permutation(shift) + rng.normal(0, 0.1, (seeds, 100))
+            setting = {"train.tau": tau, "decode.beta": beta}
+            cells.append(
+                Cell(
+                    "ilql",
+                    f"{tau}-{beta}",
+                    "design",
+                    setting,
+                    tuple(range(seeds)),
+                    returns,
+                    np.ones((seeds, 100)),
+                    np.arange(100),
+                    scenes,
+                    0.0,
+                    {},
+                    0,
+                    0,
+                )
+            )
+    return cells
+
+
+def test_the_tolerance_is_the_error_of_the_best_that_has_neighbours() -> None:
+    # At ∞ seeds differ by 1 and at 4 by hardly anything: the range around 4 is as narrow as the error at 4.
+    means = {1.0: 0.0, 2.0: 1.0, 4.0: 2.0, 8.0: 1.0, math.inf: 9.0}
+    for found in dose_responses(_played(means, seed_sd={math.inf: 1.0}), np.random.default_rng(0)):
+        assert found.best == math.inf
+        assert found.tolerance == found.errors[found.betas.index(4.0)]
+        assert found.tolerance < 0.1 < found.errors[-1]
+
+
+def test_where_the_best_beta_is_infinite_the_text_says_what_the_range_is_below() -> None:
+    means = {1.0: 0.0, 2.0: 1.0, 4.0: 2.0, 8.0: 1.0, math.inf: 9.0}
+    section = sensitivity_section(_played(means), (), np.random.default_rng(0), y_title="y")
+    assert section is not None
+    said = next(line for line in section.text if "doublings" in line)
+    assert "of its best at a positive, finite β over" in said
+    assert "(its best, at β ∞, is 7.00 above that)" in said
+
+
+def test_a_width_is_between_nothing_and_all_that_was_played() -> None:
+    for steep in (0.2, 0.05):  # a sharp peak, whose draws are wider than it, and a flat one
+        means = {1.0: 0.0, 2.0: steep, 4.0: 2 * steep, 8.0: steep}
+        for found in dose_responses(
+            _played(means, seed_sd=dict.fromkeys(means, 0.06)), np.random.default_rng(0), tolerance=0.001
+        ):
+            if found.width.low is not None and found.width.high is not None:
+                assert 0.0 <= found.width.low <= found.width.high <= 3.0  # from 1 to 8 are three doublings
+
+
+def test_noise_is_the_reason_where_there_are_seeds_enough() -> None:
+    means = dict.fromkeys((1.0, 2.0, 4.0, 8.0), 0.0)
+    for found in dose_responses(_played(means, seed_sd=dict.fromkeys(means, 1.0), seeds=10), np.random.default_rng(0)):
+        assert found.width.text().endswith("(too much noise for an interval)")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import csv
+import io
 import itertools
 import json
 import math
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,15 +17,18 @@ import pytest
 
 from analysis import figures
 from analysis.ablation import ablation_table
+from analysis.bounded import Bounded
 from analysis.cells import cells_of
 from analysis.comparison import compare_chosen
 from analysis.figure_data import LABEL_SHARE, beta_curves, has_grid, heat_map, score_by_cell, table_picture
 from analysis.figures.export import without_lot
 from analysis.labels import METHOD_LABELS, in_order, setting_label, value_label
 from analysis.overview_data import Parallel, ParallelAxis
+from analysis.page import html_table
 from analysis.render import cells_of_text
 from analysis.report import write_report
 from analysis.runs import RunTable
+from analysis.section import Section, TextTable
 from analysis.styles import Style
 from analysis.text import latex, number, with_error
 
@@ -219,7 +225,8 @@ def test_a_report_page_needs_no_other_file(sweep: RunTable, tmp_path: Path) -> N
     report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), comparisons=comparisons, static_formats=())
     assert report.notes == ()
     assert [path.relative_to(tmp_path).as_posix() for path in report.paths] == [
-        *("report.html", "table.md", "table.tex", "table.csv", "table.json", "comparisons.md"),
+        *("report.html", "table.md", "table.tex", "table.csv", "table.json"),
+        *("comparisons.md", "comparisons.csv", "comparisons.json"),
         *("honest.md", "honest.tex", "honest.csv", "honest.json"),
         *("figures/table.html", "figures/score_by_cell.html", "figures/beta_curves.html", "figures/heat_map.html"),
         "figures/captions.md",
@@ -234,12 +241,63 @@ def test_a_report_page_needs_no_other_file(sweep: RunTable, tmp_path: Path) -> N
     assert comparisons[0].sentence.replace("'", "&#x27;") in text
 
 
+def test_what_failed_and_why_is_in_every_file_that_a_reader_or_a_program_opens(sweep: RunTable, tmp_path: Path) -> None:
+    write_report(sweep, tmp_path, rng=np.random.default_rng(0), static_formats=())
+    said = (tmp_path / "table.md").read_text("utf-8")
+    assert "| ILQL   | the loss is not finite at step 180 |    3 |" in said
+    failures = json.loads((tmp_path / "table.json").read_text("utf-8"))["failures"]
+    assert failures == [{"method": "ilql", "reason": "the loss is not finite at step 180", "runs": 3}]
+
+
+def test_the_footer_has_the_digests_that_it_is_given(sweep: RunTable, tmp_path: Path) -> None:
+    digests = {"store": ("abc",), "data": ("d1", "d2"), "environment": ("e (python 3.11.7)",)}
+    report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), digests=digests, static_formats=())
+    said = "Code c0de. Store abc. Data d1, d2. Environment e (python 3.11.7)."
+    assert said in report.paths[0].read_text("utf-8")
+    document = json.loads((tmp_path / "table.json").read_text("utf-8"))
+    assert document["digests"] == {name: list(each) for name, each in digests.items()}
+
+
+def test_comparisons_are_for_programs_too(sweep: RunTable, tmp_path: Path) -> None:
+    comparisons = (compare_chosen(cells_of(sweep), "ilql", "bc"),)
+    report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), comparisons=comparisons, static_formats=())
+    (line,) = csv.DictReader(io.StringIO((tmp_path / "comparisons.csv").read_text("utf-8")))
+    found = report.inferences[0]
+    assert line["name"] == found.name
+    assert float(line["difference_low"]) == found.difference.low
+    assert float(line["p_holm"]) == found.p_holm
+    document = json.loads((tmp_path / "comparisons.json").read_text("utf-8"))
+    assert document["inferences"][0]["difference"]["high"] == found.difference.high
+    assert document["comparisons"][0]["score"]["value"] == comparisons[0].score.value
+    assert document["comparisons"][0]["sentence"] == comparisons[0].sentence
+
+
+def test_sections_are_for_programs_too(sweep: RunTable, tmp_path: Path) -> None:
+    share = Bounded(0.123456, 0.1, 0.2)
+    rows = (("τ", share, "−1.00"), ("β", Bounded(0.5, why="too few seeds"), "2.00"))
+    table = TextTable("An analysis, of variance", ("Term", "Share", "sd"), rows, (False, True, True))
+    section = Section("what", "What it is", ("Said.",), (table,))
+    report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), sections=[section], static_formats=())
+    names = {"what.md", "what.json", "what_an_analysis.csv"}
+    assert {path.name for path in report.paths if path.name.startswith("what")} == names
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "what_an_analysis.csv").read_text("utf-8"))))
+    assert lines[0] == {
+        "Term": "τ", "Share": "0.123456", "Share low": "0.1", "Share high": "0.2", "Share why": "", "sd": "-1.00",
+    }  # fmt: skip
+    assert (lines[1]["Share low"], lines[1]["Share why"]) == ("", "too few seeds")
+    document = json.loads((tmp_path / "what.json").read_text("utf-8"))
+    assert document["text"] == ["Said."]
+    assert document["tables"][0]["rows"][0]["Share"] == {"value": 0.123456, "low": 0.1, "high": 0.2, "why": ""}
+    assert "| τ    |                    0.12 [0.10, 0.20] | −1.00 |" in (tmp_path / "what.md").read_text("utf-8")
+    assert "0.50 (too few seeds for an interval)" in report.paths[0].read_text("utf-8")
+
+
 def test_the_honest_table_leads_unless_the_papers_is_asked_for(sweep: RunTable, tmp_path: Path) -> None:
     def places(style: Style) -> tuple[int, int]:
         report = write_report(sweep, tmp_path, rng=np.random.default_rng(0), style=style, static_formats=())
         assert report.leads_honestly == (style == "honest")
         text = report.paths[0].read_text(encoding="utf-8")
-        return text.index(">Tuned [95 %]</th>"), text.index(">Max score</th>")
+        return text.index('>Tuned<span class="ends">[95 %]</span></th>'), text.index(">Max score</th>")
 
     assert list(places("honest")) == sorted(places("honest"))
     assert list(places("paper")) == sorted(places("paper"), reverse=True)
@@ -332,6 +390,41 @@ def test_ids_drawn_by_lot_are_made_of_the_name_and_no_number_is_taken_for_one() 
 def test_an_unknown_static_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="unknown figure format 'gif'; known: svg, png, pdf"):
         figures.write_static({}, tmp_path, ["gif"])
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="a page's widths need Chromium on the PATH")
+def test_the_honest_table_fits_a_window_of_1200_pixels(sweep: RunTable, tmp_path: Path) -> None:
+    report = write_report(sweep, tmp_path / "report", rng=np.random.default_rng(0), static_formats=())
+    tables = re.search(r"<body>.*?</table></div>", report.paths[0].read_text("utf-8"), re.DOTALL)
+    style = re.search(r"<style>.*?</style>", report.paths[0].read_text("utf-8"), re.DOTALL)
+    assert tables is not None
+    assert style is not None
+    assert "σ of decoding" in tables.group()
+    measure = (
+        "<script>const e = document.querySelector('.scroll');"
+        "document.write('<i>' + [innerWidth, e.scrollWidth, e.clientWidth].join(' ') + '</i>')</script>"
+    )
+    alone = tmp_path / "alone.html"
+    wide = tables.group().replace("−5.80", "−10.8012")  # small errors have four decimals
+    alone.write_text(f"<!DOCTYPE html><html><head>{style.group()}</head>{wide}{measure}", "utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}"]
+    seen = subprocess.run(
+        ["chromium", *options, "--window-size=1200,1000", "--dump-dom", alone.as_uri()],
+        capture_output=True, text=True, check=True, timeout=120,
+    ).stdout  # fmt: skip
+    found = re.search(r"<i>(\d+) (\d+) (\d+)</i>", seen)
+    assert found is not None
+    window, content, shown = map(int, found.groups())
+    assert window == 1200
+    assert content <= shown
+
+
+def test_an_interval_may_stand_below_its_number() -> None:
+    stacked = html_table(("x [95 %]",), [("1 [0, 2]",), ("–",)], (True,), stacked=True)
+    assert '<td class="number">1<span class="ends">[0, 2]</span></td>' in stacked
+    assert '<th class="number">x<span class="ends">[95 %]</span></th>' in stacked
+    assert '<td class="number">–</td>' in stacked
+    assert '<td class="number">1 [0, 2]</td>' in html_table(("x",), [("1 [0, 2]",)], (True,))
 
 
 def test_numbers_are_written_one_way() -> None:

@@ -54,7 +54,7 @@ def lucky(run: Make) -> list[Any]:
 
 def test_a_tuned_score_stands_beside_the_papers(run: Make, honest: Callable[..., HonestTable]) -> None:
     found = row(honest(*lucky(run)))
-    assert (found.paper_max, found.tuned.value, found.optimism) == pytest.approx((3.0, 2 / 3, 7 / 3))
+    assert (found.paper_max, found.tuned.value, found.optimism.value) == pytest.approx((3.0, 2 / 3, 7 / 3))
     assert found.tuned.low is not None
     assert found.tuned.low < 2 / 3
     assert (found.cells, found.design_cells, found.seeds) == (2, 2, 3)
@@ -87,10 +87,37 @@ def test_sigma_after_beta_is_tuned_is_over_trainings(run: Make, honest: Callable
 def test_one_seed_is_refused_in_words(run: Make, honest: Callable[..., HonestTable]) -> None:
     table = honest(*flat(run, "ilql", {"train.tau": 0.7}, 1.0), *flat(run, "ilql", {"train.tau": 0.8}, 2.0))
     found = row(table)
-    assert (found.tuned.value, found.sigma.value, found.optimism) == (None, None, None)
+    assert (found.tuned.value, found.sigma.value, found.optimism.value) == (None, None, None)
     assert found.checkpoint == Ranged(2.0, 2.0, 2.0)  # other scenes can say how good this one is
     assert not table.possible
-    assert "No interval, too few seeds: with one, luck and merit are the same number: ILQL (Tuned)." in table.footnotes
+    why = "No number, too few seeds: with one, luck and merit are the same number: ILQL (Tuned, Optimism)."
+    assert why in table.footnotes
+
+
+def test_optimism_has_the_ends_of_tuned_mirrored_at_the_papers_max(
+    run: Make, honest: Callable[..., HonestTable]
+) -> None:
+    found = row(honest(*lucky(run)))
+    assert found.tuned.low is not None
+    assert found.tuned.high is not None
+    ends = (found.optimism.low, found.optimism.high)
+    assert ends == pytest.approx((3.0 - found.tuned.high, 3.0 - found.tuned.low))
+
+
+def test_every_dash_has_its_reason_in_words(run: Make, honest: Callable[..., HonestTable]) -> None:
+    grid = {4.0: 1.0, 8.0: 3.0}
+    table = honest(
+        *(each for b, m in grid.items() for each in flat(run, "sarsa", {"train.tau": 0.5, "decode.beta": b}, m, m)),
+        *(each for k in (0.1, 0.2) for each in flat(run, "filtered_bc", {"train.keep": k}, k, k)),
+        *flat(run, "bc", {}, 1.0, 2.0),
+    )
+    assert "No number, fewer than two trainings: SARSA (σ, β tuned)." in table.footnotes
+    said = (
+        "No number, no training has several decodings: %BC (σ, β tuned, σ of decoding), BC (σ, β tuned, σ of decoding)."
+    )
+    assert said in table.footnotes
+    assert "No number, fewer than two cells: BC (σ)." in table.footnotes
+    assert "No interval, too few seeds: one cell alone needs 3: BC (Tuned, Optimism)." in table.footnotes
 
 
 def test_one_cell_alone_needs_three_seeds(run: Make, honest: Callable[..., HonestTable]) -> None:
@@ -171,6 +198,7 @@ def test_every_format_says_the_same(run: Make, honest: Callable[..., HonestTable
     line = next(csv.DictReader(io.StringIO(to_csv(table))))
     assert float(line["tuned"]) == found.tuned.value
     assert float(line["sigma_high"]) == found.sigma.high
+    assert (float(line["optimism"]), float(line["optimism_low"])) == (found.optimism.value, found.optimism.low)
     assert line["sigma_train"] == ""
     document = json.loads(to_json(table))
     assert document["rows"][0]["tuned"]["low"] == found.tuned.low

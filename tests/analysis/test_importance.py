@@ -13,6 +13,7 @@ from analysis.cells import cells_of
 from analysis.importance import anova, complete_grid, grid_importance
 from analysis.landscape import Landscape, landscape
 from analysis.runs import RunTable
+from analysis.sensitivity_section import sensitivity_section
 
 Make = Callable[..., Any]
 MakeTable = Callable[..., RunTable]
@@ -43,7 +44,11 @@ def test_shares_of_a_two_by_two_grid_are_those_worked_by_hand() -> None:
     assert {term.columns: term.share.value for term in found.terms} == pytest.approx(
         {("train.tau",): 9 / 14, ("decode.beta",): 4 / 14, ("train.tau", "decode.beta"): 1 / 14}
     )
-    assert found.sigma == pytest.approx(math.sqrt(14)) == pytest.approx(np.std([0, 2, 4, 10]))
+    assert found.sigma.value == pytest.approx(math.sqrt(14)) == pytest.approx(np.std([0, 2, 4, 10]))
+    # Without noise every draw is the estimate: √9, √4 and √1, and the ends are on them.
+    assert [(term.sd.low, term.sd.value, term.sd.high) for term in found.terms] == [
+        pytest.approx((root, root, root)) for root in (3.0, 2.0, 1.0)
+    ]
     assert [term.label for term in found.terms] == ["τ", "β", "τ × β"]
 
 
@@ -63,7 +68,10 @@ def test_noise_is_taken_off_each_term_by_what_it_has_of_it() -> None:
     block = np.kron(np.eye(2), np.ones((2, 2)))
     scape = Landscape(({},) * 4, np.array([-2.0, -2.0, 2.0, 2.0]), block, np.array([0, 0, 1, 1]), freedom=8, seeds=3)
     found = anova(scape, {"train.tau": (0.5, 0.9), "decode.beta": (1.0, 2.0)}, "ilql", rng())
-    assert found.sigma**2 == pytest.approx(3.5)
+    assert found.sigma.value**2 == pytest.approx(3.5)
+    assert found.sigma.low is not None
+    assert found.sigma.high is not None
+    assert found.sigma.low < math.sqrt(3.5) < found.sigma.high
     assert found.noise_share == pytest.approx(0.5 / 4)
 
 
@@ -108,6 +116,19 @@ def test_one_seed_has_shares_and_no_interval(run: Make, make_table: MakeTable) -
     (term,) = grid_importance(cells, rng()).terms
     assert term.share == Bounded(1.0, why="too few seeds")
     assert term.share.text() == "1.00 (too few seeds for an interval)"
+    assert term.sd.why == grid_importance(cells, rng()).sigma.why == "too few seeds"
+
+
+def test_one_seed_does_not_claim_that_the_noise_of_seeds_is_gone(run: Make, make_table: MakeTable) -> None:
+    def caption(seeds: int) -> str:
+        settings = itertools.product((0.5, 0.7, 0.9), (1.0, 2.0), range(seeds))
+        runs = [run("ilql", [t + b, t - b], {"train.tau": t, "decode.beta": b}, seed=s) for t, b, s in settings]
+        section = sensitivity_section(cells_of(make_table(*runs)), (), rng(), y_title="y")
+        assert section is not None
+        return section.figures["importance"][1]
+
+    assert "noise of training seeds and scenes is taken off." in caption(2)
+    assert "noise of scenes is taken off; that of training seeds is not, where there is one (ILQL)." in caption(1)
 
 
 def test_equal_generators_give_equal_intervals(sweep: RunTable) -> None:

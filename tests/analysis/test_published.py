@@ -39,6 +39,12 @@ def test_the_rank_correlation_counts_the_methods_both_have() -> None:
     assert "; σ" not in text  # BC has no σ, and two values always agree or disagree
 
 
+def test_equal_scores_have_no_rank_correlation_with_the_papers() -> None:
+    text = beside_published(table(row("ilql", -7.0), row("sarsa", -7.0), row("bc", -7.0)))
+    assert text is not None
+    assert "max score – (all the same) over 3 methods" in text
+
+
 @pytest.mark.parametrize(
     "change", [{"task": "bandit"}, {"evaluation_reward": "standard"}, {"train_reward": "standard"}]
 )
@@ -62,7 +68,7 @@ def test_rank_correlation_by_hand() -> None:
     assert rank_correlation([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]) == pytest.approx(-1.0)
     # Ties share their mean rank: 0.5, 0.5, 2 against 0, 1, 2 is 1.5 / sqrt(1.5 * 2).
     assert rank_correlation([1.0, 1.0, 3.0], [1.0, 2.0, 3.0]) == pytest.approx(1.5 / 3.0**0.5)
-    assert rank_correlation([1.0, 1.0], [1.0, 2.0]) == 0.0
+    assert rank_correlation([1.0, 1.0], [1.0, 2.0]) is None  # nothing is ranked: 0 would say that they disagree
 
 
 @pytest.mark.parametrize("pair", [([1.0], [1.0]), ([1.0, 2.0], [1.0])])

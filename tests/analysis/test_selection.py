@@ -9,7 +9,8 @@ import pytest
 from analysis.cells import cells_of
 from analysis.landscape import weights_key
 from analysis.runs import RunTable
-from analysis.selection import correlations, scores_by_training, spearman
+from analysis.selection import RungPair, constant_signals, correlations, scores_by_training, spearman
+from analysis.selection_section import selection_section
 
 Make = Callable[..., Any]
 MakeTable = Callable[..., RunTable]
@@ -59,3 +60,29 @@ def test_a_signal_is_held_against_scores_training_by_training(run: Make, make_ta
         ("td", -1.0, 8),
     ]
     assert found[0].decides
+
+
+def test_what_is_the_same_everywhere_has_no_rank_correlation() -> None:
+    with pytest.raises(ValueError, match=r"of values that differ, got 8 times 1\.0"):
+        spearman([(1.0, float(i)) for i in range(8)])
+
+
+def test_a_constant_signal_is_named_and_has_no_number(run: Make, make_table: MakeTable) -> None:
+    cells = cells_of(make_table(*(run("ilql", [t, t], {"train.tau": t}) for t in map(float, range(1, 10)))))
+    rising = {weights_key(cell): float(cell.hyperparameters["train.tau"]) for cell in cells}
+    signals = {("loss", 1.0): rising, ("clipped", 0.5): dict.fromkeys(rising, 0.0)}
+    assert [each.signal for each in correlations(cells, "ilql", signals)] == ["loss"]
+    assert constant_signals(cells, "ilql", signals) == (("clipped", 0.5),)
+    section = selection_section(cells, signals, ())
+    assert section is not None
+    assert (
+        "No rank correlation, since the signal or the score is the same in all trainings: ILQL clipped, at 50 %."
+        in section.text
+    )
+    assert any("taken for independent draws" in line for line in section.text)
+
+
+def test_equal_scores_at_the_rung_are_refused_in_words() -> None:
+    section = selection_section((), {}, [RungPair("ilql", 10, 1.0, float(i)) for i in range(9)])
+    assert section is not None
+    assert "– (all of them the same at the rung or at the end)" in section.text[0]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -79,3 +80,34 @@ def test_a_floor_needs_its_scores(world: Callable[..., Sequence[Cell]]) -> None:
     cells = world({(0.5, 0.9): 2.0, (0.9, 0.9): 6.0})
     with pytest.raises(ValueError, match="needs a floor for each of 2 environments"):
         sensitivity([cells, cells], "ilql", rng(), policy="floor")
+
+
+def drawn(*, seeds: int, apart: float) -> list[Cell]:
+    """Three trainings with three values of β, means `apart`, seeds that differ by .3 and 400 episodes by 1."""
+    noise, cells = np.random.default_rng(0), []
+    scenes = np.array([f"s{index:03d}" for index in range(400)])
+    for place, (tau, beta) in enumerate(itertools.product((0.7, 0.8, 0.9), (1.0, 2.0, 4.0))):
+        returns = apart * place + noise.normal(0, 0.3, (seeds, 1)) + noise.normal(0, 1, (seeds, 400))
+        setting = {"train.tau": tau, "decode.beta": beta}
+        row = (tuple(range(seeds)), returns, np.ones((seeds, 400)), np.arange(400), scenes, 0.0, {}, 0, 0)
+        cells.append(Cell("ilql", f"{tau}-{beta}", "design", setting, *row))
+    return cells
+
+
+def test_one_seed_says_neither_phi_nor_how_many_to_tune() -> None:
+    found = sensitivity([drawn(seeds=1, apart=1.0)] * 2, "ilql", rng())
+    assert found.phi.why == "too few seeds"
+    assert found.dimension_text == "– (too few seeds)"
+    assert found.dimension_sentence.startswith("How many hyperparameters must be tuned for 95 % of it is not said")
+
+
+def test_noise_is_named_where_it_and_no_lack_of_seeds_forbids_an_interval() -> None:
+    found = sensitivity([drawn(seeds=10, apart=0.0)] * 2, "ilql", rng())
+    assert found.phi.why == found.tuned.why == "too much noise"
+    assert found.dimension_text == "– (too much noise)"
+
+
+def test_with_seeds_enough_the_dimension_has_its_probabilities() -> None:
+    found = sensitivity([drawn(seeds=5, apart=1.0)] * 2, "ilql", rng())
+    assert found.dimension_text == "0 (0: 100 %)"  # the same setting is far the best in both
+    assert found.dimension_sentence == "0 hyperparameters must be tuned for 95 % of it."

@@ -39,9 +39,15 @@ def test_a_line_leaves_out_what_was_not_run(ablations: list[Varied]) -> None:
     assert list(figure.layout.xaxis.ticktext) == ["0", "0.5"]
 
 
-def test_it_is_written_as_a_page_and_as_text(ablations: list[Varied], tmp_path: Path) -> None:
-    page, text = write_section(varied_section("world.noise", ablations), tmp_path / "new")
+def test_it_is_written_as_a_page_as_text_and_for_programs(ablations: list[Varied], tmp_path: Path) -> None:
+    page, text, *tables = write_section(varied_section("world.noise", ablations), tmp_path / "new")
     assert (page.name, text.name) == ("over_world_noise.html", "over_world_noise.md")
+    names = [path.name for path in tables]
+    assert names == [
+        "over_world_noise.json",
+        "over_world_noise_max_score_by_noise.csv",
+        "over_world_noise_sigma_by_noise.csv",
+    ]
     assert "over_world_noise" in page.read_text(encoding="utf-8")
     assert text.read_text(encoding="utf-8").startswith("### Over noise")
 

@@ -56,6 +56,24 @@ def shares(world: World, worlds: int) -> dict[tuple[str, ...], float]:
     return {term: float(np.mean(each)) for term, each in held.items()}
 
 
+def spreads(world: World, worlds: int) -> dict[tuple[str, ...], float]:
+    """Of √V_u of each term, and of σ under the name `("sigma",)`."""
+    rng = np.random.default_rng(0)
+    levels = {"t": tuple(range(world.trainings)), "b": tuple(range(world.decodings))}
+    held: dict[tuple[str, ...], list[bool]] = {}
+    for _ in range(worlds):
+        drawn = sample(world, rng)
+        true = _variances(drawn.means, (world.trainings, world.decodings))
+        named = {tuple("tb"[i] for i in u): float(np.sqrt(v)) for u, v in true.items()}
+        named["sigma",] = float(drawn.means.std())
+        found = anova(scape_of(world, drawn), levels, "x", rng, draws=400)
+        for columns, sd in [*((term.columns, term.sd) for term in found.terms), (("sigma",), found.sigma)]:
+            assert sd.low is not None
+            assert sd.high is not None
+            held.setdefault(columns, []).append(sd.low - 1e-9 <= named[columns] <= sd.high + 1e-9)
+    return {term: float(np.mean(each)) for term, each in held.items()}
+
+
 def phi(world: World, worlds: int, environments: int = 3) -> tuple[float, float]:
     """Of Φ, on the scale of the worlds; and in what share of worlds it is given."""
     rng = np.random.default_rng(1)
@@ -63,7 +81,7 @@ def phi(world: World, worlds: int, environments: int = 3) -> tuple[float, float]
     for _ in range(worlds):
         samples = [sample(world, rng) for _ in range(environments)]
         scapes = [scape_of(world, each) for each in samples]
-        if not all(each.is_clear for each in scapes):
+        if any(each.unclear for each in scapes):
             continue
         given += 1
         value = float(phi_of(np.stack([each.means for each in scapes])))
@@ -87,7 +105,7 @@ def widths(world: World, worlds: int, tolerance: float = 0.3) -> tuple[float, fl
         for at in range(2):
             asked += 1
             curve = dataclasses.replace(curves[at], noise=noise)
-            if not curve.is_clear:
+            if curve.unclear:
                 continue
             low, high = near_best(doses, drawn.means[at * count : (at + 1) * count], tolerance)
             own = near_best(doses, curve.means, tolerance)
@@ -173,10 +191,12 @@ def main() -> None:
         "12 × 4": change(BASE, trainings=12),
         "flat": change(BASE, config_sd=0.3, decoding_sd=0.3, config_by_decoding_sd=0.1),
     }
-    say("world        shares (t, b, t × b)     Φ (given)     width (given)   band\n")
+    say("world        shares (t, b, t × b)   their sd, and σ               Φ (given)     width (given)   band\n")
     for name, world in worlds.items():
         found = shares(world, 600)
         terms = " ".join(f"{found[term]:.3f}" for term in (("t",), ("b",), ("t", "b")))
+        spread = spreads(world, 600)
+        terms += "  " + " ".join(f"{spread[term]:.3f}" for term in (("t",), ("b",), ("t", "b"), ("sigma",)))
         (one, given), (other, asked) = phi(world, 400), widths(change(world, seed_by_decoding_sd=0.2), 250)
         say(f"{name:12} {terms}        {one:.3f} ({given:.2f})  {other:.3f} ({asked:.2f})  {bands(world, 300):.3f}\n")
         sys.stdout.flush()

@@ -32,6 +32,10 @@ def test_shares_of_variance_are_covered(world: World) -> None:
     assert min(regions.shares(world, 150 if world.trainings < 12 else 50).values()) >= LEAST
 
 
+def test_standard_deviations_of_terms_are_covered() -> None:
+    assert min(regions.spreads(BASE, 150).values()) >= LEAST
+
+
 def test_sensitivity_is_covered_where_it_is_given() -> None:
     covered, given = regions.phi(BASE, 120)
     assert covered >= LEAST

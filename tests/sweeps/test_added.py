@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -87,12 +88,26 @@ def test_what_cannot_be_added_is_one_line(bandit_sweep: BanditSweep, asked: dict
     assert line in str(raised.value)
 
 
+def test_what_is_there_is_an_empty_list_for_programs(
+    bandit_sweep: BanditSweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    beta = max(betas(bandit_sweep.store, bandit_sweep.name)["ilql"])
+    asked = ["eval", bandit_sweep.name, f"ilql.decode.beta={beta:g}", "--no-mlflow", "--json"]
+    assert cli.main([*asked, "--store", str(bandit_sweep.store.folder)]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert (document["wanted"], document["rows"], document["status"]) == (0, [], 0)
+    assert "nothing to add: what is asked for is there" in captured.err
+
+
 def test_it_plays_trains_nothing_and_what_it_added_stays(copied: BanditSweep, commands: Commands) -> None:
     store, sweep, weights = copied.store, copied.name, trained(copied.store)
     before = betas(store, sweep)
-    command = ("eval", str(store.folder), "--decode.beta", "77,78", "--no-mlflow")
+    command = ("eval", str(store.folder), "--decode.beta", "77,78", "--no-mlflow", "--json")
     done = commands.sweeps(*command)
     assert done.status == 0, done.out + done.err
+    document = json.loads(done.out)  # whatever Ray and the sweep have to say is beside it
+    assert document["wanted"] == len(document["rows"]) > 0
     after = betas(Store(store.folder), sweep)
     for arm in ("ilql", "sarsa"):
         of_each = before[arm][max(before[arm])]
@@ -103,7 +118,7 @@ def test_it_plays_trains_nothing_and_what_it_added_stays(copied: BanditSweep, co
     spec = TrialSpec.from_json(store.get("member", f"{sweep}/{row['trial_id']}")["spec"])
     assert spec.trial_id == row["trial_id"]
     assert row["tune_score"] is not None
-    assert "nothing to add: what is asked for is there" in commands.sweeps(*command).out
+    assert "nothing to add: what is asked for is there" in commands.sweeps(*command).err
     again = commands.bandit(store.folder, "--no-mlflow")
     assert again.status == 0, again.out + again.err
     assert betas(Store(store.folder), sweep) == after

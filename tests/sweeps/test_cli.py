@@ -81,14 +81,27 @@ def test_shells_are_told_of_every_command(shell: str, capsys: pytest.CaptureFixt
     assert "quick" in script or shell == "tcsh"  # which completes words, and no options of theirs
 
 
-def test_bash_completes_a_command() -> None:
-    words = 'COMP_WORDS=(sweeps doc) COMP_CWORD=1; _shtab_sweeps 2>/dev/null; echo "${COMPREPLY[@]}"'
-    script = f'eval "$({sys.executable} -c "from sweeps.cli import main; main()" completion bash)"; {words}'
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("sweeps doc", {"doctor"}),
+        ("sweeps run vis", {"visdial"}),
+        ("sweeps run visdial --adapter", {"--adapter-rank"}),
+        ("sweeps plan bandit --clus", {"--cluster"}),
+        ("sweeps eval a-sweep --gpus", {"--gpus-per-worker"}),
+        ("sweeps rescore a-sweep --reward", {"--rewards", "--reward"}),
+        ("sweeps play bandit --trial", {"--trial"}),
+    ],
+)
+def test_bash_completes_commands_questions_and_options(words: str, found: set[str]) -> None:
+    typed = words.split()
+    ask = f'COMP_WORDS=({words}) COMP_CWORD={len(typed) - 1}; _shtab_sweeps 2>/dev/null; echo "${{COMPREPLY[@]}}"'
+    script = f'eval "$({sys.executable} -c "from sweeps.cli import main; main()" completion bash)"; {ask}'
     done = subprocess.run(
         ["bash", "-c", script], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         check=True,
     )  # fmt: skip
-    assert done.stdout.split() == ["doctor"]
+    assert set(done.stdout.split()) == found
 
 
 def test_the_store_is_found_by_its_variable(
@@ -303,3 +316,23 @@ def test_doctor_finds_a_damaged_journal(copied: BanditSweep, capsys: pytest.Capt
     journal.write_bytes(journal.read_bytes().replace(word, b'"status":"finishde"', 1))
     assert cli.main(["doctor", "--store", str(copied.store.folder)]) == 1
     assert f"journal {journal.name}: 1 damaged lines left out" in capsys.readouterr().out
+
+
+def test_a_plan_is_for_programs_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["plan", "bandit", "--preset", "smoke", "--store", str(tmp_path / "store"), "--cluster", "2x4:80GB"]
+    assert cli.main([*asked, "--json"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)  # one line, and nothing beside it
+    (sweep,) = document["sweeps"]
+    assert (sweep["sweep"], sweep["for"]) == ("bandit-smoke-generated-standard", "standard")
+    assert (sweep["cells"], sweep["trainings"], sweep["trained"], sweep["evaluations"]) == (11, 5, 0, 22)
+    assert (sweep["seconds"], sweep["forecast"]["trainings"]) == (None, 5)
+    assert "building the world" in captured.err
+    assert cli.main(asked) == 0
+    assert "11 cells need 5 trainings and 22 evaluations" in capsys.readouterr().out
+
+
+def test_json_of_a_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["run", "bandit", "--json"])
+    assert "--json is of a plan: `sweeps rows` has a sweep's rows" in capsys.readouterr().err

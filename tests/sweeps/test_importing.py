@@ -65,6 +65,35 @@ def test_what_trlx_draws_becomes_values(strategy: str, given: list[float], value
     assert taken("trlx", tau={"strategy": strategy, "values": given}).columns["train.tau"] == pytest.approx(values)
 
 
+STEPPED = [
+    ("q_uniform", 3, 64, 8, (8, 24, 48, 64)),  # 1 to 8 times 8: 1, 3⅓, 5⅔, 8
+    ("q_uniform", 1e-5, 1e-3, 3e-4, (3e-4, 6e-4, 9e-4)),
+    ("q_log_uniform_values", 1, 32, 1, (1, 3, 10, 32)),
+    ("q_log_uniform_values", 3, 65, 4, (4, 12, 24, 64)),  # 4·16^(1/3) = 10.1 and 25.4, in fours: 12 and 24
+    ("q_uniform", 0.05, 0.97, 0.1, (0.1, 0.4, 0.6, 0.9)),  # 1, 3⅔, 6⅓, 9 tenths
+]
+
+
+@pytest.mark.parametrize(("distribution", "low", "high", "step", "values"), STEPPED)
+def test_steps_stay_between_the_ends(
+    distribution: str, low: float, high: float, step: float, values: tuple[float, ...]
+) -> None:
+    tau = {"distribution": distribution, "min": low, "max": high, "q": step}
+    found = taken("wandb", 4, tau=tau).columns["train.tau"]
+    assert found == values
+    assert {type(value) for value in found} == {int if isinstance(step, int) else float}
+
+
+def test_rounding_takes_no_value_out_of_its_interval() -> None:
+    found = taken("wandb", 3, tau={"min": 0.123456, "max": 0.99999}).columns["train.tau"]
+    assert found == (0.1235, 0.5617, 0.99999)  # 1.0 would be beyond the end
+
+
+def test_an_interval_without_a_multiple_of_its_step_is_refused() -> None:
+    with pytest.raises(ValueError, match="tau must have a multiple of its step, 3, between its ends, got 1, 2"):
+        taken("wandb", tau={"distribution": "q_uniform", "min": 1, "max": 2, "q": 3})
+
+
 def test_more_points_are_more_values_between_the_same_ends() -> None:
     values = taken("wandb", 5, tau={"min": 0.5, "max": 0.9}).columns["train.tau"]
     assert values == pytest.approx((0.5, 0.6, 0.7, 0.8, 0.9))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from analysis.cells import Cell
 from sweeps.component_ablation import QUESTION, copies_as_late
-from sweeps.reporting import Against, comparisons_of
+from sweeps.reporting import Against, added_note, comparisons_of
+from sweeps.store import Store
 
 
 def cell(method: str, beta: float | None, *, mean: float | None, tune: float | None = None) -> Cell:
@@ -92,3 +95,22 @@ def test_every_component_has_its_comparison_at_ilqls_fixed_cell() -> None:
     for asked in QUESTION.against:
         fixed = asked.fixed if asked.baseline_fixed is None else asked.baseline_fixed
         assert fixed == {"train.tau": 0.8, "decode.beta": 8.0}
+
+
+def test_cells_that_came_after_the_plan_are_named_by_arm(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    for place, (arm, origin, more) in enumerate(
+        [
+            ("ilql", "design", {}),
+            ("ilql", "design", {"added": True}),
+            ("ilql", "refinement", {"added": True}),  # left out of every sigma, as a search's proposals are
+        ]
+    ):
+        for seed in (0, 1):
+            trial = {"sweep": "s", "trial_id": f"t{place}{seed}", "cell_id": f"c{place}", "arm": arm, "origin": origin}
+            store.put("member", f"s/t{place}{seed}", trial | more)
+    note = added_note(store, "s")
+    assert note is not None
+    assert note.startswith("Added by `sweeps eval` after the sweep was planned, and counted in every σ and")
+    assert note.endswith(": ILQL 1 cell.")
+    assert added_note(store, "another") is None
