@@ -15,6 +15,7 @@ from ilql.dialogue import Dialogue
 from ilql.task import SPLITS, TaskFault
 from ilql.tasks.reddit import KIND, build, source_digest
 from ilql.tasks.reddit.__main__ import main
+from ilql.tasks.reddit.auc import measure_auc
 from ilql.tasks.reddit.building import generated_corpus
 from ilql.tasks.reddit.environment import RedditTask
 from ilql.tasks.reddit.generated import LEXICON, MILD, STRONG, draw_comments, lexicon_probability
@@ -89,6 +90,25 @@ class TestRecorded:
         said = ["a new thing yes", "a new thing no"]
         assert task.score(said, [None, None], "upvotes_real") == [10.0, 0.0]
         assert task.score(said, [None, None], "upvotes_model") == [10.0, 0.0]
+
+    @pytest.mark.parametrize("elsewhere", [False, True])
+    def test_no_recorded_comment_is_paid_by_its_own_label(self, tmp_path: Path, *, elsewhere: bool) -> None:
+        # A comment with "yes" is toxic and voted up, one without is neither, but for a third that are the other way
+        # round, for no reason: so 2/3 is the area of the best judge. One that has seen the comments knows those, too.
+        rng = np.random.default_rng(0)
+        texts = [f"{'yes' if i % 2 else 'no'} {' '.join(f'w{w}' for w in rng.integers(0, 99, 12))}" for i in range(900)]
+        truth = {text: (i % 2 == 1) != (rng.random() < 1 / 3) for i, text in enumerate(texts)}
+        rows = [f"{text},{int(up)},{int(up)}" for text, up in truth.items()]
+        (tmp_path / "c.csv").write_text("text,label,score\n" + "\n".join(rows), encoding="utf-8")
+        settings = dataclasses.replace(SETTINGS, label_column="" if elsewhere else "label")
+        sources = {"data": str(tmp_path / "c.csv")} | ({"labelled": str(tmp_path / "c.csv")} if elsewhere else {})
+        task, notes = built_task(tmp_path, settings, **sources)
+        for split in ("train", "tune"):  # another file's labels may be those of either
+            for reward, sign in (("toxicity", -1.0), ("upvotes_model", 1.0)):
+                paid = rewards_of(task.dialogues(split, reward))
+                area = measure_auc([sign * value for value in paid.values()], [truth[text] for text in paid])
+                assert 0.5 < area.value < 0.72
+        assert sum("each judged by folds that had not seen it" in note for note in notes) == 2
 
     def test_splits_share_no_text(self, task: RedditTask) -> None:
         texts = [
@@ -293,7 +313,9 @@ class TestJudges:
     def test_too_few_labels_are_refused_in_a_line(self, tmp_path: Path) -> None:
         rows = [f"row {i},{int(i == 0)}" for i in range(300)]
         (tmp_path / "c.csv").write_text("text,label\n" + "\n".join(rows), encoding="utf-8")
-        with pytest.raises(ValueError, match=r"must be 5 comments of either kind to learn from, got [01] toxic"):
+        with pytest.raises(
+            ValueError, match=r"must be 5 different comments of either kind to learn from, got [01] toxic"
+        ):
             build(SETTINGS, {"data": str(tmp_path / "c.csv")}, tmp_path)
 
     def test_unlabelled_comments_stay_and_are_counted(self, tmp_path: Path) -> None:

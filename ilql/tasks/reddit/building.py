@@ -11,11 +11,19 @@ from pathlib import Path
 
 from ilql.task import SPLITS, TaskFault
 from ilql.tasks.reddit.auc import Auc, measure_auc
-from ilql.tasks.reddit.classifier import FEWEST, LinearClassifier, fit_classifier
+from ilql.tasks.reddit.classifier import FEWEST, LinearClassifier, count_kinds, fit_classifier
 from ilql.tasks.reddit.comments import Comment, check_sizes, keys, split_comments, with_votes
 from ilql.tasks.reddit.data import Corpus, read_corpus, read_labelled
 from ilql.tasks.reddit.generated import draw_comments
-from ilql.tasks.reddit.judges import BroughtClassifier, Judge, LexiconJudge, Remembered, brought_classifier, save_judge
+from ilql.tasks.reddit.judges import (
+    BroughtClassifier,
+    Judge,
+    LexiconJudge,
+    OutOfFold,
+    Remembered,
+    brought_classifier,
+    save_judge,
+)
 from ilql.tasks.reddit.loading import JUDGED_TOXIC, SETTINGS_FILE, TOXIC, UPVOTES, make_rewards
 from ilql.tasks.reddit.packaged import LEARNT_FROM, PACKAGE, PackagedClassifier
 from ilql.tasks.reddit.recordings import write_recordings
@@ -36,6 +44,19 @@ class _Parts:
     held_out: Labelled
 
 
+@dataclass(frozen=True)
+class _Taught:
+    """A judge and the texts that it learnt from.
+
+    Attributes:
+        judge: As agents meet it.
+        learnt: What it says of its own texts without having seen them, by `text_key`.
+    """
+
+    judge: LinearClassifier | BroughtClassifier | LexiconJudge
+    learnt: Mapping[str, float]
+
+
 def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[str]:
     """Write the world of `sources` into `folder`; the notes say what was read, skipped, trained and measured.
 
@@ -46,16 +67,16 @@ def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[
     notes = [*corpus.notes, _sizes_note(corpus)]
     labelled, about_labelled = _labelled(corpus, settings, sources)
     notes += about_labelled
-    judges: dict[str, LinearClassifier | BroughtClassifier | LexiconJudge] = {}
+    judges: dict[str, _Taught] = {}
     if (toxic := _toxicity_judge(settings, sources, labelled, notes)) is not None:
         judges[TOXIC] = toxic
     if (second := _second_judge(corpus, settings, sources, labelled, notes)) is not None:
         judges[JUDGED_TOXIC] = second
     if (votes := _votes_model(corpus, settings, notes)) is not None:
         judges[UPVOTES] = votes
-    remembered = {name: Remembered(judge) for name, judge in judges.items()}
-    notes += _checks(corpus, remembered)
-    rewards = make_rewards(settings, remembered)
+    of_recorded = {name: Remembered(OutOfFold(each.judge, each.learnt)) for name, each in judges.items()}
+    notes += _checks(corpus, of_recorded)
+    rewards = make_rewards(settings, of_recorded)
     if not rewards:
         raise ValueError(
             "the task must have a reward, got no labels, no --labelled, no --classifier, no scores, and "
@@ -70,8 +91,8 @@ def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[
             f"label noise: in training {settings.noise:.0%} of the comments earn a level drawn uniformly ({noisy})"
             + (f"; {calm} has no levels, and no noise" if calm else "")
         )
-    for name, judge in judges.items():
-        save_judge(judge, folder / name)
+    for name, each in judges.items():
+        save_judge(each.judge, folder / name)
     write_recordings(folder, corpus.splits, values)
     (folder / SETTINGS_FILE).write_text(json.dumps(dataclasses.asdict(settings)), encoding="utf-8")
     return notes
@@ -107,7 +128,7 @@ def _labelled(corpus: Corpus, settings: Settings, sources: Mapping[str, str]) ->
 
 def _toxicity_judge(
     settings: Settings, sources: Mapping[str, str], labelled: _Parts | None, notes: list[str]
-) -> LinearClassifier | BroughtClassifier | None:
+) -> _Taught | None:
     """The classifier behind `toxicity`, or None where there is nothing to make it of."""
     if "classifier" in sources:
         brought = brought_classifier(sources["classifier"], label=str(settings.classifier_label))
@@ -121,7 +142,7 @@ def _toxicity_judge(
             notes.append(f"toxicity: {what}, {area} ({measured_on})")
         else:
             notes.append(f"toxicity: {what}, not measured since there are no labelled comments")
-        return brought
+        return _Taught(brought, {})
     if labelled is None:
         notes.append("no toxicity rewards: no labels in the data, no --labelled and no --classifier")
         return None
@@ -140,14 +161,14 @@ def _toxicity_judge(
 
 def _second_judge(
     corpus: Corpus, settings: Settings, sources: Mapping[str, str], labelled: _Parts | None, notes: list[str]
-) -> LinearClassifier | LexiconJudge | None:
+) -> _Taught | None:
     """The classifier that only checks, or None."""
     if "judge_data" not in sources:
         if "data" in sources:
             notes.append("no second judge: --judge-data FILE brings comments for one")
             return None
         notes.append("second judge: the lexicon that the comments were generated with")
-        return LexiconJudge()
+        return _Taught(LexiconJudge(), {})
     texts, more = read_labelled("judge_data", sources["judge_data"], settings)
     notes += more
     texts, left_out = _without(texts, _texts_of(corpus, "report"))
@@ -169,7 +190,7 @@ def _second_judge(
     )
 
 
-def _votes_model(corpus: Corpus, settings: Settings, notes: list[str]) -> LinearClassifier | None:
+def _votes_model(corpus: Corpus, settings: Settings, notes: list[str]) -> _Taught | None:
     """The model of the votes, trained on the training split alone, or None where nothing was voted on."""
     voted = {split: [(c.text, c.upvoted) for c in corpus.splits[split] if c.upvoted is not None] for split in SPLITS}
     if not voted["train"]:
@@ -186,7 +207,7 @@ def _votes_model(corpus: Corpus, settings: Settings, notes: list[str]) -> Linear
         positive="voted up",
         remedy="--set world.score_kind=median compares with the median, --set world.score_column= does without votes",
     )
-    found = model.probabilities([text for text, _ in parts.held_out])
+    found = model.judge.probabilities([text for text, _ in parts.held_out])
     up = sum(bad for _, bad in parts.held_out) / len(found)
     brier = sum((p - bad) ** 2 for p, (_, bad) in zip(found, parts.held_out, strict=True)) / len(found)
     notes.append(
@@ -209,28 +230,38 @@ def _taught(
     balanced: bool,
     positive: str,
     remedy: str,
-) -> LinearClassifier:
+) -> _Taught:
     """A classifier that learnt from one part and was good enough on the other."""
     for name, part in (("to learn from", parts.train), ("to be measured on", parts.held_out)):
-        some = sum(truth for _, truth in part)
-        if min(some, len(part) - some) < FEWEST:
+        some, others = count_kinds(*_columns(part))
+        if min(some, others) < FEWEST:
             raise ValueError(
-                f"{what}: there must be {FEWEST} comments of either kind {name}, got {some} {positive} and "
-                f"{len(part) - some} others; {remedy}"
+                f"{what}: there must be {FEWEST} different comments of either kind {name}, got {some} {positive} and "
+                f"{others} others; {remedy}"
             )
-    classifier = fit_classifier(
-        [text for text, _ in parts.train],
-        [truth for _, truth in parts.train],
+    texts, truths = _columns(parts.train)
+    fitted = fit_classifier(
+        texts,
+        truths,
         kind=kind,
         most_terms=settings.classifier_features,
         balanced=balanced,
     )
-    area = _measured(classifier, parts.held_out, what, settings, remedy)
-    share = sum(truth for _, truth in parts.train) / len(parts.train)
+    area = _measured(fitted.classifier, parts.held_out, what, settings, remedy)
+    out_of_fold = fitted.out_of_fold.tolist()
     notes.append(
-        f"{what}: {len(parts.train)} comments ({share:.1%} {positive}), {area} held out ({area.positives} {positive})"
+        f"{what}: {len(texts)} comments ({sum(truths) / len(texts):.1%} {positive}), {area} held out ({area.positives} "
+        f"{positive}); {measure_auc(out_of_fold, truths)} of its own, each judged by folds that had not seen it, as "
+        f"recorded comments are"
     )
-    return classifier
+    learnt: dict[str, float] = {}
+    for text, probability in zip(texts, out_of_fold, strict=True):
+        learnt.setdefault(text_key(text), probability)
+    return _Taught(fitted.classifier, learnt)
+
+
+def _columns(part: Labelled) -> tuple[list[str], list[bool]]:
+    return [text for text, _ in part], [truth for _, truth in part]
 
 
 def _measured(judge: Judge, part: Labelled, what: str, settings: Settings, remedy: str = "") -> Auc:

@@ -9,6 +9,9 @@
 - `regex`: a setting's value where its pattern matches, else 0.
 - `callable`: what a function of the user's says.
 
+A classifier trained here pays the recorded comments that it learnt from by folds that had not seen them (`OutOfFold`),
+so that it is as good a judge of them as of what an agent writes.
+
 They differ from the released code in that nothing is asked of a remote service, the model of the votes never sees the
 test split (there it was trained on it), and every coin follows from the text and the seed.
 """
