@@ -227,7 +227,28 @@ class TestWhichRewards:
     def test_without_scores_there_are_no_votes(self, tmp_path: Path) -> None:
         task, notes = built_task(tmp_path, SETTINGS, data=write_table(tmp_path, scores=False))
         assert task.rewards == ("toxicity", "toxicity_noised")
-        assert "no upvotes rewards: the data have no column of scores" in notes
+        assert "no upvotes rewards: no comment of the training split has votes" in notes
+
+    def test_a_comment_without_votes_is_judged_like_an_agents_and_teaches_nothing_of_votes(
+        self, tmp_path: Path, task: RedditTask
+    ) -> None:
+        # Every fourth row loses its score. All rows stay for toxicity, and those are paid for their "yes" by the model.
+        data = write_table(tmp_path)
+        lines = Path(data).read_text(encoding="utf-8").splitlines()
+        lost = [line.rsplit(",", 1)[0] + "," if i % 4 == 0 else line for i, line in enumerate(lines[1:])]
+        lost = [line if i % 8 else line.replace("yes", "no") for i, line in enumerate(lost)]
+        Path(data).write_text("\n".join([lines[0], *lost]), encoding="utf-8")
+        some, notes = built_task(tmp_path, SETTINGS, data=data)
+        for split in SPLITS:
+            for reward in ("toxicity", "upvotes_real"):
+                assert len(some.dialogues(split, reward)) == len(task.dialogues(split, reward))
+            for text, reward in rewards_of(some.dialogues(split, "upvotes_real")).items():
+                assert reward == (10.0 if " yes " in text else 0.0)
+        taught = next(note for note in notes if note.startswith("upvotes_model, learnt from the training split: "))
+        assert 0 < int(re.findall(r"(\d+) comments", taught)[0]) < len(some.dialogues("train", "toxicity"))
+        assert any(
+            re.search(r"as are recorded comments without any \(train \d+, tune \d+, report \d+\)", n) for n in notes
+        )
 
     def test_a_pattern_alone_is_enough(self, tmp_path: Path) -> None:
         settings = dataclasses.replace(SETTINGS, label_column="", score_column="", regex="fine", regex_reward=2.0)

@@ -194,7 +194,7 @@ def _votes_model(corpus: Corpus, settings: Settings, notes: list[str]) -> _Taugh
     """The model of the votes, trained on the training split alone, or None where nothing was voted on."""
     voted = {split: [(c.text, c.upvoted) for c in corpus.splits[split] if c.upvoted is not None] for split in SPLITS}
     if not voted["train"]:
-        notes.append("no upvotes rewards: the data have no column of scores")
+        notes.append("no upvotes rewards: no comment of the training split has votes")
         return None
     parts = _Parts(voted["train"], voted["tune"])
     model = _taught(
@@ -214,8 +214,11 @@ def _votes_model(corpus: Corpus, settings: Settings, notes: list[str]) -> _Taugh
         f"upvotes_model on the tune split: mean probability {sum(found) / len(found):.3f}, voted up {up:.3f}; Brier "
         f"score {brier:.3f} against {up * (1 - up):.3f} of the constant"
     )
+    without = [sum(comment.upvoted is None for comment in corpus.splits[split]) for split in SPLITS]
+    sizes = ", ".join(f"{split} {number}" for split, number in zip(SPLITS, without, strict=True))
     notes.append(
         "upvotes_real: recorded comments by their votes; what an agent writes has none, and is judged by upvotes_model"
+        + (f", as are recorded comments without any ({sizes})" if any(without) else "")
     )
     return model
 
@@ -328,13 +331,16 @@ def _values(corpus: Corpus, settings: Settings, rewards: Sequence[Reward]) -> di
         texts, parents = [comment.text for comment in part], [comment.parent for comment in part]
         values[split] = {}
         for reward in rewards:
-            if reward.name == "upvotes_real":
-                values[split][reward.name] = [VOTED_UP if comment.upvoted else 0.0 for comment in part]
-                continue
             try:
-                values[split][reward.name] = reward.score(texts, parents)
+                found = reward.score(texts, parents)
             except TaskFault as fault:
                 raise ValueError(str(fault)) from fault
+            if reward.name == "upvotes_real":
+                found = [
+                    value if comment.upvoted is None else VOTED_UP if comment.upvoted else 0.0
+                    for value, comment in zip(found, part, strict=True)
+                ]
+            values[split][reward.name] = found
     return values
 
 

@@ -4,7 +4,7 @@
 - `toxicity_noised`: the same, as published (Snell et al. 2022): in place of -5 either 0 or -10, a coin for
   each text.
 - `upvotes_real`: 10 for a recorded comment that was voted up, else 0. Nobody has voted on what an agent writes, so at
-  play, as in the paper, it is judged by `upvotes_model`.
+  play, as in the paper, it is judged by `upvotes_model`; so is a recorded comment without votes.
 - `upvotes_model`: 10 where a model of the votes gives a probability of at least 1/2, else 0.
 - `regex`: a setting's value where its pattern matches, else 0.
 - `callable`: what a function of the user's says.
