@@ -331,6 +331,25 @@ class TestJudges:
             build(dataclasses.replace(SETTINGS, least_auc=0.9), {"data": str(tmp_path / "c.csv")}, tmp_path)
         assert "\n" not in str(error.value)
 
+    def test_a_model_of_votes_that_knows_nothing_is_doubted(self, tmp_path: Path) -> None:
+        # Votes are coins: on these tune comments the model's area may be chance's, and a constant is nearer the votes.
+        rng = np.random.default_rng(4)
+        rows = [f"{' '.join(f'w{w}' for w in rng.integers(0, 60, 9))},{rng.integers(2)}" for _ in range(240)]
+        (tmp_path / "c.csv").write_text("text,score\n" + "\n".join(rows), encoding="utf-8")
+        settings = dataclasses.replace(SETTINGS, least_auc=0.0)
+        _, notes = built_task(tmp_path, settings, data=str(tmp_path / "c.csv"))
+        taught = next(note for note in notes if note.startswith("upvotes_model, learnt from"))
+        assert taught.endswith("; it may be blind here: upvotes_model then says nothing")
+        brier = next(note for note in notes if note.startswith("upvotes_model on the tune split"))
+        assert brier.endswith("; the constant is the better forecast: this reward is doubtful")
+
+    def test_a_reward_that_never_varies_is_told(self, tmp_path: Path, built: tuple[Path, list[str]]) -> None:
+        settings = dataclasses.replace(SETTINGS, regex="no such words")
+        _, notes = built_task(tmp_path, settings, data=write_table(tmp_path))
+        flat = next(note for note in notes if note.startswith("reward regex: "))
+        assert flat.endswith("; it never varies in train, tune, report: there it tells no comment from another")
+        assert not any("never varies" in note or "doubtful" in note or "blind" in note for note in built[1])
+
     def test_too_few_labels_are_refused_in_a_line(self, tmp_path: Path) -> None:
         rows = [f"row {i},{int(i == 0)}" for i in range(300)]
         (tmp_path / "c.csv").write_text("text,label\n" + "\n".join(rows), encoding="utf-8")

@@ -139,7 +139,7 @@ def _toxicity_judge(
         taught_nothing = [] if labelled is None else [*labelled.train, *labelled.held_out]
         if len({bad for _, bad in taught_nothing}) == 2:
             area = _measured(brought, taught_nothing, what, settings)
-            notes.append(f"toxicity: {what}, {area} ({measured_on})")
+            notes.append(f"toxicity: {what}, {area} ({measured_on}){_doubt(area, 'toxicity')}")
         else:
             notes.append(f"toxicity: {what}, not measured since there are no labelled comments")
         return _Taught(brought, {})
@@ -210,9 +210,11 @@ def _votes_model(corpus: Corpus, settings: Settings, notes: list[str]) -> _Taugh
     found = model.judge.probabilities([text for text, _ in parts.held_out])
     up = sum(bad for _, bad in parts.held_out) / len(found)
     brier = sum((p - bad) ** 2 for p, (_, bad) in zip(found, parts.held_out, strict=True)) / len(found)
+    constant = up * (1 - up)
+    doubt = "; the constant is the better forecast: this reward is doubtful" if brier >= constant else ""
     notes.append(
         f"upvotes_model on the tune split: mean probability {sum(found) / len(found):.3f}, voted up {up:.3f}; Brier "
-        f"score {brier:.3f} against {up * (1 - up):.3f} of the constant"
+        f"score {brier:.3f} against {constant:.3f} of the constant{doubt}"
     )
     without = [sum(comment.upvoted is None for comment in corpus.splits[split]) for split in SPLITS]
     sizes = ", ".join(f"{split} {number}" for split, number in zip(SPLITS, without, strict=True))
@@ -255,7 +257,7 @@ def _taught(
     notes.append(
         f"{what}: {len(texts)} comments ({sum(truths) / len(texts):.1%} {positive}), {area} held out ({area.positives} "
         f"{positive}); {measure_auc(out_of_fold, truths)} of its own, each judged by folds that had not seen it, as "
-        f"recorded comments are"
+        f"recorded comments are{_doubt(area, what.partition(',')[0])}"
     )
     learnt: dict[str, float] = {}
     for text, probability in zip(texts, out_of_fold, strict=True):
@@ -276,6 +278,11 @@ def _measured(judge: Judge, part: Labelled, what: str, settings: Settings, remed
             f"got {area}; {remedy + ', and ' if remedy else ''}--set world.least_auc=NUMBER allows less"
         )
     return area
+
+
+def _doubt(area: Auc, name: str) -> str:
+    """What to say of a judge that chance can equal. None is refused: few held-out comments leave good ones in doubt."""
+    return f"; it may be blind here: {name} then says nothing" if area.low <= 0.5 else ""
 
 
 def _in_two(texts: Labelled, source: str, settings: Settings) -> _Parts:
@@ -305,8 +312,7 @@ def _checks(corpus: Corpus, judges: Mapping[str, Judge]) -> list[str]:
     pairs = [(p, comment.toxic) for p, comment in zip(second, part, strict=True) if comment.toxic is not None]
     if len({bad for _, bad in pairs}) == 2:
         area = measure_auc([p for p, _ in pairs], [bool(bad) for _, bad in pairs])
-        doubt = "; it may be blind here: judged_toxic then says nothing" if area.low <= 0.5 else ""
-        notes.append(f"second judge against the data's labels, tune split: {area}{doubt}")
+        notes.append(f"second judge against the data's labels, tune split: {area}{_doubt(area, 'judged_toxic')}")
     if TOXIC in judges:
         first = [p >= 0.5 for p in judges[TOXIC].probabilities([comment.text for comment in part])]
         if len(set(first)) == 2:
@@ -356,7 +362,10 @@ def _sizes_note(corpus: Corpus) -> str:
 
 
 def _distributions(values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
-    """A line for each reward: how often which value in which split, or its mean and range where there are many."""
+    """A line for each reward: how often which value in which split, or its mean and range where there are many.
+
+    A reward that is the same for all comments of a split has nothing to teach there, or to choose by: that is said.
+    """
     notes = []
     for name in values["train"]:
         parts = []
@@ -369,5 +378,7 @@ def _distributions(values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[
                 else f"from {min(found):g} to {max(found):g}"
             )
             parts.append(f"{split} mean {sum(found) / len(found):.2f} ({shown})")
-        notes.append(f"reward {name}: {'; '.join(parts)}")
+        flat = [split for split in SPLITS if len(set(values[split][name])) == 1]
+        doubt = f"; it never varies in {', '.join(flat)}: there it tells no comment from another" if flat else ""
+        notes.append(f"reward {name}: {'; '.join(parts)}{doubt}")
     return notes
