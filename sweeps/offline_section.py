@@ -22,7 +22,8 @@ CAVEAT = (
     "far heads that were fitted on other draws of the same dialogues disagree. NLL: −log π of the recorded tokens, in "
     "nats a token; an agent that is better than the recorded one need not say what it said. Q − followed, correlation: "
     "the method's own values against what followed in held-out dialogues; without a correlation, values know nothing. "
-    "Log-ratio: how far the policy goes from its language model; the further, the less an estimate can be trusted. "
+    "Log-ratio: how far the policy goes from its language model; the further, the less an estimate can be trusted. A "
+    "greedy policy says for certain what it says: its log-ratio is −log of how likely its language model is to say it. "
     "Bear on it: the training dialogues that an estimate stands on at most, as effective sample size: their number "
     "times exp(−log-ratio). What a language model of the policy's own leaves out, as %BC's does, does not count there.",
 )
