@@ -31,6 +31,9 @@ class Ranked:
         won: Shape (P, T): 1 where Q of the better action's token is the higher, 0 where it is not, as where both are
             one token and Q is the same.
         tied: Shape (P, T): true where the actions agree up to this token, so that no critic could tell them apart.
+        better: Shape (P,): the number of each pair's better action. Pairs of equal numbers share the action and what
+            went before it, and so its Q.
+        worse: Shape (P,): that of its worse action.
 
     Raises:
         ValueError: The shapes differ.
@@ -42,14 +45,50 @@ class Ranked:
     place: str
     won: NDArray[np.float64]
     tied: NDArray[np.bool_]
+    better: NDArray[np.int64]
+    worse: NDArray[np.int64]
 
     def __post_init__(self) -> None:
         if self.won.shape != self.tied.shape:
             raise ValueError(f"won and tied must have one shape, got {self.won.shape} and {self.tied.shape}")
+        if not len(self.better) == len(self.worse) == len(self.won):
+            raise ValueError(
+                f"each pair must have a better and a worse action, got {len(self.better)} and {len(self.worse)} for "
+                f"{len(self.won)}"
+            )
 
 
-def wilson(share: float, of: int, z: float = 1.96) -> tuple[float, float]:
+def independent_pairs(won: NDArray[np.float64], better: NDArray[np.int64], worse: NDArray[np.int64]) -> float:
+    """How many independent pairs would leave as much doubt about the share that is won; from 1 to P.
+
+    Q of an action decides all of its pairs, so 1,000 pairs of 28 actions with 600 others are no 1,000 trials. The
+    variance of the share is that of sums over the better actions, plus that over the worse ones, less that over pairs
+    alike in both, which the two have counted twice (Cameron, Gelbach, Miller 2011, equation 2.11; each with its factor
+    G / (G − 1) for G sums), and at least that of either side. With share s it is that of s (1 − s) / variance pairs.
+    Where all pairs are won, or none, no variance can be seen: as many as the side with fewer actions has.
+
+    Args:
+        won: Shape (P,), P above 0, in [0, 1].
+        better: Shape (P,), the number of each pair's better action.
+        worse: Shape (P,), that of its worse one.
+    """
+    share = float(won.mean())
+
+    def variance(of: NDArray[np.int64]) -> float:
+        sums = np.bincount(np.unique(of, axis=0, return_inverse=True)[1].ravel(), won - share)
+        return float((sums**2).sum()) / len(won) ** 2 * len(sums) / max(1, len(sums) - 1)
+
+    sides = variance(better), variance(worse)
+    spread = max(*sides, sum(sides) - variance(np.stack([better, worse], axis=1)))
+    if spread <= 0.0:
+        return float(min(len(np.unique(better)), len(np.unique(worse))))
+    return min(float(len(won)), max(1.0, share * (1.0 - share) / spread))
+
+
+def wilson(share: float, of: float, z: float = 1.96) -> tuple[float, float]:
     """Wilson's interval of a share, in [0, 1] at both ends also where the share is 0 or 1 (Wilson 1927).
+
+    `of` how many it is the share; a variance that is larger or smaller than theirs may make that no whole number.
 
     Raises:
         ValueError: There is nothing to have a share of.
@@ -65,7 +104,7 @@ def rank_curves(ranked: Sequence[Ranked]) -> tuple[RankCurve, ...]:
     """A curve per place, method and expectile, over all training seeds.
 
     A pair counts at a token from where its actions differ; the seeds of a curve saw the same pairs, so the interval is
-    over pairs.
+    over pairs, of which those that share an action go together.
     """
     curves = []
     places = list(dict.fromkeys(each.place for each in ranked))
@@ -98,10 +137,11 @@ def rank_section(ranked: Sequence[Ranked], *, positions: Sequence[str], places: 
         own = [curve for curve in curves if curve.place == place]
         if not own:
             continue
-        most = max(max(curve.pairs) for curve in own)
+        pairs = next(each for each in ranked if each.place == place)
         caption = (
             f"{meaning} Shown is the share of pairs in which Q of the better action's token is the higher, with "
-            f"Wilson's 95 % interval; {count(most, 'pair')}. A pair counts from the token on where its actions differ. "
+            "Wilson's 95 % interval of as many independent pairs as leave as much doubt: pairs that share an action on "
+            f"either side go together. {_sizes(pairs)} A pair counts from the token on where its actions differ. "
             "Exact: the fixed point on the data where every recorded prefix is known by heart and nothing generalises."
         )
         figures[f"q_rank_{place}"] = (draw_q_rank(own, positions), caption)
@@ -109,6 +149,11 @@ def rank_section(ranked: Sequence[Ranked], *, positions: Sequence[str], places: 
     return Section(
         name="q_rank", title="Which action has the higher Q", tables=tuple(tables), figures=figures, printed=True
     )
+
+
+def _sizes(pairs: Ranked) -> str:
+    better, worse = len(np.unique(pairs.better)), len(np.unique(pairs.worse))
+    return f"{count(len(pairs.won), 'pair')} of {better:,} better and {count(worse, 'worse action')}."
 
 
 def _curve(trainings: Sequence[Ranked]) -> RankCurve:
@@ -119,8 +164,11 @@ def _curve(trainings: Sequence[Ranked]) -> RankCurve:
     low: list[float | None] = []
     high: list[float | None] = []
     for token, of in enumerate(pairs):
-        share = float(won[differ[:, token], token].mean()) if of else None
-        ends = (None, None) if share is None else wilson(share, of)
+        here = differ[:, token]
+        share = float(won[here, token].mean()) if of else None
+        ends: tuple[float | None, float | None] = (None, None)
+        if share is not None:
+            ends = wilson(share, independent_pairs(won[here, token], first.better[here], first.worse[here]))
         shares.append(share)
         low.append(ends[0])
         high.append(ends[1])

@@ -77,8 +77,8 @@ def choose(
 
     π(v) ∝ exp(ℓ(v) + β Q(v)), where ℓ are the language model's log-probabilities after temperature, top-k and top-p.
     Where the knobs say `after`, temperature, top-k and top-p act on log π_β(v) + β Q(v) instead.
-    With β = ∞ the language model is left out: the token with the highest Q, and log π = 0. Only writable tokens are
-    chosen, and π_β is the language model among those.
+    With β = ∞ the language model is left out: the token with the highest Q. There, and where a slot is greedy, one
+    token is certain: log π = 0. Only writable tokens are chosen, and π_β is the language model among those.
 
     Args:
         logits: The language model's, shape (S, V).
@@ -91,15 +91,15 @@ def choose(
         Tokens, log-ratios and log-probabilities, shape (S,) each.
     """
     base, score = scores(logits, q, writable, knobs)
-    without_model = torch.isinf(knobs.beta)
+    certain = knobs.greedy | torch.isinf(knobs.beta)
     log_policy = score.log_softmax(dim=-1)
     tokens = score.argmax(dim=-1)
     if knobs.draws:
         cumulative = log_policy.double().exp().cumsum(dim=-1)
         drawn = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(dim=-1).clamp(max=score.shape[-1] - 1)
-        tokens = torch.where(knobs.greedy | without_model, tokens, drawn)
+        tokens = torch.where(certain, tokens, drawn)
     picked = tokens[:, None]
-    log_pi = torch.where(without_model, 0.0, log_policy.gather(1, picked).squeeze(1))
+    log_pi = torch.where(certain, 0.0, log_policy.gather(1, picked).squeeze(1))
     log_base = base.gather(1, picked).squeeze(1)
     return tokens, log_pi - log_base, log_base
 

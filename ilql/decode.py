@@ -34,7 +34,7 @@ from ilql.ranking import favourites, most_gained
 from ilql.slots import CHUNK, LANGUAGE_MODEL, READER, Asked, Reading, Slots
 from ilql.tokens import Tokenizer
 
-VERSION = 4
+VERSION = 5
 """Raised when the same settings would say something else; part of every evaluation's key."""
 
 
@@ -46,8 +46,9 @@ class Utterance:
         text: The words.
         tokens: The ids chosen, with the `eoa` that ended them if there was one.
         finished: True if it ended itself; False if it ran into its limit or the context's end.
-        log_ratio: Σ log π(a) − log π_β(a) over its tokens: π the tilted distribution, π_β the untouched language
-            model's. Of the best of N draws from π, log N − (N − 1)/N is added, the most its choice can add on average.
+        log_ratio: Σ log π(a) − log π_β(a) over its tokens: π what they were drawn from, tilted, or certainty where the
+            slot is greedy; π_β the untouched language model's. Of the best of N draws from π, log N − (N − 1)/N is
+            added, the most its choice can add on average.
     """
 
     text: str

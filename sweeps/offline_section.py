@@ -9,6 +9,7 @@ from typing import Any
 from analysis.labels import method_label
 from analysis.section import Section, TextTable
 from analysis.text import number, with_error
+from sweeps.offline_clone import beyond_its_model, clone_in, clones_all
 from sweeps.samples import best_rows
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_task
@@ -22,9 +23,11 @@ CAVEAT = (
     "far heads that were fitted on other draws of the same dialogues disagree. NLL: −log π of the recorded tokens, in "
     "nats a token; an agent that is better than the recorded one need not say what it said. Q − followed, correlation: "
     "the method's own values against what followed in held-out dialogues; without a correlation, values know nothing. "
-    "Log-ratio: how far the policy goes from its language model; the further, the less an estimate can be trusted. "
+    "Log-ratio: how far the policy goes from its language model; the further, the less an estimate can be trusted. A "
+    "greedy policy says for certain what it says: its log-ratio is −log of how likely its language model is to say it. "
     "Bear on it: the training dialogues that an estimate stands on at most, as effective sample size: their number "
-    "times exp(−log-ratio). What a language model of the policy's own leaves out, as %BC's does, does not count there.",
+    "times exp(−log-ratio). A policy whose language model has not cloned all of them, as %BC's, is measured from one "
+    "that has, if the sweep trained one; a dash stands where it did not.",
 )
 
 FEWEST = 5
@@ -36,11 +39,12 @@ def offline_section(store: Store, sweep: str) -> Section | None:
     best = best_rows(store, sweep)
     if not best:
         return None
-    spec = _any_spec(store, sweep, best)
+    specs = _specs(store, sweep, best)
+    spec = next(iter(specs.values()))
     if load_task(store, spec.data.task, spec.evaluation.world).playable:
         return None
     header = ("Method", "Estimate", "Between members", "NLL", "Q − followed", "Correlation", "Log-ratio", "Bear on it")
-    bearing = _bearing(store, spec, best)
+    bearing = _bearing(store, specs, best)
     rows = []
     for arm, row in best.items():
         measures = ("member_sd", "held_out_nll", "q_bias", "q_correlation", "log_ratio")
@@ -59,7 +63,7 @@ def offline_section(store: Store, sweep: str) -> Section | None:
 def little_known(store: Store, sweep: str) -> tuple[str, ...]:
     """One line on the methods whose best cell is so far from the data that its estimate means little; none for none."""
     best = best_rows(store, sweep)
-    return far_from_data(_bearing(store, _any_spec(store, sweep, best), best)) if best else ()
+    return far_from_data(_bearing(store, _specs(store, sweep, best), best)) if best else ()
 
 
 def effective_dialogues(dialogues: int, log_ratio: float) -> float:
@@ -72,9 +76,13 @@ def effective_dialogues(dialogues: int, log_ratio: float) -> float:
     return dialogues * math.exp(-max(0.0, log_ratio))  # where few utterances were drawn, their mean may be below 0
 
 
-def far_from_data(bearing: Mapping[str, float]) -> tuple[str, ...]:
-    """The line of `little_known`, from the dialogues that bear on each arm's estimate."""
-    few = [f"{method_label(arm)} ({number(dialogues, 1)})" for arm, dialogues in bearing.items() if dialogues < FEWEST]
+def far_from_data(bearing: Mapping[str, float | None]) -> tuple[str, ...]:
+    """The line of `little_known`, from the dialogues that bear on each arm's estimate; None where nobody knows."""
+    few = [
+        f"{method_label(arm)} ({number(dialogues, 1)})"
+        for arm, dialogues in bearing.items()
+        if dialogues is not None and dialogues < FEWEST
+    ]
     if not few:
         return ()
     return (
@@ -83,14 +91,24 @@ def far_from_data(bearing: Mapping[str, float]) -> tuple[str, ...]:
     )
 
 
-def _bearing(store: Store, spec: TrialSpec, best: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """By arm the dialogues that bear on its best cell's estimate."""
+def _bearing(
+    store: Store, specs: Mapping[str, TrialSpec], best: Mapping[str, Mapping[str, Any]]
+) -> dict[str, float | None]:
+    """By arm the dialogues that bear on its best cell's estimate; None where how far it is from them cannot be said."""
+    spec = next(iter(specs.values()))
     task = load_task(store, spec.data.task, spec.evaluation.world)
     dialogues = min(len(task.dialogues("train", spec.evaluation.reward)), spec.fit.dialogues)
-    return {arm: effective_dialogues(dialogues, row["measure.log_ratio"]) for arm, row in best.items()}
+    clone = clone_in(store, list(specs.values()))
+    bearing: dict[str, float | None] = {}
+    for arm, row in best.items():
+        beyond = (
+            0.0 if clones_all(specs[arm]) else None if clone is None else beyond_its_model(store, specs[arm], clone)
+        )
+        bearing[arm] = None if beyond is None else effective_dialogues(dialogues, row["measure.log_ratio"] + beyond)
+    return bearing
 
 
-def _any_spec(store: Store, sweep: str, best: Mapping[str, Mapping[str, Any]]) -> TrialSpec:
-    """A trial of the sweep, for what all of them share."""
+def _specs(store: Store, sweep: str, best: Mapping[str, Mapping[str, Any]]) -> dict[str, TrialSpec]:
+    """By arm the trial of its best cell's first seed."""
     members = {member["trial_id"]: member for member in store.members(sweep)}
-    return TrialSpec.from_json(str(members[next(iter(best.values()))["trial_id"]]["spec"]))
+    return {arm: TrialSpec.from_json(str(members[row["trial_id"]]["spec"])) for arm, row in best.items()}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 
 from analysis.text import count
 from ilql.dialogue import Turn
 from ilql.evaluate import Player, play
-from ilql.task import Reply, Task
+from ilql.task import Environment, Reply, Task
 from ilql.tasks import known_tasks
 from sweeps.options import Options
 from sweeps.paths import is_default_store
@@ -23,6 +24,25 @@ WORLD, AGENT = "world", "agent"
 
 ID_SHOWN = 8
 """Characters of a trial's id that usually do."""
+
+
+@runtime_checkable
+class ForPeople(Protocol):
+    """What a task may offer beside its rules, for a person who plays: none of it reaches a policy or a score.
+
+    Attributes:
+        rule: What an utterance must be, said before the first.
+    """
+
+    rule: str
+
+    def typed(self, text: str) -> str:
+        """The utterance of a person who typed this."""
+        ...
+
+    def afterwards(self, environment: Environment) -> str | None:
+        """What a person wants to know of an episode that is over; None where there is nothing."""
+        ...
 
 
 def play_by_hand(
@@ -40,17 +60,22 @@ def play_by_hand(
     environment, totals = task.environment(seed, split), dict.fromkeys(task.rewards, 0.0)
     turns = count(task.max_turns, "turn")
     say(f"{task.name}, {split} scenes, episode {seed} ({environment.scene}); at most {turns}; Ctrl-C leaves")
+    people = task if isinstance(task, ForPeople) else None
+    if people is not None:
+        say(people.rule)
     if environment.opening is not None:
         say(f"{WORLD}> {environment.opening}")
     while (text := ask(f"{AGENT}> ")) is not None:
         if not text.strip():  # a slip: a person who wants to say nothing leaves
             continue
-        reply = task.step([environment], [text])[0]
+        reply = task.step([environment], [text if people is None else people.typed(text)])[0]
         for name, reward in reply.rewards.items():
             totals[name] += reward
         for line in _said(reply):
             say(line)
         if reply.ended:
+            if people is not None and (told := people.afterwards(environment)) is not None:
+                say(told)
             say(f"over: {_end(task, totals)}")
             return totals
     say(f"left: {_paid(totals)} so far")

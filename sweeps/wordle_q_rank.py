@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from analysis.q_rank import Ranked, rank_section
 from analysis.section import Section
 from ilql.batch import TokenSequence, collate, tokenize
+from ilql.dialogue import Dialogue
 from ilql.prefix_tree import prefix_tree
 from ilql.tasks.wordle.environment import WordleTask
 from ilql.tasks.wordle.patterns import LENGTH
@@ -21,7 +22,7 @@ from sweeps.spec import TrialSpec, probe_key
 from sweeps.stages import canonical, load_module, load_task, load_tokenizer_stage, load_tokens
 from sweeps.store import Store
 
-VERSION = 2
+VERSION = 3
 """Raised when the same weights would be compared otherwise; part of the key of every comparison."""
 
 PAIRS, SEED = 1000, 0
@@ -80,7 +81,8 @@ def _key(spec: TrialSpec) -> str:
 
 def _read(folder: Path, method: str, tau: float | None, seed: int) -> list[Ranked]:
     with np.load(folder / RANKS_FILE, allow_pickle=False) as found:
-        return [Ranked(method, tau, seed, place, found[f"{place}_won"], found[f"{place}_tied"]) for place in PLACES]
+        parts = ("won", "tied", "better", "worse")
+        return [Ranked(method, tau, seed, place, *(found[f"{place}_{part}"] for part in parts)) for place in PLACES]
 
 
 def _by_letter(tokenizer: Tokenizer) -> bool:
@@ -126,8 +128,11 @@ def _exact(store: Store, spec: TrialSpec, task: WordleTask, *, tau: float, gamma
 
 
 def _compare(store: Store, spec: TrialSpec, task: WordleTask, q_of: Values, folder: Path) -> None:
-    """Write whether Q of the better guess's tokens is the higher, and where both agree so far, (P, 6) each."""
-    tokenizer, found = load_tokenizer_stage(store, spec), {}
+    """Write whether Q of the better guess's tokens is the higher, and where both agree so far, (P, 6) each.
+
+    Beside them stands which guesses they are, (P,) each: what was said before a guess, and its word, decide its Q.
+    """
+    tokenizer, found = load_tokenizer_stage(store, spec), dict[str, NDArray[np.generic]]()
     drawn = pairs(task, PAIRS, SEED, SPLIT)
     for place in PLACES:
         own = list(dict.fromkeys(pair for pair in drawn if pair.place == place))  # a pair drawn twice says no more
@@ -135,7 +140,15 @@ def _compare(store: Store, spec: TrialSpec, task: WordleTask, q_of: Values, fold
         worse = [tokenize(pair.worse, tokenizer) for pair in own]
         found[f"{place}_won"] = (q_of(better) > q_of(worse)).astype(np.float64)
         found[f"{place}_tied"] = np.cumprod(_last(better) == _last(worse), axis=1).astype(np.bool_)
+        found[f"{place}_better"] = _numbered([pair.better for pair in own])
+        found[f"{place}_worse"] = _numbered([pair.worse for pair in own])
     np.savez(folder / RANKS_FILE, **found)  # type: ignore[arg-type]
+
+
+def _numbered(games: list[Dialogue]) -> NDArray[np.int64]:
+    """A number for each game, equal where all that was said is, shape (P,)."""
+    numbers: dict[tuple[str, ...], int] = {}
+    return np.array([numbers.setdefault(tuple(turn.text for turn in game.turns), len(numbers)) for game in games])
 
 
 def _last(games: list[TokenSequence]) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ilql.choose import Knobs, choose, filtered
+from ilql.choose import Knobs, choose, filtered, probabilities
 
 ALL = torch.ones(4, dtype=torch.bool)
 LOGITS = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()  # of the four tokens
@@ -112,11 +112,10 @@ class TestWritable:
 
 class TestLogRatio:
     def test_it_is_the_log_of_the_tilted_over_the_untouched_probability(self) -> None:
-        # exp(log 2 * (1, 0)) doubles the first: (1/4, 3/4) becomes (2/5, 3/5); the second is chosen.
+        # exp(log 2 * (1, 0)) doubles the first: (1/4, 3/4) becomes (2/5, 3/5); the second is drawn.
         logits, q = torch.tensor([[0.25, 0.75]]).log(), torch.tensor([[1.0, 0.0]])
-        settings = knobs(beta=math.log(2), greedy=True)
         token, ratio, log_probability = choose(
-            logits, q, torch.ones(2, dtype=torch.bool), settings, torch.zeros(1).double()
+            logits, q, torch.ones(2, dtype=torch.bool), knobs(beta=math.log(2)), torch.full((1,), 0.9).double()
         )
         assert token.item() == 1
         assert ratio.item() == pytest.approx(math.log(0.6 / 0.75))
@@ -125,6 +124,25 @@ class TestLogRatio:
     def test_without_tilt_and_filter_it_is_zero(self) -> None:
         _, ratio, _ = choose(LOGITS[None], Q[None], ALL, knobs(), torch.tensor([0.55], dtype=torch.float64))
         assert ratio.item() == pytest.approx(0.0, abs=1e-6)
+
+    @pytest.mark.parametrize("beta", [0.0, 1.0])
+    def test_a_greedy_policy_is_certain(self, beta: float) -> None:
+        # log π = 0 of the one token it can choose: token 3, of which the model says .4, or with the tilt token 1, .2.
+        _, ratio, _ = choose(LOGITS[None], Q[None], ALL, knobs(beta=beta, greedy=True), torch.zeros(1).double())
+        assert ratio.item() == pytest.approx(-math.log(0.2 if beta else 0.4))
+
+    def test_the_log_ratio_is_that_of_the_probabilities(self) -> None:
+        # Six slots, each of another kind: what `choose` says of its token is what `probabilities` says of it.
+        kinds = [(0.0, False), (1.0, False), (0.0, True), (1.0, True), (math.inf, False), (math.inf, True)]
+        settings = dataclasses.replace(
+            knobs(6),
+            beta=torch.tensor([beta for beta, _ in kinds]),
+            greedy=torch.tensor([greedy for _, greedy in kinds]),
+        )
+        logits, q = LOGITS.expand(6, -1), Q.expand(6, -1)
+        tokens, ratio, base = choose(logits, q, ALL, settings, torch.full((6,), 0.3).double())
+        likely = probabilities(logits, q, ALL, settings).gather(1, tokens[:, None]).squeeze(1)
+        assert (ratio + base).exp().tolist() == pytest.approx(likely.tolist())
 
     def test_without_the_language_model_the_policy_is_certain(self) -> None:
         _, ratio, _ = choose(LOGITS[None], Q[None], ALL, knobs(beta=math.inf), torch.zeros(1).double())

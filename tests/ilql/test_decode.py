@@ -66,9 +66,9 @@ def naive(
         if actor.relative:
             q = q + base.log_softmax(-1)
         base = base.masked_fill(unwritable, -torch.inf).log_softmax(-1)
-        score = q.masked_fill(unwritable, -torch.inf) if math.isinf(beta) else (base + beta * q).log_softmax(-1)
+        score = q.masked_fill(unwritable, -torch.inf) if math.isinf(beta) else base + beta * q
         token = int(score.argmax())
-        ratio += float((0 if math.isinf(beta) else score[token]) - base[token])
+        ratio -= float(base[token])  # log π = 0 of the one token that a greedy policy can choose
         said.append(token)
     return tuple(said), ratio
 

@@ -161,9 +161,14 @@ class TestPlay:
         assert all(episode.transcript.ended for episode in episodes.values())
 
     def test_only_a_tilt_leaves_the_language_model(self, actor: Actor, tokenizer: Tokenizer) -> None:
-        untouched, tilted, *_ = played(actor, tokenizer, PLAYERS)
+        sampling = Decoding(max_new_tokens=5, greedy=False)
+        untouched, tilted = played(actor, tokenizer, [Player(sampling, Manner()), Player(sampling, Manner(beta=2.0))])
         assert all(episode.log_ratio == pytest.approx(0.0, abs=1e-4) for episode in untouched)
         assert any(abs(episode.log_ratio) > 1e-3 for episode in tilted)
+
+    def test_greed_leaves_it_too(self, actor: Actor, tokenizer: Tokenizer) -> None:
+        (greedy,) = played(actor, tokenizer, PLAYERS[:1])
+        assert all(episode.log_ratio > 1e-3 for episode in greedy)  # −log π_β of what it said for certain
 
     def test_progress_is_told(self, actor: Actor, tokenizer: Tokenizer) -> None:
         told: list[int] = []

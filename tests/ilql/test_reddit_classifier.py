@@ -13,8 +13,15 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
 from ilql.tasks.reddit.auc import Z, interval, measure_auc
-from ilql.tasks.reddit.classifier import KINDS, LinearClassifier, fit_classifier, fit_platt, load_classifier
-from ilql.tasks.reddit.judges import LexiconJudge, Remembered, load_judge, save_judge
+from ilql.tasks.reddit.classifier import (
+    KINDS,
+    LinearClassifier,
+    count_kinds,
+    fit_classifier,
+    fit_platt,
+    load_classifier,
+)
+from ilql.tasks.reddit.judges import LexiconJudge, OutOfFold, Remembered, load_judge, save_judge
 from ilql.tasks.reddit.transformer import TransformerClassifier, load_transformer, transformer_digest
 
 UNKNOWN = "[UNK]"
@@ -25,7 +32,7 @@ TEXTS, TRUTH = RUDE + KIND_ONES, [True] * 60 + [False] * 60
 
 
 def fit(kind: str, *, balanced: bool = True) -> LinearClassifier:
-    return fit_classifier(TEXTS, TRUTH, kind=kind, most_terms=500, balanced=balanced)
+    return fit_classifier(TEXTS, TRUTH, kind=kind, most_terms=500, balanced=balanced).classifier
 
 
 class TestAuc:
@@ -112,9 +119,9 @@ class TestLinear:
 
     def test_without_terms_of_its_own_a_text_has_the_rate_of_the_labels_or_a_half(self) -> None:
         positive = [True] * 12 + [False] * 48
-        texts = ["same words"] * 60
+        texts = [f"same words {number}" for number in range(60)]  # of whose numbers no term is among the 21 commonest
         for balanced, expected in ((True, 0.5), (False, 0.2)):
-            classifier = fit_classifier(texts, positive, kind="bayes", most_terms=50, balanced=balanced)
+            classifier = fit_classifier(texts, positive, kind="bayes", most_terms=21, balanced=balanced).classifier
             # Platt's targets pull towards the middle: 13/14 and 1/50 in place of 1 and 0.
             target = expected * 13 / 14 + (1 - expected) / 50
             assert classifier.probabilities(["same words"])[0] == pytest.approx(target, abs=1e-3)
@@ -129,21 +136,39 @@ class TestLinear:
         assert classifier.probabilities([text])[0] == pytest.approx(expected, rel=1e-9)
 
     def test_bayes_weighs_a_term_by_its_smoothed_shares(self) -> None:
-        classifier = fit_classifier(["abc"] * 6 + ["xyz"] * 6, [True] * 6 + [False] * 6, kind="bayes", most_terms=99,
-                                    balanced=True)  # fmt: skip
+        texts = [f"{word} {number}" for word in ("abc", "xyz") for number in range(6)]  # numbers: rarer than any other
+        fitted = fit_classifier(texts, [True] * 6 + [False] * 6, kind="bayes", most_terms=12, balanced=True)
+        classifier = fitted.classifier
         # Six terms of either word; each stands in all 6 texts of its kind: (6 + 1) / (6·6 + 12) against 1 / (6·6 + 12).
         assert len(classifier.weights) == 12
         signs = np.array([1.0 if set(term) <= set(" abc") else -1.0 for term in classifier.blocks[0].terms])
         assert classifier.weights == pytest.approx(signs * math.log(7))
 
-    def test_too_few_of_one_kind_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="at least 5 comments of either kind, got 4 positive and 8 negative"):
-            fit_classifier(["a"] * 12, [True] * 4 + [False] * 8, kind="bayes", most_terms=9, balanced=True)
+    def test_too_few_different_ones_of_one_kind_are_refused(self) -> None:
+        # A second "same " is no other text, whatever its label.
+        texts, positive = [*"abcd", "same", "Same ", *"efghij"], [True] * 4 + [False, True] + [False] * 6
+        assert count_kinds(texts, positive) == (4, 7)
+        with pytest.raises(ValueError, match="at least 5 different comments of either kind, got 4 positive and 7 nega"):
+            fit_classifier(texts, positive, kind="bayes", most_terms=9, balanced=True)
 
-    def test_texts_without_any_terms_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="must learn from texts with words, got 12 texts") as error:
-            fit_classifier([" "] * 12, [True] * 6 + [False] * 6, kind="logistic", most_terms=9, balanced=True)
-        assert "\n" not in str(error.value)
+
+class TestOutOfFold:
+    def test_a_text_is_judged_by_weights_that_had_not_seen_it_nor_its_equal(self) -> None:
+        # Two equal texts are alone in having the word "odd" and any of its letters' pairs, and both are positive: to
+        # the other folds it has no weight, so that its sum is 0 and its probability that of the offset.
+        texts = [*TEXTS, "odd", " ODD"]
+        fitted = fit_classifier(texts, [*TRUTH, True, True], kind="logistic", most_terms=500, balanced=True)
+        unseen = 1 / (1 + math.exp(-fitted.classifier.offset))
+        assert fitted.out_of_fold[-2:] == pytest.approx([unseen] * 2, abs=1e-9)
+        assert fitted.classifier.probabilities(["odd"])[0] > unseen + 0.1
+
+    def test_it_tells_kinds_apart_that_others_of_the_kind_tell(self) -> None:
+        fitted = fit_classifier(TEXTS, TRUTH, kind="logistic", most_terms=500, balanced=True)
+        assert measure_auc(fitted.out_of_fold.tolist(), TRUTH).value == 1.0
+
+    def test_a_recorded_text_is_judged_so_and_another_by_the_judge(self) -> None:
+        judge = OutOfFold(LexiconJudge(), {"blorp": 0.25})
+        assert judge.probabilities(["zoggle", "Blorp ", "fine", "blorp"]) == [1.0, 0.25, 0.0, 0.25]
 
 
 class TestRemembered:

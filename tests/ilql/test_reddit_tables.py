@@ -198,16 +198,37 @@ class TestLabels:
 
 class TestRows:
     def test_what_cannot_be_used_is_counted_with_its_reason(self, tmp_path: Path) -> None:
-        lines = ["text,parent,score", "[deleted],p,1", " ,p,1", "a,p,", "b,p,many", "c,p,inf", "d,[removed],1"]
+        lines = ["text,parent,score", "[deleted],p,1", " ,p,1", "d,[removed],1"]
         lines += [f"{text},{parent},{score}" for text, parent, score in ROWS]
         corpus = read_corpus(csv_file(tmp_path, lines), Settings(tune_share=0.3, report_share=0.3))
         assert len(said(corpus)) == len(ROWS)
         assert [note for note in corpus.notes if note.startswith("skipped")] == [
             "skipped 2 rows of data: its comment or parent was deleted (first: line 2)",
-            "skipped 2 rows of data: its score is no finite number (first: line 5)",
-            "skipped 1 rows of data: it has no score (first: line 4)",
             "skipped 1 rows of data: its comment is empty (first: line 3)",
         ]
+
+    def test_comments_without_votes_stay_and_are_counted(self, tmp_path: Path) -> None:
+        lines = ["text,parent,score,subreddit", "a,p,,x", "b,q,many,x", "c,r,inf,x", "d,s,5,"]
+        lines += [f"{text},{parent},{score},x" for text, parent, score in ROWS]
+        settings = Settings(tune_share=0.3, report_share=0.3, score_kind="median")
+        corpus = read_corpus(csv_file(tmp_path, lines), settings)
+        comments = [comment for split in SPLITS for comment in corpus.splits[split]]
+        assert len(comments) == len(ROWS) + 4
+        assert {c.text for c in comments if c.upvoted is None} == {"a", "b", "c", "d"}
+        assert not any(note.startswith("skipped") for note in corpus.notes)
+        assert [note for note in corpus.notes if note.startswith("kept")] == [
+            "kept without votes 2 rows of data: its score is no finite number (first: line 3)",
+            "kept without votes 1 rows of data: it has no group (first: line 5)",
+            "kept without votes 1 rows of data: it has no score (first: line 2)",
+        ]
+
+    def test_a_column_of_scores_without_any_is_refused(self, tmp_path: Path) -> None:
+        lines = ["text,parent,score", *(f"{text},{parent},hidden" for text, parent, _ in ROWS)]
+        with pytest.raises(
+            ValueError, match=r"'score' of .* got none: .*no finite number.*; --set world\.score_column= d"
+        ) as e:
+            read_corpus(csv_file(tmp_path, lines), Settings(tune_share=0.3, report_share=0.3))
+        one_line(e)
 
     def test_a_number_is_no_comment_and_no_parent(self, tmp_path: Path) -> None:
         rows: list[dict[str, object]] = [{"text": 3, "parent": "p"}, {"text": "a", "parent": 4}]
@@ -294,12 +315,12 @@ class TestVotes:
             "tune": self.parts(3, group="a") + self.parts(3, group="b"),
             "report": self.parts(3, group="c"),
         }
-        skipped = Skipped()
-        voted, note = with_votes(splits, "median", skipped)
+        unvoted = Skipped()
+        voted, note = with_votes(splits, "median", unvoted)
         assert self.up(voted["train"]) == [False, False, True, False]  # medians 2 and 100
         assert self.up(voted["tune"]) == [True, False]
-        assert voted["report"] == ()
-        assert skipped.counts == {"its group has no comment in the training split": 1}
+        assert self.up(voted["report"]) == [None]
+        assert unvoted.counts == {"its group has no score in the training split": 1}
         assert "proxy" in note
 
 

@@ -15,6 +15,7 @@ from ilql.dialogue import Dialogue
 from ilql.task import SPLITS, TaskFault
 from ilql.tasks.reddit import KIND, build, source_digest
 from ilql.tasks.reddit.__main__ import main
+from ilql.tasks.reddit.auc import measure_auc
 from ilql.tasks.reddit.building import generated_corpus
 from ilql.tasks.reddit.environment import RedditTask
 from ilql.tasks.reddit.generated import LEXICON, MILD, STRONG, draw_comments, lexicon_probability
@@ -89,6 +90,25 @@ class TestRecorded:
         said = ["a new thing yes", "a new thing no"]
         assert task.score(said, [None, None], "upvotes_real") == [10.0, 0.0]
         assert task.score(said, [None, None], "upvotes_model") == [10.0, 0.0]
+
+    @pytest.mark.parametrize("elsewhere", [False, True])
+    def test_no_recorded_comment_is_paid_by_its_own_label(self, tmp_path: Path, *, elsewhere: bool) -> None:
+        # A comment with "yes" is toxic and voted up, one without is neither, but for a third that are the other way
+        # round, for no reason: so 2/3 is the area of the best judge. One that has seen the comments knows those, too.
+        rng = np.random.default_rng(0)
+        texts = [f"{'yes' if i % 2 else 'no'} {' '.join(f'w{w}' for w in rng.integers(0, 99, 12))}" for i in range(900)]
+        truth = {text: (i % 2 == 1) != (rng.random() < 1 / 3) for i, text in enumerate(texts)}
+        rows = [f"{text},{int(up)},{int(up)}" for text, up in truth.items()]
+        (tmp_path / "c.csv").write_text("text,label,score\n" + "\n".join(rows), encoding="utf-8")
+        settings = dataclasses.replace(SETTINGS, label_column="" if elsewhere else "label")
+        sources = {"data": str(tmp_path / "c.csv")} | ({"labelled": str(tmp_path / "c.csv")} if elsewhere else {})
+        task, notes = built_task(tmp_path, settings, **sources)
+        for split in ("train", "tune"):  # another file's labels may be those of either
+            for reward, sign in (("toxicity", -1.0), ("upvotes_model", 1.0)):
+                paid = rewards_of(task.dialogues(split, reward))
+                area = measure_auc([sign * value for value in paid.values()], [truth[text] for text in paid])
+                assert 0.5 < area.value < 0.72
+        assert sum("each judged by folds that had not seen it" in note for note in notes) == 2
 
     def test_splits_share_no_text(self, task: RedditTask) -> None:
         texts = [
@@ -207,7 +227,28 @@ class TestWhichRewards:
     def test_without_scores_there_are_no_votes(self, tmp_path: Path) -> None:
         task, notes = built_task(tmp_path, SETTINGS, data=write_table(tmp_path, scores=False))
         assert task.rewards == ("toxicity", "toxicity_noised")
-        assert "no upvotes rewards: the data have no column of scores" in notes
+        assert "no upvotes rewards: no comment of the training split has votes" in notes
+
+    def test_a_comment_without_votes_is_judged_like_an_agents_and_teaches_nothing_of_votes(
+        self, tmp_path: Path, task: RedditTask
+    ) -> None:
+        # Every fourth row loses its score. All rows stay for toxicity, and those are paid for their "yes" by the model.
+        data = write_table(tmp_path)
+        lines = Path(data).read_text(encoding="utf-8").splitlines()
+        lost = [line.rsplit(",", 1)[0] + "," if i % 4 == 0 else line for i, line in enumerate(lines[1:])]
+        lost = [line if i % 8 else line.replace("yes", "no") for i, line in enumerate(lost)]
+        Path(data).write_text("\n".join([lines[0], *lost]), encoding="utf-8")
+        some, notes = built_task(tmp_path, SETTINGS, data=data)
+        for split in SPLITS:
+            for reward in ("toxicity", "upvotes_real"):
+                assert len(some.dialogues(split, reward)) == len(task.dialogues(split, reward))
+            for text, reward in rewards_of(some.dialogues(split, "upvotes_real")).items():
+                assert reward == (10.0 if " yes " in text else 0.0)
+        taught = next(note for note in notes if note.startswith("upvotes_model, learnt from the training split: "))
+        assert 0 < int(re.findall(r"(\d+) comments", taught)[0]) < len(some.dialogues("train", "toxicity"))
+        assert any(
+            re.search(r"as are recorded comments without any \(train \d+, tune \d+, report \d+\)", n) for n in notes
+        )
 
     def test_a_pattern_alone_is_enough(self, tmp_path: Path) -> None:
         settings = dataclasses.replace(SETTINGS, label_column="", score_column="", regex="fine", regex_reward=2.0)
@@ -290,10 +331,31 @@ class TestJudges:
             build(dataclasses.replace(SETTINGS, least_auc=0.9), {"data": str(tmp_path / "c.csv")}, tmp_path)
         assert "\n" not in str(error.value)
 
+    def test_a_model_of_votes_that_knows_nothing_is_doubted(self, tmp_path: Path) -> None:
+        # Votes are coins: on these tune comments the model's area may be chance's, and a constant is nearer the votes.
+        rng = np.random.default_rng(4)
+        rows = [f"{' '.join(f'w{w}' for w in rng.integers(0, 60, 9))},{rng.integers(2)}" for _ in range(240)]
+        (tmp_path / "c.csv").write_text("text,score\n" + "\n".join(rows), encoding="utf-8")
+        settings = dataclasses.replace(SETTINGS, least_auc=0.0)
+        _, notes = built_task(tmp_path, settings, data=str(tmp_path / "c.csv"))
+        taught = next(note for note in notes if note.startswith("upvotes_model, learnt from"))
+        assert taught.endswith("; it may be blind here: upvotes_model then says nothing")
+        brier = next(note for note in notes if note.startswith("upvotes_model on the tune split"))
+        assert brier.endswith("; the constant is the better forecast: this reward is doubtful")
+
+    def test_a_reward_that_never_varies_is_told(self, tmp_path: Path, built: tuple[Path, list[str]]) -> None:
+        settings = dataclasses.replace(SETTINGS, regex="no such words")
+        _, notes = built_task(tmp_path, settings, data=write_table(tmp_path))
+        flat = next(note for note in notes if note.startswith("reward regex: "))
+        assert flat.endswith("; it never varies in train, tune, report: there it tells no comment from another")
+        assert not any("never varies" in note or "doubtful" in note or "blind" in note for note in built[1])
+
     def test_too_few_labels_are_refused_in_a_line(self, tmp_path: Path) -> None:
         rows = [f"row {i},{int(i == 0)}" for i in range(300)]
         (tmp_path / "c.csv").write_text("text,label\n" + "\n".join(rows), encoding="utf-8")
-        with pytest.raises(ValueError, match=r"must be 5 comments of either kind to learn from, got [01] toxic"):
+        with pytest.raises(
+            ValueError, match=r"must be 5 different comments of either kind to learn from, got [01] toxic"
+        ):
             build(SETTINGS, {"data": str(tmp_path / "c.csv")}, tmp_path)
 
     def test_unlabelled_comments_stay_and_are_counted(self, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from ilql.task import Task
 from sweeps import evaluate_cells
 from sweeps.offline import calibration, distinct_episodes
+from sweeps.offline_clone import beyond_its_model, clone_in, clones_all
 from sweeps.offline_section import effective_dialogues, far_from_data
 from sweeps.stages import load_task
 from sweeps.work import run_job
@@ -111,7 +112,30 @@ def test_methods_far_from_the_data_are_named_in_one_line() -> None:
     (line,) = far_from_data({"ilql": 3.46, "sarsa": 5.0, "bc": 43.0})
     assert line.startswith("Estimates that mean little, since fewer than 5 training dialogues bear on them")
     assert line.endswith(": ILQL (3.5).")
-    assert far_from_data({"bc": 43.0}) == ()
+    assert far_from_data({"bc": 43.0, "filtered_bc": None}) == ()
+
+
+def test_what_cloned_a_part_is_measured_from_a_clone_of_all(unplayable: Bench) -> None:
+    # Uniform data of rewards 0 and 1, of which %BC keeps the half that pays: it pulls the good arm, which the other
+    # clone pulls every second time, so that it is about log 2 from the data, though it never leaves its own model.
+    store = unplayable.store
+    part = unplayable.trial("filtered_bc", train={"keep": 0.4, "steps": 60}, **ESTIMATED)
+    whole = unplayable.trial("bc", train={"steps": 60}, **ESTIMATED)
+    assert (clones_all(part), clones_all(whole), clones_all(unplayable.trial())) == (False, True, True)
+    run_job(unplayable.job(part, part), silently)
+    run_job(unplayable.job(whole, whole), silently)
+    record = store.get("evaluation", part.trial_id)
+    assert record is not None
+    assert record["measures"]["log_ratio"] == pytest.approx(0.0, abs=1e-4)
+    clone = clone_in(store, [part, whole])
+    assert clone == part.behaviour  # its weights are there; of a sweep without one it is the trial of `bc`
+    beyond = beyond_its_model(store, part, whole)
+    assert beyond == pytest.approx(math.log(2), abs=0.25)
+    store.drop("weights", whole.weights_id)
+    assert beyond_its_model(store, part, whole) == beyond  # kept
+    store.drop("weights", part.behaviour.weights_id)
+    assert clone_in(store, [part, whole]) is None
+    assert beyond_its_model(store, part, dataclasses.replace(whole, seed=1)) is None
 
 
 def test_episodes_end_where_a_scene_comes_again(bench: Bench) -> None:

@@ -37,6 +37,37 @@ def test_a_person_plays_an_episode(
     ]
 
 
+def play_wordle(tmp_path: Path, rules: str, typed: list[str], capsys: pytest.CaptureFixture[str],
+                monkeypatch: pytest.MonkeyPatch) -> list[str]:  # fmt: skip
+    """What a person hears who types some guesses in a game of four words."""
+    (tmp_path / "words.txt").write_text("crane\nslate\nspoon\nthumb\n", encoding="utf-8")
+    guesses = iter(typed)
+    monkeypatch.setattr("builtins.input", lambda prompt: next(guesses))
+    games = [part for name in ("train", "tune", "report") for part in ("--set", f"world.{name}_games=4")]
+    command = ["play", "wordle", "--words", str(tmp_path / "words.txt"), "--store", str(tmp_path / "store")]
+    assert cli.main([*command, "--set", f"world.rules={rules}", "--set", "world.world=optimal", *games]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_a_persons_capitals_are_letters_and_what_a_guess_must_be_is_said_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = play_wordle(tmp_path, "real", ["CRANE", " Slate", "SPOON", "thumb"], capsys, monkeypatch)
+    assert "a guess is five letters, a to z; anything else costs a try, too" in said
+    assert not any("not understood" in line for line in said)
+    assert said[-1].startswith("over: ")  # one of the four was the word
+
+
+def test_the_hidden_word_is_told_to_who_lost(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said = play_wordle(tmp_path, "real", ["zzzzz"] * 6, capsys, monkeypatch)
+    assert said[-2].removeprefix("the word was ") in {"crane", "slate", "spoon", "thumb"}
+    assert said[-1] == "over: standard -6"
+    said = play_wordle(tmp_path, "consistent", ["zzzzz"] * 6, capsys, monkeypatch)
+    assert said[-2] == "no word was hidden: each try is coloured by one of those that all colours allow"
+
+
 def test_an_empty_line_is_asked_again(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

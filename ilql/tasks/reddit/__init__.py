@@ -69,7 +69,7 @@ def _code_of(function: str) -> Path | None:
 
 KIND = TaskKind(
     name="reddit",
-    version=1,
+    version=4,
     settings=Settings,
     source_digest=source_digest,
     build=build,

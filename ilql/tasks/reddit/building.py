@@ -11,11 +11,19 @@ from pathlib import Path
 
 from ilql.task import SPLITS, TaskFault
 from ilql.tasks.reddit.auc import Auc, measure_auc
-from ilql.tasks.reddit.classifier import FEWEST, LinearClassifier, fit_classifier
+from ilql.tasks.reddit.classifier import FEWEST, LinearClassifier, count_kinds, fit_classifier
 from ilql.tasks.reddit.comments import Comment, check_sizes, keys, split_comments, with_votes
 from ilql.tasks.reddit.data import Corpus, read_corpus, read_labelled
 from ilql.tasks.reddit.generated import draw_comments
-from ilql.tasks.reddit.judges import BroughtClassifier, Judge, LexiconJudge, Remembered, brought_classifier, save_judge
+from ilql.tasks.reddit.judges import (
+    BroughtClassifier,
+    Judge,
+    LexiconJudge,
+    OutOfFold,
+    Remembered,
+    brought_classifier,
+    save_judge,
+)
 from ilql.tasks.reddit.loading import JUDGED_TOXIC, SETTINGS_FILE, TOXIC, UPVOTES, make_rewards
 from ilql.tasks.reddit.packaged import LEARNT_FROM, PACKAGE, PackagedClassifier
 from ilql.tasks.reddit.recordings import write_recordings
@@ -36,6 +44,19 @@ class _Parts:
     held_out: Labelled
 
 
+@dataclass(frozen=True)
+class _Taught:
+    """A judge and the texts that it learnt from.
+
+    Attributes:
+        judge: As agents meet it.
+        learnt: What it says of its own texts without having seen them, by `text_key`.
+    """
+
+    judge: LinearClassifier | BroughtClassifier | LexiconJudge
+    learnt: Mapping[str, float]
+
+
 def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[str]:
     """Write the world of `sources` into `folder`; the notes say what was read, skipped, trained and measured.
 
@@ -46,16 +67,16 @@ def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[
     notes = [*corpus.notes, _sizes_note(corpus)]
     labelled, about_labelled = _labelled(corpus, settings, sources)
     notes += about_labelled
-    judges: dict[str, LinearClassifier | BroughtClassifier | LexiconJudge] = {}
+    judges: dict[str, _Taught] = {}
     if (toxic := _toxicity_judge(settings, sources, labelled, notes)) is not None:
         judges[TOXIC] = toxic
     if (second := _second_judge(corpus, settings, sources, labelled, notes)) is not None:
         judges[JUDGED_TOXIC] = second
     if (votes := _votes_model(corpus, settings, notes)) is not None:
         judges[UPVOTES] = votes
-    remembered = {name: Remembered(judge) for name, judge in judges.items()}
-    notes += _checks(corpus, remembered)
-    rewards = make_rewards(settings, remembered)
+    of_recorded = {name: Remembered(OutOfFold(each.judge, each.learnt)) for name, each in judges.items()}
+    notes += _checks(corpus, of_recorded)
+    rewards = make_rewards(settings, of_recorded)
     if not rewards:
         raise ValueError(
             "the task must have a reward, got no labels, no --labelled, no --classifier, no scores, and "
@@ -70,8 +91,8 @@ def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[
             f"label noise: in training {settings.noise:.0%} of the comments earn a level drawn uniformly ({noisy})"
             + (f"; {calm} has no levels, and no noise" if calm else "")
         )
-    for name, judge in judges.items():
-        save_judge(judge, folder / name)
+    for name, each in judges.items():
+        save_judge(each.judge, folder / name)
     write_recordings(folder, corpus.splits, values)
     (folder / SETTINGS_FILE).write_text(json.dumps(dataclasses.asdict(settings)), encoding="utf-8")
     return notes
@@ -107,7 +128,7 @@ def _labelled(corpus: Corpus, settings: Settings, sources: Mapping[str, str]) ->
 
 def _toxicity_judge(
     settings: Settings, sources: Mapping[str, str], labelled: _Parts | None, notes: list[str]
-) -> LinearClassifier | BroughtClassifier | None:
+) -> _Taught | None:
     """The classifier behind `toxicity`, or None where there is nothing to make it of."""
     if "classifier" in sources:
         brought = brought_classifier(sources["classifier"], label=str(settings.classifier_label))
@@ -118,10 +139,10 @@ def _toxicity_judge(
         taught_nothing = [] if labelled is None else [*labelled.train, *labelled.held_out]
         if len({bad for _, bad in taught_nothing}) == 2:
             area = _measured(brought, taught_nothing, what, settings)
-            notes.append(f"toxicity: {what}, {area} ({measured_on})")
+            notes.append(f"toxicity: {what}, {area} ({measured_on}){_doubt(area, 'toxicity')}")
         else:
             notes.append(f"toxicity: {what}, not measured since there are no labelled comments")
-        return brought
+        return _Taught(brought, {})
     if labelled is None:
         notes.append("no toxicity rewards: no labels in the data, no --labelled and no --classifier")
         return None
@@ -140,14 +161,14 @@ def _toxicity_judge(
 
 def _second_judge(
     corpus: Corpus, settings: Settings, sources: Mapping[str, str], labelled: _Parts | None, notes: list[str]
-) -> LinearClassifier | LexiconJudge | None:
+) -> _Taught | None:
     """The classifier that only checks, or None."""
     if "judge_data" not in sources:
         if "data" in sources:
             notes.append("no second judge: --judge-data FILE brings comments for one")
             return None
         notes.append("second judge: the lexicon that the comments were generated with")
-        return LexiconJudge()
+        return _Taught(LexiconJudge(), {})
     texts, more = read_labelled("judge_data", sources["judge_data"], settings)
     notes += more
     texts, left_out = _without(texts, _texts_of(corpus, "report"))
@@ -169,11 +190,11 @@ def _second_judge(
     )
 
 
-def _votes_model(corpus: Corpus, settings: Settings, notes: list[str]) -> LinearClassifier | None:
+def _votes_model(corpus: Corpus, settings: Settings, notes: list[str]) -> _Taught | None:
     """The model of the votes, trained on the training split alone, or None where nothing was voted on."""
     voted = {split: [(c.text, c.upvoted) for c in corpus.splits[split] if c.upvoted is not None] for split in SPLITS}
     if not voted["train"]:
-        notes.append("no upvotes rewards: the data have no column of scores")
+        notes.append("no upvotes rewards: no comment of the training split has votes")
         return None
     parts = _Parts(voted["train"], voted["tune"])
     model = _taught(
@@ -186,15 +207,20 @@ def _votes_model(corpus: Corpus, settings: Settings, notes: list[str]) -> Linear
         positive="voted up",
         remedy="--set world.score_kind=median compares with the median, --set world.score_column= does without votes",
     )
-    found = model.probabilities([text for text, _ in parts.held_out])
+    found = model.judge.probabilities([text for text, _ in parts.held_out])
     up = sum(bad for _, bad in parts.held_out) / len(found)
     brier = sum((p - bad) ** 2 for p, (_, bad) in zip(found, parts.held_out, strict=True)) / len(found)
+    constant = up * (1 - up)
+    doubt = "; the constant is the better forecast: this reward is doubtful" if brier >= constant else ""
     notes.append(
         f"upvotes_model on the tune split: mean probability {sum(found) / len(found):.3f}, voted up {up:.3f}; Brier "
-        f"score {brier:.3f} against {up * (1 - up):.3f} of the constant"
+        f"score {brier:.3f} against {constant:.3f} of the constant{doubt}"
     )
+    without = [sum(comment.upvoted is None for comment in corpus.splits[split]) for split in SPLITS]
+    sizes = ", ".join(f"{split} {number}" for split, number in zip(SPLITS, without, strict=True))
     notes.append(
         "upvotes_real: recorded comments by their votes; what an agent writes has none, and is judged by upvotes_model"
+        + (f", as are recorded comments without any ({sizes})" if any(without) else "")
     )
     return model
 
@@ -209,28 +235,38 @@ def _taught(
     balanced: bool,
     positive: str,
     remedy: str,
-) -> LinearClassifier:
+) -> _Taught:
     """A classifier that learnt from one part and was good enough on the other."""
     for name, part in (("to learn from", parts.train), ("to be measured on", parts.held_out)):
-        some = sum(truth for _, truth in part)
-        if min(some, len(part) - some) < FEWEST:
+        some, others = count_kinds(*_columns(part))
+        if min(some, others) < FEWEST:
             raise ValueError(
-                f"{what}: there must be {FEWEST} comments of either kind {name}, got {some} {positive} and "
-                f"{len(part) - some} others; {remedy}"
+                f"{what}: there must be {FEWEST} different comments of either kind {name}, got {some} {positive} and "
+                f"{others} others; {remedy}"
             )
-    classifier = fit_classifier(
-        [text for text, _ in parts.train],
-        [truth for _, truth in parts.train],
+    texts, truths = _columns(parts.train)
+    fitted = fit_classifier(
+        texts,
+        truths,
         kind=kind,
         most_terms=settings.classifier_features,
         balanced=balanced,
     )
-    area = _measured(classifier, parts.held_out, what, settings, remedy)
-    share = sum(truth for _, truth in parts.train) / len(parts.train)
+    area = _measured(fitted.classifier, parts.held_out, what, settings, remedy)
+    out_of_fold = fitted.out_of_fold.tolist()
     notes.append(
-        f"{what}: {len(parts.train)} comments ({share:.1%} {positive}), {area} held out ({area.positives} {positive})"
+        f"{what}: {len(texts)} comments ({sum(truths) / len(texts):.1%} {positive}), {area} held out ({area.positives} "
+        f"{positive}); {measure_auc(out_of_fold, truths)} of its own, each judged by folds that had not seen it, as "
+        f"recorded comments are{_doubt(area, what.partition(',')[0])}"
     )
-    return classifier
+    learnt: dict[str, float] = {}
+    for text, probability in zip(texts, out_of_fold, strict=True):
+        learnt.setdefault(text_key(text), probability)
+    return _Taught(fitted.classifier, learnt)
+
+
+def _columns(part: Labelled) -> tuple[list[str], list[bool]]:
+    return [text for text, _ in part], [truth for _, truth in part]
 
 
 def _measured(judge: Judge, part: Labelled, what: str, settings: Settings, remedy: str = "") -> Auc:
@@ -242,6 +278,11 @@ def _measured(judge: Judge, part: Labelled, what: str, settings: Settings, remed
             f"got {area}; {remedy + ', and ' if remedy else ''}--set world.least_auc=NUMBER allows less"
         )
     return area
+
+
+def _doubt(area: Auc, name: str) -> str:
+    """What to say of a judge that chance can equal. None is refused: few held-out comments leave good ones in doubt."""
+    return f"; it may be blind here: {name} then says nothing" if area.low <= 0.5 else ""
 
 
 def _in_two(texts: Labelled, source: str, settings: Settings) -> _Parts:
@@ -271,8 +312,7 @@ def _checks(corpus: Corpus, judges: Mapping[str, Judge]) -> list[str]:
     pairs = [(p, comment.toxic) for p, comment in zip(second, part, strict=True) if comment.toxic is not None]
     if len({bad for _, bad in pairs}) == 2:
         area = measure_auc([p for p, _ in pairs], [bool(bad) for _, bad in pairs])
-        doubt = "; it may be blind here: judged_toxic then says nothing" if area.low <= 0.5 else ""
-        notes.append(f"second judge against the data's labels, tune split: {area}{doubt}")
+        notes.append(f"second judge against the data's labels, tune split: {area}{_doubt(area, 'judged_toxic')}")
     if TOXIC in judges:
         first = [p >= 0.5 for p in judges[TOXIC].probabilities([comment.text for comment in part])]
         if len(set(first)) == 2:
@@ -297,13 +337,16 @@ def _values(corpus: Corpus, settings: Settings, rewards: Sequence[Reward]) -> di
         texts, parents = [comment.text for comment in part], [comment.parent for comment in part]
         values[split] = {}
         for reward in rewards:
-            if reward.name == "upvotes_real":
-                values[split][reward.name] = [VOTED_UP if comment.upvoted else 0.0 for comment in part]
-                continue
             try:
-                values[split][reward.name] = reward.score(texts, parents)
+                found = reward.score(texts, parents)
             except TaskFault as fault:
                 raise ValueError(str(fault)) from fault
+            if reward.name == "upvotes_real":
+                found = [
+                    value if comment.upvoted is None else VOTED_UP if comment.upvoted else 0.0
+                    for value, comment in zip(found, part, strict=True)
+                ]
+            values[split][reward.name] = found
     return values
 
 
@@ -319,7 +362,10 @@ def _sizes_note(corpus: Corpus) -> str:
 
 
 def _distributions(values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str]:
-    """A line for each reward: how often which value in which split, or its mean and range where there are many."""
+    """A line for each reward: how often which value in which split, or its mean and range where there are many.
+
+    A reward that is the same for all comments of a split has nothing to teach there, or to choose by: that is said.
+    """
     notes = []
     for name in values["train"]:
         parts = []
@@ -332,5 +378,7 @@ def _distributions(values: Mapping[str, Mapping[str, Sequence[float]]]) -> list[
                 else f"from {min(found):g} to {max(found):g}"
             )
             parts.append(f"{split} mean {sum(found) / len(found):.2f} ({shown})")
-        notes.append(f"reward {name}: {'; '.join(parts)}")
+        flat = [split for split in SPLITS if len(set(values[split][name])) == 1]
+        doubt = f"; it never varies in {', '.join(flat)}: there it tells no comment from another" if flat else ""
+        notes.append(f"reward {name}: {'; '.join(parts)}{doubt}")
     return notes

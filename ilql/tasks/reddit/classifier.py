@@ -4,6 +4,8 @@ Two kinds, so that one can check the other: `logistic` is logistic regression on
 character 2- to 4-grams; `bayes` is multinomial naive Bayes on which character 3- to 5-grams occur (Wang and Manning
 2012 binarise likewise). Both end in one weight for each term, and a text's sum of them becomes a probability by Platt's
 (1999) scaling, fitted to sums that each third of the training texts gets from the others, never to held-out texts.
+The same sums say how probable a text is to a classifier that had not seen it: what it learnt, it knows too well
+(Wikipedia's talk pages, 8,000 rows: ROC-AUC .989 on what it had learnt, .76 on other comments).
 
 Unlike the textbook's, the sum of `bayes` is a mean over the text's terms: else a long text is sure of something,
 whatever it says, and a judge that learnt from tweets is lost on longer comments (1,921 of Wikipedia's talk pages:
@@ -26,9 +28,11 @@ from scipy import sparse
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from ilql.tasks.reddit.texts import text_key
+
 KINDS = ("logistic", "bayes")
 FEWEST = 5
-"""So many comments of either kind a classifier must have to learn from, and as many to be measured on."""
+"""So many different comments of either kind a classifier must have to learn from, and as many to be measured on."""
 
 _FOLDS = 3
 _INVERSE_RIDGE = 1.0
@@ -56,6 +60,20 @@ class Block:
     lengths: tuple[int, int]
     terms: tuple[str, ...]
     idf: Floats
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A classifier and what it says of its training texts without having seen them.
+
+    Attributes:
+        classifier: Learnt from all N texts.
+        out_of_fold: Shape (N,), each text's probability by weights from the folds without it; no other fold holds an
+            equal text. Terms and their idf are those of all texts, since they know no label.
+    """
+
+    classifier: LinearClassifier
+    out_of_fold: Floats
 
 
 class LinearClassifier:
@@ -111,7 +129,7 @@ def load_classifier(folder: Path) -> LinearClassifier:
 
 def fit_classifier(
     texts: Sequence[str], positive: Sequence[bool], *, kind: str, most_terms: int, balanced: bool
-) -> LinearClassifier:
+) -> Fitted:
     """A classifier of `kind`, trained on N texts; equal arguments give an equal one.
 
     Args:
@@ -122,24 +140,20 @@ def fit_classifier(
         balanced: Whether probabilities are those among as many positive texts as others, or at the rate of `positive`.
 
     Raises:
-        ValueError: There are fewer than `FEWEST` of one kind, or the texts have no terms; one line.
+        ValueError: There are fewer than `FEWEST` different ones of one kind; one line.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
     truth = np.array(positive, dtype=np.bool_)
-    if min(truth.sum(), (~truth).sum()) < FEWEST:
+    some, others = count_kinds(texts, positive)
+    if min(some, others) < FEWEST:
         raise ValueError(
-            f"a classifier must learn from at least {FEWEST} comments of either kind, got {truth.sum()} positive "
-            f"and {(~truth).sum()} negative ones"
+            f"a classifier must learn from at least {FEWEST} different comments of either kind, got {some} positive "
+            f"and {others} negative ones"
         )
     vectorizers = _logistic_vectorizers(most_terms) if kind == "logistic" else _bayes_vectorizers(most_terms)
-    try:
-        terms = sparse.hstack([vectorizer.fit_transform(texts) for vectorizer in vectorizers], format="csr")
-    except ValueError as error:  # scikit-learn's word for texts without terms
-        raise ValueError(f"a classifier must learn from texts with words, got {len(truth)} texts: {error}") from None
-    fold = np.empty(len(truth), dtype=np.int64)
-    for side in (truth, ~truth):  # the same share of positive ones in every fold
-        fold[side] = np.arange(int(side.sum())) % _FOLDS
+    terms = sparse.hstack([vectorizer.fit_transform(texts) for vectorizer in vectorizers], format="csr")
+    fold = _folds(texts, positive)
     sums = np.empty(len(truth), dtype=np.float64)
     for number in range(_FOLDS):
         out = fold == number
@@ -147,7 +161,28 @@ def fit_classifier(
         sums[out] = _sums(terms[out], weights, mean=kind == "bayes")
     slope, offset = fit_platt(sums, truth, balanced=balanced)
     weights = _weights(kind, terms, truth, balanced=balanced)
-    return LinearClassifier([_block(each) for each in vectorizers], weights, slope=slope, offset=offset)
+    classifier = LinearClassifier([_block(each) for each in vectorizers], weights, slope=slope, offset=offset)
+    return Fitted(classifier, _sigmoid(slope * sums + offset))
+
+
+def count_kinds(texts: Sequence[str], positive: Sequence[bool]) -> tuple[int, int]:
+    """How many different texts are positive and how many are not; one that is both counts as what it was first."""
+    kinds: dict[str, bool] = {}
+    for text, truth in zip(texts, positive, strict=True):
+        kinds.setdefault(text_key(text), bool(truth))
+    some = sum(kinds.values())
+    return some, len(kinds) - some
+
+
+def _folds(texts: Sequence[str], positive: Sequence[bool]) -> npt.NDArray[np.int64]:
+    """The fold of each text, shape (N,): equal texts share one, and every fold has the same share of positive ones."""
+    folds: dict[str, int] = {}
+    met = {True: 0, False: 0}
+    for text, truth in zip(texts, positive, strict=True):
+        if (key := text_key(text)) not in folds:
+            folds[key] = met[bool(truth)] % _FOLDS
+            met[bool(truth)] += 1
+    return np.array([folds[text_key(text)] for text in texts], dtype=np.int64)
 
 
 def fit_platt(sums: Floats, truth: Truths, *, balanced: bool) -> tuple[float, float]:

@@ -23,9 +23,9 @@ class Comment:
         text: What was written; never empty.
         parent: What it answers, or None where it opens.
         toxic: Its label, or None where it has none.
-        score: Its votes or their percentile, or None in data without.
+        score: Its votes or their percentile, or None where there are none that can be compared.
         group: Within what its score is compared; "" where there is no such thing.
-        upvoted: Whether it was voted up, or None in data without scores.
+        upvoted: Whether it was voted up, or None where nothing says so.
     """
 
     text: str
@@ -77,23 +77,23 @@ def repr_of(comment: Comment) -> str:
 
 
 def with_votes(
-    splits: Mapping[str, tuple[Comment, ...]], kind: str, skipped: Skipped
+    splits: Mapping[str, tuple[Comment, ...]], kind: str, unvoted: Skipped
 ) -> tuple[dict[str, tuple[Comment, ...]], str]:
     """The comments with `upvoted` filled in, and a note on what that means.
 
     Args:
-        splits: Comments that all have a score.
+        splits: The comments; one without a score stays so.
         kind: `votes`: above 0. `percentile`: above 50. `median`: above the median score of the comments of the same
-            group in the training split, all of them where there are no groups; comments of a group that has none
-            there are left out and counted.
-        skipped: Where they are counted.
+            group in the training split, all of them where there are no groups; of a group that has none there no
+            comment has votes, and these are counted.
+        unvoted: Where they are counted.
     """
     medians: dict[str, float] = {}
     if kind == "median":
         scores: dict[str, list[float]] = {}
         for comment in splits["train"]:
-            assert comment.score is not None
-            scores.setdefault(comment.group, []).append(comment.score)
+            if comment.score is not None:
+                scores.setdefault(comment.group, []).append(comment.score)
         medians = {group: statistics.median(values) for group, values in scores.items()}
         note = f"upvoted is above the median score of the training split, within {len(medians)} group(s): a proxy"
     elif kind == "percentile":
@@ -105,10 +105,12 @@ def with_votes(
         kept = []
         for comment in part:
             bar = medians.get(comment.group) if kind == "median" else BARS[kind]
-            if bar is None:
-                skipped.add("its group has no comment in the training split", repr_of(comment))
+            if comment.score is None:
+                kept.append(comment)
+            elif bar is None:
+                unvoted.add("its group has no score in the training split", repr_of(comment))
+                kept.append(comment)
             else:
-                assert comment.score is not None
                 kept.append(replace(comment, upvoted=comment.score > bar))
         voted[split] = tuple(kept)
     return voted, note

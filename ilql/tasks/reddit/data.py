@@ -36,7 +36,10 @@ class Columns:
 
 @dataclass(frozen=True)
 class _Row:
-    """A row before labels and scores are understood, which takes all rows."""
+    """A row before labels and scores are understood, which takes all rows.
+
+    Where its score is None though there is a column of scores, `unvoted` says why, and `place` where it stands.
+    """
 
     text: str
     parent: str | None
@@ -44,20 +47,31 @@ class _Row:
     score: float | None
     group: str
     cut: tuple[str, ...]
+    place: str
+    unvoted: str
 
 
 def read_corpus(name: str, settings: Settings) -> Corpus:
     """The comments of the file `name`.
 
     Raises:
-        ValueError: The file cannot be read, lacks a column, or holds too few rows for three splits; one line.
+        ValueError: The file cannot be read, lacks a column, has no score in its column of scores, or holds too few
+            rows for three splits; one line.
     """
     table = open_table("data", name, columns=_names(settings.columns), quotes=settings.quotes)
     columns = find_columns(table, settings)
-    skipped = Skipped()
+    skipped, unvoted = Skipped(), Skipped()
     rows, usable = _lowest(_rows(table, columns, settings, skipped), settings)
     if not rows:
-        raise ValueError(f"data must hold a comment that can be used, got none in {name}: {_why(skipped, columns)}")
+        raise ValueError(f"data must hold a comment that can be used, got none in {name}: {_why(skipped)}")
+    for row in rows:
+        if row.unvoted:
+            unvoted.add(row.unvoted, row.place)
+    if columns.score is not None and all(row.unvoted for row in rows):
+        raise ValueError(
+            f"the column {columns.score!r} of {name} must hold a score, got none: "
+            f"{'; '.join(unvoted.notes('data', done='read'))}; --set world.score_column= does without it"
+        )
     labels = read_labels([row.label for row in rows], labelling(settings, "data"), "data") if columns.label else None
     comments = [
         Comment(row.text, row.parent, toxic=labels[place] if labels else None, score=row.score, group=row.group)
@@ -66,10 +80,10 @@ def read_corpus(name: str, settings: Settings) -> Corpus:
     splits: Mapping[str, tuple[Comment, ...]] = split_comments(comments, settings, skipped)
     notes = [_columns_note(name, columns)]
     if columns.score is not None:
-        splits, note = with_votes(splits, _score_kind(settings, columns), skipped)
+        splits, note = with_votes(splits, _score_kind(settings, columns), unvoted)
         notes.append(note)
     check_sizes(splits)
-    notes += skipped.notes("data")
+    notes += skipped.notes("data") + unvoted.notes("data", done="kept without votes")
     if len(rows) < usable:
         notes.append(f"used {len(rows)} of {usable} rows, those with the lowest hash (max_rows)")
     for what, limit in (("parents", settings.max_parent_characters), ("comments", settings.max_comment_characters)):
@@ -168,12 +182,21 @@ def _rows(table: Table, columns: Columns, settings: Settings, skipped: Skipped) 
             skipped.add("its comment is empty", place)
         elif text.strip().lower() in gone or (before is not None and before.strip().lower() in gone):
             skipped.add("its comment or parent was deleted", place)
-        elif columns.score is not None and score is None:
-            skipped.add("it has no score" if is_missing(votes) else "its score is no finite number", place)
-        elif columns.group is not None and is_missing(group):
-            skipped.add("it has no group", place)
         else:
-            yield text_key(f"{before or ''}\n{text}"), _Row(text, before, label, score, str(group or ""), cut)
+            why = _unvoted(columns, votes, group)
+            row = _Row(text, before, label, None if why else score, str(group or ""), cut, place, why)
+            yield text_key(f"{before or ''}\n{text}"), row
+
+
+def _unvoted(columns: Columns, votes: Cell, group: Cell) -> str:
+    """Why a row's score says nothing; empty where it says something, or where nobody asks it."""
+    if columns.score is None:
+        return ""
+    if is_missing(votes):
+        return "it has no score"
+    if as_number(votes) is None:
+        return "its score is no finite number"
+    return "it has no group" if columns.group is not None and is_missing(group) else ""
 
 
 def _opening(parent: str | None) -> str | None:
@@ -209,10 +232,8 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")] if text.strip() else []
 
 
-def _why(skipped: Skipped, columns: Columns) -> str:
-    reasons = "; ".join(skipped.notes("data")) or "the file has no rows"
-    score = f"; --set world.score_column= does without {columns.score}" if columns.score else ""
-    return reasons + score
+def _why(skipped: Skipped) -> str:
+    return "; ".join(skipped.notes("data")) or "the file has no rows"
 
 
 def _columns_note(name: str, columns: Columns) -> str:

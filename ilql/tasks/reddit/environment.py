@@ -138,7 +138,9 @@ class RedditTask:
         return CommentEnvironment(scene.opening, scene.name, dict.fromkeys((WORDS, *self._judges), 0.0))
 
     def references(self, split: str, reward: str, seeds: Sequence[int]) -> Mapping[str, Sequence[float]]:
-        """What the recorded authors earn in these episodes, scored as an agent's comments are.
+        """What the recorded authors earn in these episodes, judged as an agent's comments are.
+
+        Those whom a judge learnt from are judged by folds of it that had not seen them.
 
         Where a parent was answered several times, consecutive rounds through the scenes take one answer after another.
 

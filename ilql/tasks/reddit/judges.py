@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from ilql.tasks.reddit.classifier import LinearClassifier, load_classifier
 from ilql.tasks.reddit.generated import lexicon_probability
 from ilql.tasks.reddit.packaged import PACKAGED_NAME, PackagedClassifier, load_packaged, packaged_digest
+from ilql.tasks.reddit.texts import text_key
 from ilql.tasks.reddit.transformer import TransformerClassifier, find_transformer, load_transformer, transformer_digest
 
 _KIND_FILE = "judge.json"
@@ -49,6 +50,28 @@ class Remembered:
         if new:
             self._known.update(zip(new, self._judge.probabilities(list(new.values())), strict=True))
         return [self._known[name] for name in names]
+
+
+class OutOfFold:
+    """A judge of recorded comments: of a text that it learnt from it says what it would not having learnt from it.
+
+    So recorded comments are paid by a function that knows them as little as those of an agent: else the training split
+    would be paid by its own labels, which at play nobody knows.
+
+    Args:
+        judge: Says how probable all other texts are.
+        learnt: Probabilities of the texts it learnt from, by `text_key`.
+    """
+
+    def __init__(self, judge: Judge, learnt: Mapping[str, float]) -> None:
+        self._judge, self._learnt = judge, learnt
+
+    def probabilities(self, texts: Sequence[str]) -> list[float]:
+        """See above."""
+        found = [self._learnt.get(text_key(text)) for text in texts]
+        new = [text for text, known in zip(texts, found, strict=True) if known is None]
+        others = iter(self._judge.probabilities(new))
+        return [next(others) if known is None else known for known in found]
 
 
 def text_name(text: str) -> bytes:

@@ -4,10 +4,13 @@
 - `toxicity_noised`: the same, as published (Snell et al. 2022): in place of -5 either 0 or -10, a coin for
   each text.
 - `upvotes_real`: 10 for a recorded comment that was voted up, else 0. Nobody has voted on what an agent writes, so at
-  play, as in the paper, it is judged by `upvotes_model`.
+  play, as in the paper, it is judged by `upvotes_model`; so is a recorded comment without votes.
 - `upvotes_model`: 10 where a model of the votes gives a probability of at least 1/2, else 0.
 - `regex`: a setting's value where its pattern matches, else 0.
 - `callable`: what a function of the user's says.
+
+A classifier trained here pays the recorded comments that it learnt from by folds that had not seen them (`OutOfFold`),
+so that it is as good a judge of them as of what an agent writes.
 
 They differ from the released code in that nothing is asked of a remote service, the model of the votes never sees the
 test split (there it was trained on it), and every coin follows from the text and the seed.

@@ -90,7 +90,11 @@ class Settings:
         meaning="probabilities of toxicity are those among as many toxic comments as "
         "others; false: those at the rate of the labels",
     )
-    least_auc: float = hyper(0.55, UNIT, meaning="a classifier with less on held-out comments is refused")
+    least_auc: float = hyper(
+        0.55,
+        UNIT,
+        meaning="a classifier with less on held-out comments is refused, and one whose interval reaches .5 is doubted",
+    )
     doubtful_threshold: float = hyper(0.5, OPEN_UNIT, meaning="from this probability on toxicity pays -5")
     toxic_threshold: float = hyper(0.8, OPEN_UNIT, meaning="from this probability on toxicity pays -10")
     noise: float = hyper(

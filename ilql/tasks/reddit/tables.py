@@ -39,7 +39,7 @@ _STRAY_BYTES = re.compile("[\udc80-\udcff]")
 
 @dataclass
 class Skipped:
-    """Rows that were left out, counted by reason, each reason with the place where it was met first.
+    """Rows that were left out, or kept without something, by reason, each with the place where it was met first.
 
     Attributes:
         counts: Rows by reason.
@@ -54,11 +54,11 @@ class Skipped:
         self.counts[reason] = self.counts.get(reason, 0) + 1
         self.first.setdefault(reason, place)
 
-    def notes(self, of: str) -> list[str]:
-        """A line for each reason, the commonest first."""
+    def notes(self, of: str, *, done: str = "skipped") -> list[str]:
+        """A line for each reason, the commonest first; `done` says what became of the rows."""
         ordered = sorted(self.counts, key=lambda reason: (-self.counts[reason], reason))
         return [
-            f"skipped {self.counts[reason]} rows of {of}: {reason} (first: {self.first[reason]})" for reason in ordered
+            f"{done} {self.counts[reason]} rows of {of}: {reason} (first: {self.first[reason]})" for reason in ordered
         ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from ilql.dialogue import Dialogue, Turn
 from ilql.task import SPLITS, Environment, Reply
 from ilql.tasks.wordle.data import EPISODES, Recorded
-from ilql.tasks.wordle.game import INVALID, NO_CODE, OFF_LIST, TRIES, Game, Games
+from ilql.tasks.wordle.game import HIDES_NOTHING, INVALID, NO_CODE, OFF_LIST, TRIES, Game, Games
 from ilql.tasks.wordle.patterns import ALL_GREEN, COLOUR_TEXTS, LENGTH, letters_of
 from ilql.tasks.wordle.policies import EXPERT
 from ilql.tasks.wordle.ragged import Uniforms
@@ -57,12 +57,14 @@ class WordleTask:
         game: Its words and rules.
         settings: What decided it.
         recorded: The recorded games of each split.
+        rule: What a person who plays is told first.
     """
 
     name = "wordle"
     rewards = (REWARD,)
     max_turns = TRIES
     playable = True
+    rule = "a guess is five letters, a to z; anything else costs a try, too"
 
     def __init__(self, game: Game, settings: Settings, recorded: Mapping[str, Recorded]) -> None:
         self.game = game
@@ -153,6 +155,19 @@ class WordleTask:
             )
         return replies
 
+    def typed(self, text: str) -> str:
+        """The guess of a person who typed this: a policy writes small letters, and people write either."""
+        return text.strip().lower()
+
+    def afterwards(self, environment: Environment) -> str | None:
+        """What a person who has lost wants to know: the word, where there was one. None for one who has won."""
+        games = _of_wordle(environment).games
+        if games.won[0]:
+            return None
+        if games.targets[0] == HIDES_NOTHING:
+            return "no word was hidden: each try is coloured by one of those that all colours allow"
+        return f"the word was {self.game.words[games.targets[0]]}"
+
     def references(self, split: str, reward: str, seeds: Sequence[int]) -> Mapping[str, Sequence[float]]:
         """What the expert gets in the episodes of some seeds, as `optimal`: a good opener, then information gain.
 
@@ -194,9 +209,14 @@ def _check_split(split: str) -> None:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
 
 
-def _checked(environment: Environment) -> WordleEnvironment:
+def _of_wordle(environment: Environment) -> WordleEnvironment:
     if not isinstance(environment, WordleEnvironment):
         raise TypeError(f"a wordle task steps its own environments, got a {type(environment).__name__}")
-    if environment.games.over[0]:
-        raise ValueError(f"an episode that is over takes no more guesses, got {environment.scene!r}")
     return environment
+
+
+def _checked(environment: Environment) -> WordleEnvironment:
+    own = _of_wordle(environment)
+    if own.games.over[0]:
+        raise ValueError(f"an episode that is over takes no more guesses, got {own.scene!r}")
+    return own
