@@ -18,14 +18,14 @@ from torch import nn
 from ilql import decode, fitted_q
 from ilql.batch import TokenSequence, collate, tokenize
 from ilql.checkpoint import load_weights, save_weights
-from ilql.dialogue import Dialogue
+from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Episode
 from ilql.fitted_q import Acting, FittedQ
 from ilql.language_model import trunk_of
 from ilql.method import ActionValues, Actor
 from ilql.task import Task
 from ilql.tokens import Tokenizer
-from sweeps.spec import TrialSpec, probe_key
+from sweeps.spec import Evaluation, TrialSpec, probe_key
 from sweeps.store import Store
 
 HELD_OUT = 500
@@ -41,6 +41,41 @@ def distinct_episodes(task: Task, split: str, most: int) -> int:
             break
         seen.add(scene)
     return len(seen)
+
+
+def held_out_notes(task: Task, tokenizer: Tokenizer, max_tokens: int, evaluations: Sequence[Evaluation]) -> list[str]:
+    """A line for each split of which dialogues are longer than is read of them, before anything is learnt.
+
+    Args:
+        task: A world that cannot be played.
+        tokenizer: How its texts become tokens.
+        max_tokens: How many of a dialogue are read.
+        evaluations: What is asked of it: the splits, and the episodes whose openings a policy must be able to answer.
+
+    Raises:
+        ValueError: An opening leaves no room for an answer: its value would be that of a state in mid-sentence.
+    """
+    lines = []
+    for evaluation in evaluations:
+        split = evaluation.split
+        for seed in evaluation.seeds:
+            environment = task.environment(seed, split)
+            heard = () if environment.opening is None else (Turn(environment.opening, by_agent=False),)
+            tokens = len(tokenize(Dialogue(heard, ended=False), tokenizer).tokens)
+            if tokens >= max_tokens:
+                raise ValueError(
+                    f"what is said before the agent's first turn must be shorter than train.max_tokens={max_tokens}, "
+                    f"got {tokens} tokens in {environment.scene} of the {split} split; shorten it, or leave it out"
+                )
+        recorded = task.dialogues(split, evaluation.reward)[:HELD_OUT]
+        lengths = np.asarray([len(tokenize(dialogue, tokenizer).tokens) for dialogue in recorded])
+        if cut := int((lengths > max_tokens).sum()):
+            left_out = np.maximum(lengths - max_tokens, 0).sum() / lengths.sum()
+            lines.append(
+                f"{cut:,} of {len(lengths):,} {split} dialogues are longer than train.max_tokens={max_tokens} and end "
+                f"there: losses and calibration see no more of them ({left_out:.1%} of all tokens are left out)"
+            )
+    return lines
 
 
 def estimated(

@@ -18,7 +18,7 @@ from ilql.tokens import chat_template_digest, symbol_tokenizer
 from sweeps.cells import Setting
 from sweeps.job import Resources
 from sweeps.names import one_component
-from sweeps.offline import distinct_episodes
+from sweeps.offline import distinct_episodes, held_out_notes
 from sweeps.options import Options
 from sweeps.overrides import settled, varied, widened
 from sweeps.presets import Preset
@@ -26,7 +26,15 @@ from sweeps.refinement import Refinement
 from sweeps.reporting import Against, MakeSection
 from sweeps.space import Between, Grid, Training, known_columns, settings
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
-from sweeps.stages import cut_note, ensure_start, ensure_world, load_task, pretrained_digest, vocabulary_note
+from sweeps.stages import (
+    cut_note,
+    ensure_start,
+    ensure_world,
+    load_task,
+    load_tokenizer_stage,
+    pretrained_digest,
+    vocabulary_note,
+)
 from sweeps.store import Store
 
 ALL = "all"
@@ -337,6 +345,10 @@ def make_sweep(
     for training in lengths.values():
         if (cut := cut_note(store, setting.trials(training, 0, split="tune")[0], say)) is not None:
             say(cut)
+        if by == "fitted_q":
+            tokenizer = load_tokenizer_stage(store, any_trial(setting, design))
+            for line in held_out_notes(task, tokenizer, training.train.max_tokens, (setting.tune, setting.report)):
+                say(line)
     refinement = None
     refined = question.refined(options)
     if preset.proposals and refined:

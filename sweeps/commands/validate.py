@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from sweeps.command import Command
 from sweeps.options import assignment
 
+READ = {"smoke": 256, "laptop": 512, "paper": 1024}
+"""How many tokens of a dialogue each preset reads. Here once more: the presets load the learner, which is slow."""
+
 
 def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="dialogues, one JSON object a line: docs/your_dialogues.md")
@@ -23,9 +26,22 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     settings = make(Settings, fields, owner="a dialogues world", prefix="world")
     problems, summary = validate(given.file, settings)
     print(report(problems, summary))
+    if not settings.window_words:
+        for line in _longer(summary.word_counts):
+            print(line)
     if (why := refusal(given.file, problems, summary, settings)) is not None:
         raise ValueError(why)
     return 0
+
+
+def _longer(words: Sequence[int]) -> list[str]:
+    """A line for each preset that cannot read all dialogues whole; a word is a token or several: more may be longer."""
+    return [
+        f"at least {longer} of {len(words)} dialogues are longer than the {tokens} tokens that {preset} reads: "
+        "their ends would be left out, last rewards too; --set world.window_words=NUMBER cuts windows instead"
+        for preset, tokens in READ.items()
+        if (longer := sum(each > tokens for each in words))
+    ]
 
 
 COMMAND = Command(name="validate", help="what is wrong with a file of dialogues, and what is in it", run=_run, add=_add)

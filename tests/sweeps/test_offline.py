@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import pytest
 
+from ilql.batch import tokenize
+from ilql.dialogue import Dialogue, Turn
 from ilql.task import Task
-from sweeps import evaluate_cells
-from sweeps.offline import calibration, distinct_episodes
+from sweeps import cli, evaluate_cells
+from sweeps.commands.validate import READ
+from sweeps.dialogue_presets import PRESETS
+from sweeps.offline import HELD_OUT, calibration, distinct_episodes, held_out_notes
 from sweeps.offline_clone import beyond_its_model, clone_in, clones_all
 from sweeps.offline_section import effective_dialogues, far_from_data
-from sweeps.stages import load_task
+from sweeps.stages import load_task, load_tokenizer_stage
 from sweeps.work import run_job
 
 if TYPE_CHECKING:
@@ -136,6 +142,54 @@ def test_what_cloned_a_part_is_measured_from_a_clone_of_all(unplayable: Bench) -
     store.drop("weights", part.behaviour.weights_id)
     assert clone_in(store, [part, whole]) is None
     assert beyond_its_model(store, part, dataclasses.replace(whole, seed=1)) is None
+
+
+def test_held_out_dialogues_that_are_cut_are_counted(bench: Bench) -> None:
+    task, trial = load_task(bench.store, "bandit", bench.world), bench.trial()
+    tokenizer = load_tokenizer_stage(bench.store, trial)
+    lengths = {len(tokenize(each, tokenizer).tokens) for each in task.dialogues("tune", "standard")}
+    assert len(lengths) == 1  # every pull is as long as any other
+    (longest,) = lengths
+    asked = (dataclasses.replace(trial.evaluation, split="tune"),)
+    assert held_out_notes(task, tokenizer, longest, asked) == []
+    (line,) = held_out_notes(task, tokenizer, longest - 1, asked)
+    number = len(task.dialogues("tune", "standard")[:HELD_OUT])
+    assert line.startswith(
+        f"{number:,} of {number:,} tune dialogues are longer than train.max_tokens={longest - 1} and"
+    )
+    assert line.endswith(f"({1 / longest:.1%} of all tokens are left out)")
+
+
+def test_an_opening_that_leaves_no_room_for_an_answer_is_refused_before_anything_is_learnt(bench: Bench) -> None:
+    task, trial = load_task(bench.store, "bandit", bench.world), bench.trial()
+    tokenizer = load_tokenizer_stage(bench.store, trial)
+    opening = len(tokenize(Dialogue((Turn("pull", by_agent=False),), ended=False), tokenizer).tokens)
+    asked = (dataclasses.replace(trial.evaluation, split="tune"),)
+    assert held_out_notes(task, tokenizer, opening + 1, asked)
+    with pytest.raises(ValueError, match=rf"max_tokens={opening}, got {opening} tokens in pull-\d+ of the tune") as e:
+        held_out_notes(task, tokenizer, opening, asked)
+    assert "\n" not in str(e.value)
+
+
+def test_validating_says_which_presets_cannot_read_dialogues_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert {name: preset.base["train.max_tokens"] for name, preset in PRESETS.items()} == READ
+    lines = [
+        {"turns": [{"role": "user", "text": f"ask {number}"}, {"role": "agent", "text": "so " * said, "reward": 1}]}
+        for number, said in enumerate((9, 9, 300, 600))
+    ]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    shares = ["--set", "world.train_share=0.5", "--set", "world.tune_share=0.25"]
+    assert cli.main(["validate", str(file), *shares]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("at least")]
+    assert [line.split(": ")[0] for line in said] == [
+        "at least 2 of 4 dialogues are longer than the 256 tokens that smoke reads",
+        "at least 1 of 4 dialogues are longer than the 512 tokens that laptop reads",
+    ]
+    assert cli.main(["validate", str(file), *shares, "--set", "world.window_words=100"]) == 0
+    assert "tokens that" not in capsys.readouterr().out
 
 
 def test_episodes_end_where_a_scene_comes_again(bench: Bench) -> None:

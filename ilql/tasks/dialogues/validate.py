@@ -66,6 +66,7 @@ class Summary:
         empty_turns: Number of the agent's turns without a word.
         turns_each: Turns of a dialogue; None where there is no dialogue, as in all that follow.
         words_each: Words of a dialogue, between white space.
+        word_counts: Those of every dialogue.
         characters_each: Characters of a dialogue.
         words_said: Words of a turn of the agent.
         rewards: By the reward's name, `recorded` first.
@@ -90,6 +91,7 @@ class Summary:
     empty_turns: int
     turns_each: Spread | None
     words_each: Spread | None
+    word_counts: tuple[int, ...]
     characters_each: Spread | None
     words_said: Spread | None
     rewards: dict[str, RewardSummary]
@@ -200,6 +202,7 @@ def summarise(recordings: read.Recordings, settings: Settings) -> Summary:
         empty_turns=sum(not turn.text.strip() for turn in said),
         turns_each=_spread([len(dialogue.turns) for dialogue in dialogues]),
         words_each=_spread(words),
+        word_counts=tuple(words),
         characters_each=_spread([sum(len(turn.text) for turn in dialogue.turns) for dialogue in dialogues]),
         words_said=_spread([len(turn.text.split()) for turn in said]),
         rewards={
