@@ -203,7 +203,7 @@ class RankCurve:
         label: `ILQL, τ 0.8`.
         place: Where the pairs are.
         shares: Of the pairs that differ by this token, the share ranked rightly, seeds averaged; None where none does.
-        low, high: Wilson's 95 % interval over those pairs.
+        low, high: Wilson's 95 % interval, of as many pairs as those of the same two words leave: see `analysis.q_rank`.
         pairs: How many pairs differ by this token.
         seeds: Training seeds.
     """
