@@ -192,9 +192,8 @@ def _sensitivities(
 def _sensitivity_table(found: Sequence[Sensitivity]) -> TextTable:
     rows = []
     for each in found:
-        chances = ", ".join(f"{d}: {100 * share:.0f} %" for d, share in each.dimensions.items())
         counts = (str(each.settings), str(each.excluded), str(each.failed))
-        rows.append((method_label(each.method), each.policy, each.phi.text(), f"{each.dimension} ({chances})", *counts))
+        rows.append((method_label(each.method), each.policy, each.phi.text(), each.dimension_text, *counts))
     header = ("Method", "Failed runs", "Φ", "Dimension (given the noise)", "Settings", "Left out", "Failed")
     title = "Sensitivity to tuning (Adkins et al. 2024)"
     return TextTable(title, header, tuple(rows), (False, False, True, True, True, True, True))
@@ -204,7 +203,6 @@ def _sensitivity_text(each: Sensitivity) -> str:
     share: Bounded = each.phi
     return (
         f"Tuning {method_label(each.method)} for each task anew gains {share.text()} over one setting for all, of a "
-        f"tuned {number(each.tuned.value)} (scale: 5th to 95th percentile of all cells of a task); "
-        f"{count(each.dimension, 'hyperparameter')} must be tuned for 95 % of it. "
-        f"{count(each.excluded, 'setting')} left out."
+        f"tuned {number(each.tuned.value)} (scale: 5th to 95th percentile of all cells of a task). "
+        f"{each.dimension_sentence} {count(each.excluded, 'setting')} left out."
     )

@@ -20,13 +20,14 @@ from sweeps.job import Resources
 from sweeps.journal import StoreError, utc
 from sweeps.leases import CLEANING, Lease, driver_key
 from sweeps.machines import Fleet, check_fits
-from sweeps.options import Options, Plain
+from sweeps.options import Options
 from sweeps.plan import Plan, make_plan, remaining
+from sweeps.planning import asked_sweeps
 from sweeps.play import invitation
 from sweeps.power import power_of
 from sweeps.progress import Progress, reasons
 from sweeps.provenance import package_folders
-from sweeps.question import Question, Sweep, any_trial, chosen_preset, make_sweep, side_effects, unreached
+from sweeps.question import Question, Sweep, any_trial, chosen_preset, side_effects, unreached
 from sweeps.reporting import files_to_show, print_report, write_sweep_report
 from sweeps.reward_report import write_reward_report, write_varied_report
 from sweeps.schedule import Schedule, no_room
@@ -63,26 +64,7 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
             say(f"  {line}")
     for line in (*unreached(question, preset, options), *side_effects(question, options)):
         say(line)
-    rewards = question.rewards(options)
-    if options.evaluation_reward is not None and (len(rewards) > 1 or options.transfer):
-        raise ValueError(
-            "--evaluation-reward is for one training reward; with several, or --transfer, each is judged by its own, "
-            f"got {options.evaluation_reward!r}"
-        )
-    if options.vary is not None and (len(rewards) > 1 or options.transfer):
-        raise ValueError(f"--vary is for one training reward and no --transfer, got {', '.join(rewards)}")
-    sweeps: dict[Plain, Sweep] = {}
-    if options.vary is not None:
-        column, values = options.vary
-        for value in values:
-            name = None if options.name is None else f"{options.name}-{value}"
-            varied = dataclasses.replace(options, columns={**options.columns, column: value}, name=name)
-            size = chosen_preset(question, varied)
-            sweeps[value] = make_sweep(question, size, varied, store, say, reward=rewards[0])
-    else:
-        for reward in rewards:
-            tell = say if not sweeps else _keep_quiet  # the world is the same for all, and has said what it had to say
-            sweeps[reward] = make_sweep(question, preset, options, store, tell, reward=reward)
+    sweeps = asked_sweeps(question, preset, options, store, say)
     if options.plan_only:
         for sweep in sweeps.values():
             say(f"sweep {sweep.name}")
@@ -291,10 +273,6 @@ def present(store: Store, sweep: str, question: Question, mirror: Mirror | None,
         mirror.finish(files_to_show(report))
     print_report(report, comparisons, say)
     say(shares_line(store, sweep))
-
-
-def _keep_quiet(line: str) -> None:
-    """Say nothing."""
 
 
 def _plan(store: Store, sweep: Sweep) -> Plan:
