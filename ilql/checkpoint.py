@@ -118,9 +118,9 @@ def _check_fits(module: nn.Module, stored: _Stored) -> None:
         shape = stored.shape(name)
         if tuple(tensor.shape) != shape:
             raise CheckpointError(f"{name} must have shape {tuple(tensor.shape)}, got {shape} in {file}")
-        wanted, got = _NAMES[tensor.dtype], stored.sort(name)
-        if wanted != got:
-            raise CheckpointError(f"{name} must be {wanted}, got {got} in {file}: a copy would round")
+        if _NAMES[tensor.dtype] != (got := stored.sort(name)):
+            wanted, held = _sort(tensor.dtype), next((_sort(of) for of, called in _NAMES.items() if called == got), got)
+            raise CheckpointError(f"{name} must be {wanted}, got {held} in {file}: a copy would round")
 
 
 def check_finite(module: nn.Module, folder: str) -> None:
@@ -403,6 +403,10 @@ def _write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(file)) from error
+
+
+def _sort(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 _NAMES = {torch.float32: "F32", torch.float64: "F64", torch.bfloat16: "BF16", torch.float16: "F16",

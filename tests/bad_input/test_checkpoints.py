@@ -97,7 +97,7 @@ UNLIKE: dict[str, tuple[Spoil, str]] = {
     "another shape": (_whole(lambda tensors: tensors.update(weight=torch.zeros(5, 3))), "weight must have shape"),
     "missing tensor": (_whole(lambda tensors: tensors.pop("bias")), "'bias'"),
     "extra tensor": (_whole(lambda tensors: tensors.update(more=torch.zeros(1))), "'more'"),
-    "another type": (_whole(lambda tensors: tensors.update(bias=torch.zeros(2, dtype=torch.int32))), "I32"),
+    "another type": (_whole(lambda tensors: tensors.update(bias=torch.zeros(2, dtype=torch.int32))), "int32"),
 }
 
 

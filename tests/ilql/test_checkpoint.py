@@ -141,7 +141,7 @@ def test_files_of_two_sound_checkpoints_make_no_third(tmp_path: Path) -> None:
     ("other", "why"),
     [
         (nn.Linear(3, 1), "weight must have shape (1, 2), got (1, 3)"),
-        (nn.Linear(2, 1).double(), "weight must be F32, got F64"),
+        (nn.Linear(2, 1).double(), "weight must be float32, got float64"),
         (nn.Sequential(nn.Linear(2, 1)), "differs in '0.bias'"),
     ],
 )
