@@ -20,8 +20,15 @@ def filled(folder: Path, *, backwards: bool = False, **changed: Any) -> Store:
     records: list[tuple[str, str, dict[str, Any]]] = [("training", "w", {"status": "finished", "versions": VERSIONS})]
     for name, score in (("a", 1.0), ("b", changed.get("score", 2.0))):
         columns = {"data.world": "data0000data00000000", "evaluation.world": "data0000data00000000"}
-        member = {"sweep": "s", "trial_id": name, "weights_id": "w", "tune_trial_id": f"tune-{name}"}
-        records.append(("member", f"s/{name}", {**member, "columns": columns}))
+        member: dict[str, Any] = {
+            "sweep": "s",
+            "trial_id": name,
+            "weights_id": "w",
+            "tune_trial_id": f"tune-{name}",
+            "columns": columns,
+        }
+        member |= {"origin": "design", "method": "bc", "cell_id": name, "seed": 0}
+        records.append(("member", f"s/{name}", member))
         versions = changed.get("versions", VERSIONS) if name == "b" else VERSIONS
         records.append(("evaluation", name, {"status": "finished", "score": score, "versions": versions}))
         tuned = changed.get("tune", 0.5)

@@ -108,7 +108,8 @@ def test_cells_that_came_after_the_plan_are_named_by_arm(tmp_path: Path) -> None
     ):
         for seed in (0, 1):
             trial = {"sweep": "s", "trial_id": f"t{place}{seed}", "cell_id": f"c{place}", "arm": arm, "origin": origin}
-            store.put("member", f"s/t{place}{seed}", trial | more)
+            rest = {"method": arm, "weights_id": f"w{place}{seed}", "seed": seed, "columns": dict[str, object]()}
+            store.put("member", f"s/t{place}{seed}", trial | rest | more)
     note = added_note(store, "s")
     assert note is not None
     assert note.startswith("Added by `sweeps eval` after the sweep was planned, and counted in every σ and")
