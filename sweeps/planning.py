@@ -8,11 +8,13 @@ from typing import Any
 
 from cluster.shapes import described
 from sweeps.forecast import forecast
+from sweeps.journal import StoreError
 from sweeps.options import Options, Plain
 from sweeps.plan import make_plan, remaining
 from sweeps.power import power_of
 from sweeps.presets import Preset
 from sweeps.question import Question, Sweep, chosen_preset, make_sweep, side_effects, unreached
+from sweeps.schedule import no_room
 from sweeps.store import Store
 
 
@@ -71,9 +73,7 @@ def plan_document(question: Question, options: Options, say: Callable[[str], Non
         KeyError: A name does not exist.
         StoreError: The disk is full.
     """
-    from sweeps.experiment import check_room  # noqa: PLC0415
-    from sweeps.journal import StoreError  # noqa: PLC0415
-    from sweeps.schedule import no_room  # noqa: PLC0415
+    from sweeps.experiment import check_room  # noqa: PLC0415  it takes its sweeps from here
 
     preset = chosen_preset(question, options)
     check_room(preset.resources, options.cluster)

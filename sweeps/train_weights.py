@@ -271,4 +271,5 @@ class _Clock:
             self._noted += passed
             self.seconds += passed
             if self._writes:
+                self._file.parent.mkdir(parents=True, exist_ok=True)  # another sweep may have dropped the trajectory
                 self._file.write_text(repr(self.seconds), encoding="utf-8")

@@ -387,6 +387,15 @@ def test_what_a_training_took_is_summed_over_its_attempts(bench: Bench) -> None:
     assert 1000 < training_of(bench.store, trial)["train_seconds"] < 1000 + 60
 
 
+def test_what_a_training_took_is_noted_though_its_folder_was_dropped_meanwhile(tmp_path: Path) -> None:
+    file = tmp_path / "trajectory" / SECONDS_FILE
+    clock = train_weights._Clock(file, before=1000.0, writes=True)
+    clock.note(now=True)
+    shutil.rmtree(file.parent)  # by another sweep, which shares it
+    clock.note(now=True)
+    assert float(file.read_text()) == clock.seconds > 1000
+
+
 def test_a_machine_that_is_lost_under_an_evaluation_elsewhere_is_no_row(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
