@@ -15,7 +15,7 @@ from sweeps.store import Store
 
 INTERVAL_SECONDS = 10.0
 
-SILENT_SECONDS = 300.0
+QUIET_SECONDS = 300.0
 """A job that has told nothing for so long is named with it."""
 
 PASSING = ("estimating", "waiting")
@@ -83,7 +83,7 @@ class Progress:
 
     def _describe(self, name: str) -> str:
         silent = time.monotonic() - self._heard.setdefault(name, time.monotonic())
-        return self._doing(name) + (f" (silent for {silent / 60:.0f} min)" if silent > SILENT_SECONDS else "")
+        return self._doing(name) + (f" (silent for {silent / 60:.0f} min)" if silent > QUIET_SECONDS else "")
 
     def _doing(self, name: str) -> str:
         at = self._at.get(name, {})
