@@ -218,7 +218,7 @@ def _figures(ablation: AblationTable, cells: Sequence[Cell]) -> tuple[dict[str, 
     made["table"] = (figures.draw_table(picture, x_title=best), picture.caption)
     made["score_by_cell"] = (figures.draw_score_by_cell(points, y_title=title), points.caption + where)
     if not has_grid(cells):
-        return made, ["No figures over β: no design cell of SARSA or ILQL has train.tau and decode.beta."]
+        return made, ["No figures over β: no design cell of SARSA or ILQL has a β."]
     try:
         curves, grid = beta_curves(cells), heat_map(cells)
     except ValueError as several:  # a grid over more than tau and beta has no single score per field
