@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
-from sweeps.command import Command, add_store, check_sweep, opened
+from sweeps.command import Command, add_store, opened
 from sweeps.options import OneLineParser, add_set, add_sources, columns_said, given_of, reward_options
 from sweeps.questions import question_named
 
@@ -26,7 +26,7 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     place = OneLineParser(add_help=False, allow_abbrev=False)
     add_store(place)
     store = opened(place.parse_known_args(rest)[0])
-    check_sweep(store, given.sweep)
+    store.check_sweep(given.sweep)
     inputs = question_named(str((store.get("sweep", given.sweep) or {})["question"])).inputs
     parser = OneLineParser(prog=f"sweeps rescore {given.sweep}", description=COMMAND.help, epilog=COLUMNS)
     _options(parser, inputs, reward_options(inputs))
