@@ -98,7 +98,8 @@ def fill(folder: Path, cells: int) -> Filled:
     trainings: dict[str, Record] = {}
     evaluations: dict[str, Record] = {}
     for training in filled.design:
-        trials = [*SETTING.trials(training, 0, split="tune"), *SETTING.trials(training, 0, split="report")]
+        tune, report = SETTING.on_both(training, 0)
+        trials = [*tune, *report]
         for spec in (*trials[0].required, trials[0]):
             if spec.weights_id not in trainings:
                 trainings[spec.weights_id] = training_record(spec)

@@ -145,7 +145,7 @@ def fill(folder: Path, size: Size) -> list[Path]:
     files = []
     for place, training in enumerate(design):
         for seed in range(SEEDS):
-            tune, trials = (setting.trials(training, seed, split=split) for split in ("tune", "report"))
+            tune, trials = setting.on_both(training, seed)
             luck = rng.normal(0.0, 0.2)
             for spec in (*trials[0].required, trials[0]):
                 if spec.weights_id not in trainings:

@@ -219,7 +219,7 @@ def lower_bound(design: list[Training], nodes: list[Node]) -> float:
     work: dict[str, float] = {}
     longest = 0.0
     for training in design:
-        spec = SETTING.trials(training, 0, split="tune")[0]
+        spec = SETTING.trials(training, 0, SETTING.tune)[0]
         chain = 0.0
         for each in (*spec.required, spec):
             work[each.weights_id] = minutes_of_weights(each.method, each.weights_id)

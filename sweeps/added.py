@@ -53,7 +53,7 @@ class Addition:
             trial.trial_id
             for training in self.design
             for seed in range(self.seeds)
-            for trial in self.setting.trials(training, seed, split="report")
+            for trial in self.setting.trials(training, seed, self.setting.report)
         )
 
 
@@ -94,7 +94,7 @@ def addition(store: Store, sweep: str, asked: Mapping[str, Sequence[Value]]) -> 
         training = Training(arms[arm], arm, train, decodes, origin)
         if not training.decodes:
             continue
-        weights = {setting.trials(training, seed, split="report")[0].weights_id for seed in range(seeds)}
+        weights = {setting.trials(training, seed, setting.report)[0].weights_id for seed in range(seeds)}
         if all(store.stage("weights", key) is not None for key in weights):
             design.append(training)
         else:

@@ -28,9 +28,8 @@ class Setting:
     tune: Evaluation
     report: Evaluation
 
-    def trials(self, training: Training, seed: int, *, split: str) -> list[TrialSpec]:
-        """The training's cells at one seed, on the tune or the report scenes."""
-        evaluation = self.tune if split == "tune" else self.report
+    def trials(self, training: Training, seed: int, evaluation: Evaluation) -> list[TrialSpec]:
+        """The training's cells at one seed, each to be judged so."""
         trials: list[TrialSpec] = []
         for decode in training.decodes:
             if trials:
@@ -39,6 +38,10 @@ class Setting:
                 shared = (training.method, self.data, self.backbone, training.train, seed)
                 trials.append(TrialSpec(*shared, decode, evaluation))
         return trials
+
+    def on_both(self, training: Training, seed: int) -> tuple[list[TrialSpec], list[TrialSpec]]:
+        """The training's cells at one seed on the tune scenes, and the same cells on the report scenes."""
+        return self.trials(training, seed, self.tune), self.trials(training, seed, self.report)
 
 
 class Cells:
@@ -54,17 +57,14 @@ class Cells:
         added: True for cells that no plan of the sweep has, and that stay in it nevertheless.
 
     Attributes:
+        setting: As given.
         members: Keys of all rows that belong to the sweep as it is planned now.
     """
 
     def __init__(self, store: Store, sweep: str, setting: Setting, *, added: bool = False) -> None:
-        self._store, self._sweep, self._setting = store, sweep, setting
+        self._store, self._sweep, self.setting = store, sweep, setting
         self._more: Mapping[str, Any] = {"added": True} if added else {}
         self.members: set[str] = set()
-
-    def trials(self, training: Training, seed: int, *, split: str) -> list[TrialSpec]:
-        """As the setting's."""
-        return self._setting.trials(training, seed, split=split)
 
     def places(
         self, training: Training, tune: Sequence[TrialSpec], report: Sequence[TrialSpec]
@@ -99,8 +99,8 @@ class Cells:
         """Rows, at the first seed, for cells that will have no evaluation; `reached` is how far they were trained."""
         record = self._store.get("training", reached.weights_id) or {}
         outcome = {"status": status, "reason": reason, "train_seconds": record.get("train_seconds")}
-        tune, report = (self.trials(training, 0, split=split) for split in ("tune", "report"))
-        self.put({key: {**place, **outcome} for key, place in self.places(training, tune, report).items()})
+        places = self.places(training, *self.setting.on_both(training, 0))
+        self.put({key: {**place, **outcome} for key, place in places.items()})
 
     def are_finished(self, trials: Sequence[TrialSpec]) -> bool:
         """True if all of these were played to their end."""
@@ -114,7 +114,7 @@ class Cells:
         records = self._store.some("evaluation", [trial.trial_id for trial in trials])
         for trial in trials:
             record = records.get(trial.trial_id)
-            if trial.evaluation == self._setting.tune and record is not None and record["status"] == "finished":
+            if trial.evaluation == self.setting.tune and record is not None and record["status"] == "finished":
                 scores[_name(trial.decode, varying)] = float(record["score"])
         return scores
 

@@ -87,10 +87,10 @@ def remaining(store: Store, setting: Setting, design: Sequence[Training], *, see
     evaluations: dict[str, TrialSpec] = {}
     for training in design:
         for seed in range(seeds):
-            for split in ("tune", "report"):
-                for trial in setting.trials(training, seed, split=split):
-                    wanted.setdefault(trial.weights_id, trial)
-                    evaluations.setdefault(trial.trial_id, trial)
+            tune, report = setting.on_both(training, seed)
+            for trial in (*tune, *report):
+                wanted.setdefault(trial.weights_id, trial)
+                evaluations.setdefault(trial.trial_id, trial)
     for trial in list(wanted.values()):
         for earlier in trial.required:
             wanted.setdefault(earlier.weights_id, earlier)

@@ -343,7 +343,7 @@ def make_sweep(
         say(narrowed)
     lengths = {training.train.max_tokens: training for training in design}
     for training in lengths.values():
-        if (cut := cut_note(store, setting.trials(training, 0, split="tune")[0], say)) is not None:
+        if (cut := cut_note(store, setting.trials(training, 0, setting.tune)[0], say)) is not None:
             say(cut)
         if by == "fitted_q":
             tokenizer = load_tokenizer_stage(store, any_trial(setting, design))
@@ -460,7 +460,7 @@ def _check_distinct(setting: Setting, design: Sequence[Training]) -> None:
     """
     seen: dict[str, str] = {}
     for training in design:
-        for trial in setting.trials(training, 0, split="report"):
+        for trial in setting.trials(training, 0, setting.report):
             if trial.cell_id in seen:
                 raise ValueError(f"a design must hold a cell once, got one of {seen[trial.cell_id]} and {training.arm}")
             seen[trial.cell_id] = training.arm
@@ -468,4 +468,4 @@ def _check_distinct(setting: Setting, design: Sequence[Training]) -> None:
 
 def any_trial(setting: Setting, design: Sequence[Training]) -> TrialSpec:
     """A trial of the design, for what all of them share."""
-    return setting.trials(design[0], 0, split="tune")[0]
+    return setting.trials(design[0], 0, setting.tune)[0]

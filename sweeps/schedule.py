@@ -204,7 +204,7 @@ class Schedule:
         replicates: list[Step] = []
         for number, training in numbered:
             for seed in range(self._seeds):
-                tune, report = (self._cells.trials(training, seed, split=split) for split in ("tune", "report"))
+                tune, report = self._cells.setting.on_both(training, seed)
                 places |= self._cells.places(training, tune, report)
                 if seed == 0:
                     firsts.append(Step(training, seed, tune + report, trial_number=number))

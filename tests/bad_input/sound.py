@@ -38,7 +38,7 @@ def make_store(folder: Path) -> Store:
         report=Evaluation(world=world.key, reward="standard", split="report", episodes=2),
     )
     design = [*Grid("bc", {}).trainings(CLONING | DECODING), *Grid("sarsa", {}).trainings(CLONING | DECODING)]
-    ensure_start(store, setting.trials(design[0], 0, split="tune")[0], None)
+    ensure_start(store, setting.trials(design[0], 0, setting.tune)[0], None)
     record = {"question": "bandit", "task": "bandit", "methods": ["bc", "sarsa"], "created_at": "2026-01-01T00:00:00Z"}
     store.put("sweep", SWEEP, record)
     (folder / "optuna").mkdir()

@@ -41,10 +41,14 @@ class Done:
     setting: Setting
     design: Mapping[str, Training]
 
-    def trial(self, method: str, *, seed: int = 0, split: str = "report") -> TrialSpec:
+    def on_both(self, method: str, *, seed: int = 0) -> tuple[TrialSpec, TrialSpec]:
+        """The method's cell on the tune and on the report scenes."""
+        (tune,), (report,) = self.setting.on_both(self.design[method], seed)
+        return tune, report
+
+    def trial(self, method: str, *, seed: int = 0) -> TrialSpec:
         """The method's cell."""
-        (trial,) = self.setting.trials(self.design[method], seed, split=split)
-        return trial
+        return self.on_both(method, seed=seed)[1]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +118,7 @@ def test_every_method_speaks_and_says_the_same_again(done: Done, method: str) ->
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_ends_in_the_same_bits_in_another_store(done: Done, bench: Bench, method: str) -> None:
-    report, tune = done.trial(method), done.trial(method, split="tune")
+    tune, report = done.on_both(method)
     train_alone(bench, report, tune)  # by itself, and its two evaluations the other way round
     assert bench.weights(report) == done.bench.weights(report)
     for trial in (report, tune):

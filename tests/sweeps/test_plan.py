@@ -88,8 +88,7 @@ def test_sarsa_and_ilql_at_one_half_are_one_training(
 
 
 def test_what_is_in_the_store_is_not_to_be_done(store: Store, setting: Setting, design: list[Training]) -> None:
-    (tune,) = setting.trials(design[0], 0, split="tune")
-    (report,) = setting.trials(design[0], 0, split="report")
+    (tune,), (report,) = setting.on_both(design[0], 0)
     train(store, tune)
     play(store, tune)
     play(store, report, status="failed")  # is tried again
@@ -99,7 +98,7 @@ def test_what_is_in_the_store_is_not_to_be_done(store: Store, setting: Setting, 
 
 
 def test_the_estimate_is_by_the_step_and_by_the_episode(store: Store, setting: Setting, design: list[Training]) -> None:
-    (tune,) = setting.trials(design[0], 0, split="tune")
+    (tune,) = setting.trials(design[0], 0, setting.tune)
     train(store, tune, seconds=6.0)  # 12 steps: half a second each
     play(store, tune, seconds=16.0)  # 8 episodes: two seconds each
     plan = make_plan(store, setting, design, seeds=1, refinement=None, need=Need())
@@ -111,7 +110,7 @@ def test_the_estimate_is_by_the_step_and_by_the_episode(store: Store, setting: S
 def test_without_anything_comparable_there_is_no_estimate(
     store: Store, setting: Setting, design: list[Training]
 ) -> None:
-    (tune,) = setting.trials(design[0], 0, split="tune")
+    (tune,) = setting.trials(design[0], 0, setting.tune)
     train(store, tune)
     plan = make_plan(store, setting, design, seeds=1, refinement=None, need=Need())
     assert plan.seconds is None
@@ -120,7 +119,7 @@ def test_without_anything_comparable_there_is_no_estimate(
 
 def test_what_another_model_cost_is_no_estimate(store: Store, setting: Setting, design: list[Training]) -> None:
     other = dataclasses.replace(setting, backbone=dataclasses.replace(setting.backbone, seed=1))
-    (tune,) = other.trials(design[0], 0, split="tune")
+    (tune,) = other.trials(design[0], 0, other.tune)
     train(store, tune)
     play(store, tune)
     assert make_plan(store, other, design, seeds=1, refinement=None, need=Need()).seconds is not None
@@ -128,7 +127,7 @@ def test_what_another_model_cost_is_no_estimate(store: Store, setting: Setting, 
 
 
 def test_what_a_cpu_took_is_no_estimate_for_a_gpu(store: Store, setting: Setting, design: list[Training]) -> None:
-    tune, other = (setting.trials(design[0], seed, split="tune")[0] for seed in (0, 1))
+    tune, other = (setting.trials(design[0], seed, setting.tune)[0] for seed in (0, 1))
     train(store, tune, seconds=600.0)
     play(store, tune, seconds=800.0)
     gpu = Need(gpus=1.0)
@@ -140,7 +139,7 @@ def test_what_a_cpu_took_is_no_estimate_for_a_gpu(store: Store, setting: Setting
 
 
 def test_workers_share_a_training_and_not_an_evaluation(store: Store, setting: Setting, design: list[Training]) -> None:
-    (tune,) = setting.trials(design[0], 0, split="tune")
+    (tune,) = setting.trials(design[0], 0, setting.tune)
     train(store, tune, seconds=6.0, workers=2)  # 12 steps: half a second of two CPUs each
     play(store, tune, seconds=16.0)
     plan = make_plan(store, setting, design, seeds=1, refinement=None, need=Need(workers=4))
@@ -149,8 +148,8 @@ def test_workers_share_a_training_and_not_an_evaluation(store: Store, setting: S
 
 def test_a_plan_that_is_done_costs_nothing(store: Store, setting: Setting, make_trainings: MakeTrainings) -> None:
     design = make_trainings("bc")
-    for split in ("tune", "report"):
-        for trial in setting.trials(design[0], 0, split=split):
+    for trials in setting.on_both(design[0], 0):
+        for trial in trials:
             train(store, trial)
             play(store, trial)
     plan = make_plan(store, setting, design, seeds=1, refinement=None, need=Need())

@@ -382,7 +382,7 @@ def _sizes(store: Store) -> dict[str, int]:
 
 def test_a_job_with_one_missing_evaluation_is_done_again(sweep: PretendedSweep, worker: Worker) -> None:
     worker.drive(sweep.schedule())
-    (trial,) = sweep.setting.trials(sweep.design[-1], 0, split="report")
+    (trial,) = sweep.setting.trials(sweep.design[-1], 0, sweep.setting.report)
     sweep.store.remove("evaluation", trial.trial_id)
     again = sweep.worker()
     again.drive(sweep.schedule())
