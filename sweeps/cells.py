@@ -13,7 +13,7 @@ from sweeps.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Shared:
     """What all trials of a sweep share: data, backbone, and what they are judged on.
 
     Attributes:
@@ -35,8 +35,8 @@ class Setting:
             if trials:
                 trials.append(trials[0].acting(decode, evaluation))
             else:
-                shared = (training.method, self.data, self.backbone, training.train, seed)
-                trials.append(TrialSpec(*shared, decode, evaluation))
+                decided = (training.method, self.data, self.backbone, training.train, seed)
+                trials.append(TrialSpec(*decided, decode, evaluation))
         return trials
 
     def on_both(self, training: Training, seed: int) -> tuple[list[TrialSpec], list[TrialSpec]]:
@@ -53,16 +53,16 @@ class Cells:
     Args:
         store: Where rows are, and go.
         sweep: The sweep's name.
-        setting: What all trials share.
+        shared: What all trials share.
         added: True for cells that no plan of the sweep has, and that stay in it nevertheless.
 
     Attributes:
-        setting: As given.
+        shared: As given.
         members: Keys of all rows that belong to the sweep as it is planned now.
     """
 
-    def __init__(self, store: Store, sweep: str, setting: Setting, *, added: bool = False) -> None:
-        self._store, self._sweep, self.setting = store, sweep, setting
+    def __init__(self, store: Store, sweep: str, shared: Shared, *, added: bool = False) -> None:
+        self._store, self._sweep, self.shared = store, sweep, shared
         self._more: Mapping[str, Any] = {"added": True} if added else {}
         self.members: set[str] = set()
 
@@ -99,7 +99,7 @@ class Cells:
         """Rows, at the first seed, for cells that will have no evaluation; `reached` is how far they were trained."""
         record = self._store.get("training", reached.weights_id) or {}
         outcome = {"status": status, "reason": reason, "train_seconds": record.get("train_seconds")}
-        places = self.places(training, *self.setting.on_both(training, 0))
+        places = self.places(training, *self.shared.on_both(training, 0))
         self.put({key: {**place, **outcome} for key, place in places.items()})
 
     def are_finished(self, trials: Sequence[TrialSpec]) -> bool:
@@ -114,7 +114,7 @@ class Cells:
         records = self._store.some("evaluation", [trial.trial_id for trial in trials])
         for trial in trials:
             record = records.get(trial.trial_id)
-            if trial.evaluation == self.setting.tune and record is not None and record["status"] == "finished":
+            if trial.evaluation == self.shared.tune and record is not None and record["status"] == "finished":
                 scores[_name(trial.decode, varying)] = float(record["score"])
         return scores
 

@@ -74,7 +74,7 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
                 say(f"on a cluster {options.cluster}, of its design:")
                 for line in _forecast(store, sweep, described(options.cluster)).lines():
                     say(f"  {line}")
-            for line in power_of(store, sweep.name, seeds=sweep.seeds, episodes=sweep.setting.report.episodes):
+            for line in power_of(store, sweep.name, seeds=sweep.seeds, episodes=sweep.shared.report.episodes):
                 say(line)
         return 0
     status = 0
@@ -196,7 +196,7 @@ def _run_sweep(
     schedule = Schedule(
         store,
         sweep.name,
-        sweep.setting,
+        sweep.shared,
         sweep.design,
         refinement=sweep.refinement,
         seeds=sweep.seeds,
@@ -210,7 +210,7 @@ def _run_sweep(
             return ended
         _drop_stale(store, sweep.name, schedule.members)
         present(store, sweep.name, question, mirror, say)
-    task = load_task(store, sweep.setting.data.task, sweep.setting.report.world)
+    task = load_task(store, sweep.shared.data.task, sweep.shared.report.world)
     if (invited := invitation(store, sweep.name, task)) is not None:
         say(invited)
     say(f"Optuna's view: optuna-dashboard {study.file}")
@@ -277,11 +277,11 @@ def present(store: Store, sweep: str, question: Question, mirror: Mirror | None,
 
 def _plan(store: Store, sweep: Sweep) -> Plan:
     need = sweep.resources.need
-    return make_plan(store, sweep.setting, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement, need=need)
+    return make_plan(store, sweep.shared, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement, need=need)
 
 
 def _forecast(store: Store, sweep: Sweep, machines: Sequence[Machine]) -> Forecast:
-    found = remaining(store, sweep.setting, sweep.design, seeds=sweep.seeds)
+    found = remaining(store, sweep.shared, sweep.design, seeds=sweep.seeds)
     return forecast(store, found, sweep.resources, machines)
 
 
@@ -290,23 +290,23 @@ def _record(store: Store, question: Question, sweep: Sweep, options: Options) ->
     return {
         "created_at": earlier.get("created_at") or utc(),
         "question": question.name,
-        "task": sweep.setting.data.task,
+        "task": sweep.shared.data.task,
         "methods": sorted({training.method for training in sweep.design}),
         "arms": list(dict.fromkeys(training.arm for training in sweep.design)),
-        "data.reward": sweep.setting.data.reward,
-        "evaluation.reward": sweep.setting.report.reward,
+        "data.reward": sweep.shared.data.reward,
+        "evaluation.reward": sweep.shared.report.reward,
         "seeds": sweep.seeds,
-        "episodes": sweep.setting.report.episodes,
+        "episodes": sweep.shared.report.episodes,
         "proposals": 0 if sweep.refinement is None else sweep.refinement.proposals,
-        "tune": dataclasses.asdict(sweep.setting.tune),
+        "tune": dataclasses.asdict(sweep.shared.tune),
         "command": shlex.join(options.command),
     }
 
 
 def _drop_other_blocks(store: Store, sweep: Sweep) -> None:
     """Take rows of an earlier plan out of the sweep if they were judged on another block; their results stay."""
-    trial = any_trial(sweep.setting, sweep.design)
-    block = dataclasses.replace(trial, evaluation=sweep.setting.report).columns()
+    trial = any_trial(sweep.shared, sweep.design)
+    block = dataclasses.replace(trial, evaluation=sweep.shared.report).columns()
     shared = [name for name in block if name.startswith(("evaluation.", "data.", "backbone.", "task"))]
     for member in store.members(sweep.name):
         if any(member["columns"].get(name) != block[name] for name in shared):

@@ -83,13 +83,13 @@ def plan_document(question: Question, options: Options, say: Callable[[str], Non
     found = []
     for asked, sweep in asked_sweeps(question, preset, options, store, say).items():
         need = sweep.resources.need
-        plan = make_plan(store, sweep.setting, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement, need=need)
+        plan = make_plan(store, sweep.shared, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement, need=need)
         document = {"sweep": sweep.name, "for": asked, "seeds": sweep.seeds, **dataclasses.asdict(plan)}
         if options.cluster is not None:
-            left = remaining(store, sweep.setting, sweep.design, seeds=sweep.seeds)
+            left = remaining(store, sweep.shared, sweep.design, seeds=sweep.seeds)
             of_cluster = forecast(store, left, sweep.resources, described(options.cluster))
             document["forecast"] = dataclasses.asdict(of_cluster)
-        episodes = sweep.setting.report.episodes
+        episodes = sweep.shared.report.episodes
         found.append({**document, "power": power_of(store, sweep.name, seeds=sweep.seeds, episodes=episodes)})
     notes = [*unreached(question, preset, options), *side_effects(question, options)]
     return {"store": str(store.folder), "preset": preset.name, "notes": notes, "sweeps": found}

@@ -15,7 +15,7 @@ from ilql.model_folder import context_of, find_model
 from ilql.task import Task
 from ilql.tasks import known_tasks
 from ilql.tokens import chat_template_digest, symbol_tokenizer
-from sweeps.cells import Setting
+from sweeps.cells import Shared
 from sweeps.job import Resources
 from sweeps.names import one_component
 from sweeps.offline import distinct_episodes, held_out_notes
@@ -166,7 +166,7 @@ class Sweep:
 
     Attributes:
         name: Its name in the store.
-        setting: What all its trials share.
+        shared: What all its trials share.
         design: The trainings that are planned.
         refinement: What is proposed after them, or None.
         space: What proposals vary, or would, by arm that is refined.
@@ -175,7 +175,7 @@ class Sweep:
     """
 
     name: str
-    setting: Setting
+    shared: Shared
     design: tuple[Training, ...]
     refinement: Refinement | None
     space: Mapping[str, tuple[Between, ...]]
@@ -331,23 +331,23 @@ def make_sweep(
     )
     by = "play" if task.playable else "fitted_q"
     evaluation: dict[str, Any] = {"world": world.key, "reward": judged, "first_seed": FIRST_SEED, "by": by}
-    setting = Setting(
+    shared = Shared(
         data=Data(task=kind.name, world=world.key, reward=reward),
         backbone=backbone,
         tune=Evaluation(**evaluation, split="tune", episodes=_episodes(task, "tune", preset.tune_episodes)),
         report=Evaluation(**evaluation, split="report", episodes=_episodes(task, "report", preset.report_episodes)),
     )
-    _check_distinct(setting, design)
-    ensure_start(store, any_trial(setting, design), model, say)
-    if (narrowed := vocabulary_note(store, any_trial(setting, design))) is not None:
+    _check_distinct(shared, design)
+    ensure_start(store, any_trial(shared, design), model, say)
+    if (narrowed := vocabulary_note(store, any_trial(shared, design))) is not None:
         say(narrowed)
     lengths = {training.train.max_tokens: training for training in design}
     for training in lengths.values():
-        if (cut := cut_note(store, setting.trials(training, 0, setting.tune)[0], say)) is not None:
+        if (cut := cut_note(store, shared.trials(training, 0, shared.tune)[0], say)) is not None:
             say(cut)
         if by == "fitted_q":
-            tokenizer = load_tokenizer_stage(store, any_trial(setting, design))
-            for line in held_out_notes(task, tokenizer, training.train.max_tokens, (setting.tune, setting.report)):
+            tokenizer = load_tokenizer_stage(store, any_trial(shared, design))
+            for line in held_out_notes(task, tokenizer, training.train.max_tokens, (shared.tune, shared.report)):
                 say(line)
     refinement = None
     refined = question.refined(options)
@@ -364,7 +364,7 @@ def make_sweep(
     name = plain if options.name is None else f"{options.name}-{reward}" if several else options.name
     return Sweep(
         name=name,
-        setting=setting,
+        shared=shared,
         design=design,
         refinement=refinement,
         space={grid.arm: grid.space(question.held) for grid in refined},
@@ -452,7 +452,7 @@ def _check_lengths(context: int, preset: Preset, design: Sequence[Training]) -> 
             raise ValueError(f"{what} must be at most the model's context ({context}), got {tokens}")
 
 
-def _check_distinct(setting: Setting, design: Sequence[Training]) -> None:
+def _check_distinct(shared: Shared, design: Sequence[Training]) -> None:
     """Refuse a design in which one cell stands twice: SARSA is ILQL at τ = ½, and would be one row under two names.
 
     Raises:
@@ -460,12 +460,12 @@ def _check_distinct(setting: Setting, design: Sequence[Training]) -> None:
     """
     seen: dict[str, str] = {}
     for training in design:
-        for trial in setting.trials(training, 0, setting.report):
+        for trial in shared.trials(training, 0, shared.report):
             if trial.cell_id in seen:
                 raise ValueError(f"a design must hold a cell once, got one of {seen[trial.cell_id]} and {training.arm}")
             seen[trial.cell_id] = training.arm
 
 
-def any_trial(setting: Setting, design: Sequence[Training]) -> TrialSpec:
+def any_trial(shared: Shared, design: Sequence[Training]) -> TrialSpec:
     """A trial of the design, for what all of them share."""
-    return setting.trials(design[0], 0, setting.tune)[0]
+    return shared.trials(design[0], 0, shared.tune)[0]

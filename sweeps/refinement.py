@@ -202,5 +202,5 @@ class Rounds:
 
     def _on_tune(self, training: Training) -> list[TrialSpec]:
         """A training's cells at the first seed, on the tune scenes."""
-        setting = self._cells.setting
-        return setting.trials(training, 0, setting.tune)
+        shared = self._cells.shared
+        return shared.trials(training, 0, shared.tune)

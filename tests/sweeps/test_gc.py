@@ -62,7 +62,7 @@ def _name(member: Record) -> str:
 
 
 def plan_of(sweep: PretendedSweep) -> Plan:
-    return make_plan(sweep.store, sweep.setting, sweep.design, seeds=1, refinement=None, need=Need())
+    return make_plan(sweep.store, sweep.shared, sweep.design, seeds=1, refinement=None, need=Need())
 
 
 # What is kept

@@ -324,7 +324,7 @@ class TestAsking:
         asked = options("--methods", "bc", "--model", str(model), *arguments, store=tmp_path)
         question, said = bandit_ablation.QUESTION, list[str]()
         sweep = make_sweep(question, chosen_preset(question, asked), asked, Store(tmp_path, durable=False), said.append)
-        assert sweep.setting.backbone.cut_vocabulary == cut
+        assert sweep.shared.backbone.cut_vocabulary == cut
         line = (
             "258 of 275 tokens of the pretrained vocabulary are kept: those that occur in the training split, and "
             "those that spell all others; --no-cut-vocabulary keeps all"
@@ -334,7 +334,7 @@ class TestAsking:
     def test_a_model_from_scratch_has_nothing_to_cut(self, tmp_path: Path) -> None:
         asked, question, said = options("--methods", "bc", store=tmp_path), bandit_ablation.QUESTION, list[str]()
         sweep = make_sweep(question, chosen_preset(question, asked), asked, Store(tmp_path, durable=False), said.append)
-        assert not sweep.setting.backbone.cut_vocabulary
+        assert not sweep.shared.backbone.cut_vocabulary
         assert not any("vocabulary" in line for line in said)
         with pytest.raises(ValueError, match="--cut-vocabulary is, as its opposite, about a pretrained model"):
             chosen_preset(question, options("--no-cut-vocabulary"))
