@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from cluster.redaction import without_secrets
 from ilql.task import TaskFault
+from sweeps.command_line import printable
 from sweeps.journal import StoreError
-from sweeps.options import printable
 
 WRONG_INPUT = 2
 STOPPED = 130

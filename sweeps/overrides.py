@@ -15,7 +15,8 @@ from ilql.hyperparameters import Value, unknown
 from sweeps.space import BAGS, Grid, known_columns
 
 if TYPE_CHECKING:
-    from sweeps.options import Options, Plain
+    from sweeps.command_line import Plain
+    from sweeps.options import Options
 
 
 def settled(grids: Sequence[Grid], options: Options) -> Options:

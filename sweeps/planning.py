@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.shapes import described
+from sweeps.command_line import Plain
 from sweeps.forecast import forecast
 from sweeps.journal import StoreError
-from sweeps.options import Options, Plain
+from sweeps.options import Options
 from sweeps.plan import make_plan, remaining
 from sweeps.power import power_of
 from sweeps.presets import Preset

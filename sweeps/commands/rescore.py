@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 
 from sweeps.command import Command, add_store, opened
-from sweeps.options import OneLineParser, add_set, add_sources, columns_said, given_of, reward_options
+from sweeps.command_line import OneLineParser, columns_said
+from sweeps.options import add_set, add_sources, given_of, reward_options
 from sweeps.questions import question_named
 
 WORLD = "world."
