@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,10 @@ class Shared:
                 decided = (training.method, self.data, self.backbone, training.train, seed)
                 trials.append(TrialSpec(*decided, decode, evaluation))
         return trials
+
+    def any_trial(self, design: Sequence[Training]) -> TrialSpec:
+        """A trial of the design, for what all of them share."""
+        return self.trials(design[0], 0, self.tune)[0]
 
     def on_both(self, training: Training, seed: int) -> tuple[list[TrialSpec], list[TrialSpec]]:
         """The training's cells at one seed on the tune scenes, and the same cells on the report scenes."""
@@ -141,6 +146,27 @@ def take_back_lost(store: Store, sweep: str) -> list[str]:
     for key in lost:
         store.remove("evaluation", key)
     return lost
+
+
+def drop_other_blocks(store: Store, sweep: str, shared: Shared, design: Sequence[Training]) -> None:
+    """Take rows of an earlier plan out of the sweep if they were judged on another block; their results stay."""
+    block = dataclasses.replace(shared.any_trial(design), evaluation=shared.report).columns()
+    names = [name for name in block if name.startswith(("evaluation.", "data.", "backbone.", "task"))]
+    for member in store.members(sweep):
+        if any(member["columns"].get(name) != block[name] for name in names):
+            store.remove("member", f"{sweep}/{member['trial_id']}")
+
+
+def drop_stale(store: Store, sweep: str, members: set[str]) -> None:
+    """Take rows that are no longer planned out of a sweep whose plan is done; their results stay.
+
+    What was added to it stays in it, as long as the weights belong to the plan.
+    """
+    there = {f"{sweep}/{member['trial_id']}": member for member in store.members(sweep)}
+    planned = {member["weights_id"] for key, member in there.items() if key in members}
+    for key, member in there.items():
+        if key not in members and not (member.get("added") and member["weights_id"] in planned):
+            store.remove("member", key)
 
 
 def _varying(decodes: Sequence[Any]) -> list[str]:

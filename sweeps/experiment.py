@@ -14,7 +14,7 @@ from cluster.connect import ClusterInfo, ConnectOptions, connect, joins, this_ma
 from cluster.nodes import alive_nodes
 from cluster.shapes import Machine, described
 from cluster.watchdog import StuckError
-from sweeps.cells import take_back_lost
+from sweeps.cells import drop_other_blocks, drop_stale, take_back_lost
 from sweeps.forecast import Forecast, forecast
 from sweeps.job import Resources
 from sweeps.journal import StoreError, utc
@@ -27,7 +27,7 @@ from sweeps.play import invitation
 from sweeps.power import power_of
 from sweeps.progress import Progress, reasons
 from sweeps.provenance import package_folders
-from sweeps.question import Question, Sweep, any_trial, chosen_preset, side_effects, unreached
+from sweeps.question import Question, Sweep, chosen_preset, side_effects, unreached
 from sweeps.reporting import files_to_show, print_report, write_sweep_report
 from sweeps.reward_report import write_reward_report, write_varied_report
 from sweeps.schedule import Schedule, no_room
@@ -192,7 +192,7 @@ def _run_sweep(
         seed=options.search_seed,
         space=sweep.space,
     )
-    _drop_other_blocks(store, sweep)
+    drop_other_blocks(store, sweep.name, sweep.shared, sweep.design)
     schedule = Schedule(
         store,
         sweep.name,
@@ -208,7 +208,7 @@ def _run_sweep(
         ended = carry_out(store, sweep.name, schedule, sweep.resources, limit, resume, say)
         if ended != 0:
             return ended
-        _drop_stale(store, sweep.name, schedule.members)
+        drop_stale(store, sweep.name, schedule.members)
         present(store, sweep.name, question, mirror, say)
     task = load_task(store, sweep.shared.data.task, sweep.shared.report.world)
     if (invited := invitation(store, sweep.name, task)) is not None:
@@ -301,25 +301,3 @@ def _record(store: Store, question: Question, sweep: Sweep, options: Options) ->
         "tune": dataclasses.asdict(sweep.shared.tune),
         "command": shlex.join(options.command),
     }
-
-
-def _drop_other_blocks(store: Store, sweep: Sweep) -> None:
-    """Take rows of an earlier plan out of the sweep if they were judged on another block; their results stay."""
-    trial = any_trial(sweep.shared, sweep.design)
-    block = dataclasses.replace(trial, evaluation=sweep.shared.report).columns()
-    shared = [name for name in block if name.startswith(("evaluation.", "data.", "backbone.", "task"))]
-    for member in store.members(sweep.name):
-        if any(member["columns"].get(name) != block[name] for name in shared):
-            store.remove("member", f"{sweep.name}/{member['trial_id']}")
-
-
-def _drop_stale(store: Store, sweep: str, members: set[str]) -> None:
-    """Take rows that are no longer planned out of a sweep whose plan is done; their results stay.
-
-    What was added to it stays in it, as long as the weights belong to the plan.
-    """
-    there = {f"{sweep}/{member['trial_id']}": member for member in store.members(sweep)}
-    planned = {member["weights_id"] for key, member in there.items() if key in members}
-    for key, member in there.items():
-        if key not in members and not (member.get("added") and member["weights_id"] in planned):
-            store.remove("member", key)

@@ -25,7 +25,7 @@ from sweeps.presets import Preset
 from sweeps.refinement import Refinement
 from sweeps.reporting import Against, MakeSection
 from sweeps.space import Between, Grid, Training, known_columns, settings
-from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
+from sweeps.spec import Backbone, Data, Evaluation
 from sweeps.stages import (
     cut_note,
     ensure_start,
@@ -338,15 +338,15 @@ def make_sweep(
         report=Evaluation(**evaluation, split="report", episodes=_episodes(task, "report", preset.report_episodes)),
     )
     _check_distinct(shared, design)
-    ensure_start(store, any_trial(shared, design), model, say)
-    if (narrowed := vocabulary_note(store, any_trial(shared, design))) is not None:
+    ensure_start(store, shared.any_trial(design), model, say)
+    if (narrowed := vocabulary_note(store, shared.any_trial(design))) is not None:
         say(narrowed)
     lengths = {training.train.max_tokens: training for training in design}
     for training in lengths.values():
         if (cut := cut_note(store, shared.trials(training, 0, shared.tune)[0], say)) is not None:
             say(cut)
         if by == "fitted_q":
-            tokenizer = load_tokenizer_stage(store, any_trial(shared, design))
+            tokenizer = load_tokenizer_stage(store, shared.any_trial(design))
             for line in held_out_notes(task, tokenizer, training.train.max_tokens, (shared.tune, shared.report)):
                 say(line)
     refinement = None
@@ -464,8 +464,3 @@ def _check_distinct(shared: Shared, design: Sequence[Training]) -> None:
             if trial.cell_id in seen:
                 raise ValueError(f"a design must hold a cell once, got one of {seen[trial.cell_id]} and {training.arm}")
             seen[trial.cell_id] = training.arm
-
-
-def any_trial(shared: Shared, design: Sequence[Training]) -> TrialSpec:
-    """A trial of the design, for what all of them share."""
-    return shared.trials(design[0], 0, shared.tune)[0]
