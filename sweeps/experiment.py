@@ -15,6 +15,7 @@ from cluster.nodes import alive_nodes
 from cluster.shapes import Machine, described
 from cluster.watchdog import StuckError
 from sweeps.cells import drop_other_blocks, drop_stale, take_back_lost
+from sweeps.definite import asked_sweeps
 from sweeps.forecast import Forecast, forecast
 from sweeps.job import Resources
 from sweeps.journal import StoreError, utc
@@ -22,17 +23,17 @@ from sweeps.leases import CLEANING, Lease, driver_key
 from sweeps.machines import Fleet, check_fits
 from sweeps.options import Options
 from sweeps.plan import Plan, make_plan, remaining
-from sweeps.planning import asked_sweeps
 from sweeps.play import invitation
 from sweeps.power import power_of
 from sweeps.progress import Progress, reasons
 from sweeps.provenance import package_folders
-from sweeps.question import Question, Sweep, chosen_preset, side_effects, unreached
+from sweeps.question import Question, Sweep
 from sweeps.reporting import files_to_show, print_report, write_sweep_report
 from sweeps.reward_report import write_reward_report, write_varied_report
 from sweeps.schedule import Schedule, no_room
 from sweeps.search import run_schedule
 from sweeps.shares import shares_line
+from sweeps.sizing import chosen_preset, side_effects, unreached
 from sweeps.stages import load_task
 from sweeps.store import Store
 from sweeps.study import Study

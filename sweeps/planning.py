@@ -7,55 +7,16 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.shapes import described
-from sweeps.command_line import Plain
+from sweeps.definite import asked_sweeps
 from sweeps.forecast import forecast
 from sweeps.journal import StoreError
 from sweeps.options import Options
 from sweeps.plan import make_plan, remaining
 from sweeps.power import power_of
-from sweeps.presets import Preset
-from sweeps.question import Question, Sweep, chosen_preset, make_sweep, side_effects, unreached
+from sweeps.question import Question
 from sweeps.schedule import no_room
+from sweeps.sizing import chosen_preset, side_effects, unreached
 from sweeps.store import Store
-
-
-def asked_sweeps(
-    question: Question, preset: Preset, options: Options, store: Store, say: Callable[[str], None]
-) -> dict[Plain, Sweep]:
-    """The sweeps of a command line, by training reward, or by the value of the column that `--vary` varies.
-
-    Args:
-        question: What is asked.
-        preset: How big.
-        options: Settled ones.
-        store: Where.
-        say: Told what building the world had to say; of several rewards' once, since it is the same for all.
-
-    Raises:
-        ValueError: Options exclude each other, or a setting, the data or the model cannot be used.
-        KeyError: A name does not exist.
-    """
-    rewards = question.rewards(options)
-    if options.evaluation_reward is not None and (len(rewards) > 1 or options.transfer):
-        raise ValueError(
-            "--evaluation-reward is for one training reward; with several, or --transfer, each is judged by its own, "
-            f"got {options.evaluation_reward!r}"
-        )
-    if options.vary is not None and (len(rewards) > 1 or options.transfer):
-        raise ValueError(f"--vary is for one training reward and no --transfer, got {', '.join(rewards)}")
-    sweeps: dict[Plain, Sweep] = {}
-    if options.vary is not None:
-        column, values = options.vary
-        for value in values:
-            name = None if options.name is None else f"{options.name}-{value}"
-            varied = dataclasses.replace(options, columns={**options.columns, column: value}, name=name)
-            size = chosen_preset(question, varied)
-            sweeps[value] = make_sweep(question, size, varied, store, say, reward=rewards[0])
-        return sweeps
-    for reward in rewards:
-        tell = _keep_quiet if sweeps else say
-        sweeps[reward] = make_sweep(question, preset, options, store, tell, reward=reward)
-    return sweeps
 
 
 def plan_document(question: Question, options: Options, say: Callable[[str], None]) -> dict[str, Any]:
@@ -94,7 +55,3 @@ def plan_document(question: Question, options: Options, say: Callable[[str], Non
         found.append({**document, "power": power_of(store, sweep.name, seeds=sweep.seeds, episodes=episodes)})
     notes = [*unreached(question, preset, options), *side_effects(question, options)]
     return {"store": str(store.folder), "preset": preset.name, "notes": notes, "sweeps": found}
-
-
-def _keep_quiet(line: str) -> None:
-    """Say nothing."""

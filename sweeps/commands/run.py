@@ -23,7 +23,7 @@ def run_command(question: Question, program: str, arguments: Sequence[str]) -> i
 
     def run() -> int:
         from sweeps.experiment import run_question  # noqa: PLC0415
-        from sweeps.question import chosen_preset  # noqa: PLC0415
+        from sweeps.sizing import chosen_preset  # noqa: PLC0415
 
         options = parse(program, question.name + " ablation", list(question.presets), arguments, question.inputs)
         options = question.settled(options)

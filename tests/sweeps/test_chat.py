@@ -13,8 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
 from sweeps import bandit_ablation
+from sweeps.definite import make_sweep
 from sweeps.options import parse
-from sweeps.question import chosen_preset, make_sweep
+from sweeps.sizing import chosen_preset
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_tokenizer_stage, load_tokens
 from sweeps.store import Store

@@ -21,10 +21,11 @@ from ilql.language_model import vocabulary_size
 from ilql.logits_processor import ValueGuidance, load_values
 from ilql.networks import QNetwork, ValueNetworks
 from sweeps import bandit_ablation, cli, dialogue_ablation, reddit_ablation, visdial_ablation, wordle_ablation
+from sweeps.definite import make_sweep
 from sweeps.model_card import model_card
 from sweeps.options import Options, parse
 from sweeps.policy import export_policy, load_policy
-from sweeps.question import chosen_preset, make_sweep
+from sweeps.sizing import chosen_preset
 from sweeps.spec import Backbone, TrialSpec
 from sweeps.stages import ensure_start, load_backbone, load_tokenizer_stage, load_tokens, pretrained_digest
 from sweeps.store import Store
