@@ -16,7 +16,7 @@ from typing import Any
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
 from sweeps.cells import Shared
-from sweeps.experiment import carry_out, check_room, connected, driving, present
+from sweeps.driving import carry_out, check_room, connected, driving, present
 from sweeps.job import Resources
 from sweeps.machines import Fleet, check_fits
 from sweeps.questions import question_named

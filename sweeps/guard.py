@@ -17,6 +17,8 @@ from sweeps.journal import StoreError
 
 WRONG_INPUT = 2
 STOPPED = 130
+"""The exit status after Ctrl-C, as shells have it."""
+
 PIPE_CLOSED = 141
 """The exit status of what wrote to a reader who had gone, as `| head` does, as shells have it."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster.shapes import described
 from sweeps.definite import asked_sweeps
+from sweeps.driving import check_room
 from sweeps.forecast import forecast
 from sweeps.journal import StoreError
 from sweeps.options import Options
@@ -35,8 +36,6 @@ def plan_document(question: Question, options: Options, say: Callable[[str], Non
         KeyError: A name does not exist.
         StoreError: The disk is full.
     """
-    from sweeps.experiment import check_room  # noqa: PLC0415  it takes its sweeps from here
-
     preset = chosen_preset(question, options)
     check_room(preset.resources, options.cluster)
     store = Store(options.store)
