@@ -5,29 +5,24 @@ from __future__ import annotations
 import dataclasses
 import functools
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from typing import Any
 
 from analysis.text import count
 from cluster.connect import ClusterInfo
-from cluster.shapes import Machine, described
 from sweeps.cells import drop_other_blocks, drop_stale, take_back_lost
-from sweeps.definite import asked_sweeps
-from sweeps.driving import carry_out, check_room, connected, driving, present
-from sweeps.forecast import Forecast, forecast
+from sweeps.driving import carry_out, connected, driving, present
 from sweeps.guard import STOPPED
-from sweeps.journal import StoreError, utc
+from sweeps.journal import utc
 from sweeps.machines import Fleet, check_fits
 from sweeps.options import Options
-from sweeps.plan import Plan, make_plan, remaining
+from sweeps.planning import made_ready, plan_of
 from sweeps.play import invitation
-from sweeps.power import power_of
 from sweeps.progress import reasons
 from sweeps.question import Question, Sweep
 from sweeps.reward_report import write_reward_report, write_varied_report
-from sweeps.schedule import Schedule, no_room
-from sweeps.sizing import chosen_preset, side_effects, unreached
+from sweeps.schedule import Schedule
 from sweeps.stages import load_task
 from sweeps.store import Store
 from sweeps.study import Study
@@ -41,31 +36,8 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         ValueError: Something the user gave is wrong; one line.
         KeyError: A name the user gave does not exist; one line.
     """
-    preset = chosen_preset(question, options)
-    check_room(preset.resources, options.cluster)
-    store = Store(options.store)
-    say(f"store {store.folder}")
-    if (full := no_room(store.folder)) is not None:
-        raise StoreError(full)
-    if preset.paper:
-        say(f"preset {preset.name}; against the paper it changes")
-        for line in preset.differences():
-            say(f"  {line}")
-    for line in (*unreached(question, preset, options), *side_effects(question, options)):
-        say(line)
-    sweeps = asked_sweeps(question, preset, options, store, say)
-    if options.plan_only:
-        for sweep in sweeps.values():
-            say(f"sweep {sweep.name}")
-            for line in _plan(store, sweep).lines(concurrent=options.concurrent or 1):
-                say(line)
-            if options.cluster is not None:
-                say(f"on a cluster {options.cluster}, of its design:")
-                for line in _forecast(store, sweep, described(options.cluster)).lines():
-                    say(f"  {line}")
-            for line in power_of(store, sweep.name, seeds=sweep.seeds, episodes=sweep.shared.report.episodes):
-                say(line)
-        return 0
+    ready = made_ready(question, options, say)
+    store, sweeps = ready.store, ready.sweeps
     status = 0
     with ExitStack() as stack:
         info = stack.enter_context(connected())
@@ -110,7 +82,7 @@ def _run_sweep(
     say(f"sweep {sweep.name} on {info}, {concurrent} jobs at a time")
     if lost := take_back_lost(store, sweep.name):
         say(f"{count(len(lost), 'evaluation')} lost the episodes or part of them, {lost[0]} the first: played again")
-    for line in _plan(store, sweep).lines(concurrent=concurrent):
+    for line in plan_of(store, sweep).lines(concurrent=concurrent):
         say(line)
     mirror = Mirror(store, sweep.name, options.tracking) if options.mirror else None
     store.put("sweep", sweep.name, _record(store, question, sweep, options))
@@ -151,16 +123,6 @@ def _run_sweep(
             say(f"failed: {line}")
         return 1
     return 0
-
-
-def _plan(store: Store, sweep: Sweep) -> Plan:
-    need = sweep.resources.need
-    return make_plan(store, sweep.shared, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement, need=need)
-
-
-def _forecast(store: Store, sweep: Sweep, machines: Sequence[Machine]) -> Forecast:
-    found = remaining(store, sweep.shared, sweep.design, seeds=sweep.seeds)
-    return forecast(store, found, sweep.resources, machines)
 
 
 def _record(store: Store, question: Question, sweep: Sweep, options: Options) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 from cluster.shapes import Need
 from sweeps.cells import Shared
 from sweeps.plan import Plan, make_plan
+from sweeps.planning import QuestionPlan, SweepPlan
 from sweeps.refinement import Refinement
 from sweeps.space import Training
 from sweeps.spec import TrialSpec
@@ -166,3 +167,23 @@ def test_planning_writes_nothing(store: Store, shared: Shared, design: list[Trai
     before = sorted(store.folder.rglob("*"))
     make_plan(store, shared, design, seeds=2, refinement=None, need=Need())
     assert sorted(store.folder.rglob("*")) == before
+
+
+def test_a_questions_plan_says_the_same_in_words_and_to_programs() -> None:
+    work = Plan(trainings=5, trained=1, dropped=0, evaluations=22, evaluated=4, cells=11, proposals=2, seconds=120.0)
+    sweep = SweepPlan(sweep="s", asked=0.5, seeds=3, work=work, forecast=None, power=("a line",))
+    plan = QuestionPlan(store="/store", preset="smoke", notes=("a note",), cluster=None, sweeps=(sweep,))
+    assert plan.lines(concurrent=2) == [
+        "sweep s",
+        "11 cells need 5 trainings and 22 evaluations; 1 and 4 are in the store, 4 and 18 are to be done",
+        "then 2 proposals, each a training and what it starts from",
+        "the design takes about 1.0 minutes with 2 at a time",
+        "a line",
+    ]
+    assert plan.document() == {
+        "store": "/store", "preset": "smoke", "notes": ["a note"],
+        "sweeps": [
+            {"sweep": "s", "for": 0.5, "seeds": 3, "trainings": 5, "trained": 1, "dropped": 0, "evaluations": 22,
+             "evaluated": 4, "cells": 11, "proposals": 2, "seconds": 120.0, "power": ["a line"]},
+        ],
+    }  # fmt: skip
