@@ -33,7 +33,7 @@ from cluster.shapes import Need
 from ilql.language_model import Architecture
 from ilql.methods import bc
 from sweeps import cli
-from sweeps.cells import Setting
+from sweeps.cells import Shared
 from sweeps.exact_json import Record
 from sweeps.job import Resources
 from sweeps.journal import utc
@@ -55,7 +55,7 @@ SWEEP = "made-up"
 GOAL = 1.5
 
 BEHAVIOUR = bc.Train(steps=500, batch_size=64, learning_rate=1e-4, max_tokens=256)
-SETTING = Setting(
+SHARED = Shared(
     data=Data(task="visdial", world="0" * 20, reward="standard"),
     backbone=Backbone(
         architecture=Architecture(layers=2, width=96, heads=4, context=256), vocabulary=512, behaviour=BEHAVIOUR
@@ -78,7 +78,7 @@ class Filled:
         """The sweep's schedule as a driver makes it, with its study."""
         study = Study(self.folder / "optuna" / f"{SWEEP}.log", name=SWEEP, seed=0, space={})
         return Schedule(
-            store, SWEEP, SETTING, self.design, refinement=None, seeds=1, study=study, resources=Resources()
+            store, SWEEP, SHARED, self.design, refinement=None, seeds=1, study=study, resources=Resources()
         )  # fmt: skip
 
 
@@ -93,12 +93,13 @@ def fill(folder: Path, cells: int) -> Filled:
     """Write a finished sweep of so many cells into a new store."""
     filled = Filled(folder, design_of(cells), cells)
     store = Store(folder, durable=False)
-    store.put("sweep", SWEEP, {"created_at": utc(), "task": SETTING.data.task})
+    store.put("sweep", SWEEP, {"created_at": utc(), "task": SHARED.data.task})
     filled.schedule(store)  # records the members
     trainings: dict[str, Record] = {}
     evaluations: dict[str, Record] = {}
     for training in filled.design:
-        trials = [*SETTING.trials(training, 0, split="tune"), *SETTING.trials(training, 0, split="report")]
+        tune, report = SHARED.on_both(training, 0)
+        trials = [*tune, *report]
         for spec in (*trials[0].required, trials[0]):
             if spec.weights_id not in trainings:
                 trainings[spec.weights_id] = training_record(spec)
@@ -138,7 +139,7 @@ def _made() -> Record:
 
 def plan(filled: Filled) -> None:
     """Open the store and compare what the design needs with what it has."""
-    made = make_plan(Store(filled.folder), SETTING, filled.design, seeds=1, refinement=None, need=Need())
+    made = make_plan(Store(filled.folder), SHARED, filled.design, seeds=1, refinement=None, need=Need())
     assert (made.cells, made.evaluated, made.seconds) == (filled.cells, made.evaluations, 0.0)
 
 

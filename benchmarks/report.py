@@ -28,7 +28,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from benchmarks.cells import BASE, SETTING, evaluation_record, leave_files, training_record
+from benchmarks.cells import BASE, SHARED, evaluation_record, leave_files, training_record
 from benchmarks.measure import Benchmark, Line, alternately
 from sweeps.exact_json import Record
 from sweeps.frames import EPISODES_FILE
@@ -131,12 +131,12 @@ def run(quick: bool) -> list[Line]:
 def fill(folder: Path, size: Size) -> list[Path]:
     """Write the finished sweep into a new store, and return the files of its episodes."""
     store = Store(folder, durable=False)
-    report = dataclasses.replace(SETTING.report, episodes=size.episodes)
-    setting = dataclasses.replace(SETTING, report=report)
+    report = dataclasses.replace(SHARED.report, episodes=size.episodes)
+    shared = dataclasses.replace(SHARED, report=report)
     design = design_of(size.taus)
-    store.put("sweep", SWEEP, {"created_at": utc(), "task": setting.data.task})
+    store.put("sweep", SWEEP, {"created_at": utc(), "task": shared.data.task})
     study = Study(folder / "optuna" / f"{SWEEP}.log", name=SWEEP, seed=0, space={})
-    Schedule(store, SWEEP, setting, design, refinement=None, seeds=SEEDS, study=study, resources=Resources())
+    Schedule(store, SWEEP, shared, design, refinement=None, seeds=SEEDS, study=study, resources=Resources())
     store.build("reference", reference_key(report), _nobody, {})
     trainings: dict[str, Record] = {}
     evaluations: dict[str, Record] = {}
@@ -145,7 +145,7 @@ def fill(folder: Path, size: Size) -> list[Path]:
     files = []
     for place, training in enumerate(design):
         for seed in range(SEEDS):
-            tune, trials = (setting.trials(training, seed, split=split) for split in ("tune", "report"))
+            tune, trials = shared.on_both(training, seed)
             luck = rng.normal(0.0, 0.2)
             for spec in (*trials[0].required, trials[0]):
                 if spec.weights_id not in trainings:

@@ -28,7 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.cells import BASE, BETAS, SETTING, SWEEP, evaluation_record, leave_files, training_record
+from benchmarks.cells import BASE, BETAS, SHARED, SWEEP, evaluation_record, leave_files, training_record
 from benchmarks.measure import JSON, Benchmark, Line
 from sweeps.job import Job, Resources
 from sweeps.schedule import TRIES, Schedule
@@ -146,7 +146,7 @@ def simulate(folder: Path, nodes: int, cells: int, generator: random.Random) -> 
     driver = Store(folder, durable=False)
     study = Study(folder / "optuna" / f"{SWEEP}.log", name=SWEEP, seed=0, space={})
     schedule = found.driving(
-        lambda: Schedule(driver, SWEEP, SETTING, design, refinement=None, seeds=1, study=study, resources=Resources()),
+        lambda: Schedule(driver, SWEEP, SHARED, design, refinement=None, seeds=1, study=study, resources=Resources()),
         single=False,
     )
     there = [
@@ -219,7 +219,7 @@ def lower_bound(design: list[Training], nodes: list[Node]) -> float:
     work: dict[str, float] = {}
     longest = 0.0
     for training in design:
-        spec = SETTING.trials(training, 0, split="tune")[0]
+        spec = SHARED.trials(training, 0, SHARED.tune)[0]
         chain = 0.0
         for each in (*spec.required, spec):
             work[each.weights_id] = minutes_of_weights(each.method, each.weights_id)

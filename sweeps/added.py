@@ -15,8 +15,8 @@ from typing import Any
 
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
-from sweeps.cells import Setting
-from sweeps.experiment import carry_out, check_room, connected, driving, present
+from sweeps.cells import Shared
+from sweeps.driving import carry_out, check_room, connected, driving, present
 from sweeps.job import Resources
 from sweeps.machines import Fleet, check_fits
 from sweeps.questions import question_named
@@ -35,13 +35,13 @@ class Addition:
     """What is to be added to a sweep.
 
     Attributes:
-        setting: What its trials share.
+        shared: What its trials share.
         design: Its trainings, each with the decodings it has not been played with.
         seeds: Training seeds of all of them.
         notes: What is left out, and why, a line each.
     """
 
-    setting: Setting
+    shared: Shared
     design: tuple[Training, ...]
     seeds: int
     notes: tuple[str, ...]
@@ -53,7 +53,7 @@ class Addition:
             trial.trial_id
             for training in self.design
             for seed in range(self.seeds)
-            for trial in self.setting.trials(training, seed, split="report")
+            for trial in self.shared.trials(training, seed, self.shared.report)
         )
 
 
@@ -76,7 +76,7 @@ def addition(store: Store, sweep: str, asked: Mapping[str, Sequence[Value]]) -> 
     specs = {member["trial_id"]: TrialSpec.from_json(member["spec"]) for member in members}
     any_spec = next(iter(specs.values()))
     tune = make(Evaluation, recorded["tune"], owner=f"the sweep {sweep}", prefix="tune")
-    setting = Setting(data=any_spec.data, backbone=any_spec.backbone, tune=tune, report=any_spec.evaluation)
+    shared = Shared(data=any_spec.data, backbone=any_spec.backbone, tune=tune, report=any_spec.evaluation)
     arms = {member["arm"]: specs[member["trial_id"]].method for member in members}
     by_arm = _by_arm(asked, arms)
     groups: defaultdict[tuple[str, str, Any], list[Mapping[str, Any]]] = defaultdict(list)
@@ -94,7 +94,7 @@ def addition(store: Store, sweep: str, asked: Mapping[str, Sequence[Value]]) -> 
         training = Training(arms[arm], arm, train, decodes, origin)
         if not training.decodes:
             continue
-        weights = {setting.trials(training, seed, split="report")[0].weights_id for seed in range(seeds)}
+        weights = {shared.trials(training, seed, shared.report)[0].weights_id for seed in range(seeds)}
         if all(store.stage("weights", key) is not None for key in weights):
             design.append(training)
         else:
@@ -103,7 +103,7 @@ def addition(store: Store, sweep: str, asked: Mapping[str, Sequence[Value]]) -> 
     if untrained:
         of = ", ".join(f"{untrained.count(arm)} of {arm}" for arm in dict.fromkeys(untrained))
         notes.append(f"left out: trainings whose weights are not all there, {of}; the sweep's command makes them")
-    return Addition(setting, tuple(design), seeds, tuple(notes))
+    return Addition(shared, tuple(design), seeds, tuple(notes))
 
 
 def _by_arm(asked: Mapping[str, Sequence[Value]], arms: Mapping[str, str]) -> dict[str, dict[str, Sequence[Value]]]:
@@ -178,7 +178,7 @@ def add_evaluations(
         schedule = Schedule(
             store,
             sweep,
-            found.setting,
+            found.shared,
             found.design,
             refinement=None,
             seeds=found.seeds,

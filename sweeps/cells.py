@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from sweeps.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting:
+class Shared:
     """What all trials of a sweep share: data, backbone, and what they are judged on.
 
     Attributes:
@@ -28,17 +29,24 @@ class Setting:
     tune: Evaluation
     report: Evaluation
 
-    def trials(self, training: Training, seed: int, *, split: str) -> list[TrialSpec]:
-        """The training's cells at one seed, on the tune or the report scenes."""
-        evaluation = self.tune if split == "tune" else self.report
+    def trials(self, training: Training, seed: int, evaluation: Evaluation) -> list[TrialSpec]:
+        """The training's cells at one seed, each to be judged so."""
         trials: list[TrialSpec] = []
         for decode in training.decodes:
             if trials:
                 trials.append(trials[0].acting(decode, evaluation))
             else:
-                shared = (training.method, self.data, self.backbone, training.train, seed)
-                trials.append(TrialSpec(*shared, decode, evaluation))
+                decided = (training.method, self.data, self.backbone, training.train, seed)
+                trials.append(TrialSpec(*decided, decode, evaluation))
         return trials
+
+    def any_trial(self, design: Sequence[Training]) -> TrialSpec:
+        """A trial of the design, for what all of them share."""
+        return self.trials(design[0], 0, self.tune)[0]
+
+    def on_both(self, training: Training, seed: int) -> tuple[list[TrialSpec], list[TrialSpec]]:
+        """The training's cells at one seed on the tune scenes, and the same cells on the report scenes."""
+        return self.trials(training, seed, self.tune), self.trials(training, seed, self.report)
 
 
 class Cells:
@@ -50,21 +58,18 @@ class Cells:
     Args:
         store: Where rows are, and go.
         sweep: The sweep's name.
-        setting: What all trials share.
+        shared: What all trials share.
         added: True for cells that no plan of the sweep has, and that stay in it nevertheless.
 
     Attributes:
+        shared: As given.
         members: Keys of all rows that belong to the sweep as it is planned now.
     """
 
-    def __init__(self, store: Store, sweep: str, setting: Setting, *, added: bool = False) -> None:
-        self._store, self._sweep, self._setting = store, sweep, setting
+    def __init__(self, store: Store, sweep: str, shared: Shared, *, added: bool = False) -> None:
+        self._store, self._sweep, self.shared = store, sweep, shared
         self._more: Mapping[str, Any] = {"added": True} if added else {}
         self.members: set[str] = set()
-
-    def trials(self, training: Training, seed: int, *, split: str) -> list[TrialSpec]:
-        """As the setting's."""
-        return self._setting.trials(training, seed, split=split)
 
     def places(
         self, training: Training, tune: Sequence[TrialSpec], report: Sequence[TrialSpec]
@@ -99,8 +104,8 @@ class Cells:
         """Rows, at the first seed, for cells that will have no evaluation; `reached` is how far they were trained."""
         record = self._store.get("training", reached.weights_id) or {}
         outcome = {"status": status, "reason": reason, "train_seconds": record.get("train_seconds")}
-        tune, report = (self.trials(training, 0, split=split) for split in ("tune", "report"))
-        self.put({key: {**place, **outcome} for key, place in self.places(training, tune, report).items()})
+        places = self.places(training, *self.shared.on_both(training, 0))
+        self.put({key: {**place, **outcome} for key, place in places.items()})
 
     def are_finished(self, trials: Sequence[TrialSpec]) -> bool:
         """True if all of these were played to their end."""
@@ -114,7 +119,7 @@ class Cells:
         records = self._store.some("evaluation", [trial.trial_id for trial in trials])
         for trial in trials:
             record = records.get(trial.trial_id)
-            if trial.evaluation == self._setting.tune and record is not None and record["status"] == "finished":
+            if trial.evaluation == self.shared.tune and record is not None and record["status"] == "finished":
                 scores[_name(trial.decode, varying)] = float(record["score"])
         return scores
 
@@ -141,6 +146,27 @@ def take_back_lost(store: Store, sweep: str) -> list[str]:
     for key in lost:
         store.remove("evaluation", key)
     return lost
+
+
+def drop_other_blocks(store: Store, sweep: str, shared: Shared, design: Sequence[Training]) -> None:
+    """Take rows of an earlier plan out of the sweep if they were judged on another block; their results stay."""
+    block = dataclasses.replace(shared.any_trial(design), evaluation=shared.report).columns()
+    names = [name for name in block if name.startswith(("evaluation.", "data.", "backbone.", "task"))]
+    for member in store.members(sweep):
+        if any(member["columns"].get(name) != block[name] for name in names):
+            store.remove("member", f"{sweep}/{member['trial_id']}")
+
+
+def drop_stale(store: Store, sweep: str, members: set[str]) -> None:
+    """Take rows that are no longer planned out of a sweep whose plan is done; their results stay.
+
+    What was added to it stays in it, as long as the weights belong to the plan.
+    """
+    there = {f"{sweep}/{member['trial_id']}": member for member in store.members(sweep)}
+    planned = {member["weights_id"] for key, member in there.items() if key in members}
+    for key, member in there.items():
+        if key not in members and not (member.get("added") and member["weights_id"] in planned):
+            store.remove("member", key)
 
 
 def _varying(decodes: Sequence[Any]) -> list[str]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from sweeps.command_line import OneLineParser
 from sweeps.commands import known_commands
 from sweeps.guard import guarded
-from sweeps.options import OneLineParser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

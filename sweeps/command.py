@@ -140,7 +140,7 @@ def chosen(given: argparse.Namespace) -> tuple[Store, str]:
         if len(names) != 1:
             raise ValueError(f"a sweep must be named unless the store has one, {store.folder} has {_few(names)}")
         return store, names[0]
-    check_sweep(store, name)
+    store.check_sweep(name)
     return store, name
 
 
@@ -152,18 +152,3 @@ def is_store(folder: Path) -> bool:
 def _few(names: Sequence[str], shown: int = 5) -> str:
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return (", ".join(names[:shown]) or "none") + more
-
-
-def check_sweep(store: Store, name: str) -> None:
-    """Do nothing if the store has that sweep.
-
-    Raises:
-        ValueError: It has not; the message says which is nearest.
-    """
-    if store.get("sweep", name) is not None:
-        return
-    known = [info.name for info in store.sweeps()]  # also one whose own record is lost, and its rows are there
-    if name not in known:
-        from ilql.hyperparameters import unknown  # noqa: PLC0415
-
-        raise ValueError(unknown(name, "sweep of this store", known))

@@ -12,11 +12,13 @@ from collections.abc import Callable
 
 from cluster.redaction import without_secrets
 from ilql.task import TaskFault
+from sweeps.command_line import printable
 from sweeps.journal import StoreError
-from sweeps.options import printable
 
 WRONG_INPUT = 2
 STOPPED = 130
+"""The exit status after Ctrl-C, as shells have it."""
+
 PIPE_CLOSED = 141
 """The exit status of what wrote to a reader who had gone, as `| head` does, as shells have it."""
 

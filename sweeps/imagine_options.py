@@ -12,7 +12,7 @@ from analysis.text import count
 from ilql.files import FILE, kind_of, user_path
 from ilql.sampling import Sampling
 from sweeps.command import add_json, add_store, print_json
-from sweeps.options import LARGEST_SEED, assignment, whole_number
+from sweeps.command_line import LARGEST_SEED, assignment, whole_number
 from sweeps.paths import new_file, store_at
 from sweeps.store import Store
 

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import hashlib
 import json
-import math
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any
 
 from cluster.redaction import without_secrets
 from ilql.hyperparameters import Value
-from sweeps.names import one_component
+from sweeps.command_line import (
+    LARGEST_SEED,
+    OneLineParser,
+    Plain,
+    assignment,
+    columns_said,
+    name_list,
+    share,
+    sweep_name,
+    variation,
+    whole_number,
+)
 from sweeps.paths import store_at
-
-LARGEST_SEED = 2**32 - 1
-"""The generators of some libraries take no larger one."""
-
-Plain: TypeAlias = str | int | float | bool
-"""What a value on the command line can be."""
-
-Read = TypeVar("Read")
 
 COLUMNS = (
     "COLUMN=VALUE fixes a column, as --set does, also one that the design varies; COLUMN=VALUE,VALUE,... makes the "
@@ -224,7 +225,7 @@ def add_question_options(
     add("--cluster", metavar="4x8:80GB", help="with --plan: what it takes of such a cluster, MACHINESxGPUS:MEMORY")
     add(
         *rewards,
-        type=_words,
+        type=name_list,
         help="training rewards, and evaluation rewards unless one is given",
     )
     add("--evaluation-reward", help="evaluation reward; another one than in training needs no new training")
@@ -237,10 +238,10 @@ def add_question_options(
     )
     add("--chat-template", action="store_true", help="write dialogues as its chat template has them")
     add("--adapter-rank", type=whole_number(0, 10**4), help="learn adapters of this rank on a frozen model")
-    add("--methods", type=_words, help="these methods, separated by commas; all for every one there is")
-    add("--refine", type=_words, help="the methods whose hyperparameters are searched after the design")
+    add("--methods", type=name_list, help="these methods, separated by commas; all for every one there is")
+    add("--refine", type=name_list, help="the methods whose hyperparameters are searched after the design")
     add("--convention", help="compute ILQL as another implementation does: reference, trlx or lmrl")
-    add("--vary", metavar="COLUMN=VALUES", type=_variation, help="do it all at each of these values, such as 0,0.5,1")
+    add("--vary", metavar="COLUMN=VALUES", type=variation, help="do it all at each of these values, such as 0,0.5,1")
     add("--seeds", type=whole_number(1, 1000), help="training seeds of every cell; more can be added later")
     add("--episodes", type=whole_number(1, 10**6), help="episodes on the report scenes; more can be added later")
     add("--trials", type=whole_number(0, 10**4), help="proposals after the design, for each method that is refined")
@@ -250,34 +251,13 @@ def add_question_options(
         default=0,
         help="seed of the proposals (default: %(default)s)",
     )
-    add("--name", type=_name, help="the sweep's name in the store")
+    add("--name", type=sweep_name, help="the sweep's name in the store")
     add("--workers", type=whole_number(1, 10**4), help="workers that train together in a job")
     add("--ray-train", action="store_true", help="train in Ray Train worker groups even with one worker on a CPU")
     add("--micro-batch", type=whole_number(0, 10**6), help="dialogues per forward pass, for memory")
     add("--recompute", action="store_true", help="make activations again in the backward pass, for memory")
     add("--shard", action="store_true", help="let each worker hold but a part of every transformer block, for memory")
     add_machines(parser)
-
-
-def columns_said(parser: OneLineParser, rest: Sequence[str]) -> dict[str, tuple[Plain, ...]]:
-    """What is left of a command line as columns and their values; leaves with one line if it is something else.
-
-    Each is spelt `COLUMN=VALUES`, `--COLUMN=VALUES` or `--COLUMN VALUES`; every column has a dot in its name.
-    """
-    found: dict[str, tuple[Plain, ...]] = {}
-    words = list(rest)
-    while words:
-        word = words.pop(0)
-        name = word.removeprefix("--").partition("=")[0]
-        if "." not in name or word.startswith("-") != word.startswith("--"):
-            parser.unrecognised([word])
-        if word.startswith("--") and "=" not in word:
-            word = f"{word}={words.pop(0) if words else ''}"
-        column, values = parser.read(_variation, word.removeprefix("--"))
-        if column in found:
-            parser.error(f"a column must be said once, got {column} twice")
-        found[column] = values
-    return found
 
 
 def parse_world(
@@ -358,7 +338,7 @@ def add_machines(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how much runs at a time, on what, and where it is shown: they decide no number."""
     add = parser.add_argument
     add("--concurrent", type=whole_number(1, 10**4), help="jobs at a time (default: as many as fit)")
-    add("--gpus-per-worker", type=_share, help="GPUs of each worker")
+    add("--gpus-per-worker", type=share, help="GPUs of each worker")
     add("--tracking-uri", help="MLflow's tracking URI (default: $MLFLOW_TRACKING_URI, else SQLite in the store)")
     add("--no-mlflow", action="store_true", help="do not mirror to MLflow")
 
@@ -372,117 +352,6 @@ def _check_varied(parser: OneLineParser, given: argparse.Namespace) -> None:
         parser.error(f"--vary may not vary a column that --set fixes, got {column}")
     for value in values if given.name is not None else ():
         try:
-            _name(f"{given.name}-{value}")
+            sweep_name(f"{given.name}-{value}")
         except argparse.ArgumentTypeError as fault:
             parser.error(f"--name with a value of --vary {fault}")
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose complaints are one line. It takes no option for another because it begins like it."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**({"allow_abbrev": False} | options))
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with status 2."""
-        self.exit(2, printable(without_secrets(f"{self.prog}: {message}; --help lists the options")) + "\n")
-
-    def read(self, kind: Callable[[str], Read], word: str) -> Read:
-        """A word of the command line as a value; leaves with one line if it is none."""
-        try:
-            return kind(word)
-        except argparse.ArgumentTypeError as error:
-            self.error(str(error))
-
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """What argparse gives; what is unknown is one line."""
-        given, rest = self.parse_known_args(args, namespace)
-        if rest:
-            self.unrecognised(rest)
-        return given
-
-    def unrecognised(self, rest: Sequence[str]) -> NoReturn:
-        """Leave with status 2 and the first option that there is not, without the values behind it."""
-        name = next((word.partition("=")[0] for word in rest if word.startswith("-")), rest[0])
-        known = [option for option in self._option_string_actions if option.startswith("--")]
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-        self.error(f"unrecognised: {name}" + "".join(f"; the nearest is {option}" for option in near))
-
-
-def printable(text: str) -> str:
-    """The text on one line: what would end it, move a cursor or be no character is written as in Python's strings."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in text
-    )
-
-
-def _words(text: str) -> tuple[str, ...]:
-    words = tuple(word.strip() for word in text.split(",") if word.strip())
-    if not words:
-        raise argparse.ArgumentTypeError(f"must be names separated by commas, got {text!r}")
-    return words
-
-
-def assignment(text: str) -> tuple[str, Plain]:
-    """COLUMN=VALUE of a `--set`, the value as a number or truth where it reads as one."""
-    column, equals, value = text.partition("=")
-    if not equals or not column or not (value or column.startswith("world.")):  # a world's setting may be empty text
-        raise argparse.ArgumentTypeError(f"must be COLUMN=VALUE, such as train.steps=500, got {text!r}")
-    return column.strip(), _value(value.strip())
-
-
-def _variation(text: str) -> tuple[str, tuple[Plain, ...]]:
-    column, equals, values = text.partition("=")
-    several = tuple(dict.fromkeys(_value(value.strip()) for value in values.split(",") if value.strip()))
-    if not equals or not column.strip() or not several:
-        raise argparse.ArgumentTypeError(f"must be COLUMN=VALUES, such as world.noise=0,0.5, got {text!r}")
-    return column.strip(), several
-
-
-def _value(text: str) -> Plain:
-    """A number, true, false, inf, or the text itself."""
-    if text in ("inf", "infinity"):
-        return float("inf")
-    try:
-        value: object = json.loads(text)
-    except (ValueError, RecursionError):  # no JSON; an integer of thousands of digits; brackets in thousands
-        return text
-    return value if isinstance(value, bool | int | float) else text
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of at least 0, got {text!r}")
-    return value
-
-
-class whole_number:  # noqa: N801  reads as a word where options are added
-    """An option's type: a whole number from `least` to `most`, which is more than anybody means."""
-
-    def __init__(self, least: int, most: int) -> None:
-        self._least, self._most = least, most
-
-    def __call__(self, text: str) -> int:
-        """The number that a text is."""
-        try:
-            value = int(text)
-        except ValueError:
-            value = self._least - 1
-        if not self._least <= value <= self._most:
-            limit = f" and at most {self._most:,}" if value > self._most else ""
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number of at least {self._least}{limit}, got {text[:40]!r}"
-            )
-        return value
-
-
-def _name(text: str) -> str:
-    """A sweep's name, which also names folders and files."""
-    try:
-        return one_component("a sweep's name", text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from ilql.hyperparameters import Value, unknown
+from sweeps.command_line import Plain
+from sweeps.options import Options
 from sweeps.space import BAGS, Grid, known_columns
-
-if TYPE_CHECKING:
-    from sweeps.options import Options, Plain
 
 
 def settled(grids: Sequence[Grid], options: Options) -> Options:

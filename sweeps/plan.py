@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.shapes import Need
-from sweeps.cells import Setting
+from sweeps.cells import Shared
 from sweeps.rates import devices, rates
 from sweeps.refinement import Refinement
 from sweeps.space import Training
@@ -81,16 +81,16 @@ class Remaining:
     dropped: frozenset[str] = frozenset()
 
 
-def remaining(store: Store, setting: Setting, design: Sequence[Training], *, seeds: int) -> Remaining:
+def remaining(store: Store, shared: Shared, design: Sequence[Training], *, seeds: int) -> Remaining:
     """Compare what a design needs with what the store has."""
     wanted: dict[str, TrialSpec] = {}
     evaluations: dict[str, TrialSpec] = {}
     for training in design:
         for seed in range(seeds):
-            for split in ("tune", "report"):
-                for trial in setting.trials(training, seed, split=split):
-                    wanted.setdefault(trial.weights_id, trial)
-                    evaluations.setdefault(trial.trial_id, trial)
+            tune, report = shared.on_both(training, seed)
+            for trial in (*tune, *report):
+                wanted.setdefault(trial.weights_id, trial)
+                evaluations.setdefault(trial.trial_id, trial)
     for trial in list(wanted.values()):
         for earlier in trial.required:
             wanted.setdefault(earlier.weights_id, earlier)
@@ -107,7 +107,7 @@ def remaining(store: Store, setting: Setting, design: Sequence[Training], *, see
 
 def make_plan(
     store: Store,
-    setting: Setting,
+    shared: Shared,
     design: Sequence[Training],
     *,
     seeds: int,
@@ -115,14 +115,14 @@ def make_plan(
     need: Need,
 ) -> Plan:
     """The work of a design, how much of it is done, and how long the rest takes of jobs with such a need."""
-    found = remaining(store, setting, design, seeds=seeds)
+    found = remaining(store, shared, design, seeds=seeds)
     return Plan(
         trainings=len(found.wanted),
         trained=len(found.wanted) - len(found.to_train),
         dropped=len(found.dropped),
         evaluations=len(found.evaluations),
         evaluated=len(found.evaluations) - len(found.to_play),
-        cells=len({trial.cell_id for trial in found.evaluations.values() if trial.evaluation == setting.report}),
+        cells=len({trial.cell_id for trial in found.evaluations.values() if trial.evaluation == shared.report}),
         proposals=0 if refinement is None else refinement.total,
         seconds=_estimate(store, found.to_train, found.to_play, need),
     )

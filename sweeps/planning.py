@@ -1,99 +1,174 @@
-"""The sweeps that a question and a command line ask for, and what answering them would take, for programs."""
+"""What answering a question would take: its sweeps made ready, and their work as values, in words or for programs."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from cluster.shapes import described
-from sweeps.forecast import forecast
+from sweeps.command_line import Plain
+from sweeps.definite import asked_sweeps
+from sweeps.driving import check_room
+from sweeps.forecast import Forecast, forecast
 from sweeps.journal import StoreError
-from sweeps.options import Options, Plain
-from sweeps.plan import make_plan, remaining
+from sweeps.options import Options
+from sweeps.plan import Plan, make_plan, remaining
 from sweeps.power import power_of
 from sweeps.presets import Preset
-from sweeps.question import Question, Sweep, chosen_preset, make_sweep, side_effects, unreached
+from sweeps.question import Question, Sweep
 from sweeps.schedule import no_room
+from sweeps.sizing import chosen_preset, side_effects, unreached
 from sweeps.store import Store
 
 
-def asked_sweeps(
-    question: Question, preset: Preset, options: Options, store: Store, say: Callable[[str], None]
-) -> dict[Plain, Sweep]:
-    """The sweeps of a command line, by training reward, or by the value of the column that `--vary` varies.
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A question that can be planned or answered.
 
-    Args:
-        question: What is asked.
+    Attributes:
         preset: How big.
-        options: Settled ones.
         store: Where.
-        say: Told what building the world had to say; of several rewards' once, since it is the same for all.
-
-    Raises:
-        ValueError: Options exclude each other, or a setting, the data or the model cannot be used.
-        KeyError: A name does not exist.
+        notes: What was asked that not all take, and what it brings with it, a line each.
+        sweeps: By training reward, or by the value of the column that `--vary` varies.
     """
-    rewards = question.rewards(options)
-    if options.evaluation_reward is not None and (len(rewards) > 1 or options.transfer):
-        raise ValueError(
-            "--evaluation-reward is for one training reward; with several, or --transfer, each is judged by its own, "
-            f"got {options.evaluation_reward!r}"
-        )
-    if options.vary is not None and (len(rewards) > 1 or options.transfer):
-        raise ValueError(f"--vary is for one training reward and no --transfer, got {', '.join(rewards)}")
-    sweeps: dict[Plain, Sweep] = {}
-    if options.vary is not None:
-        column, values = options.vary
-        for value in values:
-            name = None if options.name is None else f"{options.name}-{value}"
-            varied = dataclasses.replace(options, columns={**options.columns, column: value}, name=name)
-            size = chosen_preset(question, varied)
-            sweeps[value] = make_sweep(question, size, varied, store, say, reward=rewards[0])
-        return sweeps
-    for reward in rewards:
-        tell = _keep_quiet if sweeps else say
-        sweeps[reward] = make_sweep(question, preset, options, store, tell, reward=reward)
-    return sweeps
+
+    preset: Preset
+    store: Store
+    notes: tuple[str, ...]
+    sweeps: Mapping[Plain, Sweep]
 
 
-def plan_document(question: Question, options: Options, say: Callable[[str], None]) -> dict[str, Any]:
-    """What `sweeps plan` prints, as JSON values: the store, what was asked that nothing reads, and each sweep's work.
+@dataclass(frozen=True, kw_only=True)
+class SweepPlan:
+    """What one of a question's sweeps would take.
 
-    Of a sweep: `for`, the reward or value that it is for; the counts of `plan.Plan`, with `seconds` of one job at a
-    time; with `--cluster` the `forecast` of `forecast.Forecast`; the lines on power.
+    Attributes:
+        sweep: Its name.
+        asked: The reward, or the value, that it is for.
+        seeds: Training seeds of every cell.
+        work: What is wanted and what is there.
+        forecast: What its design would take of the cluster that was described, or None without one.
+        power: Which difference it could find, in lines.
+    """
+
+    sweep: str
+    asked: Plain
+    seeds: int
+    work: Plan
+    forecast: Forecast | None
+    power: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """The sweep's part of `QuestionPlan.document`."""
+        found = {"sweep": self.sweep, "for": self.asked, "seeds": self.seeds, **dataclasses.asdict(self.work)}
+        if self.forecast is not None:
+            found["forecast"] = dataclasses.asdict(self.forecast)
+        return {**found, "power": list(self.power)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionPlan:
+    """What answering a question would take.
+
+    Attributes:
+        store: The store's folder.
+        preset: The preset's name.
+        notes: As `Ready` has them.
+        cluster: The description of a cluster that it is for, or None.
+        sweeps: What each sweep would take.
+    """
+
+    store: str
+    preset: str
+    notes: tuple[str, ...]
+    cluster: str | None
+    sweeps: tuple[SweepPlan, ...]
+
+    def lines(self, *, concurrent: int) -> list[str]:
+        """The sweeps' work in words; store, preset and notes were said while they were made ready."""
+        text = []
+        for each in self.sweeps:
+            text += [f"sweep {each.sweep}", *each.work.lines(concurrent=concurrent)]
+            if each.forecast is not None:
+                text.append(f"on a cluster {self.cluster}, of its design:")
+                text += [f"  {line}" for line in each.forecast.lines()]
+            text += each.power
+        return text
+
+    def document(self) -> dict[str, Any]:
+        """The same as JSON values.
+
+        Of a sweep: `for`, the reward or value that it is for; the counts of `plan.Plan`, with `seconds` of one job at a
+        time; where a cluster was described the `forecast` of `forecast.Forecast`; the lines on power.
+        """
+        sweeps = [each.document() for each in self.sweeps]
+        return {"store": self.store, "preset": self.preset, "notes": list(self.notes), "sweeps": sweeps}
+
+
+def made_ready(question: Question, options: Options, say: Callable[[str], None]) -> Ready:
+    """A question's sweeps, in a store that is open and has room.
 
     Args:
         question: What is asked.
-        options: Settled ones.
-        say: Told what building the world had to say.
+        options: How.
+        say: Told where it is, how the preset differs from the paper's, the notes, and what building the world had to
+            say.
 
     Raises:
         ValueError: A setting, the data or the model cannot be used, or a job does not fit.
         KeyError: A name does not exist.
         StoreError: The disk is full.
     """
-    from sweeps.experiment import check_room  # noqa: PLC0415  it takes its sweeps from here
-
     preset = chosen_preset(question, options)
     check_room(preset.resources, options.cluster)
     store = Store(options.store)
+    say(f"store {store.folder}")
     if (full := no_room(store.folder)) is not None:
         raise StoreError(full)
-    found = []
-    for asked, sweep in asked_sweeps(question, preset, options, store, say).items():
-        need = sweep.resources.need
-        plan = make_plan(store, sweep.setting, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement, need=need)
-        document = {"sweep": sweep.name, "for": asked, "seeds": sweep.seeds, **dataclasses.asdict(plan)}
-        if options.cluster is not None:
-            left = remaining(store, sweep.setting, sweep.design, seeds=sweep.seeds)
-            of_cluster = forecast(store, left, sweep.resources, described(options.cluster))
-            document["forecast"] = dataclasses.asdict(of_cluster)
-        episodes = sweep.setting.report.episodes
-        found.append({**document, "power": power_of(store, sweep.name, seeds=sweep.seeds, episodes=episodes)})
-    notes = [*unreached(question, preset, options), *side_effects(question, options)]
-    return {"store": str(store.folder), "preset": preset.name, "notes": notes, "sweeps": found}
+    if preset.paper:
+        say(f"preset {preset.name}; against the paper it changes")
+        for line in preset.differences():
+            say(f"  {line}")
+    notes = (*unreached(question, preset, options), *side_effects(question, options))
+    for line in notes:
+        say(line)
+    return Ready(preset=preset, store=store, notes=notes, sweeps=asked_sweeps(question, preset, options, store, say))
 
 
-def _keep_quiet(line: str) -> None:
-    """Say nothing."""
+def plan_question(question: Question, options: Options, say: Callable[[str], None]) -> QuestionPlan:
+    """What answering a question would take, with `options.cluster` also of that cluster; arguments and errors as above.
+
+    Nothing is trained or played, but the world is built.
+    """
+    ready = made_ready(question, options, say)
+    return QuestionPlan(
+        store=str(ready.store.folder),
+        preset=ready.preset.name,
+        notes=ready.notes,
+        cluster=options.cluster,
+        sweeps=tuple(_planned(ready.store, asked, sweep, options.cluster) for asked, sweep in ready.sweeps.items()),
+    )
+
+
+def plan_of(store: Store, sweep: Sweep) -> Plan:
+    """What a sweep wants, and what of it is there."""
+    need = sweep.resources.need
+    return make_plan(store, sweep.shared, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement, need=need)
+
+
+def _planned(store: Store, asked: Plain, sweep: Sweep, cluster: str | None) -> SweepPlan:
+    on_cluster = None
+    if cluster is not None:
+        left = remaining(store, sweep.shared, sweep.design, seeds=sweep.seeds)
+        on_cluster = forecast(store, left, sweep.resources, described(cluster))
+    episodes = sweep.shared.report.episodes
+    return SweepPlan(
+        sweep=sweep.name,
+        asked=asked,
+        seeds=sweep.seeds,
+        work=plan_of(store, sweep),
+        forecast=on_cluster,
+        power=tuple(power_of(store, sweep.name, seeds=sweep.seeds, episodes=episodes)),
+    )

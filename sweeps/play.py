@@ -16,7 +16,8 @@ from ilql.tasks import known_tasks
 from sweeps.options import Options
 from sweeps.paths import is_default_store
 from sweeps.policy import find_trial, load_policy
-from sweeps.question import Question, chosen_preset, world_settings
+from sweeps.question import Question
+from sweeps.sizing import chosen_preset, world_settings
 from sweeps.stages import ensure_world, load_task
 from sweeps.store import Store
 

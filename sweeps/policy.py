@@ -32,9 +32,10 @@ from ilql.model_folder import find_model
 from ilql.networks import QNetwork
 from ilql.tokens import STRUCTURE, Tokenizer, pretrained_tokenizer
 from sweeps.model_card import model_card
+from sweeps.paths import store_at
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_behaviour, load_module, load_tokenizer_stage, merged, pretrained_digest
-from sweeps.store import Store, store_folder
+from sweeps.store import Store
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ def load_policy(trial_id: str, store: Store | None = None) -> Policy:
         store: Where; the default store if not given.
 
     Raises:
-        ValueError: No trial, or several, begin so; or its weights are not there.
+        ValueError: No trial, or several, begin so; its weights are not there; or the default store is named by no path.
     """
-    where = store or Store(store_folder(None))
+    where = store or Store(store_at(None))
     spec = find_trial(trial_id, where)
     module = load_module(where, spec)
     check_finite(module, str(where.stage("weights", spec.weights_id)))
@@ -112,7 +113,7 @@ def export_policy(trial_id: str, folder: Path, store: Store | None = None, *, mo
         ValueError: There is no such trained trial, its policy ranks whole utterances or is asked for returns, the
             folder holds something, or the model is missing or another one.
     """
-    where = store or Store(store_folder(None))
+    where = store or Store(store_at(None))
     policy = load_policy(trial_id, where)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"an export's folder must be new or empty, got {folder}")

@@ -14,6 +14,7 @@ from typing import TypeAlias
 
 from sweeps.cells import Cells
 from sweeps.space import Training, settings
+from sweeps.spec import TrialSpec
 from sweeps.stages import drop_trajectory
 from sweeps.store import Store
 from sweeps.study import Study
@@ -150,8 +151,8 @@ class Rounds:
         steps = []
         for number, training in proposals:
             short = self._refinement.to_rung(training)
-            trials = self._cells.trials(short, 0, split="tune")
-            whole = self._cells.trials(training, 0, split="tune")[0]
+            trials = self._on_tune(short)
+            whole = self._on_tune(training)[0]
             goes_on = trials[0].trajectory_id == whole.trajectory_id  # not if it learns from a shorter critic, too
             steps.append(Step(short, 0, trials, trial_number=number, at_rung=True, keep_trajectory=goes_on))
         return steps
@@ -171,7 +172,7 @@ class Rounds:
         each = self._of_arm[arm]
         ranked: list[tuple[float, int, Training]] = []
         for number, training in each.at_rung:
-            trials = self._cells.trials(self._refinement.to_rung(training), 0, split="tune")
+            trials = self._on_tune(self._refinement.to_rung(training))
             if scores := self._cells.tune_scores(trials):
                 ranked.append((max(scores.values()), number, training))
                 continue
@@ -194,7 +195,12 @@ class Rounds:
     def stop(self, proposal: Stopped) -> None:
         """Record that a proposal was stopped; nobody will train it on."""
         short = self._refinement.to_rung(proposal.training)
-        reached = self._cells.trials(short, 0, split="tune")[0]
+        reached = self._on_tune(short)[0]
         self._cells.put_unplayed(proposal.training, reached, status="stopped", reason=proposal.reason)
         self._study.stop(proposal.number, step=short.train.steps, score=proposal.score)
-        drop_trajectory(self._store, self._cells.trials(proposal.training, 0, split="tune")[0])
+        drop_trajectory(self._store, self._on_tune(proposal.training)[0])
+
+    def _on_tune(self, training: Training) -> list[TrialSpec]:
+        """A training's cells at the first seed, on the tune scenes."""
+        shared = self._cells.shared
+        return shared.trials(training, 0, shared.tune)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from analysis.runs import RunTable, by_arm
 from analysis.transfer import RETURN_PREFIX
-from sweeps.command import check_sweep
 from sweeps.store import Store
 from sweeps.unlisted import unlisted
 
@@ -23,7 +22,7 @@ def run_table(store: Store, sweep: str, *, every_reward: bool = False, whole_cos
     """
     runs = store.runs(sweep)
     if not runs.height:
-        check_sweep(store, sweep)
+        store.check_sweep(sweep)
     finished = runs.filter(runs["status"] == "finished")["trial_id"].to_list()
     columns = ["episode_seed", "scene", "return", "turns"]
     if every_reward and finished:

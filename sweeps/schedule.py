@@ -19,7 +19,7 @@ from typing import Any
 
 from cluster.faults import back_off_seconds
 from ilql.methods import method_named
-from sweeps.cells import Cells, Setting
+from sweeps.cells import Cells, Shared
 from sweeps.evaluate_cells import is_evaluated
 from sweeps.exact_json import Record
 from sweeps.job import Job, Resources
@@ -48,7 +48,7 @@ class Schedule:
     Args:
         store: Where rows are, and go.
         sweep: The sweep's name.
-        setting: What all trials share.
+        shared: What all trials share.
         design: The planned trainings.
         refinement: How to go on, or None.
         seeds: Training seeds of every cell.
@@ -67,7 +67,7 @@ class Schedule:
         self,
         store: Store,
         sweep: str,
-        setting: Setting,
+        shared: Shared,
         design: Sequence[Training],
         *,
         refinement: Refinement | None,
@@ -80,7 +80,7 @@ class Schedule:
         if seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {seeds}")
         self._store, self._study, self._seeds, self._resources = store, study, seeds, resources
-        self._cells = Cells(store, sweep, setting, added=added)
+        self._cells = Cells(store, sweep, shared, added=added)
         self._rounds = Rounds(refinement or Refinement(bases=(), proposals=0), store, self._cells, study)
         self._queue = Queue()
         self._running = Running()
@@ -204,7 +204,7 @@ class Schedule:
         replicates: list[Step] = []
         for number, training in numbered:
             for seed in range(self._seeds):
-                tune, report = (self._cells.trials(training, seed, split=split) for split in ("tune", "report"))
+                tune, report = self._cells.shared.on_both(training, seed)
                 places |= self._cells.places(training, tune, report)
                 if seed == 0:
                     firsts.append(Step(training, seed, tune + report, trial_number=number))

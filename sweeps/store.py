@@ -27,6 +27,7 @@ from pathlib import Path
 import polars as pl
 
 from ilql.files import FILE, NOTHING, kind_of, sync, user_path
+from ilql.hyperparameters import unknown
 from sweeps.artefacts import Stages, is_old
 from sweeps.exact_json import JSON, Record
 from sweeps.frames import episodes_frame, rows, runs_frame
@@ -347,6 +348,18 @@ class Store:
             statuses[row["sweep"]].append(row["status"])
         infos = [self._info(name, members[name], statuses[name]) for name in members]
         return sorted(infos, key=lambda info: (info.created_at, info.name))
+
+    def check_sweep(self, name: str) -> None:
+        """Do nothing if there is that sweep.
+
+        Raises:
+            ValueError: There is none; the message says which is nearest.
+        """
+        if self.get("sweep", name) is not None:
+            return
+        known = [info.name for info in self.sweeps()]  # also one whose own record is lost, and its rows are there
+        if name not in known:
+            raise ValueError(unknown(name, "sweep of this store", known))
 
     def remove_sweep(self, name: str) -> int:
         """Forget a sweep and its members, and return how many. Trainings, evaluations and stages stay.

@@ -29,7 +29,8 @@ from typing import Any
 import pytest
 
 from sweeps import cli
-from sweeps.options import Options, columns_said, parse
+from sweeps.command_line import columns_said
+from sweeps.options import Options, parse
 from sweeps.questions import question_named
 from sweeps.store import Store
 

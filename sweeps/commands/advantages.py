@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ilql.task import SPLITS
 from sweeps.command import Command, add_trial, opened
-from sweeps.options import whole_number
+from sweeps.command_line import whole_number
 
 
 def _add(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from sweeps.command import Command, add_json, add_store, aside, chosen, print_json
-from sweeps.options import OneLineParser, add_machines, columns_said
+from sweeps.command_line import OneLineParser, columns_said
+from sweeps.options import add_machines
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from sweeps.command import Command
+from sweeps.command_line import whole_number
 from sweeps.imagine_options import add_options, read_text, run, settings_of, writer_of
-from sweeps.options import whole_number
 from sweeps.store import Store
 
 if TYPE_CHECKING:  # torch comes with it

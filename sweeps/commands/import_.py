@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweeps.command import Command
+from sweeps.command_line import whole_number
 from sweeps.importing import read_sweep
-from sweeps.options import whole_number
 from sweeps.paths import new_file
 from sweeps.question_file import ENDINGS, read_yaml, write_question
 from sweeps.questions import question_named

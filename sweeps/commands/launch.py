@@ -77,8 +77,8 @@ def _check_room(order: Order) -> Options:
     """
     from sweeps.machines import check_fits  # noqa: PLC0415
     from sweeps.options import parse  # noqa: PLC0415
-    from sweeps.question import chosen_preset  # noqa: PLC0415
     from sweeps.questions import question_named  # noqa: PLC0415
+    from sweeps.sizing import chosen_preset  # noqa: PLC0415
 
     file, *words = order.command
     question = question_named(Path(file).stem.removesuffix("_ablation"))

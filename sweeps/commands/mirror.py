@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from analysis.text import count
 from ilql.files import user_path
-from sweeps.command import Command, add_store, check_sweep, existing, is_store
+from sweeps.command import Command, add_store, existing, is_store
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     store = existing(given.where if named else given.store)
     asked = None if named or given.where is None else [given.where]
     if asked is not None:
-        check_sweep(store, asked[0])
+        store.check_sweep(asked[0])
     behind = remirror(store, given.tracking_uri, asked)
     done = len(asked or store.sweeps()) - len(behind)
     print(f"store {store.folder}: MLflow has {count(done, 'sweep')} whole")

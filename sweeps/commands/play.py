@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from ilql.task import SPLITS
 from sweeps.command import Command
+from sweeps.command_line import LARGEST_SEED, OneLineParser, whole_number
 from sweeps.guard import interrupt
-from sweeps.options import LARGEST_SEED, OneLineParser, add_world, parse_world, whole_number
+from sweeps.options import add_world, parse_world
 from sweeps.questions import question_named, question_names
 from sweeps.store import Store
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from analysis.text import count
-from sweeps.command import Command, add_store, check_sweep, opened
+from sweeps.command import Command, add_store, opened
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +16,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     store = opened(given)
-    check_sweep(store, given.sweep)
+    store.check_sweep(given.sweep)
     removed = count(store.remove_sweep(given.sweep), "row")
     print(f"removed the sweep {given.sweep} with {removed}; their results stay in the store")
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from analysis.styles import Policy, Style
-from sweeps.command import Command, add_sweep, check_sweep, chosen
+from sweeps.command import Command, add_sweep, chosen
 from sweeps.paths import output_folder
 from sweeps.questions import question_named, question_names
 from sweeps.store import Store
@@ -39,7 +39,7 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     if given.others:
         _check_of_several(given)
         for other in given.others:
-            check_sweep(store, other)
+            store.check_sweep(other)
     with nullcontext() if given.out is None else output_folder("-o", given.out) as folder:
         return _write(given, store, name, folder)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 
-from sweeps.command import Command, add_store, check_sweep, opened
-from sweeps.options import OneLineParser, add_set, add_sources, columns_said, given_of, reward_options
+from sweeps.command import Command, add_store, opened
+from sweeps.command_line import OneLineParser, columns_said
+from sweeps.options import add_set, add_sources, given_of, reward_options
 from sweeps.questions import question_named
 
 WORLD = "world."
@@ -26,7 +27,7 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     place = OneLineParser(add_help=False, allow_abbrev=False)
     add_store(place)
     store = opened(place.parse_known_args(rest)[0])
-    check_sweep(store, given.sweep)
+    store.check_sweep(given.sweep)
     inputs = question_named(str((store.get("sweep", given.sweep) or {})["question"])).inputs
     parser = OneLineParser(prog=f"sweeps rescore {given.sweep}", description=COMMAND.help, epilog=COLUMNS)
     _options(parser, inputs, reward_options(inputs))

@@ -23,21 +23,26 @@ def run_command(question: Question, program: str, arguments: Sequence[str]) -> i
 
     def run() -> int:
         from sweeps.experiment import run_question  # noqa: PLC0415
-        from sweeps.question import chosen_preset  # noqa: PLC0415
+        from sweeps.planning import plan_question  # noqa: PLC0415
+        from sweeps.sizing import chosen_preset  # noqa: PLC0415
 
         options = parse(program, question.name + " ablation", list(question.presets), arguments, question.inputs)
         options = question.settled(options)
         if options.show:
             print(json.dumps(chosen_preset(question, options).shown(), indent=2, default=str))
             return 0
-        if options.as_json:
-            from sweeps.planning import plan_document  # noqa: PLC0415
-
-            with aside(True):
-                document = plan_document(question, options, lambda line: print(line, flush=True))
-            print_json(document)
+        if options.plan_only:
+            with aside(options.as_json):
+                plan = plan_question(question, options, say)
+            if options.as_json:
+                print_json(plan.document())
+            else:
+                print("\n".join(plan.lines(concurrent=options.concurrent or 1)))
             return 0
-        return run_question(question, options, lambda line: print(line, flush=True))
+        return run_question(question, options, say)
+
+    def say(line: str) -> None:
+        print(line, flush=True)
 
     return guarded(run, stopped="stopped; the same command goes on from here")
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from sweeps.command import Command
-from sweeps.options import assignment
+from sweeps.command_line import assignment
 
 READ = {"smoke": 256, "laptop": 512, "paper": 1024}
 """How many tokens of a dialogue each preset reads. Here once more: the presets load the learner, which is slow."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from ilql.language_model import Architecture
 from ilql.methods import bc
 from ilql.tasks import bandit
-from sweeps.cells import Setting
+from sweeps.cells import Shared
 from sweeps.job import Resources
 from sweeps.schedule import Schedule
 from sweeps.space import Grid
@@ -31,21 +31,21 @@ def make_store(folder: Path) -> Store:
         vocabulary=64,
         behaviour=bc.Train(steps=3, batch_size=8, learning_rate=1e-2, max_tokens=16),
     )
-    setting = Setting(
+    shared = Shared(
         data=Data(task="bandit", world=world.key, reward="standard"),
         backbone=backbone,
         tune=Evaluation(world=world.key, reward="standard", split="tune", episodes=2),
         report=Evaluation(world=world.key, reward="standard", split="report", episodes=2),
     )
     design = [*Grid("bc", {}).trainings(CLONING | DECODING), *Grid("sarsa", {}).trainings(CLONING | DECODING)]
-    ensure_start(store, setting.trials(design[0], 0, split="tune")[0], None)
+    ensure_start(store, shared.trials(design[0], 0, shared.tune)[0], None)
     record = {"question": "bandit", "task": "bandit", "methods": ["bc", "sarsa"], "created_at": "2026-01-01T00:00:00Z"}
     store.put("sweep", SWEEP, record)
     (folder / "optuna").mkdir()
     study = Study(folder / "optuna" / f"{SWEEP}.log", name=SWEEP, seed=0, space={})
     resources = Resources(checkpoint_every=2, log_every=1)
     schedule = Schedule(
-        store, SWEEP, setting, design, refinement=None, seeds=1, study=study, resources=resources
+        store, SWEEP, shared, design, refinement=None, seeds=1, study=study, resources=resources
     )  # fmt: skip
     while (found := schedule.next_job()) is not None:
         name, job = found

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(300)
 DRIVER = """
 import sys, time
 from sweeps.guard import guarded
-from sweeps.experiment import connected
+from sweeps.driving import connected
 
 def run():
     with connected() as info:

@@ -22,7 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from ilql.language_model import Architecture
 from ilql.methods import bc, method_named
 from ilql.tasks import bandit
-from sweeps.cells import Setting
+from sweeps.cells import Shared
 from sweeps.job import Job, Resources
 from sweeps.refinement import Refinement
 from sweeps.schedule import Schedule
@@ -173,11 +173,11 @@ def copy_of(bench: Bench, folder: Path) -> Bench:
 
 
 @pytest.fixture
-def setting() -> Setting:
+def shared() -> Shared:
     """What the trials of a pretended sweep share."""
     trial = _trial()
     judged: dict[str, Any] = {"world": "w0", "reward": "standard", "episodes": 8}
-    return Setting(
+    return Shared(
         data=trial.data,
         backbone=trial.backbone,
         tune=Evaluation(**judged, split="tune"),
@@ -259,14 +259,14 @@ class PretendedSweep:
 
     Attributes:
         store: Where its rows go.
-        setting: What its trials share.
+        shared: What its trials share.
         folder: Where its studies lie.
         design: Its planned trainings.
         space: What proposals vary, by arm.
     """
 
     store: Store
-    setting: Setting
+    shared: Shared
     folder: Path
     design: Sequence[Training]
     space: Mapping[str, Sequence[Between]]
@@ -282,7 +282,7 @@ class PretendedSweep:
         """A fresh schedule, and a fresh study."""
         study = Study(self.folder / f"{name}.log", name=name, seed=0, space=self.space)
         return Schedule(
-            self.store, name, self.setting, self.design, refinement=refinement, seeds=seeds, study=study,
+            self.store, name, self.shared, self.design, refinement=refinement, seeds=seeds, study=study,
             resources=Resources(), clock=clock,
         )  # fmt: skip
 
@@ -305,11 +305,11 @@ MakeSweep = Callable[..., PretendedSweep]
 
 
 @pytest.fixture
-def make_sweep(setting: Setting, tmp_path: Path) -> MakeSweep:
+def make_sweep(shared: Shared, tmp_path: Path) -> MakeSweep:
     """A pretended sweep of some trainings in a store of its own, with what its arms' proposals vary."""
 
     def sweep(design: Sequence[Training], **space: Sequence[Between]) -> PretendedSweep:
-        return PretendedSweep(Store(tmp_path / "store", durable=False), setting, tmp_path, design, space)
+        return PretendedSweep(Store(tmp_path / "store", durable=False), shared, tmp_path, design, space)
 
     return sweep
 

@@ -18,7 +18,7 @@ from ilql.methods import known_methods
 from sweeps import bandit_ablation
 from sweeps.options import parse
 from sweeps.policy import export_policy, load_policy
-from sweeps.question import chosen_preset
+from sweeps.sizing import chosen_preset
 from sweeps.spec import TrialSpec
 from sweeps.stages import build_module, load_backbone, load_behaviour
 from sweeps.work import run_job

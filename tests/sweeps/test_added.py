@@ -53,7 +53,7 @@ def test_it_is_the_trainings_of_a_sweep_with_what_they_lack(bandit_sweep: Bandit
     tau = {member["columns"]["train.tau"] for member in store.members(sweep) if member["arm"] == "ilql"}
     assert trainings["ilql"] <= len(tau)  # stopped proposals have no weights to play
     for training in found.design:
-        (trial,) = found.setting.trials(training, 0, split="tune")
+        (trial,) = found.shared.trials(training, 0, found.shared.tune)
         assert trial.evaluation.split == "tune"
         assert store.stage("weights", trial.weights_id) is not None
 

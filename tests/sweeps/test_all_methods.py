@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ilql.methods import known_methods
-from sweeps.cells import Setting
+from sweeps.cells import Shared
 from sweeps.exact_json import Record
 from sweeps.job import Resources
 from sweeps.policy import load_policy
@@ -38,13 +38,17 @@ class Done:
     """A sweep of one cell of every method, at its end."""
 
     bench: Bench
-    setting: Setting
+    shared: Shared
     design: Mapping[str, Training]
 
-    def trial(self, method: str, *, seed: int = 0, split: str = "report") -> TrialSpec:
+    def on_both(self, method: str, *, seed: int = 0) -> tuple[TrialSpec, TrialSpec]:
+        """The method's cell on the tune and on the report scenes."""
+        (tune,), (report,) = self.shared.on_both(self.design[method], seed)
+        return tune, report
+
+    def trial(self, method: str, *, seed: int = 0) -> TrialSpec:
         """The method's cell."""
-        (trial,) = self.setting.trials(self.design[method], seed, split=split)
-        return trial
+        return self.on_both(method, seed=seed)[1]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def done(copy_bench: CopyBench, make_trainings: MakeTrainings) -> Done:
     bench = copy_bench()
     any_trial = bench.trial()
     judged: dict[str, Any] = {"world": bench.world, "reward": "standard", "episodes": 8}
-    setting = Setting(
+    shared = Shared(
         data=any_trial.data,
         backbone=any_trial.backbone,
         tune=Evaluation(**judged, split="tune"),
@@ -63,14 +67,14 @@ def done(copy_bench: CopyBench, make_trainings: MakeTrainings) -> Done:
     study = Study(bench.store.folder / "optuna" / "all.log", name="all", seed=0, space={})
     resources = Resources(checkpoint_every=5, log_every=4)
     schedule = Schedule(
-        bench.store, "all", setting, list(design.values()), refinement=None, seeds=1, study=study, resources=resources
+        bench.store, "all", shared, list(design.values()), refinement=None, seeds=1, study=study, resources=resources
     )
     while (found := schedule.next_job()) is not None:
         name, job = found
         run_job(job, silently)
         schedule.job_ended(name, None)
     assert schedule.is_over
-    return Done(bench, setting, design)
+    return Done(bench, shared, design)
 
 
 def silently(numbers: Mapping[str, float]) -> None:
@@ -114,7 +118,7 @@ def test_every_method_speaks_and_says_the_same_again(done: Done, method: str) ->
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_ends_in_the_same_bits_in_another_store(done: Done, bench: Bench, method: str) -> None:
-    report, tune = done.trial(method), done.trial(method, split="tune")
+    tune, report = done.on_both(method)
     train_alone(bench, report, tune)  # by itself, and its two evaluations the other way round
     assert bench.weights(report) == done.bench.weights(report)
     for trial in (report, tune):

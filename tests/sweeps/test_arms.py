@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sweeps import bandit_ablation, visdial_ablation
+from sweeps.definite import make_sweep
 from sweeps.options import Options, parse
 from sweeps.presets import Preset
-from sweeps.question import Question, Sweep, chosen_preset, make_sweep
+from sweeps.question import Question, Sweep
 from sweeps.refinement import Refinement
+from sweeps.sizing import chosen_preset
 from sweeps.space import Between, Grid
 from sweeps.spec import TrialSpec
 from sweeps.store import Store

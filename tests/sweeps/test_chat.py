@@ -13,8 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
 from sweeps import bandit_ablation
+from sweeps.definite import make_sweep
 from sweeps.options import parse
-from sweeps.question import chosen_preset, make_sweep
+from sweeps.sizing import chosen_preset
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_tokenizer_stage, load_tokens
 from sweeps.store import Store
@@ -91,7 +92,7 @@ def test_a_sweep_reads_its_dialogues_as_the_template_has_them(model: Path, tmp_p
     said: list[str] = []
     question = bandit_ablation.QUESTION
     sweep = make_sweep(question, chosen_preset(question, options), options, store, said.append)
-    trial = sweep.setting.trials(sweep.design[0], 0, split="tune")[0]
+    trial = sweep.shared.trials(sweep.design[0], 0, sweep.shared.tune)[0]
     tokenizer = load_tokenizer_stage(store, trial)
     tokens = load_tokens(store, trial)[0].tokens.tolist()
     text = tokenizer.whole.text.decode([int(tokenizer.rows[i]) for i in tokens[:-1]], skip_special_tokens=False)

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from cluster.shapes import Machine
 from cluster.watchdog import StuckError
-from sweeps import cli, experiment
+from sweeps import cli, driving
 from sweeps.schedule import Schedule
 from sweeps.tracking import EXPERIMENT
 
@@ -107,7 +107,7 @@ def test_a_sweep_that_does_not_come_to_its_end_is_stopped_in_mlflow(
     then: Callable[[Schedule], None], status: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setattr(experiment, "run_schedule", when_it_runs(uri, then))
+    monkeypatch.setattr(driving, "run_schedule", when_it_runs(uri, then))
     asked = ("--store", str(tmp_path / "store"), "--methods", "bc", "--trials", "0", "--tracking-uri", uri)
     if isinstance(status, int):
         assert ask(*asked) == status
@@ -126,9 +126,9 @@ def test_a_signal_during_the_report_leaves_no_run_running(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setattr(experiment, "run_schedule", when_it_runs(uri, lambda schedule: None))
+    monkeypatch.setattr(driving, "run_schedule", when_it_runs(uri, lambda schedule: None))
     monkeypatch.setattr(Schedule, "is_over", True)
-    monkeypatch.setattr(experiment, "write_sweep_report", lambda *_, **__: signal.raise_signal(number))
+    monkeypatch.setattr(driving, "write_sweep_report", lambda *_, **__: signal.raise_signal(number))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     assert ask("--store", str(copied.store.folder), "--tracking-uri", uri) == 130
     assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
@@ -141,7 +141,7 @@ def test_evaluations_that_are_added_end_so_too(
     copied: BanditSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setattr(experiment, "run_schedule", when_it_runs(uri, _broken))
+    monkeypatch.setattr(driving, "run_schedule", when_it_runs(uri, _broken))
     with pytest.raises(RuntimeError):
         cli.main(["eval", copied.name, "--store", str(copied.store.folder), "decode.beta=77", "--tracking-uri", uri])
     found = statuses(uri)

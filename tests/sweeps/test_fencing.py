@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps import leases
+from sweeps.driving import driving
 from sweeps.exact_json import Record
-from sweeps.experiment import driving
 from sweeps.leases import Lease, LeaseLostError
 from sweeps.records import UNDER, Records
 from sweeps.store import Store

@@ -17,8 +17,8 @@ import pytest
 from cluster.shapes import Need
 from sweeps import cli, gc
 from sweeps.doctor import findings
+from sweeps.driving import driving
 from sweeps.exact_json import Record
-from sweeps.experiment import driving
 from sweeps.gc import Rule, find, free, restore
 from sweeps.plan import Plan, make_plan
 from sweeps.policy import load_policy
@@ -62,7 +62,7 @@ def _name(member: Record) -> str:
 
 
 def plan_of(sweep: PretendedSweep) -> Plan:
-    return make_plan(sweep.store, sweep.setting, sweep.design, seeds=1, refinement=None, need=Need())
+    return make_plan(sweep.store, sweep.shared, sweep.design, seeds=1, refinement=None, need=Need())
 
 
 # What is kept

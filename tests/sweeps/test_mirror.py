@@ -17,7 +17,7 @@ import pytest
 from mlflow import MlflowClient
 
 from sweeps import cli
-from sweeps.experiment import driving
+from sweeps.driving import driving
 from sweeps.store import Store
 from sweeps.tracking import EXPERIMENT, Mirror
 from sweeps.work import run_job

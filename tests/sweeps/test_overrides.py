@@ -10,7 +10,7 @@ import pytest
 
 from sweeps.bandit_ablation import QUESTION
 from sweeps.options import Options, parse
-from sweeps.question import chosen_preset, side_effects
+from sweeps.sizing import chosen_preset, side_effects
 from sweeps.space import Grid
 from sweeps.visdial_ablation import QUESTION as VISDIAL
 

@@ -10,6 +10,7 @@ from command_line import contents, one_line, status_of
 
 from sweeps import cli, guard
 from sweeps.paths import is_default_store, named_path, new_file, output_folder
+from sweeps.policy import load_policy
 
 if TYPE_CHECKING:
     from conftest import BanditSweep
@@ -106,6 +107,13 @@ def test_a_store_that_is_named_by_the_environment_is_refused_in_one_line(
     monkeypatch.setenv("SWEEPS_STORE", "~nobody99/x")
     assert "the store must lie in the home of a user that there is, got ~nobody99/x" in refused(capsys, "list")
     assert not is_default_store(here)
+
+
+def test_a_policy_is_not_looked_for_in_a_misspelt_home(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:
+    monkeypatch.setenv("SWEEPS_STORE", "~nobody99/x")
+    with pytest.raises(ValueError, match="the store must lie in the home of a user that there is, got ~nobody99/x"):
+        load_policy("3f2a")
+    assert not (here / "~nobody99").exists()
 
 
 def test_a_file_without_an_end_is_not_read(capsys: pytest.CaptureFixture[str], here: Path) -> None:

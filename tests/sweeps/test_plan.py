@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cluster.shapes import Need
-from sweeps.cells import Setting
+from sweeps.cells import Shared
 from sweeps.plan import Plan, make_plan
+from sweeps.planning import QuestionPlan, SweepPlan
 from sweeps.refinement import Refinement
 from sweeps.space import Training
 from sweeps.spec import TrialSpec
@@ -56,8 +57,8 @@ def play(store: Store, trial: TrialSpec, *, status: str = "finished", seconds: f
     store.put("evaluation", trial.trial_id, record | {"backbone": trial.backbone_key})
 
 
-def test_an_empty_store_has_everything_to_be_done(store: Store, setting: Setting, design: list[Training]) -> None:
-    plan = make_plan(store, setting, design, seeds=1, refinement=None, need=Need())
+def test_an_empty_store_has_everything_to_be_done(store: Store, shared: Shared, design: list[Training]) -> None:
+    plan = make_plan(store, shared, design, seeds=1, refinement=None, need=Need())
     # The behaviour policy is the BC cell: no fifth training. Every cell is played on the tune and the report scenes.
     assert plan == Plan(
         trainings=4, trained=0, dropped=0, evaluations=14, evaluated=0, cells=7, proposals=0, seconds=None
@@ -65,107 +66,124 @@ def test_an_empty_store_has_everything_to_be_done(store: Store, setting: Setting
 
 
 def test_seeds_multiply_trainings_and_evaluations_and_not_cells(
-    store: Store, setting: Setting, design: list[Training]
+    store: Store, shared: Shared, design: list[Training]
 ) -> None:
-    plan = make_plan(store, setting, design, seeds=3, refinement=None, need=Need())
+    plan = make_plan(store, shared, design, seeds=3, refinement=None, need=Need())
     assert (plan.trainings, plan.evaluations, plan.cells) == (12, 42, 7)
 
 
 def test_a_behaviour_policy_that_is_no_cell_is_a_training(
-    store: Store, setting: Setting, make_trainings: MakeTrainings
+    store: Store, shared: Shared, make_trainings: MakeTrainings
 ) -> None:
-    plan = make_plan(store, setting, make_trainings("ilql", BETAS), seeds=2, refinement=None, need=Need())
+    plan = make_plan(store, shared, make_trainings("ilql", BETAS), seeds=2, refinement=None, need=Need())
     assert (plan.trainings, plan.evaluations, plan.cells) == (3, 8, 2)
 
 
 def test_sarsa_and_ilql_at_one_half_are_one_training(
-    store: Store, setting: Setting, make_trainings: MakeTrainings
+    store: Store, shared: Shared, make_trainings: MakeTrainings
 ) -> None:
     both = [*make_trainings("sarsa", BETAS), *make_trainings("ilql", {"train.tau": (0.5,), **BETAS})]
     assert (
-        make_plan(store, setting, both, seeds=1, refinement=None, need=Need()).trainings == 2
+        make_plan(store, shared, both, seeds=1, refinement=None, need=Need()).trainings == 2
     )  # and the behaviour policy
 
 
-def test_what_is_in_the_store_is_not_to_be_done(store: Store, setting: Setting, design: list[Training]) -> None:
-    (tune,) = setting.trials(design[0], 0, split="tune")
-    (report,) = setting.trials(design[0], 0, split="report")
+def test_what_is_in_the_store_is_not_to_be_done(store: Store, shared: Shared, design: list[Training]) -> None:
+    (tune,), (report,) = shared.on_both(design[0], 0)
     train(store, tune)
     play(store, tune)
     play(store, report, status="failed")  # is tried again
-    plan = make_plan(store, setting, design, seeds=1, refinement=None, need=Need())
+    plan = make_plan(store, shared, design, seeds=1, refinement=None, need=Need())
     assert (plan.trained, plan.evaluated) == (1, 1)
     assert "1 and 1 are in the store, 3 and 13 are to be done" in plan.lines(concurrent=1)[0]
 
 
-def test_the_estimate_is_by_the_step_and_by_the_episode(store: Store, setting: Setting, design: list[Training]) -> None:
-    (tune,) = setting.trials(design[0], 0, split="tune")
+def test_the_estimate_is_by_the_step_and_by_the_episode(store: Store, shared: Shared, design: list[Training]) -> None:
+    (tune,) = shared.trials(design[0], 0, shared.tune)
     train(store, tune, seconds=6.0)  # 12 steps: half a second each
     play(store, tune, seconds=16.0)  # 8 episodes: two seconds each
-    plan = make_plan(store, setting, design, seeds=1, refinement=None, need=Need())
+    plan = make_plan(store, shared, design, seeds=1, refinement=None, need=Need())
     # Left are three value trainings of 20 steps and 13 evaluations of 8 episodes.
     assert plan.seconds == pytest.approx(3 * 20 * 0.5 + 13 * 8 * 2.0)
     assert plan.lines(concurrent=2)[-1] == "the design takes about 2.0 minutes with 2 at a time"  # 238 s / 2 = 119 s
 
 
-def test_without_anything_comparable_there_is_no_estimate(
-    store: Store, setting: Setting, design: list[Training]
-) -> None:
-    (tune,) = setting.trials(design[0], 0, split="tune")
+def test_without_anything_comparable_there_is_no_estimate(store: Store, shared: Shared, design: list[Training]) -> None:
+    (tune,) = shared.trials(design[0], 0, shared.tune)
     train(store, tune)
-    plan = make_plan(store, setting, design, seeds=1, refinement=None, need=Need())
+    plan = make_plan(store, shared, design, seeds=1, refinement=None, need=Need())
     assert plan.seconds is None
     assert plan.lines(concurrent=1)[-1].startswith("no estimate")
 
 
-def test_what_another_model_cost_is_no_estimate(store: Store, setting: Setting, design: list[Training]) -> None:
-    other = dataclasses.replace(setting, backbone=dataclasses.replace(setting.backbone, seed=1))
-    (tune,) = other.trials(design[0], 0, split="tune")
+def test_what_another_model_cost_is_no_estimate(store: Store, shared: Shared, design: list[Training]) -> None:
+    other = dataclasses.replace(shared, backbone=dataclasses.replace(shared.backbone, seed=1))
+    (tune,) = other.trials(design[0], 0, other.tune)
     train(store, tune)
     play(store, tune)
     assert make_plan(store, other, design, seeds=1, refinement=None, need=Need()).seconds is not None
-    assert make_plan(store, setting, design, seeds=1, refinement=None, need=Need()).seconds is None
+    assert make_plan(store, shared, design, seeds=1, refinement=None, need=Need()).seconds is None
 
 
-def test_what_a_cpu_took_is_no_estimate_for_a_gpu(store: Store, setting: Setting, design: list[Training]) -> None:
-    tune, other = (setting.trials(design[0], seed, split="tune")[0] for seed in (0, 1))
+def test_what_a_cpu_took_is_no_estimate_for_a_gpu(store: Store, shared: Shared, design: list[Training]) -> None:
+    tune, other = (shared.trials(design[0], seed, shared.tune)[0] for seed in (0, 1))
     train(store, tune, seconds=600.0)
     play(store, tune, seconds=800.0)
     gpu = Need(gpus=1.0)
-    assert make_plan(store, setting, design, seeds=1, refinement=None, need=gpu).seconds is None
+    assert make_plan(store, shared, design, seeds=1, refinement=None, need=gpu).seconds is None
     train(store, other, seconds=1.2, gpus=1.0)  # 12 steps: a tenth of a second each
     play(store, other, seconds=1.6, gpus=1.0)  # 8 episodes: two tenths each
-    plan = make_plan(store, setting, design, seeds=1, refinement=None, need=gpu)
+    plan = make_plan(store, shared, design, seeds=1, refinement=None, need=gpu)
     assert plan.seconds == pytest.approx(3 * 20 * 0.1 + 13 * 8 * 0.2)
 
 
-def test_workers_share_a_training_and_not_an_evaluation(store: Store, setting: Setting, design: list[Training]) -> None:
-    (tune,) = setting.trials(design[0], 0, split="tune")
+def test_workers_share_a_training_and_not_an_evaluation(store: Store, shared: Shared, design: list[Training]) -> None:
+    (tune,) = shared.trials(design[0], 0, shared.tune)
     train(store, tune, seconds=6.0, workers=2)  # 12 steps: half a second of two CPUs each
     play(store, tune, seconds=16.0)
-    plan = make_plan(store, setting, design, seeds=1, refinement=None, need=Need(workers=4))
+    plan = make_plan(store, shared, design, seeds=1, refinement=None, need=Need(workers=4))
     assert plan.seconds == pytest.approx(3 * 20 * 0.25 + 13 * 8 * 2.0)
 
 
-def test_a_plan_that_is_done_costs_nothing(store: Store, setting: Setting, make_trainings: MakeTrainings) -> None:
+def test_a_plan_that_is_done_costs_nothing(store: Store, shared: Shared, make_trainings: MakeTrainings) -> None:
     design = make_trainings("bc")
-    for split in ("tune", "report"):
-        for trial in setting.trials(design[0], 0, split=split):
+    for trials in shared.on_both(design[0], 0):
+        for trial in trials:
             train(store, trial)
             play(store, trial)
-    plan = make_plan(store, setting, design, seeds=1, refinement=None, need=Need())
+    plan = make_plan(store, shared, design, seeds=1, refinement=None, need=Need())
     assert plan.seconds == 0
     assert plan.lines(concurrent=1)[-1] == "the design costs nothing more"
 
 
-def test_proposals_are_announced(store: Store, setting: Setting, design: list[Training]) -> None:
+def test_proposals_are_announced(store: Store, shared: Shared, design: list[Training]) -> None:
     refinement = Refinement(bases=(design[-1],), proposals=5)
-    plan = make_plan(store, setting, design, seeds=1, refinement=refinement, need=Need())
+    plan = make_plan(store, shared, design, seeds=1, refinement=refinement, need=Need())
     assert plan.proposals == 5
     assert "then 5 proposals, each a training and what it starts from" in plan.lines(concurrent=1)
 
 
-def test_planning_writes_nothing(store: Store, setting: Setting, design: list[Training]) -> None:
+def test_planning_writes_nothing(store: Store, shared: Shared, design: list[Training]) -> None:
     before = sorted(store.folder.rglob("*"))
-    make_plan(store, setting, design, seeds=2, refinement=None, need=Need())
+    make_plan(store, shared, design, seeds=2, refinement=None, need=Need())
     assert sorted(store.folder.rglob("*")) == before
+
+
+def test_a_questions_plan_says_the_same_in_words_and_to_programs() -> None:
+    work = Plan(trainings=5, trained=1, dropped=0, evaluations=22, evaluated=4, cells=11, proposals=2, seconds=120.0)
+    sweep = SweepPlan(sweep="s", asked=0.5, seeds=3, work=work, forecast=None, power=("a line",))
+    plan = QuestionPlan(store="/store", preset="smoke", notes=("a note",), cluster=None, sweeps=(sweep,))
+    assert plan.lines(concurrent=2) == [
+        "sweep s",
+        "11 cells need 5 trainings and 22 evaluations; 1 and 4 are in the store, 4 and 18 are to be done",
+        "then 2 proposals, each a training and what it starts from",
+        "the design takes about 1.0 minutes with 2 at a time",
+        "a line",
+    ]
+    assert plan.document() == {
+        "store": "/store", "preset": "smoke", "notes": ["a note"],
+        "sweeps": [
+            {"sweep": "s", "for": 0.5, "seeds": 3, "trainings": 5, "trained": 1, "dropped": 0, "evaluations": 22,
+             "evaluated": 4, "cells": 11, "proposals": 2, "seconds": 120.0, "power": ["a line"]},
+        ],
+    }  # fmt: skip

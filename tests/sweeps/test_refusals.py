@@ -217,7 +217,7 @@ def test_a_job_that_fits_no_machine_is_refused_before_anything_is_made(
     command: tuple[str, ...], shape: tuple[str, ...], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("sweeps.experiment.this_machine", lambda: HERE)
+    monkeypatch.setattr("sweeps.driving.this_machine", lambda: HERE)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert ask(*command, *shape, "--store", str(tmp_path / "store")) == 2
     assert line in one_line(capsys)
@@ -230,9 +230,9 @@ def test_on_a_cluster_that_is_there_its_nodes_decide(
 ) -> None:
     nodes = [Node(id_ * 28, "host", "192.0.2.1", Machine(cpus=8, gpus=1)) for id_ in "ab"]
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    monkeypatch.setattr("sweeps.experiment.connected", contextlib.nullcontext)
-    monkeypatch.setattr("sweeps.experiment.alive_nodes", lambda: nodes)
-    monkeypatch.setattr("sweeps.experiment.this_machine", lambda: pytest.fail("it runs elsewhere"))
+    monkeypatch.setattr("sweeps.driving.connected", contextlib.nullcontext)
+    monkeypatch.setattr("sweeps.driving.alive_nodes", lambda: nodes)
+    monkeypatch.setattr("sweeps.driving.this_machine", lambda: pytest.fail("it runs elsewhere"))
     assert ask(*command, "--gpus-per-worker", "2", "--store", str(tmp_path / "store")) == 2
     assert "and a worker is all on one machine; the cluster has room for 0 of them" in one_line(capsys)
     assert not (tmp_path / "store").exists()
@@ -241,7 +241,7 @@ def test_on_a_cluster_that_is_there_its_nodes_decide(
 def test_more_gpus_than_there_are_to_play_with_is_refused_before_anything_is_begun(
     copied: BanditSweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sweeps.experiment.this_machine", lambda: HERE)
+    monkeypatch.setattr("sweeps.driving.this_machine", lambda: HERE)
     before = contents(copied.store.folder)
     asked = ["eval", copied.name, "--store", str(copied.store.folder), "decode.beta=77", "--gpus-per-worker", "2"]
     assert cli.main(asked) == 2

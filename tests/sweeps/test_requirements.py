@@ -247,22 +247,22 @@ def _count_drawings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Candidat
 
 def test_a_plan_counts_critics_that_are_no_cell(make_sweep: MakeSweep, make_trainings: MakeTrainings) -> None:
     sweep = make_sweep(make_trainings("awr", {"train.awr_beta": (4.0, 8.0)}))
-    plan = make_plan(sweep.store, sweep.setting, sweep.design, seeds=1, refinement=None, need=Need())
+    plan = make_plan(sweep.store, sweep.shared, sweep.design, seeds=1, refinement=None, need=Need())
     # Two policies, their critic, the behaviour policy; two cells on two blocks of scenes.
     assert (plan.trainings, plan.evaluations, plan.cells) == (4, 4, 2)
     # A second seed has two policies and a critic more, and the same behaviour policy.
-    assert make_plan(sweep.store, sweep.setting, sweep.design, seeds=2, refinement=None, need=Need()).trainings == 7
+    assert make_plan(sweep.store, sweep.shared, sweep.design, seeds=2, refinement=None, need=Need()).trainings == 7
 
 
 def test_a_plan_counts_a_critic_that_is_a_cell_once(make_sweep: MakeSweep, make_trainings: MakeTrainings) -> None:
     design = [*make_trainings("bc"), *make_trainings("ilql", BETAS), *make_trainings("awr")]
     sweep = make_sweep(design)
-    assert make_plan(sweep.store, sweep.setting, sweep.design, seeds=1, refinement=None, need=Need()).trainings == 3
+    assert make_plan(sweep.store, sweep.shared, sweep.design, seeds=1, refinement=None, need=Need()).trainings == 3
 
 
 def test_a_plan_counts_every_arms_proposals(make_sweep: MakeSweep, make_trainings: MakeTrainings) -> None:
     sweep = make_sweep([*make_trainings("ilql"), *make_trainings("awr")], ilql=TAU, awr=TAU)
-    plan = make_plan(sweep.store, sweep.setting, sweep.design, seeds=1, refinement=sweep.proposals(3), need=Need())
+    plan = make_plan(sweep.store, sweep.shared, sweep.design, seeds=1, refinement=sweep.proposals(3), need=Need())
     assert plan.proposals == 6
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sweeps import schedule as schedule_module
-from sweeps.cells import Setting
+from sweeps.cells import Shared
 from sweeps.job import Job
 from sweeps.schedule import TRIES
 from sweeps.space import Between
@@ -382,7 +382,7 @@ def _sizes(store: Store) -> dict[str, int]:
 
 def test_a_job_with_one_missing_evaluation_is_done_again(sweep: PretendedSweep, worker: Worker) -> None:
     worker.drive(sweep.schedule())
-    (trial,) = sweep.setting.trials(sweep.design[-1], 0, split="report")
+    (trial,) = sweep.shared.trials(sweep.design[-1], 0, sweep.shared.report)
     sweep.store.remove("evaluation", trial.trial_id)
     again = sweep.worker()
     again.drive(sweep.schedule())
@@ -456,7 +456,7 @@ def _proposed(worker: Worker) -> set[str]:
 
 @pytest.mark.parametrize("rung", [1.0, 0.5])
 def test_proposals_do_not_depend_on_the_order_in_which_jobs_end(
-    setting: Setting, tmp_path: Path, sweep: PretendedSweep, rung: float
+    shared: Shared, tmp_path: Path, sweep: PretendedSweep, rung: float
 ) -> None:
     found = []
     for number, (places, pick, seeds) in enumerate([(1, 0, 1), (3, -1, 1), (2, -1, 2), (4, 0, 2)]):

@@ -21,10 +21,11 @@ from ilql.language_model import vocabulary_size
 from ilql.logits_processor import ValueGuidance, load_values
 from ilql.networks import QNetwork, ValueNetworks
 from sweeps import bandit_ablation, cli, dialogue_ablation, reddit_ablation, visdial_ablation, wordle_ablation
+from sweeps.definite import make_sweep
 from sweeps.model_card import model_card
 from sweeps.options import Options, parse
 from sweeps.policy import export_policy, load_policy
-from sweeps.question import chosen_preset, make_sweep
+from sweeps.sizing import chosen_preset
 from sweeps.spec import Backbone, TrialSpec
 from sweeps.stages import ensure_start, load_backbone, load_tokenizer_stage, load_tokens, pretrained_digest
 from sweeps.store import Store
@@ -324,7 +325,7 @@ class TestAsking:
         asked = options("--methods", "bc", "--model", str(model), *arguments, store=tmp_path)
         question, said = bandit_ablation.QUESTION, list[str]()
         sweep = make_sweep(question, chosen_preset(question, asked), asked, Store(tmp_path, durable=False), said.append)
-        assert sweep.setting.backbone.cut_vocabulary == cut
+        assert sweep.shared.backbone.cut_vocabulary == cut
         line = (
             "258 of 275 tokens of the pretrained vocabulary are kept: those that occur in the training split, and "
             "those that spell all others; --no-cut-vocabulary keeps all"
@@ -334,7 +335,7 @@ class TestAsking:
     def test_a_model_from_scratch_has_nothing_to_cut(self, tmp_path: Path) -> None:
         asked, question, said = options("--methods", "bc", store=tmp_path), bandit_ablation.QUESTION, list[str]()
         sweep = make_sweep(question, chosen_preset(question, asked), asked, Store(tmp_path, durable=False), said.append)
-        assert not sweep.setting.backbone.cut_vocabulary
+        assert not sweep.shared.backbone.cut_vocabulary
         assert not any("vocabulary" in line for line in said)
         with pytest.raises(ValueError, match="--cut-vocabulary is, as its opposite, about a pretrained model"):
             chosen_preset(question, options("--no-cut-vocabulary"))
