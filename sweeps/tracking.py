@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from cluster.redaction import without_secrets
 from sweeps.exhibits import Exhibit, Point, by_size, evaluation, read_curve, telling_columns, text, training
 from sweeps.leases import driver_key
+from sweeps.names import report_folder, stands_for_all
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -305,9 +306,9 @@ def remirror(store: Store, uri: str | None = None, asked: Sequence[str] | None =
 
 
 def _report_files(store: Store, sweep: str) -> list[Path]:
-    """The files of a sweep's last report that stand for all of it, as `sweeps.reporting` chooses them."""
-    files = (path for path in sorted((store.folder / "reports" / sweep).rglob("*")) if path.is_file())
-    return [path for path in files if path.parent.name != "figures" or path.suffix == ".svg"]
+    """The files of a sweep's last report that stand for all of it."""
+    found = sorted(report_folder(store.folder, sweep).rglob("*"))
+    return [path for path in found if path.is_file() and stands_for_all(path)]
 
 
 class _Session:
