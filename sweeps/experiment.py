@@ -20,6 +20,7 @@ from sweeps.job import Resources
 from sweeps.journal import StoreError, utc
 from sweeps.leases import CLEANING, Lease, driver_key
 from sweeps.machines import Fleet, check_fits
+from sweeps.mirror import Mirror
 from sweeps.options import Options
 from sweeps.plan import Plan, make_plan, remaining
 from sweeps.planning import asked_sweeps
@@ -36,7 +37,6 @@ from sweeps.shares import shares_line
 from sweeps.stages import load_task
 from sweeps.store import Store
 from sweeps.study import Study
-from sweeps.tracking import Mirror
 
 SHOWN_FORMATS = ("svg",)
 """Static figures that a run ends with: what MLflow shows. `sweeps report` writes those that a paper takes, too."""
