@@ -19,13 +19,13 @@ from sweeps.cells import Shared
 from sweeps.driving import carry_out, check_room, connected, driving, present
 from sweeps.job import Resources
 from sweeps.machines import Fleet, check_fits
+from sweeps.mirror import Mirror
 from sweeps.questions import question_named
 from sweeps.schedule import Schedule
 from sweeps.space import Training, column_names, settings
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.store import Store
 from sweeps.study import Study
-from sweeps.tracking import Mirror
 
 DECODE = "decode."
 

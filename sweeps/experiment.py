@@ -16,6 +16,7 @@ from sweeps.driving import carry_out, connected, driving, present
 from sweeps.guard import STOPPED
 from sweeps.journal import utc
 from sweeps.machines import Fleet, check_fits
+from sweeps.mirror import Mirror
 from sweeps.options import Options
 from sweeps.planning import made_ready, plan_of
 from sweeps.play import invitation
@@ -26,7 +27,6 @@ from sweeps.schedule import Schedule
 from sweeps.stages import load_task
 from sweeps.store import Store
 from sweeps.study import Study
-from sweeps.tracking import Mirror
 
 
 def run_question(question: Question, options: Options, say: Callable[[str], None]) -> int:

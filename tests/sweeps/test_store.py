@@ -109,9 +109,7 @@ def _mark(folder: Path, text: str) -> None:
 
 
 def test_importing_the_store_loads_no_tracker_and_no_learner() -> None:
-    code = (
-        "import sys, sweeps.store, sweeps.tracking; print(*({'mlflow', 'torch', 'ray', 'optuna'} & set(sys.modules)))"
-    )
+    code = "import sys, sweeps.store, sweeps.mirror; print(*({'mlflow', 'torch', 'ray', 'optuna'} & set(sys.modules)))"
     root = Path(__file__).parents[2]
     out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == ""

@@ -17,10 +17,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from sweeps import tracking
+from sweeps import patience
 from sweeps.exhibits import Point, by_size, read_curve
+from sweeps.mirror import Mirror, remirror
 from sweeps.store import Store
-from sweeps.tracking import EXPERIMENT, Mirror, remirror
+from sweeps.tracking import EXPERIMENT
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -345,7 +346,7 @@ def test_the_background_thread_keeps_up_and_ends_with_finish(full: Store, sweep:
 def test_a_wrong_address_is_one_warning_and_no_error(
     full: Store, wrong: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 3.0)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 3.0)
     started = time.monotonic()
     mirror = Mirror(full, "s", wrong)
     with caplog.at_level(logging.WARNING):
@@ -362,7 +363,7 @@ def test_a_wrong_address_is_one_warning_and_no_error(
 def test_a_server_that_never_answers_is_given_up_on(
     full: Store, sweep: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
         started = time.monotonic()
         assert not Mirror(full, sweep, f"http://127.0.0.1:{silent.getsockname()[1]}").finish([])
