@@ -18,6 +18,7 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from surrogate import drive
 
 from ilql.language_model import Architecture
 from ilql.methods import bc, method_named
@@ -229,18 +230,7 @@ class Worker:
 
     def drive(self, schedule: Schedule, *, places: int = 1, pick: int = 0) -> None:
         """Run to the end with some places; of the jobs that run, the one at `pick` ends first."""
-        running: list[tuple[str, Job]] = []
-        while True:
-            while len(running) < places and (found := schedule.next_job()) is not None:
-                running.append(found)
-            assert set(schedule.running_names) == {name for name, _ in running}
-            if not running:
-                assert schedule.is_over
-                return
-            assert not schedule.is_over
-            name, job = running.pop(pick)
-            self.work(job)
-            schedule.job_ended(name, None)
+        drive(schedule, self.work, places=places, pick=pick)
 
     @property
     def trained(self) -> list[str]:
