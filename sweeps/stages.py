@@ -47,8 +47,7 @@ from ilql.tokens import (
     cut_tokenizer,
     is_gguf,
     load_tokenizer,
-    symbol_tokenizer,
-    train_tokenizer,
+    new_tokenizer,
 )
 from sweeps.exact_json import Record
 from sweeps.spec import TrialSpec, world_key
@@ -118,11 +117,9 @@ def ensure_start(store: Store, spec: TrialSpec, model: Path | None, say: Say | N
         return (turn.text for dialogue in dialogues for turn in dialogue.turns)
 
     def make_tokenizer(folder: Path) -> None:
-        symbols = known_tasks()[spec.data.task].symbols
-        if backbone.vocabulary and symbols:
-            symbol_tokenizer(symbols).save(folder)
-        elif backbone.vocabulary:
-            train_tokenizer(texts(), vocabulary=backbone.vocabulary).save(folder)
+        if backbone.vocabulary:
+            symbols = known_tasks()[spec.data.task].symbols
+            new_tokenizer(symbols, texts(), vocabulary=backbone.vocabulary).save(folder)
         else:
             assert model is not None, "a pretrained backbone needs its folder"
             own = load_tokenizer(model)
