@@ -28,7 +28,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ilql.batch import TokenBatch, TokenSequence, batch_order, collate
+from ilql.batch import TokenBatch, TokenSequence, batch_order, collate, dialogue_numbers
 from ilql.choose import Knobs, policy_inputs, probabilities
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, check, hyper
 from ilql.language_model import gather, hidden_states, hidden_width, trunk_of
@@ -154,7 +154,7 @@ def fit(acting: Acting, sequences: Sequence[TokenSequence], settings: Fit, devic
 
     Args:
         acting: The policy.
-        sequences: The dialogues, with the rewards that are to be summed.
+        sequences: The dialogues in the data's order, with the rewards that are to be summed.
         settings: How.
         device: Where the networks are.
 
@@ -162,15 +162,21 @@ def fit(acting: Acting, sequences: Sequence[TokenSequence], settings: Fit, devic
         ValueError: There is nothing to learn from.
         FloatingPointError: The fit has diverged.
     """
-    kept = [sequence for sequence in sequences[: settings.dialogues] if len(sequence.action_positions)]
+    numbered = [
+        (number, sequence)
+        for number, sequence in zip(dialogue_numbers(sequences).tolist(), sequences, strict=True)
+        if number < settings.dialogues and len(sequence.action_positions)
+    ]
+    kept = [sequence for _, sequence in numbered]
     if not kept:
         raise ValueError("fitted-Q evaluation needs dialogues in which the agent speaks, got none")
-    start = float(np.concatenate([rewards_to_go(sequence) for sequence in kept]).mean())
+    start = float(np.concatenate([rewards_to_go(sequence.rewards) + sequence.later for sequence in kept]).mean())
     trunk = trunk_of(acting.actor.language_model)
     made = FittedQ(trunk, acting.tokenizer.size, members=settings.members, start=start, seed=settings.seed).to(device)
     target = copy.deepcopy(made).requires_grad_(False).eval()
     optimiser = torch.optim.AdamW(made.parameters(), lr=settings.learning_rate, weight_decay=0.0)
-    luck = np.random.default_rng(settings.seed).poisson(1.0, (settings.members, len(kept)))
+    _, own = np.unique([number for number, _ in numbered], return_inverse=True)  # a dialogue's windows have one luck
+    luck = np.random.default_rng(settings.seed).poisson(1.0, (settings.members, int(own.max()) + 1))[:, own]
     pad = acting.tokenizer.structural("pad")
     batches = batch_order(len(kept), batch_size=settings.batch_size, seed=settings.seed)
     for chosen in itertools.islice(batches, settings.steps):
@@ -228,11 +234,11 @@ def _taken(head_: nn.Module, hidden: Tensor, actions: Tensor) -> Tensor:
     return q.gather(1, actions[:, None]).squeeze(1)
 
 
-def rewards_to_go(sequence: TokenSequence, *, gamma: float = 1.0) -> npt.NDArray[np.float64]:
+def rewards_to_go(rewards: npt.NDArray[np.float32], *, gamma: float = 1.0) -> npt.NDArray[np.float64]:
     """Σ_k γ^k r of the rewards from each action of a dialogue on, shape (K,)."""
-    sums = np.zeros(len(sequence.rewards) + 1)
-    for place in range(len(sequence.rewards) - 1, -1, -1):
-        sums[place] = sequence.rewards[place] + gamma * sums[place + 1]
+    sums = np.zeros(len(rewards) + 1)
+    for place in range(len(rewards) - 1, -1, -1):
+        sums[place] = rewards[place] + gamma * sums[place + 1]
     return sums[:-1]
 
 

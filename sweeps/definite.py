@@ -128,7 +128,7 @@ def make_sweep(
     by = "play" if task.playable else "fitted_q"
     evaluation: dict[str, Any] = {"world": world.key, "reward": judged, "first_seed": FIRST_SEED, "by": by}
     shared = Shared(
-        data=Data(task=kind.name, world=world.key, reward=reward),
+        data=Data(task=kind.name, world=world.key, reward=reward, windows=kind.windows),
         backbone=backbone,
         tune=Evaluation(**evaluation, split="tune", episodes=_episodes(task, "tune", preset.tune_episodes)),
         report=Evaluation(**evaluation, split="report", episodes=_episodes(task, "report", preset.report_episodes)),
@@ -143,7 +143,8 @@ def make_sweep(
             say(cut)
         if by == "fitted_q":
             tokenizer = load_tokenizer_stage(store, shared.any_trial(design))
-            for line in held_out_notes(task, tokenizer, training.train.max_tokens, (shared.tune, shared.report)):
+            asked, longest = (shared.tune, shared.report), training.train.max_tokens
+            for line in held_out_notes(task, tokenizer, longest, asked, in_windows=kind.windows):
                 say(line)
     refinement = None
     refined = question.refined(options)

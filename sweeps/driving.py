@@ -22,7 +22,7 @@ from sweeps.schedule import Schedule
 from sweeps.search import run_schedule
 from sweeps.shares import shares_line
 from sweeps.store import Store
-from sweeps.tracking import Mirror
+from sweeps.mirror import Mirror
 
 SHOWN_FORMATS = ("svg",)
 """Static figures that a run ends with: what MLflow shows. `sweeps report` writes those that a paper takes, too."""

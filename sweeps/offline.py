@@ -6,6 +6,7 @@ What was drawn from the policy stays as samples to read; the world's own 0 for i
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 
 from ilql import decode, fitted_q
-from ilql.batch import TokenSequence, collate, tokenize
+from ilql.batch import TokenSequence, collate, dialogue_numbers, tokenize
 from ilql.checkpoint import load_weights, save_weights
 from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Episode
@@ -25,6 +26,7 @@ from ilql.language_model import trunk_of
 from ilql.method import ActionValues, Actor
 from ilql.task import Task
 from ilql.tokens import Tokenizer
+from sweeps.reading import read, read_as
 from sweeps.spec import Evaluation, TrialSpec, probe_key
 from sweeps.store import Store
 
@@ -43,14 +45,17 @@ def distinct_episodes(task: Task, split: str, most: int) -> int:
     return len(seen)
 
 
-def held_out_notes(task: Task, tokenizer: Tokenizer, max_tokens: int, evaluations: Sequence[Evaluation]) -> list[str]:
-    """A line for each split of which dialogues are longer than is read of them, before anything is learnt.
+def held_out_notes(
+    task: Task, tokenizer: Tokenizer, max_tokens: int, evaluations: Sequence[Evaluation], *, in_windows: bool
+) -> list[str]:
+    """A line for each split of which dialogues are longer than is read at once, before anything is learnt.
 
     Args:
         task: A world that cannot be played.
         tokenizer: How its texts become tokens.
-        max_tokens: How many of a dialogue are read.
+        max_tokens: How many of a dialogue are read at once.
         evaluations: What is asked of it: the splits, and the episodes whose openings a policy must be able to answer.
+        in_windows: Whether longer ones are cut into windows; else they end there.
 
     Raises:
         ValueError: An opening leaves no room for an answer: its value would be that of a state in mid-sentence.
@@ -68,13 +73,9 @@ def held_out_notes(task: Task, tokenizer: Tokenizer, max_tokens: int, evaluation
                     f"got {tokens} tokens in {environment.scene} of the {split} split; shorten it, or leave it out"
                 )
         recorded = task.dialogues(split, evaluation.reward)[:HELD_OUT]
-        lengths = np.asarray([len(tokenize(dialogue, tokenizer).tokens) for dialogue in recorded])
-        if cut := int((lengths > max_tokens).sum()):
-            left_out = np.maximum(lengths - max_tokens, 0).sum() / lengths.sum()
-            lines.append(
-                f"{cut:,} of {len(lengths):,} {split} dialogues are longer than train.max_tokens={max_tokens} and end "
-                f"there: losses and calibration see no more of them ({left_out:.1%} of all tokens are left out)"
-            )
+        cut = read(recorded, tokenizer, max_tokens=max_tokens, in_windows=in_windows).cut
+        if (line := cut.note(split, max_tokens, ": losses and calibration see no more of them")) is not None:
+            lines.append(line)
     return lines
 
 
@@ -131,7 +132,7 @@ def held_out_measures(
     is above 0.
     """
     recorded = task.dialogues(spec.evaluation.split, spec.data.reward)[:HELD_OUT]
-    tokenised = (tokenize(dialogue, acting.tokenizer, max_tokens=spec.train.max_tokens) for dialogue in recorded)
+    tokenised = read_as(spec, recorded, acting.tokenizer).sequences
     sequences = [sequence for sequence in tokenised if len(sequence.action_positions)]
     if not sequences:
         return {}
@@ -140,18 +141,30 @@ def held_out_measures(
         sampling = dataclasses.replace(acting, decode=dataclasses.replace(acting.decode, greedy=False))
         loss = fitted_q.negative_log_likelihood(sampling, sequences, device)
         found |= {"held_out_nll": loss} if math.isfinite(loss) else {}
-    whole = [sequence for sequence in sequences if sequence.ended]  # of the others nobody knows what followed
-    if spec.kind.values is not None and whole:
-        q, followed = [], []
+    if spec.kind.values is not None and (known := with_what_followed(sequences, spec.train.gamma)):
+        q = []
         module.to(device)
-        for begin in range(0, len(whole), fitted_q.READ_TOGETHER):
-            block = whole[begin : begin + fitted_q.READ_TOGETHER]
+        for begin in range(0, len(known), fitted_q.READ_TOGETHER):
+            block = [sequence for sequence, _ in known[begin : begin + fitted_q.READ_TOGETHER]]
             batch = collate(block, pad=acting.tokenizer.structural("pad")).to(device)
             values: ActionValues = spec.kind.values(module, batch)
             q.append(values.q[batch.action_mask].cpu().double().numpy())
-            followed += [fitted_q.rewards_to_go(sequence, gamma=spec.train.gamma) for sequence in block]
-        found |= calibration(np.concatenate(q), np.concatenate(followed))
+        found |= calibration(np.concatenate(q), np.concatenate([followed for _, followed in known]))
     return found
+
+
+def with_what_followed(
+    sequences: Sequence[TokenSequence], gamma: float
+) -> list[tuple[TokenSequence, npt.NDArray[np.float64]]]:
+    """Those whose dialogues were recorded to their ends, each with the discounted rewards from its actions on, (K,)."""
+    known: list[tuple[TokenSequence, npt.NDArray[np.float64]]] = []
+    for _, group in itertools.groupby(zip(dialogue_numbers(sequences), sequences, strict=True), lambda pair: pair[0]):
+        windows = [sequence for _, sequence in group]
+        if windows[-1].ended:  # of the others nobody knows what followed
+            followed = fitted_q.rewards_to_go(np.concatenate([each.rewards for each in windows]), gamma=gamma)
+            ends = np.cumsum([len(each.rewards) for each in windows])
+            known += zip(windows, np.split(followed, ends[:-1]), strict=True)
+    return known
 
 
 def calibration(q: npt.NDArray[np.float64], followed: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -177,7 +190,7 @@ def _fitted(store: Store, spec: TrialSpec, task: Task, acting: Acting, device: t
 
     def make(folder: Path) -> None:
         recorded = task.dialogues("train", reward)[: settings.dialogues]
-        sequences = [tokenize(each, acting.tokenizer, max_tokens=spec.train.max_tokens) for each in recorded]
+        sequences = read_as(spec, recorded, acting.tokenizer).sequences
         save_weights(fitted_q.fit(acting, sequences, settings, device), folder)
 
     key = probe_key("fitted_q", fitted_q.VERSION, spec.weights_id, asked)
