@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sweeps.command import Command
 from sweeps.importing import read_sweep
-from sweeps.options import whole_number
+from sweeps.options import printable, whole_number
 from sweeps.paths import new_file
 from sweeps.question_file import ENDINGS, read_yaml, write_question
 from sweeps.questions import question_named
@@ -43,9 +43,10 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     imported = read_sweep(
         read_yaml(given.file), given.form, points=given.points, names=dict(given.rename), dropped=given.drop
     )
+    notes = [printable(note) for note in imported.notes]  # of names that are theirs: they must not end a comment
     options = {} if given.methods is None else {"methods": given.methods.split(",")}
-    out.write_text(write_question(given.question, options, imported.columns, imported.notes), encoding="utf-8")
-    for note in imported.notes:
+    out.write_text(write_question(given.question, options, imported.columns, notes), encoding="utf-8")
+    for note in notes:
         print(note)
     print(f"wrote {given.out}: `sweeps plan {given.out}` says what it would cost")
     return 0
