@@ -8,6 +8,7 @@ import bad_reddit
 import bad_store
 import bad_visdial
 import bad_wordle
+import bad_yaml
 
 READERS = (
     *bad_visdial.READERS,
@@ -16,6 +17,7 @@ READERS = (
     *bad_dialogues.READERS,
     *bad_imagining.READERS,
     *bad_options.READERS,
+    *bad_yaml.READERS,
     *bad_store.READERS,
     *bad_models.READERS,
 )
