@@ -1,6 +1,7 @@
 """All readers, and with them the whole corpus."""
 
 import bad_dialogues
+import bad_gguf
 import bad_imagining
 import bad_models
 import bad_options
@@ -20,4 +21,5 @@ READERS = (
     *bad_yaml.READERS,
     *bad_store.READERS,
     *bad_models.READERS,
+    *bad_gguf.READERS,
 )

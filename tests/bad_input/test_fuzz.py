@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import bad_dialogues
+import bad_gguf
 import bad_imagining
 import bad_models
 import bad_reddit
@@ -196,6 +197,14 @@ def _yaml(name: str, sound: str, read: Callable[[Place, str], Sequence[str]]) ->
     return _bytes(name, sound, read, 16, pieces), _values(name, value, yaml.safe_dump, read, 16)
 
 
+def _gguf(data: st.DataObject, at: Place) -> Sequence[str]:
+    """A GGUF file of whose header bytes change, or all of whose bytes do."""
+    content = bad_gguf.sound()
+    begin = data.draw(st.sampled_from((0, 0, len(content) - len(content) // 8)))
+    changed = data.draw(mutations.bytes_of(content[begin : begin + 4096]))
+    return bad_models.with_model(at.write("m.gguf", content[:begin] + changed + content[begin + 4096 :]))
+
+
 READ_STORE = (["list"], ["status", bad_store.SWEEP], ["doctor"], ["reply", "TRIAL", "pull"])
 
 TARGETS = (
@@ -231,13 +240,14 @@ TARGETS = (
     Target("about.json that says its digest", _about, 20),
     Target("leases", _lease, 10),
     Target("weights", _weights, 10),
-    Target("config.json of a model", _folder(bad_models._model, "config.json", bad_models.with_model, values=True), 6),
-    Target(
-        "tokenizer.json of a model", _folder(bad_models._model, "tokenizer.json", bad_models.with_model, values=True), 6
+    *(
+        Target(f"{part} of a model", _folder(bad_models.model_folder, file, bad_models.with_model, values=values), 6)
+        for part, file, values in (
+            ("config.json", "config.json", True), ("tokenizer.json", "tokenizer.json", True),
+            ("weights", "model.safetensors", False),
+        )
     ),
-    Target(
-        "weights of a model", _folder(bad_models._model, "model.safetensors", bad_models.with_model, values=False), 6
-    ),
+    Target("GGUF file", _gguf, 16),
     Target(
         "config.json of a classifier",
         _folder(bad_models._classifier, "config.json", bad_models.with_classifier, values=True), 4,
