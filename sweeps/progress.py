@@ -48,7 +48,7 @@ class Progress:
         self._heard[name] = time.monotonic()
         before = self._at.get(name, {})
         self._at[name] = {**{key: value for key, value in before.items() if key not in PASSING}, **numbers}
-        begins = "estimating" in numbers and name not in self._estimated  # and says nothing until it is done
+        begins = "estimating" in numbers and name not in self._estimated
         if begins:
             self._estimated.add(name)
         if begins or time.monotonic() - self._printed >= INTERVAL_SECONDS:
@@ -91,7 +91,8 @@ class Progress:
         if "waiting" in at:
             return f"{method} waiting for another driver, which is at it"
         if "estimating" in at:
-            return f"{method} being estimated from recorded dialogues"
+            step = f", step {at['estimating']:.0f}" if at["estimating"] else ""
+            return f"{method} being estimated from recorded dialogues{step}"
         if at.get("episodes"):
             return f"{method} evaluating, {at['episodes']:.0f} episodes"
         if "step" in at:

@@ -26,7 +26,7 @@ def test_an_estimation_is_named_when_it_begins_and_once(bench: Bench, schedule: 
     progress.told("ilql-0a1b-0", {"step": 3.0})  # the first line of all
     for _ in range(2):  # the tune and the report scenes, within ten seconds
         progress.told("ilql-0a1b-0", {"episodes": 8.0})
-        progress.told("ilql-0a1b-0", {"estimating": 1.0})
+        progress.told("ilql-0a1b-0", {"estimating": 0.0})
     first, second = out.getvalue().splitlines()
     assert first.endswith("running ilql at step 3")
     assert second.endswith("running ilql being estimated from recorded dialogues")
@@ -38,7 +38,8 @@ def test_after_an_estimation_episodes_are_told_again(
     monkeypatch.setattr("sweeps.progress.INTERVAL_SECONDS", 0.0)
     out = io.StringIO()
     progress = Progress(bench.store, "mine", schedule, out)
-    progress.told("ilql-0a1b-0", {"estimating": 1.0})
+    progress.told("ilql-0a1b-0", {"estimating": 40.0})
+    assert out.getvalue().splitlines()[-1].endswith("running ilql being estimated from recorded dialogues, step 40")
     progress.told("ilql-0a1b-0", {"episodes": 8.0})
     assert out.getvalue().splitlines()[-1].endswith("running ilql evaluating, 8 episodes")
 
