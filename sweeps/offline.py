@@ -6,9 +6,10 @@ What was drawn from the policy stays as samples to read; the world's own 0 for i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,7 @@ def estimated(
     tokenizer: Tokenizer,
     episodes: Sequence[Episode],
     device: torch.device,
+    on_step: Callable[[int], None],
 ) -> list[Episode]:
     """The samples of a policy with estimates in place of returns, and what held-out dialogues say of it as measures.
 
@@ -100,16 +102,19 @@ def estimated(
         tokenizer: Theirs.
         episodes: What the policy said at the beginnings of held-out dialogues.
         device: Where the networks run.
+        on_step: Called after each step of a fit with its number, and with the last one's after each pass behind it.
+            What it raises ends it all; of a fit that is not done nothing is kept.
 
     Raises:
         ValueError: The policy's tokens have no probabilities, so nothing can be estimated.
     """
     acting = Acting(actor, spec.decode, spec.kind.manner(spec.train, spec.decode), tokenizer)
-    fitted = _fitted(store, spec, task, acting, device)
+    fitted = _fitted(store, spec, task, acting, device, on_step)
     openings = [_opening(episode, tokenizer, spec.train.max_tokens) for episode in episodes]
-    values = fitted.values(acting, openings, device).double().cpu().numpy()
+    on_pass = functools.partial(on_step, spec.fit.steps)
+    values = fitted.values(acting, openings, device, on_pass).double().cpu().numpy()
     spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
-    measures = held_out_measures(spec, task, acting, module, device)
+    measures = held_out_measures(spec, task, acting, module, device, on_pass)
     return [
         dataclasses.replace(
             episode,
@@ -121,7 +126,12 @@ def estimated(
 
 
 def held_out_measures(
-    spec: TrialSpec, task: Task, acting: Acting, module: nn.Module, device: torch.device
+    spec: TrialSpec,
+    task: Task,
+    acting: Acting,
+    module: nn.Module,
+    device: torch.device,
+    on_pass: Callable[[], None],
 ) -> dict[str, float]:
     """Losses and calibration on recorded dialogues of the evaluation's split that nothing was learnt from.
 
@@ -130,6 +140,8 @@ def held_out_measures(
     those it was trained on, in dialogues that were recorded to their ends: `q_bias`, the mean of Q less what followed,
     and `q_correlation`. Q is of the improved policy, and what followed is of the recorded one, so a good policy's bias
     is above 0.
+
+    `on_pass` is called after each pass.
     """
     recorded = task.dialogues(spec.evaluation.split, spec.data.reward)[:HELD_OUT]
     tokenised = read_as(spec, recorded, acting.tokenizer).sequences
@@ -139,7 +151,7 @@ def held_out_measures(
     found: dict[str, float] = {}
     if not math.isinf(acting.manner.beta):
         sampling = dataclasses.replace(acting, decode=dataclasses.replace(acting.decode, greedy=False))
-        loss = fitted_q.negative_log_likelihood(sampling, sequences, device)
+        loss = fitted_q.negative_log_likelihood(sampling, sequences, device, on_pass)
         found |= {"held_out_nll": loss} if math.isfinite(loss) else {}
     if spec.kind.values is not None and (known := with_what_followed(sequences, spec.train.gamma)):
         q = []
@@ -149,6 +161,7 @@ def held_out_measures(
             batch = collate(block, pad=acting.tokenizer.structural("pad")).to(device)
             values: ActionValues = spec.kind.values(module, batch)
             q.append(values.q[batch.action_mask].cpu().double().numpy())
+            on_pass()
         found |= calibration(np.concatenate(q), np.concatenate([followed for _, followed in known]))
     return found
 
@@ -175,7 +188,14 @@ def calibration(q: npt.NDArray[np.float64], followed: npt.NDArray[np.float64]) -
     return found
 
 
-def _fitted(store: Store, spec: TrialSpec, task: Task, acting: Acting, device: torch.device) -> FittedQ:
+def _fitted(
+    store: Store,
+    spec: TrialSpec,
+    task: Task,
+    acting: Acting,
+    device: torch.device,
+    on_step: Callable[[int], None],
+) -> FittedQ:
     """The fit of a policy, made unless it is there."""
     settings, reward = spec.fit, spec.evaluation.reward
     asked = {
@@ -191,7 +211,7 @@ def _fitted(store: Store, spec: TrialSpec, task: Task, acting: Acting, device: t
     def make(folder: Path) -> None:
         recorded = task.dialogues("train", reward)[: settings.dialogues]
         sequences = read_as(spec, recorded, acting.tokenizer).sequences
-        save_weights(fitted_q.fit(acting, sequences, settings, device), folder)
+        save_weights(fitted_q.fit(acting, sequences, settings, device, on_step), folder)
 
     key = probe_key("fitted_q", fitted_q.VERSION, spec.weights_id, asked)
     folder = store.build("fitted_q", key, make, {"weights": spec.weights_id})

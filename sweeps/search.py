@@ -39,6 +39,9 @@ from sweeps.work import run_job
 STUCK_SECONDS = 1800.0
 """Without a word from any job for so long, a sweep ends and says what holds the cluster."""
 
+CHECK_SECONDS = 5.0
+"""How often the watchdog looks, and whoever watches is told that time passes."""
+
 AWAY_SECONDS = 15.0
 """How long a job that came to a machine without the store holds its place there before it is tried elsewhere."""
 
@@ -114,8 +117,8 @@ TOLD = ("step", "loss", "episodes", "dialogues_drawn", "estimating", "waiting")
 class Watcher(Protocol):
     """Whoever is told how a schedule's jobs are getting on."""
 
-    def told(self, name: str, numbers: Mapping[str, float]) -> None:
-        """A running job told how far it is."""
+    def told(self, name: str, numbers: Mapping[str, float], where: str | None) -> None:
+        """A running job told how far it is; and where it is, if that is known."""
 
     def changed(self) -> None:
         """A job may have started or ended."""
@@ -123,12 +126,18 @@ class Watcher(Protocol):
     def lost(self, name: str, why: str, wait: float | None) -> None:
         """A machine failed under a job, which is begun again after so many seconds; None: no more, it has failed."""
 
+    def tick(self) -> None:
+        """Some seconds have passed, in which nothing may have been told. Called from a thread of its own."""
+
+    def running(self) -> str:
+        """The jobs that run, in words: which, how far, and since when nothing was heard of them."""
+
 
 class _Listener(tune.Callback):
     """Passes on what running jobs tell."""
 
-    def __init__(self, watcher: Watcher, watchdog: Watchdog, faults: dict[str, str]) -> None:
-        self._watcher, self._watchdog, self._faults = watcher, watchdog, faults
+    def __init__(self, watcher: Watcher, watchdog: Watchdog, faults: dict[str, str], *, in_group: bool) -> None:
+        self._watcher, self._watchdog, self._faults, self._in_group = watcher, watchdog, faults, in_group
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -137,7 +146,9 @@ class _Listener(tune.Callback):
         self._watchdog.progress()
         if "fault" in result:
             self._faults[trial.config["name"]] = str(result["fault"])
-        self._watcher.told(trial.config["name"], {key: value for key, value in result.items() if key in TOLD})
+        # A trial that has a worker group only waits: where its workers are Tune does not know.
+        where = None if self._in_group or "pid" not in result else f"process {result['pid']} of {result['hostname']}"
+        self._watcher.told(trial.config["name"], {key: value for key, value in result.items() if key in TOLD}, where)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -195,7 +206,15 @@ def _run_once(
     """Do all jobs in one run of Tune; what ends it early is raised."""
     shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
     folder.mkdir(parents=True)
-    watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans, hopeless=why_hopeless)
+
+    def tend() -> None:
+        try:
+            watcher.tick()
+        finally:
+            release_orphans()
+
+    stuck = functools.partial(_what_is_stuck, watcher)
+    watchdog = Watchdog(STUCK_SECONDS, stuck, tend=tend, hopeless=why_hopeless, check_seconds=CHECK_SECONDS)
     signals = Signals(folder / "stop", at_once=lambda: watchdog.is_stuck)
     try:
         with signals, watchdog:
@@ -204,6 +223,15 @@ def _run_once(
         shutil.rmtree(folder, ignore_errors=True)
     if signals.received is not None:
         raise KeyboardInterrupt
+
+
+def _what_is_stuck(watcher: Watcher) -> str:
+    """The jobs that run, and what holds the cluster and waits for it, as far as that still answers."""
+    try:
+        cluster = describe_cluster()
+    except Exception as error:  # noqa: BLE001  whatever a cluster in trouble raises, the jobs are known without it
+        cluster = f"the cluster does not say what holds it ({classify(error).cause})"
+    return f"{watcher.running()}; {cluster}"
 
 
 def _tuner(
@@ -247,7 +275,7 @@ def _tuner(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
-            callbacks=[_Listener(watcher, watchdog, faults)],
+            callbacks=[_Listener(watcher, watchdog, faults, in_group=resources.in_group)],
         ),
     )
 

@@ -47,6 +47,9 @@ SECONDS_FILE = "seconds.txt"
 NOTED_SECONDS = 10.0
 """How often that is written."""
 
+HEARTBEAT_SECONDS = 10.0
+"""How often a training tells that it lives where what it logs is further apart, and a step takes no longer."""
+
 SEEN_SECONDS = 90.0
 """How long weights built elsewhere may take to be seen here: longer than a folder of NFS is cached."""
 LOOK_SECONDS = 0.5
@@ -68,7 +71,12 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
             record_failed_training(store, spec, fault.cause, lease, started=started)
             return False
 
+    logged: Record = {}
+
     def on_report(report: Report) -> None:
+        if report.metrics.keys() > {"step"}:  # no mere sign of life
+            logged.clear()
+            logged.update(report.metrics)
         tell(dict(report.metrics))
 
     if job.resources.in_group:
@@ -88,7 +96,7 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
     if result.fault is not None and result.fault.owner == "machine":
         raise MachineFault(without_secrets(str(result.fault)))
     so_far: Record = {
-        "train_seconds": _seconds_before(store, spec), "metrics": dict(result.metrics), **_cut(job.resources)
+        "train_seconds": _seconds_before(store, spec), "metrics": logged, **_cut(job.resources)
     }  # fmt: skip
     if result.fault is not None:
         record_failed_training(store, spec, result.fault.cause, lease, started=started, so_far=so_far)
@@ -211,6 +219,7 @@ def train_loop(held: Held, group: Group) -> None:
         rank=group.rank,
         workers=group.world_size,
         stop=Asked(job.stop),
+        heartbeat_seconds=HEARTBEAT_SECONDS,
     )
     pad = load_tokenizer_stage(store, spec).structural("pad")
     curve = Curve(trajectory / CURVE_FILE, live=store.scratch("weights", spec.weights_id) / CURVE_FILE)

@@ -25,6 +25,7 @@ from sweeps.offline import HELD_OUT, calibration, distinct_episodes, held_out_no
 from sweeps.offline_clone import beyond_its_model, clone_in, clones_all
 from sweeps.offline_section import effective_dialogues, far_from_data
 from sweeps.stages import load_task, load_tokenizer_stage
+from sweeps.stopping import JobStopped
 from sweeps.work import run_job
 
 if TYPE_CHECKING:
@@ -70,6 +71,34 @@ def test_tune_and_report_scenes_share_one_fit(unplayable: Bench, monkeypatch: py
     tune = dataclasses.replace(trial, evaluation=dataclasses.replace(trial.evaluation, split="tune"))
     assert run_job(unplayable.job(trial, trial, tune), silently) == "finished"
     assert len(list(unplayable.store.folder.glob("stages/fitted_q/*/*"))) == 1
+
+
+def test_every_step_of_a_fit_and_every_pass_behind_it_is_a_sign_of_life(unplayable: Bench) -> None:
+    trial = unplayable.trial(**ESTIMATED)
+    told: list[Mapping[str, float]] = []
+    run_job(unplayable.job(trial, trial), told.append)
+    steps = [numbers["estimating"] for numbers in told if "estimating" in numbers]
+    # 12 steps as its behaviour policy had; then a pass each for V, for the loss and for Q of at most 16 dialogues.
+    assert steps == [*range(13), 12, 12, 12]
+
+
+def test_a_fit_that_is_asked_to_stop_ends_with_its_step_and_leaves_nothing(
+    unplayable: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.stopping.LOOK_SECONDS", 0.0)
+    trial, told = unplayable.trial(**ESTIMATED), list[float]()
+    job = dataclasses.replace(unplayable.job(trial, trial), stop=str(tmp_path / "stop"))
+
+    def tell(numbers: Mapping[str, float]) -> None:
+        told.append(numbers.get("estimating", 0.0))
+        if numbers.get("estimating") == 3:
+            (tmp_path / "stop").touch()
+
+    with pytest.raises(JobStopped):
+        run_job(job, tell)
+    assert told[-1] == 3
+    assert unplayable.store.get("evaluation", trial.trial_id) is None
+    assert [kind for kind, _ in unplayable.store.stages() if kind == "fitted_q"] == []
 
 
 def test_what_ranks_whole_utterances_is_a_failed_row_that_says_why(unplayable: Bench) -> None:
