@@ -27,6 +27,7 @@ from analysis.text import count
 from sweeps.exact_json import Record
 from sweeps.job import Job, Resources
 from sweeps.leases import CLEANING, Lease, is_key
+from sweeps.leftovers import leftovers
 from sweeps.plain_files import read_plain
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
@@ -308,6 +309,8 @@ def _seconds(trajectory: Path) -> float:
 def _leftovers(store: Store) -> Iterator[Item]:
     for folder in store.leftovers():
         yield Item("leftover", folder.name, folder, _bytes(folder), 0.0)
+    for left in leftovers(store):
+        yield Item("leftover", left.path.name, left.path, _bytes(left.path), 0.0, left.lease)
 
 
 def _bytes(path: Path) -> int:

@@ -25,7 +25,7 @@ from sweeps.exact_json import Record
 from sweeps.job import Job, Resources
 from sweeps.refinement import Numbered, Refinement, Rounds
 from sweeps.space import Training
-from sweeps.stages import drop_trajectory
+from sweeps.stages import drop_group_notes, drop_trajectory
 from sweeps.store import Store
 from sweeps.study import Study
 from sweeps.waiting import Blocker, Queue, Running, Step
@@ -312,13 +312,14 @@ class Schedule:
         return self._cells.are_finished(step.trials) if plays else self._has_record(weights)
 
     def _tidy(self, step: Step) -> None:
-        """Drop the checkpoints that a finished job left because it was killed behind its last record."""
+        """Drop what a finished job left because it was killed behind its last record: checkpoints, a group's notes."""
         trajectory = step.spec.trajectory_id
-        if step.keep_trajectory or not self._store.scratch_path("trajectory", trajectory).is_dir():
-            return
-        if (lease := self._store.try_lease(trajectory)) is not None:  # else somebody trains further from there
+        drops = {"group": drop_group_notes} | ({} if step.keep_trajectory else {"trajectory": drop_trajectory})
+        left = [drop for kind, drop in drops.items() if self._store.scratch_path(kind, trajectory).is_dir()]
+        if left and (lease := self._store.try_lease(trajectory)) is not None:  # else somebody trains further from there
             with lease:
-                drop_trajectory(self._store, step.spec)
+                for drop in left:
+                    drop(self._store, step.spec)
 
     def _has_record(self, weights: str) -> bool:
         """True if a training is recorded as finished; of weights that are there, too, a kill may have left none."""

@@ -362,6 +362,11 @@ def drop_trajectory(store: Store, spec: TrialSpec) -> None:
     shutil.rmtree(store.scratch("trajectory", spec.trajectory_id), ignore_errors=True)
 
 
+def drop_group_notes(store: Store, spec: TrialSpec) -> None:
+    """Remove what Ray Train noted of a training: nothing is ever begun or resumed from it."""
+    shutil.rmtree(store.scratch_path("group", spec.trajectory_id), ignore_errors=True)
+
+
 def _stage(store: Store, kind: str, key: str) -> Path:
     folder = store.stage(kind, key)
     if folder is None:

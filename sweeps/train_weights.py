@@ -29,6 +29,7 @@ from sweeps.spec import TrialSpec
 from sweeps.stages import (
     build_module,
     canonical,
+    drop_group_notes,
     drop_trajectory,
     ensure_candidates,
     lacks_candidates,
@@ -80,17 +81,19 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
         tell(dict(report.metrics))
 
     if job.resources.in_group:
-        notes = store.scratch("group", spec.weights_id)
-        result = run_group(
-            train_loop,
-            Held(job, lease),
-            workers=job.resources.workers,
-            gpus_per_worker=job.resources.gpus_per_worker,
-            storage=notes,
-            name=spec.weights_id,
-            on_report=on_report,
-        )
-        shutil.rmtree(notes, ignore_errors=True)
+        drop_group_notes(store, spec)  # of an attempt that was killed: Ray Train would go on from them
+        try:
+            result = run_group(
+                train_loop,
+                Held(job, lease),
+                workers=job.resources.workers,
+                gpus_per_worker=job.resources.gpus_per_worker,
+                storage=store.scratch("group", spec.trajectory_id),
+                name=spec.weights_id,
+                on_report=on_report,
+            )
+        finally:
+            drop_group_notes(store, spec)
     else:
         result = run_here(train_loop, Held(job, lease), on_report=on_report)
     if result.fault is not None and result.fault.owner == "machine":

@@ -287,6 +287,21 @@ def test_a_torn_tail_is_told_and_is_no_fault(done: Store, capsys: pytest.Capture
     assert "no problem: journal other-1-00000000.jsonl: ends in 8 bytes of an unfinished line" in out
 
 
+def test_what_is_left_over_is_told_with_what_removes_it_and_is_no_fault(
+    done: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done.scratch("group", "abc")
+    done.scratch("group", "used")
+    with done.lease("used"):
+        assert cli.main(["doctor", str(done.folder)]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "no problem: scratch/group/ab/abc: is left over, what Ray Train noted of a training that was killed; "
+        "`sweeps gc` removes it"
+    ) in out
+    assert "used" not in out
+
+
 @pytest.mark.parametrize("name", ["leases", "stages"])
 def test_a_file_in_place_of_a_folder_is_named(done: Store, name: str) -> None:
     shutil.rmtree(done.folder / name, ignore_errors=True)

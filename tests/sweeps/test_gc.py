@@ -425,6 +425,14 @@ def test_what_a_killed_writer_of_a_table_left_goes_after_an_hour(sweep: Pretende
     assert (table.exists(), old.exists(), young.exists(), mark.exists()) == (True, False, True, False)
 
 
+def test_what_ray_train_noted_of_a_training_that_was_killed_goes(sweep: PretendedSweep) -> None:
+    left, in_use = sweep.store.scratch("group", "left"), sweep.store.scratch("group", "used")
+    with sweep.store.lease("used"):
+        assert [item.folder for item in find(sweep.store, EVERYTHING)] == [left]
+    assert {item.folder for item in free(sweep.store, EVERYTHING, silently)} == {left, in_use}
+    assert not left.exists()
+
+
 def test_what_is_odd_in_a_store_stops_no_cleaning(sweep: PretendedSweep) -> None:
     stages = sorted(sweep.store.folder.glob("stages/weights/*/*"))
     (stages[0] / "about.json").unlink()

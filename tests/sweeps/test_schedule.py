@@ -370,10 +370,27 @@ def test_what_a_job_left_that_was_killed_behind_its_last_record_is_dropped_by_a_
     left, in_use = (TrialSpec.from_json(job.training).trajectory_id for job in worker.done[1:3])
     for trajectory in (left, in_use):
         (sweep.store.scratch("trajectory", trajectory) / "step-4").mkdir()
+        (sweep.store.scratch("group", trajectory) / "weights").mkdir()
     with sweep.store.lease(in_use):  # another driver trains further from there
         sweep.worker().drive(sweep.schedule())
-    assert not sweep.store.scratch_path("trajectory", left).exists()
-    assert sweep.store.scratch_path("trajectory", in_use).exists()
+    for kind in ("trajectory", "group"):
+        assert not sweep.store.scratch_path(kind, left).exists()
+        assert sweep.store.scratch_path(kind, in_use).exists()
+
+
+def test_at_a_rung_a_group_leaves_its_checkpoints_and_none_of_its_notes(sweep: PretendedSweep, worker: Worker) -> None:
+    schedule = sweep.schedule(refinement=sweep.proposals(2, rung=0.5))
+    while (found := schedule.next_job()) is not None and not found[1].keep_trajectory:
+        worker.work(found[1])
+        schedule.job_ended(found[0], None)
+    assert found is not None
+    worker.work(found[1])  # and its driver is killed behind its last record
+    trajectory = TrialSpec.from_json(found[1].training).trajectory_id
+    folders = {kind: sweep.store.scratch(kind, trajectory) for kind in ("trajectory", "group")}
+    schedule = sweep.schedule(refinement=sweep.proposals(2, rung=0.5))
+    assert (again := schedule.next_job()) is not None  # the other one that goes to the rung
+    assert again[1].training != found[1].training
+    assert {kind: folder.is_dir() for kind, folder in folders.items()} == {"trajectory": True, "group": False}
 
 
 def _sizes(store: Store) -> dict[str, int]:

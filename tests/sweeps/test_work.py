@@ -541,6 +541,43 @@ def test_a_training_whose_writer_was_killed_before_its_record_is_recorded_by_the
     assert findings(bench.store) == []
 
 
+def test_what_ray_train_noted_of_a_training_whose_writer_was_killed_behind_its_weights_goes_with_the_next_job(
+    bench: Bench,
+) -> None:
+    trial = bench.trial()
+    run_job(bench.job(trial), silently)
+    notes = bench.store.scratch("group", trial.trajectory_id)
+    (notes / trial.weights_id).mkdir()
+    assert run_job(bench.job(trial, trial), silently) == "finished"
+    assert not notes.exists()
+
+
+@pytest.mark.parametrize("fault", [None, Killed()])
+def test_a_worker_group_finds_no_notes_of_an_earlier_one_and_leaves_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: BaseException | None
+) -> None:
+    found: list[str] = []
+
+    def group(loop: Any, config: object, *, storage: Path, on_report: Any, **_: object) -> GroupResult:
+        found.extend(path.name for path in storage.iterdir())
+        (storage / "notes").mkdir()
+        if fault is not None:
+            raise fault
+        return run_here(loop, config, on_report=on_report)
+
+    monkeypatch.setattr(train_weights, "run_group", group)
+    trial = bench.trial()
+    (bench.store.scratch("group", trial.trajectory_id) / "earlier").mkdir()
+    job = dataclasses.replace(bench.job(trial), resources=Resources(ray_train=True))
+    if fault is None:
+        assert run_job(job, silently) == "finished"
+    else:
+        with pytest.raises(Killed):
+            run_job(job, silently)
+    assert found == []
+    assert list(bench.store.folder.glob("scratch/group/*/*")) == []
+
+
 @pytest.mark.parametrize("owner", ["machine", "program"])
 def test_no_worker_group_tries_again_by_itself_what_failed(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, owner: Owner
