@@ -14,6 +14,7 @@ from sweeps.job import Resources
 from sweeps.journal import StoreError
 from sweeps.leases import CLEANING, Lease, driver_key
 from sweeps.machines import check_fits
+from sweeps.mirror import Mirror
 from sweeps.progress import Progress
 from sweeps.provenance import package_folders
 from sweeps.question import Question
@@ -22,7 +23,6 @@ from sweeps.schedule import Schedule
 from sweeps.search import run_schedule
 from sweeps.shares import shares_line
 from sweeps.store import Store
-from sweeps.mirror import Mirror
 
 SHOWN_FORMATS = ("svg",)
 """Static figures that a run ends with: what MLflow shows. `sweeps report` writes those that a paper takes, too."""
