@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ilql.hyperparameters import Value, make, unknown
+from ilql.hyperparameters import Value, make
 from ilql.methods import method_named
 from sweeps.cells import Shared
 from sweeps.driving import carry_out, check_room, connected, driving, present
 from sweeps.job import Resources
 from sweeps.machines import Fleet, check_fits
 from sweeps.mirror import Mirror
+from sweeps.overrides import parted, resolved
 from sweeps.questions import question_named
 from sweeps.schedule import Schedule
 from sweeps.space import Training, column_names, settings
@@ -108,25 +109,17 @@ def addition(store: Store, sweep: str, asked: Mapping[str, Sequence[Value]]) -> 
 
 def _by_arm(asked: Mapping[str, Sequence[Value]], arms: Mapping[str, str]) -> dict[str, dict[str, Sequence[Value]]]:
     """By arm, the columns that it has and the values that were asked for; what names an arm goes before the rest."""
-    known = {arm: column_names(method_named(method).decode, "decode") for arm, method in arms.items()}
-    found: dict[str, dict[str, Sequence[Value]]] = {arm: {} for arm in arms}
-    for name, values in sorted(asked.items(), key=lambda item: not item[0].startswith(DECODE)):
-        arm, _, column = name.partition(".")
-        if name.startswith(DECODE):
-            having = [each for each in arms if name in known[each]]
-            if not having:
-                raise KeyError(unknown(name, "column of these methods' decoding", sorted(set().union(*known.values()))))
-            for each in having:
-                found[each][name] = values
-        elif arm not in arms or not column.startswith(DECODE):
+    for name in asked:
+        if not parted(name, arms)[1].startswith(DECODE):
             there = ", ".join(sorted(arms))
             raise ValueError(
                 f"what is trained can be played with other decode.* alone, of an arm of the sweep ({there}), got {name}"
             )
-        elif column not in known[arm]:
-            raise KeyError(unknown(column, f"column of an {arm!r} trial's decoding", known[arm]))
-        else:
-            found[arm][column] = values
+    found: dict[str, dict[str, Sequence[Value]]] = {arm: {} for arm in arms}
+    known = {arm: column_names(method_named(method).decode, "decode") for arm, method in arms.items()}
+    for name, column, having in resolved(asked, known):
+        for arm in having:
+            found[arm][column] = asked[name]
     return found
 
 

@@ -8,7 +8,7 @@ ilql.train.tau=0.8,0.95  the same of one arm alone
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 from ilql.hyperparameters import Value, unknown
 from sweeps.command_line import Plain
@@ -48,23 +48,42 @@ def varied(grids: Sequence[Grid], overrides: Mapping[str, Sequence[Value]]) -> l
 
     Raises:
         KeyError: No arm that is run has such a column.
-        ValueError: An arm is named that is not run, or one that is what it is by this column's value.
+        ValueError: An arm is what it is by this column's value.
     """
     found = {grid.arm: grid for grid in grids}
-    for name, values in sorted(overrides.items(), key=lambda item: item[0].partition(".")[0] in found):
-        arm, _, column = name.partition(".")
-        if arm in found:
-            found[arm] = _over(found[arm], column, values)
-            continue
-        if arm not in BAGS:
-            raise ValueError(f"a column's arm must be one that is run ({', '.join(found)}), got {name}")
-        having = [grid for grid in found.values() if name in known_columns([grid.method])]
-        if not having:
-            raise KeyError(unknown(name, "column of these methods", known_columns([grid.method for grid in grids])))
+    for name, column, arms in resolved(overrides, {arm: known_columns([grid.method]) for arm, grid in found.items()}):
         # Where every arm that has it is what it is by it, the first of them says so.
-        for grid in [grid for grid in having if name not in grid.switch] or having:
-            found[grid.arm] = _over(grid, name, values)
+        for arm in [arm for arm in arms if column not in found[arm].switch] or arms:
+            found[arm] = _over(found[arm], column, overrides[name])
     return list(found.values())
+
+
+def parted(name: str, arms: Container[str]) -> tuple[str | None, str]:
+    """The arm that `ARM.COLUMN` names, None where all are meant, and the column."""
+    arm, _, column = name.partition(".")
+    return (arm, column) if arm in arms else (None, name)
+
+
+def resolved(names: Iterable[str], known: Mapping[str, Sequence[str]]) -> list[tuple[str, str, list[str]]]:
+    """Each name with its column and the arms that it is said of; what names one arm comes after what names all.
+
+    Args:
+        names: `COLUMN`, said of all arms that have it, or `ARM.COLUMN`.
+        known: The columns of every arm.
+
+    Raises:
+        KeyError: No arm has the column, or the one that is named has not; the message has the nearest first.
+    """
+    found = []
+    for name in sorted(names, key=lambda name: parted(name, known)[0] is not None):
+        named, column = parted(name, known)
+        arms = [arm for arm in known if column in known[arm] and named in (None, arm)]
+        if not arms and named is None:
+            raise KeyError(unknown(column, "column of these methods", sorted(set().union(*known.values()))))
+        if not arms:
+            raise KeyError(unknown(column, f"column of an {named!r} trial", known[str(named)]))
+        found.append((name, column, arms))
+    return found
 
 
 def widened(grids: Sequence[Grid], overrides: Mapping[str, Sequence[Value]]) -> list[str]:
@@ -98,9 +117,6 @@ def _decided(name: str, grids: Sequence[Grid]) -> bool:
 
 
 def _over(grid: Grid, column: str, values: Sequence[Value]) -> Grid:
-    known = known_columns([grid.method])
-    if column not in known:
-        raise KeyError(unknown(column, f"column of an {grid.arm!r} trial", known))
     if column in grid.switch:
         raise ValueError(f"{grid.arm} is what it is by its {column}, which cannot vary, got {list(values)}")
     return dataclasses.replace(grid, columns={**grid.columns, column: tuple(values)})

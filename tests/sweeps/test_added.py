@@ -77,8 +77,8 @@ def test_trainings_without_weights_are_left_out_with_a_word(copied: BanditSweep)
             "can be played with other decode.* alone, of an arm of the sweep (bc, ",
         ),
         ({"cql.decode.beta": (1.0,)}, "what is trained can be played with other decode.* alone"),
-        ({"decode.bata": (1.0,)}, "'decode.bata' is no column of these methods' decoding; known: decode.beta"),
-        ({"bc.decode.beta": (1.0,)}, "'decode.beta' is no column of an 'bc' trial's decoding; known: decode.t"),
+        ({"decode.bata": (1.0,)}, "'decode.bata' is no column of these methods; known: decode.beta"),
+        ({"bc.decode.beta": (1.0,)}, "'decode.beta' is no column of an 'bc' trial; known: decode.t"),
         ({"decode.beta": (-1.0,)}, "decode.beta must be at least 0, got -1.0"),
     ],
 )
