@@ -22,7 +22,8 @@ from sweeps.machines import Fleet, check_fits
 from sweeps.mirror import Mirror
 from sweeps.questions import question_named
 from sweeps.schedule import Schedule
-from sweeps.space import Training, column_names, settings
+from sweeps.space import PlannedTraining as Training
+from sweeps.space import column_names, settings
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.store import Store
 from sweeps.study import Study

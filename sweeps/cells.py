@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ilql.hyperparameters import values_of
-from sweeps.space import Training
+from sweeps.space import PlannedTraining as Training
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.store import Store
 

@@ -24,7 +24,8 @@ from sweeps.overrides import settled, varied, widened
 from sweeps.presets import Preset
 from sweeps.refinement import Refinement
 from sweeps.reporting import Against, MakeSection
-from sweeps.space import Between, Grid, Training, known_columns, settings
+from sweeps.space import Between, Grid, known_columns, settings
+from sweeps.space import PlannedTraining as Training
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.stages import (
     cut_note,

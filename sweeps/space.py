@@ -22,7 +22,7 @@ Derived: TypeAlias = Callable[[Mapping[str, Value]], Value]
 
 
 @dataclass(frozen=True)
-class Training:
+class PlannedTraining:
     """One setting of a method's training, and all ways of decoding its weights: the cells of one training.
 
     Attributes:
@@ -89,7 +89,7 @@ class Grid:
             raise ValueError(f"an arm that is refined must leave something to vary, {self.arm!r} decides all there is")
         return left
 
-    def trainings(self, base: Mapping[str, Value]) -> list[Training]:
+    def trainings(self, base: Mapping[str, Value]) -> list[PlannedTraining]:
         """The grid's trainings in order, each with its decodings.
 
         Args:
@@ -116,7 +116,7 @@ class Grid:
                 raise KeyError(unknown(name, f"column of an {self.method!r} trial", _known(self.method)))
         decodes = tuple(settings(self.method, "decode", values) for values in bags["decode"])
         trains = [settings(self.method, "train", values) for values in bags["train"]]
-        return [Training(self.method, self.arm, train, decodes, "design") for train in trains]
+        return [PlannedTraining(self.method, self.arm, train, decodes, "design") for train in trains]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ilql.methods import method_named
-from sweeps.space import Between, Training
+from sweeps.space import Between, PlannedTraining
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -76,7 +76,7 @@ class Study:
         self._study_id = self._storage.get_study_id_from_name(name)
         self._ids: dict[int, int] = {}  # Optuna's id of a trial, by its number
 
-    def enqueue(self, training: Training) -> int:
+    def enqueue(self, training: PlannedTraining) -> int:
         """A planned training as a trial; returns its number.
 
         Its values of its arm's columns inform the arm's proposals; those of other columns are attributes.
@@ -171,14 +171,14 @@ def _parameter(arm: str, column: str) -> str:
     return f"{arm} {column}"
 
 
-def _informs(training: Training) -> tuple[str, ...]:
+def _informs(training: PlannedTraining) -> tuple[str, ...]:
     """The arms whose proposals a training's score informs: SARSA's informs ILQL's too, being ILQL at τ = ½."""
     if training.arm != training.method:
         return (training.arm,)
     return tuple(dict.fromkeys((training.arm, method_named(training.method).trained_as(training.train)[0])))
 
 
-def _columns(training: Training) -> dict[str, object]:
+def _columns(training: PlannedTraining) -> dict[str, object]:
     """The training's columns, under the name its weights go by: SARSA informs proposals as ILQL at τ = ½."""
     _, train = method_named(training.method).trained_as(training.train)
     return {f"train.{name}": value for name, value in dataclasses.asdict(train).items()}
