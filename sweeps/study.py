@@ -68,7 +68,7 @@ class Study:
         self.file = file
         self._seed = seed
         self._space: dict[str, dict[str, BaseDistribution]] = {
-            arm: {d.column: FloatDistribution(d.low, d.high, log=d.log) for d in dimensions}
+            arm: {d.column: FloatDistribution(d.low, d.high, log=d.search.log) for d in dimensions}
             for arm, dimensions in space.items()
         }
         self._storage = JournalStorage(_OwnJournal(file))
