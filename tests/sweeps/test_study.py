@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 
 from ilql.hyperparameters import Search
 from sweeps.space import Between
-from sweeps.study import Study
+from sweeps.study import Study, parameter, parts_of
 
 if TYPE_CHECKING:
     from conftest import MakeTrainings
@@ -215,3 +215,8 @@ def test_the_file_opens_as_any_optuna_study(tmp_path: Path, make_trainings: Make
     assert found.best_value == pytest.approx(0.0)
     assert found.best_params["ilql train.tau"] == 0.8
     assert [trial.state for trial in found.trials] == [TrialState.COMPLETE] * 5
+
+
+def test_a_parameter_is_of_one_arm_and_one_column() -> None:
+    names = [parameter(arm, "train.tau") for arm in ("ilql", "ilql without lm")]
+    assert [parts_of(name) for name in names] == [("ilql", "train.tau"), ("ilql without lm", "train.tau")]
