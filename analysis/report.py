@@ -11,20 +11,11 @@ import numpy as np
 
 from analysis import figures, honest_render
 from analysis.ablation import AblationTable, ablation_table
-from analysis.cells import Cell, cells_of
-from analysis.comparison import Comparison, comparison_markdown, comparison_rows
-from analysis.family import HEADER as FAMILY_HEADER
-from analysis.family import NUMERIC as FAMILY_NUMERIC
-from analysis.family import Inference, family, family_markdown, family_notes, family_rows
-from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell, table_picture
-from analysis.honest_table import HonestTable, honest_table
-from analysis.page import PageFigure, figure_section, html_table, links_html, notes_html, page
-from analysis.records import comparisons_csv, comparisons_json, section_csv, section_json
-from analysis.render import (
+from analysis.ablation_render import (
     FAILURES_HEADER,
     FAILURES_NUMERIC,
     NUMERIC,
-    cells_of_text,
+    body_of,
     failure_rows,
     header_of,
     to_csv,
@@ -32,6 +23,15 @@ from analysis.render import (
     to_latex,
     to_markdown,
 )
+from analysis.cells import Cell, cells_of
+from analysis.comparison import Comparison, comparison_markdown, comparison_rows
+from analysis.family import HEADER as FAMILY_HEADER
+from analysis.family import NUMERIC as FAMILY_NUMERIC
+from analysis.family import Inference, family, family_markdown, family_notes, family_rows
+from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell, table_picture
+from analysis.honest_table import HonestTable, honest_table
+from analysis.machine_readable import comparisons_csv, comparisons_json, section_csv, section_json
+from analysis.page import PageFigure, figure_section, html_table, links_html, notes_html, page
 from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
 from analysis.styles import Policy, Style
@@ -294,7 +294,7 @@ def _leads_honestly(style: Style, honest: HonestTable | None) -> bool:
 def _paper_body(ablation: AblationTable) -> list[str]:
     files = [(f"table.{suffix}", f"table.{suffix}") for suffix in ("md", "tex", "csv", "json")]
     return [
-        html_table(header_of(ablation), cells_of_text(ablation), NUMERIC),
+        html_table(header_of(ablation), body_of(ablation), NUMERIC),
         notes_html(ablation.footnotes),
         f"<p>The table as a file: {links_html(files)}</p>",
     ]

@@ -23,7 +23,7 @@ from sweeps.mirror import Mirror
 from sweeps.overrides import parted, resolved
 from sweeps.questions import question_named
 from sweeps.schedule import Schedule
-from sweeps.space import Training, column_names, settings
+from sweeps.space import PlannedTraining, column_names, settings
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.store import Store
 from sweeps.study import Study
@@ -38,12 +38,12 @@ class Addition:
     Attributes:
         shared: What its trials share.
         design: Its trainings, each with the decodings it has not been played with.
-        seeds: Training seeds of all of them.
+        seeds: PlannedTraining seeds of all of them.
         notes: What is left out, and why, a line each.
     """
 
     shared: Shared
-    design: tuple[Training, ...]
+    design: tuple[PlannedTraining, ...]
     seeds: int
     notes: tuple[str, ...]
 
@@ -84,7 +84,7 @@ def addition(store: Store, sweep: str, asked: Mapping[str, Sequence[Value]]) -> 
     for member in members:
         groups[member["arm"], member["origin"], specs[member["trial_id"]].train].append(member)
     seeds = 1 + max(member["seed"] for member in members)
-    design: list[Training] = []
+    design: list[PlannedTraining] = []
     untrained: list[str] = []
     for (arm, origin, train), of_training in groups.items():
         if not by_arm[arm]:
@@ -92,7 +92,7 @@ def addition(store: Store, sweep: str, asked: Mapping[str, Sequence[Value]]) -> 
         played = dict.fromkeys(specs[member["trial_id"]].decode for member in of_training)
         wanted = dict.fromkeys(new for decode in played for new in _with(arms[arm], decode, by_arm[arm]))
         decodes = tuple(decode for decode in wanted if decode not in played)
-        training = Training(arms[arm], arm, train, decodes, origin)
+        training = PlannedTraining(arms[arm], arm, train, decodes, origin)
         if not training.decodes:
             continue
         weights = {shared.trials(training, seed, shared.report)[0].weights_id for seed in range(seeds)}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ilql.hyperparameters import values_of
-from sweeps.space import Training
+from sweeps.space import PlannedTraining
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.store import Store
 
@@ -29,7 +29,7 @@ class Shared:
     tune: Evaluation
     report: Evaluation
 
-    def trials(self, training: Training, seed: int, evaluation: Evaluation) -> list[TrialSpec]:
+    def trials(self, training: PlannedTraining, seed: int, evaluation: Evaluation) -> list[TrialSpec]:
         """The training's cells at one seed, each to be judged so."""
         trials: list[TrialSpec] = []
         for decode in training.decodes:
@@ -40,11 +40,11 @@ class Shared:
                 trials.append(TrialSpec(*decided, decode, evaluation))
         return trials
 
-    def any_trial(self, design: Sequence[Training]) -> TrialSpec:
+    def any_trial(self, design: Sequence[PlannedTraining]) -> TrialSpec:
         """A trial of the design, for what all of them share."""
         return self.trials(design[0], 0, self.tune)[0]
 
-    def on_both(self, training: Training, seed: int) -> tuple[list[TrialSpec], list[TrialSpec]]:
+    def on_both(self, training: PlannedTraining, seed: int) -> tuple[list[TrialSpec], list[TrialSpec]]:
         """The training's cells at one seed on the tune scenes, and the same cells on the report scenes."""
         return self.trials(training, seed, self.tune), self.trials(training, seed, self.report)
 
@@ -72,7 +72,7 @@ class Cells:
         self.members: set[str] = set()
 
     def places(
-        self, training: Training, tune: Sequence[TrialSpec], report: Sequence[TrialSpec]
+        self, training: PlannedTraining, tune: Sequence[TrialSpec], report: Sequence[TrialSpec]
     ) -> dict[str, Mapping[str, Any]]:
         """The places of a training's cells at one seed, by their keys, from its trials on both blocks of scenes."""
         return {
@@ -100,7 +100,7 @@ class Cells:
         known = self._store.all("member")
         self._store.put_all("member", {key: place for key, place in places.items() if known.get(key) != place})
 
-    def put_unplayed(self, training: Training, reached: TrialSpec, *, status: str, reason: str) -> None:
+    def put_unplayed(self, training: PlannedTraining, reached: TrialSpec, *, status: str, reason: str) -> None:
         """Rows, at the first seed, for cells that will have no evaluation; `reached` is how far they were trained."""
         record = self._store.get("training", reached.weights_id) or {}
         outcome = {"status": status, "reason": reason, "train_seconds": record.get("train_seconds")}
@@ -148,7 +148,7 @@ def take_back_lost(store: Store, sweep: str) -> list[str]:
     return lost
 
 
-def drop_other_blocks(store: Store, sweep: str, shared: Shared, design: Sequence[Training]) -> None:
+def drop_other_blocks(store: Store, sweep: str, shared: Shared, design: Sequence[PlannedTraining]) -> None:
     """Take rows of an earlier plan out of the sweep if they were judged on another block; their results stay."""
     block = dataclasses.replace(shared.any_trial(design), evaluation=shared.report).columns()
     names = [name for name in block if name.startswith(("evaluation.", "data.", "backbone.", "task"))]

@@ -19,7 +19,7 @@ from sweeps.presets import Preset
 from sweeps.question import Question, Sweep
 from sweeps.refinement import Refinement
 from sweeps.sizing import chosen_preset, for_grid, world_settings
-from sweeps.space import Training
+from sweeps.space import PlannedTraining
 from sweeps.spec import Backbone, Data, Evaluation
 from sweeps.stages import (
     cut_note,
@@ -175,7 +175,7 @@ def _episodes(task: Task, split: str, wanted: int) -> int:
     return wanted if task.playable else distinct_episodes(task, split, wanted)
 
 
-def _check_lengths(context: int, preset: Preset, design: Sequence[Training]) -> None:
+def _check_lengths(context: int, preset: Preset, design: Sequence[PlannedTraining]) -> None:
     """Refuse trainings that would read more tokens than the model can.
 
     Raises:
@@ -188,7 +188,7 @@ def _check_lengths(context: int, preset: Preset, design: Sequence[Training]) -> 
             raise ValueError(f"{what} must be at most the model's context ({context}), got {tokens}")
 
 
-def _check_distinct(shared: Shared, design: Sequence[Training]) -> None:
+def _check_distinct(shared: Shared, design: Sequence[PlannedTraining]) -> None:
     """Refuse a design in which one cell stands twice: SARSA is ILQL at τ = ½, and would be one row under two names.
 
     Raises:

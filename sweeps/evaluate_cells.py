@@ -19,10 +19,11 @@ from ilql.evaluate import Episode, Player, play
 from sweeps import advantages
 from sweeps.exact_json import Record
 from sweeps.frames import EPISODES_FILE
-from sweeps.job import Tell, opened_store, provenance
+from sweeps.job import Tell, opened_store
 from sweeps.journal import utc
 from sweeps.leases import Lease
 from sweeps.offline import estimated
+from sweeps.provenance import provenance
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.stages import load_behaviour, load_module, load_task, load_tokenizer_stage
 from sweeps.stopping import Asked, JobStopped

@@ -10,7 +10,7 @@ from cluster.shapes import Need
 from sweeps.cells import Shared
 from sweeps.rates import devices, rates
 from sweeps.refinement import Refinement
-from sweeps.space import Training
+from sweeps.space import PlannedTraining
 from sweeps.spec import TrialSpec
 from sweeps.store import DROPPED, Store
 
@@ -81,7 +81,7 @@ class Remaining:
     dropped: frozenset[str] = frozenset()
 
 
-def remaining(store: Store, shared: Shared, design: Sequence[Training], *, seeds: int) -> Remaining:
+def remaining(store: Store, shared: Shared, design: Sequence[PlannedTraining], *, seeds: int) -> Remaining:
     """Compare what a design needs with what the store has."""
     wanted: dict[str, TrialSpec] = {}
     evaluations: dict[str, TrialSpec] = {}
@@ -108,7 +108,7 @@ def remaining(store: Store, shared: Shared, design: Sequence[Training], *, seeds
 def make_plan(
     store: Store,
     shared: Shared,
-    design: Sequence[Training],
+    design: Sequence[PlannedTraining],
     *,
     seeds: int,
     refinement: Refinement | None,

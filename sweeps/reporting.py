@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from analysis import honest_render
+from analysis.ablation_render import to_markdown
 from analysis.cells import Cell, cells_of
 from analysis.comparison import Comparison, cells_with, compare_chosen, compare_fixed, comparison_markdown
 from analysis.family import family_markdown
 from analysis.figures import STATIC_FORMATS
 from analysis.labels import in_order, method_label
 from analysis.published import beside_published
-from analysis.render import to_markdown
 from analysis.report import ONE_SEED, Report, write_report
 from analysis.section import Section, section_markdown
 from analysis.statements import Evidence, statements

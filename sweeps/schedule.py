@@ -24,7 +24,7 @@ from sweeps.evaluate_cells import is_evaluated
 from sweeps.exact_json import Record
 from sweeps.job import Job, Resources
 from sweeps.refinement import Numbered, Refinement, Rounds
-from sweeps.space import Training
+from sweeps.space import PlannedTraining
 from sweeps.stages import drop_group_notes, drop_trajectory
 from sweeps.store import Store
 from sweeps.study import Study
@@ -51,7 +51,7 @@ class Schedule:
         shared: What all trials share.
         design: The planned trainings.
         refinement: How to go on, or None.
-        seeds: Training seeds of every cell.
+        seeds: PlannedTraining seeds of every cell.
         study: Told of every training at the first seed.
         resources: What a job may use.
         added: True if the design's cells come on top of what the sweep is planned to be.
@@ -68,7 +68,7 @@ class Schedule:
         store: Store,
         sweep: str,
         shared: Shared,
-        design: Sequence[Training],
+        design: Sequence[PlannedTraining],
         *,
         refinement: Refinement | None,
         seeds: int,
@@ -243,7 +243,7 @@ class Schedule:
                     made[weights] = self._store.stage("weights", weights) is not None and self._has_record(weights)
                 if not made[weights]:
                     self._required_once.add(weights)
-                    needed = Training(spec.method, spec.method, spec.train, (), "design")
+                    needed = PlannedTraining(spec.method, spec.method, spec.train, (), "design")
                     bare.append(Step(needed, spec.seed, [spec]))
         self._queue.prepend(sorted(bare, key=lambda step: _depth(step.training)))
 
@@ -369,7 +369,7 @@ def no_room(folder: Path) -> str | None:
     return f"the store's disk must have {LEAST_FREE_BYTES / 2**20:.0f} MiB free, got {free / 2**20:.1f} in {folder}"
 
 
-def _depth(training: Training) -> int:
+def _depth(training: PlannedTraining) -> int:
     """How many trainings must come before this one, one after the other."""
     method = method_named(training.method)
     return 2 if method.critic(training.train) is not None else int(method.needs_behaviour)

@@ -22,9 +22,10 @@ from ilql.sharding import all_finite
 from ilql.train import Loop, TrainingInterrupted, train
 from sweeps.curve import Curve
 from sweeps.exact_json import Record
-from sweeps.job import Job, MachineFault, Resources, Tell, elsewhere, opened_store, provenance
+from sweeps.job import Job, MachineFault, Resources, Tell, elsewhere, opened_store
 from sweeps.journal import utc
 from sweeps.leases import Lease
+from sweeps.provenance import provenance
 from sweeps.spec import TrialSpec
 from sweeps.stages import (
     build_module,

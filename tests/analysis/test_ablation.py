@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from analysis.ablation import AblationRow, AblationTable, ablation_table
-from analysis.render import to_csv, to_json, to_latex, to_markdown
+from analysis.ablation_render import to_csv, to_json, to_latex, to_markdown
 from analysis.runs import RunTable
 
 Make = Callable[..., Any]

@@ -17,6 +17,7 @@ import pytest
 
 from analysis import figures
 from analysis.ablation import ablation_table
+from analysis.ablation_render import body_of
 from analysis.bounded import Bounded
 from analysis.cells import cells_of
 from analysis.comparison import compare_chosen
@@ -25,7 +26,6 @@ from analysis.figures.export import without_lot
 from analysis.labels import METHOD_LABELS, in_order, setting_label, value_label
 from analysis.overview_data import Parallel, ParallelAxis
 from analysis.page import html_table
-from analysis.render import cells_of_text
 from analysis.report import write_report
 from analysis.runs import RunTable
 from analysis.section import Section, TextTable
@@ -62,7 +62,7 @@ def test_the_table_as_a_picture_says_what_the_table_says(grid: RunTable) -> None
         ("BC", "−10.00 ± 1.00", "–"),
         ("Recorded", "−3.00 ± 1.00", "–"),
     ]
-    written = cells_of_text(table)
+    written = body_of(table)
     assert [line[:3] for line in written if line[0] != "CQL"] == [
         (line.label, line.text, line.sigma_text) for line in data.lines
     ]

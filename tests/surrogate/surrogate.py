@@ -129,7 +129,7 @@ def in_this_process(*, places: int = 1, pick: int = 0, ended: Counted = _nothing
         drive(schedule, partial(run_job, tell=_silently), places=places, pick=pick, ended=ended)
 
     opened_store.cache_clear()  # as in the new processes that a command begins
-    with without_ray(), patch("sweeps.experiment.run_schedule", run):
+    with without_ray(), patch("sweeps.driving.run_schedule", run):
         yield
 
 

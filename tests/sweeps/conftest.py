@@ -27,7 +27,7 @@ from sweeps.cells import Shared
 from sweeps.job import Job, Resources
 from sweeps.refinement import Refinement
 from sweeps.schedule import Schedule
-from sweeps.space import Between, Grid, Training
+from sweeps.space import Between, Grid, PlannedTraining
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.stages import ensure_start, ensure_world
 from sweeps.store import Store
@@ -45,7 +45,7 @@ CLONING = {f"train.{name}": value for name, value in dataclasses.asdict(BEHAVIOU
 DECODING = {"decode.greedy": False, "decode.max_new_tokens": 4}
 
 MakeTrial = Callable[..., TrialSpec]
-MakeTrainings = Callable[..., list[Training]]
+MakeTrainings = Callable[..., list[PlannedTraining]]
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def make_trainings() -> MakeTrainings:
         *,
         variant: str | None = None,
         switch: Mapping[str, Any] | None = None,
-    ) -> list[Training]:
+    ) -> list[PlannedTraining]:
         base = (VALUE_TRAINING if method_named(method).needs_behaviour else CLONING) | DECODING
         return Grid(method, columns or {}, variant, switch or {}).trainings(base)
 
@@ -258,7 +258,7 @@ class PretendedSweep:
     store: Store
     shared: Shared
     folder: Path
-    design: Sequence[Training]
+    design: Sequence[PlannedTraining]
     space: Mapping[str, Sequence[Between]]
 
     def schedule(
@@ -298,7 +298,7 @@ MakeSweep = Callable[..., PretendedSweep]
 def make_sweep(shared: Shared, tmp_path: Path) -> MakeSweep:
     """A pretended sweep of some trainings in a store of its own, with what its arms' proposals vary."""
 
-    def sweep(design: Sequence[Training], **space: Sequence[Between]) -> PretendedSweep:
+    def sweep(design: Sequence[PlannedTraining], **space: Sequence[Between]) -> PretendedSweep:
         return PretendedSweep(Store(tmp_path / "store", durable=False), shared, tmp_path, design, space)
 
     return sweep

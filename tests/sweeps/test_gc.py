@@ -182,9 +182,11 @@ def test_something_new_trains_again_what_it_needs_and_nothing_else(
 def test_a_proposal_trains_again_the_behaviour_policy_that_it_starts_from(
     make_sweep: MakeSweep, make_trainings: MakeTrainings
 ) -> None:
+    from ilql.hyperparameters import Search
     from sweeps.space import Between
 
-    sweep = make_sweep([*make_trainings("bc"), *make_trainings("ilql")], ilql=[Between("train.tau", 0.6, 0.95)])
+    space = [Between("train.tau", Search(0.6, 0.95))]
+    sweep = make_sweep([*make_trainings("bc"), *make_trainings("ilql")], ilql=space)
     sweep.store.put("sweep", "sweep", {})
     sweep.worker().drive(sweep.schedule())
     free(sweep.store, NOTHING, silently)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ilql.hyperparameters import Search
 from sweeps import schedule as schedule_module
 from sweeps.cells import Shared
 from sweeps.job import Job
@@ -30,7 +31,7 @@ def sweep(make_sweep: MakeSweep, make_trainings: MakeTrainings) -> PretendedSwee
         *make_trainings("ilql", {"train.tau": (0.7, 0.9), **BETAS}),
         *make_trainings("bc"),
     ]
-    return make_sweep(design, ilql=(Between("train.tau", 0.5, 0.95),))
+    return make_sweep(design, ilql=(Between("train.tau", Search(0.5, 0.95)),))
 
 
 @pytest.fixture
