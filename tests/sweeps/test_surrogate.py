@@ -24,6 +24,7 @@ from sweeps import experiment
 from sweeps.bandit_ablation import QUESTION
 from sweeps.doctor import findings
 from sweeps.exact_json import Record
+from sweeps.guard import STOPPED
 from sweeps.reporting import write_sweep_report
 from sweeps.shares import shares_line
 from sweeps.store import Store
@@ -182,7 +183,7 @@ def test_interrupted_after_any_job_it_does_the_rest_and_nothing_twice(
     desk: Desk, undisturbed: Desk, capsys: pytest.CaptureFixture[str], job: int
 ) -> None:
     status, first = desk.run(*ONE_SEED, ended=at(job))
-    assert status == experiment.INTERRUPTED
+    assert status == STOPPED
     plan = planned(desk, capsys, *ONE_SEED)
     status, second = desk.run(*ONE_SEED)
     assert status == 0
@@ -197,7 +198,7 @@ def test_interrupted_after_any_job_it_does_the_rest_and_nothing_twice(
 @pytest.mark.parametrize("moment", range(1, MOMENTS))
 def test_interrupted_between_any_two_files_it_ends_in_the_same_rows(desk: Desk, undisturbed: Desk, moment: int) -> None:
     status, first = desk.run(*SARSA, kept=at(moment))
-    assert status == experiment.INTERRUPTED
+    assert status == STOPPED
     status, second = desk.run(*SARSA)
     assert status == 0
     assert desk.rows("sarsa") == undisturbed.rows("sarsa")
@@ -211,7 +212,7 @@ def test_interrupted_again_and_again_it_comes_to_its_end(desk: Desk, undisturbed
     done: list[tuple[str, str]] = []
     for _ in range(JOBS):
         status, workers = desk.run(*ONE_SEED, ended=at(1))
-        assert status == experiment.INTERRUPTED
+        assert status == STOPPED
         done += workers.done
     status, workers = desk.run(*ONE_SEED)
     assert (status, workers.done) == (0, [])
