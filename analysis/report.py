@@ -80,7 +80,6 @@ def write_report(
     *,
     rng: np.random.Generator,
     cells: Sequence[Cell] | None = None,
-    methods: Sequence[str] | None = None,
     style: Style = "honest",
     policy: Policy = "exclude",
     floor: float | None = None,
@@ -106,7 +105,6 @@ def write_report(
         folder: Made if it does not exist.
         rng: Draws intervals; the same one gives the same report.
         cells: `cells_of(table)` where it is at hand already.
-        methods: The methods to have a row in the table; those in `table` if not given.
         style: `honest` leads with the honest table where a cell has several training seeds, and has the paper's behind
             it; `paper` leads with the paper's, which then counts cells as the paper does. Both have the same files.
         policy: What a failed run counts as in the honest table.
@@ -125,9 +123,7 @@ def write_report(
         OSError: The folder cannot be written.
     """
     cells = cells_of(table) if cells is None else cells
-    ablation = ablation_table(
-        table, methods=methods, style=style, cells=cells, references=references, notes=notes, digests=digests
-    )
+    ablation = ablation_table(table, style=style, cells=cells, references=references, notes=notes, digests=digests)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
     unsaid = table.estimated or not any(cell.seeds for cell in cells)

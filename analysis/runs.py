@@ -148,10 +148,6 @@ class RunTable:
         """The runs of the enqueued grid, without the search's own proposals."""
         return self._where(pl.col("origin") == "design")
 
-    def of_method(self, *methods: str) -> RunTable:
-        """The runs of these methods."""
-        return self._where(pl.col("method").is_in(methods))
-
     def select(self, conditions: Mapping[str, Value]) -> RunTable:
         """The runs whose columns have these values: `select({"evaluation.reward": "yn"})`.
 

@@ -331,7 +331,7 @@ def test_a_report_is_the_same_bytes_twice(sweep: RunTable, tmp_path: Path) -> No
 
 
 def test_a_report_of_nothing_says_so(make_table: MakeTable, tmp_path: Path) -> None:
-    report = write_report(make_table(), tmp_path, rng=np.random.default_rng(0), methods=["ilql"], static_formats=())
+    report = write_report(make_table(), tmp_path, rng=np.random.default_rng(0), static_formats=())
     assert report.notes == ("No figures: nothing has finished yet.",)
     assert "Nothing has finished yet" in report.paths[0].read_text(encoding="utf-8")
 

@@ -65,7 +65,7 @@ def test_views_keep_the_episodes_of_their_runs(run: Make, make_table: Make) -> N
     assert table.methods == ("ilql", "sarsa", "bc")
     assert table.finished().methods == ("ilql", "bc")
     assert table.design().methods == ("sarsa", "bc")
-    assert table.of_method("bc").episodes["return"].to_list() == [1.0, 2.0]
+    assert table.select({"method": "bc"}).episodes["return"].to_list() == [1.0, 2.0]
     assert table.select({"method": "ilql"}).episodes["return"].to_list() == [3.0]
 
 
