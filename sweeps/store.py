@@ -6,6 +6,7 @@
     leases/              who is at what just now (sweeps/leases.py)
     rows/, reports/      tables and pages written from the records for readers; never read back
     optuna/, tune/       a sweep's study, and Ray Tune's scratch while it runs; both made anew by every run
+    nodes/               files by which a running sweep sees that a node sees the store (sweeps/machines.py)
     mlflow.db, mlflow-artifacts/    MLflow's copy, where it has no server of its own (sweeps/tracking.py)
 
 Many processes, on many machines that share the folder, may have it open and write at once. Several sweeps live in one

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from sweeps.doctor import findings
 from sweeps.driving import driving
 from sweeps.exact_json import Record
 from sweeps.gc import Rule, find, free, restore
+from sweeps.leases import driver_key
 from sweeps.plan import Plan, make_plan
 from sweeps.policy import load_policy
 from sweeps.spec import TrialSpec
@@ -304,8 +305,8 @@ def test_a_job_that_begins_while_it_is_cleaned_keeps_its_weights(
     begun = []
     looked = gc.find
 
-    def find_then_begin(store: Store, rule: Rule) -> list[gc.Item]:
-        items = looked(store, rule)
+    def find_then_begin(store: Store, rule: Rule, ours: Container[str]) -> list[gc.Item]:
+        items = looked(store, rule, ours)
         begun.append(Store(store.folder).try_lease(trial.trajectory_id))
         return items
 
@@ -329,18 +330,21 @@ def test_a_driver_waits_for_who_cleans(sweep: PretendedSweep, monkeypatch: pytes
 
 
 def test_a_dead_driver_is_no_hindrance(sweep: PretendedSweep) -> None:
-    code = f"""
-import os
-from pathlib import Path
-from sweeps.leases import driver_key
-from sweeps.store import Store
-assert Store(Path({str(sweep.store.folder)!r})).try_lease(driver_key("sweep"))
-os._exit(9)
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 9
+    _die_with_a_lease(sweep.store, driver_key("sweep"))
     free(sweep.store, NOTHING, silently)
     assert weights(sweep.store) == set()
     assert list(sweep.store.leases()) == []
+
+
+def _die_with_a_lease(store: Store, key: str) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from sweeps.store import Store
+assert Store(Path({str(store.folder)!r})).try_lease({key!r})
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 9
 
 
 @pytest.mark.parametrize("survived", [0, 1, 2])
@@ -427,12 +431,18 @@ def test_what_a_killed_writer_of_a_table_left_goes_after_an_hour(sweep: Pretende
     assert (table.exists(), old.exists(), young.exists(), mark.exists()) == (True, False, True, False)
 
 
-def test_what_ray_train_noted_of_a_training_that_was_killed_goes(sweep: PretendedSweep) -> None:
-    left, in_use = sweep.store.scratch("group", "left"), sweep.store.scratch("group", "used")
-    with sweep.store.lease("used"):
-        assert [item.folder for item in find(sweep.store, EVERYTHING)] == [left]
-    assert {item.folder for item in free(sweep.store, EVERYTHING, silently)} == {left, in_use}
-    assert not left.exists()
+def test_what_killed_processes_left_goes_and_what_is_none_of_ours_stays(sweep: PretendedSweep) -> None:
+    store = sweep.store
+    group, tune, asked = store.scratch("group", "left"), store.folder / "tune" / "sweep", store.folder / "nodes" / "01"
+    mine = [store.folder / "mine", store.folder / "scratch" / "mine"]
+    for folder in (tune, asked, *mine):
+        folder.mkdir(parents=True)
+    os.utime(asked, (time.time() - 7200,) * 2)
+    with store.lease("left"), store.lease(driver_key("sweep")):
+        assert [item.folder for item in find(store, EVERYTHING)] == [asked]
+    _die_with_a_lease(store, driver_key("sweep"))  # which whoever cleans takes over meanwhile
+    assert {item.folder for item in free(store, EVERYTHING, silently)} == {group, tune, asked}
+    assert [path.exists() for path in (group, tune, asked, *mine)] == [False, False, False, True, True]
 
 
 def test_what_is_odd_in_a_store_stops_no_cleaning(sweep: PretendedSweep) -> None:
