@@ -1,9 +1,11 @@
 """A copy of the store's rows in MLflow, for looking at: it may be late, die or be deleted, and can be made again.
 
 Runs are nested, sweep > training > evaluation (what is said of each: sweeps/exhibits.py), and found again by their tags
-`sweeps.sweep`, `sweeps.kind` and `sweeps.key`, so nothing is ever logged twice: neither after a kill, nor by a second
-mirror, nor when the database was deleted in between. What cannot be reached is reported in one line, once; the sweep
-goes on, and the next `sync` that gets through sends what is missing.
+`sweeps.store`, `sweeps.sweep`, `sweeps.kind` and `sweeps.key`, so nothing is ever logged twice: neither after a kill,
+nor by a second mirror, nor when the database was deleted in between. Another store's runs are let alone, however its
+sweeps are called: many may share a server. Stores of earlier versions have no id, and their runs no such tag. What
+cannot be reached is reported in one line, once; the sweep goes on, and the next `sync` that gets through sends what is
+missing.
 
 MLflow has no infinities: metrics that are not finite are left out, their names stand in the tag `sweeps.not_finite`.
 """
@@ -228,7 +230,8 @@ class Mirror:
                 # MLflow keeps one connection per address for good, also to a database that is no more; another
                 # timeout makes another address.
                 uri += f"{'&' if '?' in uri else '?'}timeout={5 + len(inodes)}"
-            self._session = _Session(uri, _artefact_location(self._uri, self._store), self._sweep, self._moved)
+            artefacts = _artefact_location(self._uri, self._store)
+            self._session = _Session(uri, artefacts, self._store.id, self._sweep, self._moved)
             if database is not None:
                 inodes[-1] = _inode(database)
         return self._session
@@ -316,6 +319,7 @@ class _Session:
     Args:
         uri: The tracking address.
         artefacts: Where a new experiment keeps its files, or None for the server to choose.
+        store: The store's id.
         sweep: The sweep's name.
         moved: Called after each of MLflow's answers; may raise to end the session.
 
@@ -323,9 +327,10 @@ class _Session:
         over: True once the sweep has ended: nothing is set running then.
     """
 
-    def __init__(self, uri: str, artefacts: str | None, sweep: str, moved: Callable[[], None]) -> None:
+    def __init__(self, uri: str, artefacts: str | None, store: str, sweep: str, moved: Callable[[], None]) -> None:
         self.over = False
         self._client = _client(uri)
+        self._store = store
         self._sweep = sweep
         self._moved = moved
         self._experiment = _find_experiment(self._client, artefacts)
@@ -343,6 +348,7 @@ class _Session:
         run = self._runs.get((kind, key))
         if run is None:
             tags = {"sweeps.sweep": self._sweep, "sweeps.kind": kind, "sweeps.key": key, _PARENT: parent}
+            tags |= {"sweeps.store": self._store}
             tags = {tag: value for tag, value in tags.items() if value}
             made = self._client.create_run(self._experiment, start_time=_ms(started), tags=tags, run_name=name)
             run = self._runs[kind, key] = _mirrored(made)
@@ -448,16 +454,17 @@ class _Session:
 
     def _search(self) -> Iterator[Run]:
         quote = '"' if "'" in self._sweep else "'"
+        of_store = f" and tags.`sweeps.store` = '{self._store}'" if self._store else ""
         token = None
         while True:
             page = self._client.search_runs(
                 [self._experiment],
-                f"tags.`sweeps.sweep` = {quote}{self._sweep}{quote}",
+                f"tags.`sweeps.sweep` = {quote}{self._sweep}{quote}{of_store}",
                 max_results=1000,
                 page_token=token,
             )
             self._moved()
-            yield from page
+            yield from (run for run in page if run.data.tags.get("sweeps.store", "") == self._store)
             token = page.token
             if not token:
                 return
