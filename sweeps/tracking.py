@@ -1,7 +1,10 @@
 """MLflow as the mirror speaks with it: one connection, and what is known of one sweep's runs there.
 
-Runs are found again by their tags `sweeps.sweep`, `sweeps.kind` and `sweeps.key`, and each is asked for before it is
-made. MLflow has no infinities: metrics that are not finite are left out, their names stand in `sweeps.not_finite`.
+Runs are found again by their tags `sweeps.store`, `sweeps.sweep`, `sweeps.kind` and `sweeps.key`, and each is asked for
+before it is made. Another store's runs are let alone, however its sweeps are called: many may share a server. Stores of
+earlier versions have no id, and their runs no such tag.
+
+MLflow has no infinities: metrics that are not finite are left out, their names stand in `sweeps.not_finite`.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ class Connection:
     """MLflow at one address, and the session with it while there is one.
 
     Args:
-        store: Whose folder keeps the files of a new experiment, unless a server keeps them.
+        store: Whose runs they are, and whose folder keeps the files of a new experiment, unless a server keeps them.
         sweep: The sweep that sessions are about.
         uri: As for `address`.
         moved: As for `Session`.
@@ -74,6 +77,7 @@ class Connection:
     def __init__(self, store: Store, sweep: str, uri: str | None, moved: Callable[[], None]) -> None:
         self.address = address(store, uri)
         self._artefacts = _artefact_location(self.address, store)
+        self._store = store
         self._sweep = sweep
         self._moved = moved
         self._session: Session | None = None
@@ -104,7 +108,7 @@ class Connection:
                 # MLflow keeps one connection per address for good, also to a database that is no more; another
                 # timeout makes another address.
                 uri += f"{'&' if '?' in uri else '?'}timeout={5 + len(inodes)}"
-            self._session = Session(uri, self._artefacts, self._sweep, self._moved)
+            self._session = Session(uri, self._artefacts, self._store.id, self._sweep, self._moved)
             if database is not None:
                 inodes[-1] = _inode(database)
         return self._session
@@ -116,6 +120,7 @@ class Session:
     Args:
         uri: The tracking address.
         artefacts: Where a new experiment keeps its files, or None for the server to choose.
+        store: The store's id.
         sweep: The sweep's name.
         moved: Called after each of MLflow's answers; may raise to end the session.
 
@@ -123,9 +128,10 @@ class Session:
         over: True once the sweep has ended: nothing is set running then.
     """
 
-    def __init__(self, uri: str, artefacts: str | None, sweep: str, moved: Callable[[], None]) -> None:
+    def __init__(self, uri: str, artefacts: str | None, store: str, sweep: str, moved: Callable[[], None]) -> None:
         self.over = False
         self._client = _client(uri)
+        self._store = store
         self._sweep = sweep
         self._moved = moved
         self._experiment = _find_experiment(self._client, artefacts)
@@ -143,6 +149,7 @@ class Session:
         run = self._runs.get((kind, key))
         if run is None:
             tags = {"sweeps.sweep": self._sweep, "sweeps.kind": kind, "sweeps.key": key, _PARENT: parent}
+            tags |= {"sweeps.store": self._store}
             tags = {tag: value for tag, value in tags.items() if value}
             made = self._client.create_run(self._experiment, start_time=_ms(started), tags=tags, run_name=name)
             run = self._runs[kind, key] = _mirrored(made)
@@ -255,16 +262,17 @@ class Session:
 
     def _search(self) -> Iterator[Run]:
         quote = '"' if "'" in self._sweep else "'"
+        of_store = f" and tags.`sweeps.store` = '{self._store}'" if self._store else ""
         token = None
         while True:
             page = self._client.search_runs(
                 [self._experiment],
-                f"tags.`sweeps.sweep` = {quote}{self._sweep}{quote}",
+                f"tags.`sweeps.sweep` = {quote}{self._sweep}{quote}{of_store}",
                 max_results=1000,
                 page_token=token,
             )
             self._moved()
-            yield from page
+            yield from (run for run in page if run.data.tags.get("sweeps.store", "") == self._store)
             token = page.token
             if not token:
                 return
