@@ -83,8 +83,8 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         on_gpus = any(sweep.resources.need.gpus > 0 for sweep in sweeps.values())
         fleet = stack.enter_context(Fleet(store.folder, say, own=info.started, on_gpus=on_gpus))
         for sweep in sweeps.values():
-            with driving(store, sweep.name, say):
-                ended = _run_sweep(question, sweep, options, store, info, fleet, say)
+            with driving(store, sweep.name, say) as lease:
+                ended = _run_sweep(question, sweep, options, store, lease, info, fleet, say)
             if ended is None or ended == INTERRUPTED:
                 return ended or 1
             status = max(status, ended)
@@ -158,7 +158,7 @@ def driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
         )
     # Who cleans up looks for drivers when it has its lease, and we for it when we have ours: one sees the other.
     store.lease(CLEANING, lambda: say("waiting for `sweeps gc`, which is at this store")).release()
-    return lease
+    return dataclasses.replace(lease, what=f"the sweep {sweep}")
 
 
 def _run_sweep(
@@ -166,6 +166,7 @@ def _run_sweep(
     sweep: Sweep,
     options: Options,
     store: Store,
+    lease: Lease,
     info: ClusterInfo,
     fleet: Fleet,
     say: Callable[[str], None],
@@ -174,6 +175,9 @@ def _run_sweep(
 
     Returns:
         The exit status: 0, 1 if nothing has finished, `INTERRUPTED`; None if it could not be brought to its end.
+
+    Raises:
+        LeaseLostError: Another process drives it, since this one was not heard of for a while.
     """
     resume = f"the same command goes on from here: {shlex.join([*options.command])}"
     need = sweep.resources.need
@@ -185,14 +189,14 @@ def _run_sweep(
     for line in _plan(store, sweep).lines(concurrent=concurrent):
         say(line)
     mirror = Mirror(store, sweep.name, options.tracking) if options.mirror else None
-    store.put("sweep", sweep.name, _record(store, question, sweep, options))
+    store.put("sweep", sweep.name, _record(store, question, sweep, options), lease)
     study = Study(
         store.folder / "optuna" / f"{sweep.name}.log",
         name=sweep.name,
         seed=options.search_seed,
         space=sweep.space,
     )
-    _drop_other_blocks(store, sweep)
+    _drop_other_blocks(store, sweep, lease)
     schedule = Schedule(
         store,
         sweep.name,
@@ -202,13 +206,14 @@ def _run_sweep(
         seeds=sweep.seeds,
         study=study,
         resources=sweep.resources,
+        lease=lease,
     )
     limit = functools.partial(fleet.places, need, options.concurrent)
     with nullcontext() if mirror is None else mirror:
         ended = carry_out(store, sweep.name, schedule, sweep.resources, limit, resume, say)
         if ended != 0:
             return ended
-        _drop_stale(store, sweep.name, schedule.members)
+        _drop_stale(store, sweep.name, schedule.members, lease)
         present(store, sweep.name, question, mirror, say)
     task = load_task(store, sweep.setting.data.task, sweep.setting.report.world)
     if (invited := invitation(store, sweep.name, task)) is not None:
@@ -303,23 +308,28 @@ def _record(store: Store, question: Question, sweep: Sweep, options: Options) ->
     }
 
 
-def _drop_other_blocks(store: Store, sweep: Sweep) -> None:
+def _drop_other_blocks(store: Store, sweep: Sweep, lease: Lease) -> None:
     """Take rows of an earlier plan out of the sweep if they were judged on another block; their results stay."""
     trial = any_trial(sweep.setting, sweep.design)
     block = dataclasses.replace(trial, evaluation=sweep.setting.report).columns()
     shared = [name for name in block if name.startswith(("evaluation.", "data.", "backbone.", "task"))]
     for member in store.members(sweep.name):
         if any(member["columns"].get(name) != block[name] for name in shared):
+            lease.check()
             store.remove("member", f"{sweep.name}/{member['trial_id']}")
 
 
-def _drop_stale(store: Store, sweep: str, members: set[str]) -> None:
+def _drop_stale(store: Store, sweep: str, members: set[str], lease: Lease) -> None:
     """Take rows that are no longer planned out of a sweep whose plan is done; their results stay.
 
     What was added to it stays in it, as long as the weights belong to the plan.
+
+    Raises:
+        LeaseLostError: Another process drives the sweep, and plans otherwise.
     """
     there = {f"{sweep}/{member['trial_id']}": member for member in store.members(sweep)}
     planned = {member["weights_id"] for key, member in there.items() if key in members}
     for key, member in there.items():
         if key not in members and not (member.get("added") and member["weights_id"] in planned):
+            lease.check()
             store.remove("member", key)

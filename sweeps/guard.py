@@ -13,6 +13,7 @@ from collections.abc import Callable
 from cluster.redaction import without_secrets
 from ilql.task import TaskFault
 from sweeps.journal import StoreError
+from sweeps.leases import LeaseLostError
 from sweeps.options import printable
 
 WRONG_INPUT = 2
@@ -46,7 +47,7 @@ def guarded(run: Callable[[], int], *, stopped: str = "stopped") -> int:
             return WRONG_INPUT
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to say goes nowhere
         return PIPE_CLOSED
-    except (ValueError, KeyError, TypeError, ConnectionError, StoreError, TaskFault) as error:
+    except (ValueError, KeyError, TypeError, ConnectionError, StoreError, LeaseLostError, TaskFault) as error:
         if os.environ.get("SWEEPS_TRACEBACK"):
             raise
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
