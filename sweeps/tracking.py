@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from cluster.redaction import without_secrets
 from sweeps.exhibits import Exhibit, Point, by_size, evaluation, read_curve, telling_columns, text, training
-from sweeps.leases import driver_key
+from sweeps.leases import LeaseLostError, driver_key
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class Mirror:
     No method raises what the tracker raises, and none waits for it without a bound.
 
     As a context it keeps MLflow up to date within the block. However the block ends, by whatever is raised, a signal
-    among it, no run is left running that can be reached: what `finish` has not ended by then ends as stopped.
+    among it, no run is left running that can be reached: what `finish` has not ended by then ends as stopped. Only
+    where another process drives the sweep since are they left alone, for that one keeps them up to date.
 
     Args:
         store: Where the rows come from.
@@ -113,7 +114,10 @@ class Mirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._ended:
+        if isinstance(error, LeaseLostError):
+            self._stop.set()
+            self._halt.set()
+        elif not self._ended:
             self.finish((), "stopped", timeout_seconds=STOPPED_SECONDS)
 
     @property
