@@ -95,10 +95,21 @@ class Cells:
         known = self._store.all("member")
         self._store.put_all("member", {key: place for key, place in places.items() if known.get(key) != place})
 
-    def put_unplayed(self, training: Training, reached: TrialSpec, *, status: str, reason: str) -> None:
-        """Rows, at the first seed, for cells that will have no evaluation; `reached` is how far they were trained."""
+    def put_unplayed(
+        self, training: Training, reached: TrialSpec, *, status: str, reason: str, at: str | None = None
+    ) -> None:
+        """Rows, at the first seed, for cells that will have no evaluation.
+
+        Args:
+            training: What they would have been.
+            reached: How far they were trained.
+            status: How that ended.
+            reason: Why.
+            at: When, if that tells one failure from another.
+        """
         record = self._store.get("training", reached.weights_id) or {}
         outcome = {"status": status, "reason": reason, "train_seconds": record.get("train_seconds")}
+        outcome |= {} if at is None else {"finished_at": at}
         tune, report = (self.trials(training, 0, split=split) for split in ("tune", "report"))
         self.put({key: {**place, **outcome} for key, place in self.places(training, tune, report).items()})
 
@@ -118,11 +129,12 @@ class Cells:
                 scores[_name(trial.decode, varying)] = float(record["score"])
         return scores
 
-    def reason(self, trials: Sequence[TrialSpec]) -> str:
-        """Why a training, or else the first of its trials that did, has failed."""
+    def failure(self, trials: Sequence[TrialSpec]) -> tuple[str, str | None]:
+        """Why a training, or else the first of its trials that did, has failed; and when, if that is recorded."""
         records = [self._store.get("training", trials[0].weights_id)]
         records += [self._store.get("evaluation", trial.trial_id) for trial in trials]
-        return next((str(r["reason"]) for r in records if r is not None and r.get("reason")), "no reason recorded")
+        found = next((record for record in records if record is not None and record.get("reason")), {})
+        return str(found.get("reason", "no reason recorded")), found.get("finished_at")
 
 
 def take_back_lost(store: Store, sweep: str) -> list[str]:

@@ -25,7 +25,7 @@ _FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
               "arms": _LIST, "tune": _OBJECT},
     "member": {"sweep": _TEXT, "origin": _TEXT, "method": _TEXT, "arm": _TEXT, "cell_id": _TEXT, "trial_id": _TEXT,
                "weights_id": _TEXT, "seed": _WHOLE, "columns": _OBJECT, "tune_trial_id": _TEXT, "spec": _TEXT,
-               "status": _TEXT, "reason": _TEXT, "train_seconds": _NUMBER},
+               "status": _TEXT, "reason": _TEXT, "finished_at": _TEXT, "train_seconds": _NUMBER},
     "training": _PROVENANCE | {"metrics": _OBJECT, "train_seconds": _NUMBER, "steps": _NUMBER, "micro_batch": _NUMBER,
                                "workers": _NUMBER, "gpus": _NUMBER, "backbone": _TEXT, "method": _TEXT},
     "evaluation": _PROVENANCE | {"score": _NUMBER, "score_sd": _NUMBER, "episodes": _WHOLE, "measures": _OBJECT,

@@ -23,6 +23,7 @@ from sweeps.cells import Cells, Setting
 from sweeps.evaluate_cells import is_evaluated
 from sweeps.exact_json import Record
 from sweeps.job import Job, Resources
+from sweeps.journal import utc
 from sweeps.leases import Lease
 from sweeps.refinement import Numbered, Refinement, Rounds
 from sweeps.space import Training
@@ -179,7 +180,7 @@ class Schedule:
         elif error is not None:
             for trial in step.trials:
                 if not is_evaluated(self._store, trial):
-                    failed: Record = {"status": "failed", "reason": error}
+                    failed: Record = {"status": "failed", "reason": error, "finished_at": utc()}
                     self._store.put("evaluation", trial.trial_id, failed, self._lease)
         self._ended(step)
 
@@ -365,7 +366,7 @@ class Schedule:
         elif scores := self._cells.tune_scores(step.trials):
             self._study.tell(step.trial_number, scores)
         else:
-            self._study.fail(step.trial_number, self._cells.reason(step.trials))
+            self._study.fail(step.trial_number, self._cells.failure(step.trials)[0])
 
     def _open_rounds(self) -> None:
         """Ask for a round of proposals for each arm whose earlier ones have ended, once the design has."""
@@ -404,4 +405,5 @@ def _depth(training: Training) -> int:
 
 def _failure(step: Step, reason: str) -> Record:
     """The record of a training that never came to an end of its own."""
-    return {"status": "failed", "reason": reason, "method": step.training.method, "seed": step.seed}
+    about = {"method": step.training.method, "seed": step.seed, "finished_at": utc()}
+    return {"status": "failed", "reason": reason, **about}
