@@ -155,6 +155,7 @@ def add_evaluations(
 
     Raises:
         KeyError, ValueError: As `addition` does, or a job does not fit the machines.
+        LeaseLostError: Another process drives the sweep, since this one was not heard of for a while.
     """
     resources = Resources(gpus_per_worker=gpus)
     check_room(resources)
@@ -167,7 +168,7 @@ def add_evaluations(
         say("nothing to add: what is asked for is there")
         return 0
     say(f"{cells} cells are added, at {found.seeds} training seeds each; nothing is trained")
-    with tempfile.TemporaryDirectory() as folder, driving(store, sweep, say):
+    with tempfile.TemporaryDirectory() as folder, driving(store, sweep, say) as lease:
         schedule = Schedule(
             store,
             sweep,
@@ -178,6 +179,7 @@ def add_evaluations(
             study=Study(Path(folder) / "study.log", name=sweep, seed=0, space={}),  # proposals are not what this is for
             resources=resources,
             added=True,
+            lease=lease,
         )
         with connected() as info, Fleet(store.folder, say, own=info.started, on_gpus=gpus > 0) as fleet:
             need = resources.need

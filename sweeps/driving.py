@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -86,7 +87,7 @@ def driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
         )
     # Who cleans up looks for drivers when it has its lease, and we for it when we have ours: one sees the other.
     store.lease(CLEANING, lambda: say("waiting for `sweeps gc`, which is at this store")).release()
-    return lease
+    return dataclasses.replace(lease, what=f"the sweep {sweep}")
 
 
 def carry_out(

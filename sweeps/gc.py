@@ -12,12 +12,13 @@ the weights. `restore` does so for one trial.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
 import shutil
 import statistics
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Literal, get_args
 from analysis.text import count
 from sweeps.exact_json import Record
 from sweeps.job import Job, Resources
-from sweeps.leases import CLEANING, Lease, is_key
+from sweeps.leases import CLEANING, Lease, LeaseLostError, is_key
 from sweeps.leftovers import leftovers
 from sweeps.plain_files import read_plain
 from sweeps.spec import TrialSpec
@@ -124,9 +125,12 @@ def free(store: Store, rule: Rule, say: Callable[[str], None]) -> list[Item]:
 
     Raises:
         ValueError: Somebody works on the store.
+        LeaseLostError: Somebody else does since, for this process was not heard of for a while. What it had dropped is
+            dropped, of what was left it touched nothing.
     """
     with ExitStack() as held:
-        held.enter_context(store.lease(CLEANING, lambda: say("waiting for another `sweeps gc`, or a driver to begin")))
+        begun = store.lease(CLEANING, lambda: say("waiting for another `sweeps gc`, or a driver to begin"))
+        cleaning = held.enter_context(dataclasses.replace(begun, what="the cleaning of this store"))
         ours = set[str]()
         for lease in _nobody_works(store, say):
             if lease.key.startswith("sweep-"):
@@ -134,7 +138,7 @@ def free(store: Store, rule: Rule, say: Callable[[str], None]) -> list[Item]:
                 ours.add(lease.key)
             else:
                 lease.release()
-        gone = []
+        gone: list[Item] = []
         for item in find(store, rule, ours):
             with ExitStack() as meanwhile:
                 if item.lease is not None and item.lease not in ours:
@@ -143,9 +147,22 @@ def free(store: Store, rule: Rule, say: Callable[[str], None]) -> list[Item]:
                         say(f"{item.kind} {item.key}: is in use, and stays")
                         continue
                     meanwhile.enter_context(taken)
+                _check(cleaning, gone)
                 _drop(store, item, rule)
             gone.append(item)
         return gone
+
+
+def _check(cleaning: Lease, gone: Sequence[Item]) -> None:
+    """Do nothing if the store is ours to clean: drivers take that over before they begin.
+
+    Raises:
+        LeaseLostError: It is not; the message says how much was dropped while it was.
+    """
+    try:
+        cleaning.check()
+    except LeaseLostError as lost:
+        raise LeaseLostError(f"{lost}; {count(len(gone), 'folder')} had been freed until then") from None
 
 
 def lines(items: Iterable[Item], *, each: bool = False) -> list[str]:

@@ -20,7 +20,7 @@ from typing import Self
 
 from cluster.redaction import without_secrets
 from sweeps.exhibits import evaluation, telling_columns, text, training
-from sweeps.leases import driver_key
+from sweeps.leases import LeaseLostError, driver_key
 from sweeps.names import report_folder, stands_for_all
 from sweeps.patience import Patience
 from sweeps.store import Store
@@ -41,7 +41,8 @@ class Mirror:
     No method raises what the tracker raises, and none waits for it without a bound.
 
     As a context it keeps MLflow up to date within the block. However the block ends, by whatever is raised, a signal
-    among it, no run is left running that can be reached: what `finish` has not ended by then ends as stopped.
+    among it, no run is left running that can be reached: what `finish` has not ended by then ends as stopped. Only
+    where another process drives the sweep since are they left alone, for that one keeps them up to date.
 
     Args:
         store: Where the rows come from.
@@ -65,7 +66,10 @@ class Mirror:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._ended:
+        if isinstance(error, LeaseLostError):
+            self._stop.set()
+            self._patience.halt()
+        elif not self._ended:
             self.finish((), "stopped", timeout_seconds=STOPPED_SECONDS)
 
     @property

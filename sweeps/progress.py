@@ -50,8 +50,8 @@ class Progress:
         self._silent: set[str] = set()  # those that were, at the last tick
         self._lock = threading.RLock()
         self._estimated: set[str] = set()
-        # Of old, and told by the run before.
-        self._failed = {row["trial_id"] for row in store.rows(sweep) if row["status"] == "failed"}
+        # Of old, and told by the run before; what fails again does so at another time.
+        self._failed = _failures(store.rows(sweep))
 
     def told(self, name: str, numbers: Mapping[str, float], where: str | None = None) -> None:
         """A running job told how far it is; and where it is, if that is known."""
@@ -97,9 +97,11 @@ class Progress:
 
     def _print(self) -> None:
         rows, schedule = self._store.rows(self._sweep), self._schedule
-        for line in reasons([row for row in rows if row["trial_id"] not in self._failed]):
+        failed = _failures(rows)
+        news = failed.items() - self._failed.items()
+        for line in reasons([row for row in rows if (row["trial_id"], failed.get(row["trial_id"])) in news]):
             print(f"failed: {line}", file=self._out)
-        self._failed = {row["trial_id"] for row in rows if row["status"] == "failed"}
+        self._failed = failed
         self._printed = time.monotonic()
         self._done = schedule.finished_jobs + schedule.cached_jobs
         parts = [f"[{_clock(self._printed - self._began)}] {self._done}/{schedule.wanted_jobs} jobs"]
@@ -162,6 +164,11 @@ def reasons(rows: Sequence[Record]) -> list[str]:
     failed = [row for row in rows if row["status"] == "failed"]
     counted = Counter((str(row["arm"]), str(row["reason"]).partition("\n")[0]) for row in failed)
     return [f"{arm}, {count(runs, 'run')}: {reason}" for (arm, reason), runs in counted.most_common()]
+
+
+def _failures(rows: Sequence[Record]) -> dict[str, tuple[object, object]]:
+    """What tells the failure of a row from that of another attempt at it: its reason and its time."""
+    return {row["trial_id"]: (row["reason"], row.get("finished_at")) for row in rows if row["status"] == "failed"}
 
 
 def _best(rows: Sequence[Record]) -> str:

@@ -49,7 +49,7 @@ _FIELDS: Mapping[str, Mapping[str, Sort]] = {
               "arms": _LIST, "tune": _OBJECT},
     "member": {"sweep": TEXT, "origin": TEXT, "method": TEXT, "arm": TEXT, "cell_id": TEXT, "trial_id": TEXT,
                "weights_id": TEXT, "seed": WHOLE, "columns": _OBJECT, "tune_trial_id": TEXT, "spec": TEXT,
-               "status": TEXT, "reason": TEXT, "train_seconds": NUMBER},
+               "status": TEXT, "reason": TEXT, "finished_at": TEXT, "train_seconds": NUMBER},
     "training": _PROVENANCE | {"metrics": _OBJECT, "train_seconds": NUMBER, "steps": NUMBER, "micro_batch": NUMBER,
                                "workers": NUMBER, "gpus": NUMBER, "backbone": TEXT, "method": TEXT},
     "evaluation": _PROVENANCE | {"score": NUMBER, "score_sd": NUMBER, "episodes": WHOLE, "measures": _OBJECT,

@@ -176,8 +176,8 @@ class Rounds:
             if scores := self._cells.tune_scores(trials):
                 ranked.append((max(scores.values()), number, training))
                 continue
-            reason = self._cells.reason(trials)
-            self._cells.put_unplayed(training, trials[0], status="failed", reason=reason)
+            reason, at = self._cells.failure(trials)
+            self._cells.put_unplayed(training, trials[0], status="failed", reason=reason, at=at)
             self._study.fail(number, reason)
             drop_trajectory(self._store, trials[0])
         each.at_rung = []

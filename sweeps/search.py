@@ -9,11 +9,13 @@ wherever there is room; where a machine's memory was full, with half as many at 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import logging
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -76,6 +78,7 @@ class _FromSchedule(Searcher):
         if self._signals.received is not None:
             return Searcher.FINISHED
         if len(self._names) >= self._concurrent():
+            self._schedule.check()
             return None
         found = self._schedule.next_job()
         self._on_change()
@@ -164,7 +167,8 @@ def run_schedule(
         concurrent: Jobs at a time, asked again and again, as nodes come and go; of that many the half from when a
             machine's memory was full.
         resources: What each may use; decides what Tune reserves for it.
-        folder: Where Tune keeps its own notes, pickles among them: made anew, never read again, and removed at the end.
+        folder: Where Tune keeps its own notes, pickles among them: in a folder of this run's own, never read again, and
+            removed at the end, as those of earlier runs are at the beginning.
         watcher: Told what happens.
 
     Raises:
@@ -204,8 +208,10 @@ def _run_once(
     schedule: Schedule, concurrent: Callable[[], int], resources: Resources, folder: Path, watcher: Watcher
 ) -> None:
     """Do all jobs in one run of Tune; what ends it early is raised."""
+    schedule.check()
     shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
-    folder.mkdir(parents=True)
+    own = folder / secrets.token_hex(4)  # whoever follows us, should we sleep, has another
+    own.mkdir(parents=True)
 
     def tend() -> None:
         try:
@@ -215,12 +221,18 @@ def _run_once(
 
     stuck = functools.partial(_what_is_stuck, watcher)
     watchdog = Watchdog(STUCK_SECONDS, stuck, tend=tend, hopeless=why_hopeless, check_seconds=CHECK_SECONDS)
-    signals = Signals(folder / "stop", at_once=lambda: watchdog.is_stuck)
+    signals = Signals(own / "stop", at_once=lambda: watchdog.is_stuck)
     try:
         with signals, watchdog:
-            _tuner(schedule, concurrent, resources, folder, watcher, watchdog, signals).fit()
+            _tuner(schedule, concurrent, resources, own, watcher, watchdog, signals).fit()
+    except BaseException:
+        schedule.check()  # Tune has errors of its own for ours, and some for a folder that whoever follows us removed
+        raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
+        with contextlib.suppress(OSError):  # theirs lie beside it
+            folder.rmdir()
+    schedule.check()
     if signals.received is not None:
         raise KeyboardInterrupt
 

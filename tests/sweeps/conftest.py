@@ -23,8 +23,10 @@ from surrogate import drive
 from ilql.language_model import Architecture
 from ilql.methods import bc, method_named
 from ilql.tasks import bandit
+from sweeps import leases
 from sweeps.cells import Shared
 from sweeps.job import Job, Resources
+from sweeps.leases import Lease
 from sweeps.refinement import Refinement
 from sweeps.schedule import Schedule
 from sweeps.space import Between, Grid, PlannedTraining
@@ -267,13 +269,14 @@ class PretendedSweep:
         refinement: Refinement | None = None,
         seeds: int = 1,
         name: str = "sweep",
+        lease: Lease | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> Schedule:
         """A fresh schedule, and a fresh study."""
         study = Study(self.folder / f"{name}.log", name=name, seed=0, space=self.space)
         return Schedule(
             self.store, name, self.shared, self.design, refinement=refinement, seeds=seeds, study=study,
-            resources=Resources(), clock=clock,
+            resources=Resources(), lease=lease, clock=clock,
         )  # fmt: skip
 
     def proposals(self, count: int, *, rung: float = 1.0, round_size: int = 2) -> Refinement:
@@ -289,6 +292,24 @@ class PretendedSweep:
         """The study as Optuna reads it."""
         storage = JournalStorage(JournalFileBackend(str(self.folder / "sweep.log")))
         return optuna.load_study(study_name="sweep", storage=storage)
+
+
+Follow = Callable[[Store, Lease], Lease]
+
+
+@pytest.fixture
+def follow(monkeypatch: pytest.MonkeyPatch) -> Follow:
+    """Lets somebody else take a lease over, as if its holder had been suspended for longer than anybody waits."""
+
+    def take_over(store: Store, lease: Lease) -> Lease:
+        leases._HEART.drop(lease)
+        with monkeypatch.context() as patch:
+            patch.setattr(leases.Holder, "is_dead", lambda self: True)
+            theirs = Store(store.folder).try_lease(lease.key)
+        assert theirs is not None
+        return theirs
+
+    return take_over
 
 
 MakeSweep = Callable[..., PretendedSweep]

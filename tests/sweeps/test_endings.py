@@ -15,6 +15,7 @@ from surrogate import without_ray
 
 from cluster.watchdog import StuckError
 from sweeps import cli, driving
+from sweeps.leases import LeaseLostError
 from sweeps.schedule import Schedule
 from sweeps.tracking import EXPERIMENT
 
@@ -89,6 +90,21 @@ def test_a_sweep_that_does_not_come_to_its_end_is_stopped_in_mlflow(
         with pytest.raises(status):
             ask(*asked)
     assert statuses(uri) == {"KILLED"}
+
+
+def _followed(schedule: Schedule) -> None:
+    raise LeaseLostError("the sweep was taken over while its holder was not heard of")
+
+
+def test_who_was_followed_ends_no_run_that_its_follower_keeps_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setattr(driving, "run_schedule", when_it_runs(uri, _followed))
+    asked = ("--store", str(tmp_path / "store"), "--methods", "bc", "--trials", "0", "--tracking-uri", uri)
+    assert ask(*asked) == 2
+    assert capsys.readouterr().err == "error: the sweep was taken over while its holder was not heard of\n"
+    assert statuses(uri) == {"RUNNING"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

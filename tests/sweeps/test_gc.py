@@ -8,19 +8,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cluster.shapes import Need
-from sweeps import cli, gc
+from sweeps import cli, gc, leases
 from sweeps.doctor import findings
 from sweeps.driving import driving
 from sweeps.exact_json import Record
 from sweeps.gc import Rule, find, free, restore
-from sweeps.leases import driver_key
+from sweeps.leases import LeaseLostError, driver_key
 from sweeps.plan import Plan, make_plan
 from sweeps.policy import load_policy
 from sweeps.spec import TrialSpec
@@ -327,6 +327,36 @@ def test_a_driver_waits_for_who_cleans(sweep: PretendedSweep, monkeypatch: pytes
 
     driving(Store(sweep.store.folder), "sweep", say).release()
     assert said == ["waiting for `sweeps gc`, which is at this store"]
+
+
+@pytest.mark.parametrize("freed", [0, 2])
+def test_who_was_followed_while_it_slept_drops_nothing_more(
+    sweep: PretendedSweep, monkeypatch: pytest.MonkeyPatch, freed: int
+) -> None:
+    # As one that was suspended for longer than anybody waits, while a driver began.
+    there = sorted(sweep.store.stages())
+    looked = gc.find
+
+    def follow() -> None:
+        ours = next(lease for lease in leases._HEART._until if lease.key == leases.CLEANING)
+        leases._HEART.drop(ours)
+        with monkeypatch.context() as patch:
+            patch.setattr(leases.Holder, "is_dead", lambda self: True)
+            driving(Store(sweep.store.folder), "another", silently).release()
+
+    def find_and_sleep(store: Store, rule: Rule, ours: Container[str]) -> Iterator[gc.Item]:
+        for number, item in enumerate(looked(store, rule, ours)):
+            if number == freed:
+                follow()
+            yield item
+
+    monkeypatch.setattr(gc, "find", find_and_sleep)
+    said = (
+        f"the cleaning of this store was taken over .*: another process has had it .*; {freed} folders had been freed"
+    )
+    with pytest.raises(LeaseLostError, match=said):
+        free(sweep.store, NOTHING, silently)
+    assert len(there) - len(list(sweep.store.stages())) == freed
 
 
 def test_a_dead_driver_is_no_hindrance(sweep: PretendedSweep) -> None:

@@ -98,6 +98,33 @@ def test_what_is_in_the_store_is_not_to_be_done(store: Store, shared: Shared, de
     assert "1 and 1 are in the store, 3 and 13 are to be done" in plan.lines(concurrent=1)[0]
 
 
+def test_what_had_failed_and_is_tried_again_is_said_with_its_reasons(
+    store: Store, shared: Shared, design: list[PlannedTraining]
+) -> None:
+    cloned, *learnt = (shared.trials(training, 0, shared.report) for training in design)
+    train(store, cloned[0])
+    for number, trials in enumerate(learnt[:2]):  # its cells have no records of their own
+        store.put("training", trials[0].weights_id, {"status": "failed", "reason": f"diverged at step {number}\nso"})
+    store.put("evaluation", cloned[0].trial_id, {"status": "failed", "reason": "diverged at step 1"})
+    store.put("training", learnt[2][0].weights_id, {"status": "stopped", "reason": "by a signal"})
+    plan = make_plan(store, shared, design, seeds=1, refinement=None, need=Need())
+    assert plan.failed == {"diverged at step 1": 2, "diverged at step 0": 1}
+    assert plan.lines(concurrent=1)[1] == (
+        "3 of these had failed and are tried again: diverged at step 1 (2 times); diverged at step 0"
+    )
+
+
+def test_of_many_reasons_the_most_frequent_are_named(
+    store: Store, shared: Shared, design: list[PlannedTraining]
+) -> None:
+    plan = make_plan(store, shared, design, seeds=1, refinement=None, need=Need())
+    assert not any("had failed" in line for line in plan.lines(concurrent=1))
+    many = dataclasses.replace(plan, failed={"a": 4, "b": 3, "c": 2, "d": 1, "e": 1})
+    assert many.lines(concurrent=1)[1] == (
+        "11 of these had failed and are tried again: a (4 times); b (3 times); c (2 times); and 2 other reasons"
+    )
+
+
 def test_the_estimate_is_by_the_step_and_by_the_episode(
     store: Store, shared: Shared, design: list[PlannedTraining]
 ) -> None:

@@ -176,3 +176,21 @@ def test_what_fails_is_told_once_with_its_reason_and_what_had_failed_before_is_n
         "failed: ilql, 2 runs: out of memory",
         "failed: ilql, 1 run: ValueError: no",
     ]
+
+
+def test_what_fails_again_is_told_again(bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(trial: str, at: str) -> dict[str, Any]:
+        return {"trial_id": trial, "arm": "ilql", "status": "failed", "reason": "diverged", "finished_at": at}
+
+    rows = [failed("a", "2026-11-25T09:00:00Z"), failed("b", "2026-11-25T09:00:01Z")]
+    monkeypatch.setattr(bench.store, "rows", lambda sweep: rows)
+    monkeypatch.setattr("sweeps.progress.INTERVAL_SECONDS", 0.0)
+    out = io.StringIO()
+    progress = Progress(bench.store, "mine", schedule, out)
+    for _ in range(2):
+        progress.told("ilql-0a1b-0", {"step": 3.0})
+    assert "failed" not in out.getvalue()
+    rows[0] = failed("a", "2026-11-25T10:00:00Z")
+    for _ in range(2):
+        progress.told("ilql-0a1b-0", {"step": 4.0})
+    assert [line for line in out.getvalue().splitlines() if "failed" in line] == ["failed: ilql, 1 run: diverged"]

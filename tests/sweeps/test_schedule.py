@@ -196,6 +196,47 @@ def test_what_failed_is_tried_again_by_a_rerun(sweep: PretendedSweep, worker: Wo
     assert {row[0] for row in rows(sweep.store).values()} == {"finished"}
 
 
+def test_every_failure_has_its_time_and_is_told_from_that_of_the_run_before(
+    sweep: PretendedSweep, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of the machine, of what it starts from, and at a rung; what a job records of itself has its time anyway.
+    times = [f"2026-11-25T{hour:02d}:00:00Z" for hour in (9, 10)]
+    seen: list[dict[str, object]] = []
+    for at in times:
+        monkeypatch.setattr(schedule_module, "utc", lambda at=at: at)
+        schedule = sweep.schedule()
+        found = schedule.next_job()
+        assert found is not None
+        schedule.job_ended(found[0], "its process died")
+        while schedule.next_job() is not None:
+            pytest.fail("nothing can start")
+        seen.append({row["trial_id"]: row["finished_at"] for row in sweep.store.rows("sweep")})
+    assert [set(each.values()) for each in seen] == [{at} for at in times]
+    assert len(seen[0]) > 1
+
+
+def test_a_proposal_that_fails_at_its_rung_again_has_another_time(sweep: PretendedSweep, worker: Worker) -> None:
+    times = iter([f"2026-11-25T{hour:02d}:00:00Z" for hour in range(9, 13)])
+
+    def work(job: Job) -> None:
+        spec = TrialSpec.from_json(job.training)
+        if spec.train.steps == 10:
+            failed = {"status": "failed", "reason": "diverged", "finished_at": next(times)}
+            sweep.store.put("training", spec.weights_id, failed)
+        else:
+            whole(job)
+
+    whole = worker.work
+    worker.work = work  # type: ignore[method-assign]
+    seen = []
+    for _ in range(2):
+        worker.drive(sweep.schedule(refinement=sweep.proposals(2, rung=0.5)))
+        refined = [row for row in sweep.store.rows("sweep") if row["origin"] == "refinement"]
+        assert {(row["status"], row["reason"]) for row in refined} == {("failed", "diverged")}
+        seen.append({row["finished_at"][11:13] for row in refined})
+    assert seen == [{"09", "10"}, {"11", "12"}]
+
+
 def test_a_job_whose_machine_failed_is_a_failed_training(sweep: PretendedSweep) -> None:
     schedule = sweep.schedule()
     found = schedule.next_job()

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -20,12 +21,14 @@ from ray.exceptions import OutOfMemoryError
 
 from cluster.watchdog import StuckError
 from sweeps import schedule, search
+from sweeps.experiment import driving
 from sweeps.job import Job, MachineFault, Resources
+from sweeps.leases import LeaseLostError
 from sweeps.progress import Progress
 from sweeps.store import MARK, Store
 
 if TYPE_CHECKING:
-    from conftest import Commands, MakeSweep, MakeTrainings, MakeTrial, PretendedSweep, Worker
+    from conftest import Commands, Follow, MakeSweep, MakeTrainings, MakeTrial, PretendedSweep, Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 STUCK = 2.0
@@ -41,6 +44,7 @@ class PretendedTuner:
     def __init__(self, trainable: object, *, tune_config: Any, run_config: Any) -> None:
         self.algorithm, self.concurrent = tune_config.search_alg, tune_config.max_concurrent_trials
         (self.listener,) = run_config.callbacks
+        self.folder = run_config.storage_path
 
     def fit(self) -> None:
         """Do whatever the test wants to see."""
@@ -355,12 +359,38 @@ def test_tunes_folder_is_made_anew_and_gone_afterwards(
     (folder / "sweep" / "tuner.pkl").write_bytes(b"of a driver that was killed")
 
     def leave(tuner: PretendedTuner) -> None:
-        assert list(folder.iterdir()) == []
-        (folder / "tuner.pkl").write_bytes(b"as Tune does")
+        (own,) = folder.iterdir()
+        assert (str(own), list(own.iterdir())) == (tuner.folder, [])
+        (own / "tuner.pkl").write_bytes(b"as Tune does")
 
     monkeypatch.setattr(PretendedTuner, "act", leave, raising=False)
     run(sweep, folder)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_driver_that_was_followed_ends_at_its_next_turn_and_leaves_its_followers_folder_alone(
+    sweep: PretendedSweep, follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks: bool
+) -> None:
+    folder = tmp_path / "tune"
+    lease = driving(sweep.store, "sweep", lambda line: None)
+
+    def sleep(tuner: PretendedTuner) -> None:
+        assert tuner.algorithm.suggest("trial 0") is not None
+        shutil.rmtree(folder)  # as whoever follows does first
+        (folder / "theirs").mkdir(parents=True)
+        follow(sweep.store, lease)
+        if asks:  # no place is free, and all the same it is looked at
+            tuner.algorithm.suggest("trial 1")
+            pytest.fail("it went on")
+        raise RuntimeError("Trial controller checkpointing failed")  # as Tune, whose folder is gone
+
+    monkeypatch.setattr(PretendedTuner, "act", sleep, raising=False)
+    with pytest.raises(LeaseLostError, match=r"^the sweep sweep was taken over"):
+        search.run_schedule(
+            sweep.schedule(lease=lease), concurrent=lambda: 1, resources=Resources(), folder=folder, watcher=Watched()
+        )
+    assert [path.name for path in folder.iterdir()] == ["theirs"]
 
 
 def test_what_its_machine_did_to_it_is_said_and_stands_in_the_row(
