@@ -217,6 +217,6 @@ def test_a_questions_plan_says_the_same_in_words_and_to_programs() -> None:
         "store": "/store", "preset": "smoke", "notes": ["a note"],
         "sweeps": [
             {"sweep": "s", "for": 0.5, "seeds": 3, "trainings": 5, "trained": 1, "dropped": 0, "evaluations": 22,
-             "evaluated": 4, "cells": 11, "proposals": 2, "seconds": 120.0, "power": ["a line"]},
+             "evaluated": 4, "cells": 11, "proposals": 2, "seconds": 120.0, "failed": {}, "power": ["a line"]},
         ],
     }  # fmt: skip
