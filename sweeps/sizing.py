@@ -16,7 +16,7 @@ from sweeps.question import Question
 from sweeps.space import Grid, known_columns
 
 WORLD = "world."
-"""Begins the columns of `--set` that are settings of the task."""
+"""Begins the columns that are settings of the task."""
 
 
 def chosen_preset(question: Question, options: Options) -> Preset:
@@ -52,12 +52,16 @@ def chosen_preset(question: Question, options: Options) -> Preset:
         if column.startswith("behaviour."):
             behaviour[column.removeprefix("behaviour.")] = value
         elif any(column in grid.decided for grid in chosen):
-            raise ValueError(f"--set may not fix a column that the design varies, got {column}")
+            raise ValueError(
+                f"a column that the design varies may not be fixed beside it, got {column}; {column}=VALUE,VALUE gives "
+                "the design others"
+            )
         elif column in searched:
-            raise ValueError(f"--set may not fix a column that proposals vary, got {column}; --trials 0 makes none")
+            raise ValueError(f"a column that proposals vary may not be fixed, got {column}; --trials 0 makes none")
         elif not any(_reaches(preset, grid, column) for grid in chosen):
             raise ValueError(
-                f"--set must fix a column that a method which is run takes from the preset, got {column} with {arms}; "
+                f"what is fixed must be a column that a method which is run takes from the preset, got {column} with "
+                f"{arms}; "
                 "how cloning is trained is set with behaviour.*"
             )
         else:
@@ -99,7 +103,7 @@ def chosen_preset(question: Question, options: Options) -> Preset:
 
 
 def world_settings(question: Question, preset: Preset, options: Options) -> Any:
-    """The task's settings, with what `--set world.…` says of them.
+    """The task's settings, with what columns `world.…` say of them.
 
     Raises:
         KeyError: There is no such setting.
@@ -126,7 +130,7 @@ def for_grid(preset: Preset, grid: Grid) -> dict[str, Value]:
 
 
 def unreached(question: Question, preset: Preset, options: Options) -> list[str]:
-    """One line for each column of `--set` that some of the arms have and do not take from it."""
+    """One line for each column that is fixed, and that some of the arms have and do not take from it."""
     lines = []
     for column in options.columns:
         own = [grid for grid in question.chosen(options) if column in known_columns([grid.method])]
