@@ -102,6 +102,25 @@ def chosen_preset(question: Question, options: Options) -> Preset:
     return changed
 
 
+def shown(question: Question, options: Options) -> dict[str, Any]:
+    """The preset as it would be used, as JSON values, and as `design` each arm's values by column.
+
+    Where a column is varied over whole sweeps, it and its values are there as `vary`.
+
+    Raises:
+        KeyError, ValueError: As of `chosen_preset`.
+        TypeError, ValueError: A value of the design is none that its column may have.
+    """
+    preset = chosen_preset(question, options)
+    design = {}
+    for grid in question.chosen(options):
+        base = for_grid(preset, grid)
+        grid.trainings(base)  # what could not be run is not shown as if it could
+        design[grid.arm] = {column: list(values) for column, values in grid.values(base).items()}
+    vary = {} if options.vary is None else {"vary": {options.vary[0]: list(options.vary[1])}}
+    return {**preset.shown(), "design": design, **vary}
+
+
 def world_settings(question: Question, preset: Preset, options: Options) -> Any:
     """The task's settings, with what columns `world.…` say of them.
 
