@@ -10,7 +10,7 @@ from ilql.conventions import convention
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
 from sweeps.options import Options
-from sweeps.overrides import widened
+from sweeps.overrides import parted, widened
 from sweeps.presets import Preset
 from sweeps.question import Question
 from sweeps.space import Grid, known_columns
@@ -157,6 +157,23 @@ def unreached(question: Question, preset: Preset, options: Options) -> list[str]
         if kept:
             cloned = f"behaviour.{column.removeprefix('train.')}"
             lines.append(f"{column} is the behaviour policy's for {', '.join(kept)}: --set {cloned} sets it there")
+    return lines
+
+
+def proposed_too(question: Question, preset: Preset, options: Options) -> list[str]:
+    """One line for each column that has one value in the design, as was asked, and that proposals vary nevertheless."""
+    lines = []
+    refined = question.refined(options) if preset.proposals else []
+    for name, values in options.overrides.items():
+        named, column = parted(name, question.arms)
+        arms = [
+            grid.arm
+            for grid in refined
+            if named in (None, grid.arm) and column in {d.column for d in grid.space(question.held)}
+        ]
+        if arms and len(values) == 1:
+            only = f"{name}={values[0]} is the design's alone: proposals vary {column} in {', '.join(arms)} too"
+            lines.append(f"{only}; --trials 0 makes none")
     return lines
 
 
