@@ -61,8 +61,7 @@ def chosen_preset(question: Question, options: Options) -> Preset:
         elif not any(_reaches(preset, grid, column) for grid in chosen):
             raise ValueError(
                 f"what is fixed must be a column that a method which is run takes from the preset, got {column} with "
-                f"{arms}; "
-                "how cloning is trained is set with behaviour.*"
+                f"{arms}; how cloning is trained is set with behaviour.*"
             )
         else:
             base[column] = value
