@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: ablation grid test check docs bench bench-long crash nodes hangs stress fuzz coverage clean
+.PHONY: ablation grid test check docs bench bench-long crash nodes hangs stress fuzz coverage surrogate clean
 .DELETE_ON_ERROR:
 
 ablation: $(INSTALLED)
@@ -59,6 +59,10 @@ fuzz: $(INSTALLED)
 # Half an hour. Goes on where it was, as above.
 coverage: $(INSTALLED)
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(BIN)/python tests/coverage/grid.py --out build/coverage.jsonl --all $(ARGS)
+
+# Two minutes: what tiny sweeps of the bandit give, as the table that tests of whole sweeps take it from.
+surrogate: $(INSTALLED)
+	OMP_NUM_THREADS=1 PYTHONPATH=.:tests/asking $(BIN)/python tests/surrogate/record_bandit.py $(ARGS)
 
 # torch first and alone: asked for as a dependency, an installer may take the newest, with two gigabytes of CUDA.
 $(INSTALLED): pyproject.toml constraints.txt

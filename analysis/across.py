@@ -54,9 +54,9 @@ def mean_score(scores: Scores) -> float:
     return float(np.mean([each.mean() for each in _checked(scores)]))
 
 
-def optimality_gap(scores: Scores, gamma: float = 1.0) -> float:
-    """γ − mean of min(score, γ): by how much runs fall short of γ; less is better."""
-    return gamma - mean_score([np.minimum(each, gamma) for each in _checked(scores)])
+def optimality_gap(scores: Scores) -> float:
+    """1 − mean of min(score, 1): by how much runs fall short of 1; less is better."""
+    return 1.0 - mean_score(_capped(scores))
 
 
 def probability_of_improvement(first: Scores, second: Scores) -> float:
@@ -150,13 +150,11 @@ def gap_interval(
     rng: np.random.Generator,
     *,
     shares: Sequence[float] | None = None,
-    gamma: float = 1.0,
     draws: int = DRAWS,
 ) -> Bounded:
     """The optimality gap with its interval, which does not go below 0."""
-    capped = [np.minimum(each, gamma) for each in _checked(scores)]
-    drawn = gamma - mean_draws(spread_out(capped, shares), rng, draws)
-    found = _bounded(optimality_gap(scores, gamma), drawn, [each.size for each in scores])
+    drawn = 1.0 - mean_draws(spread_out(_capped(scores), shares), rng, draws)
+    found = _bounded(optimality_gap(scores), drawn, [each.size for each in scores])
     if found.low is None or found.high is None:
         return found
     return Bounded(found.value, max(0.0, found.low), found.high)
@@ -297,6 +295,11 @@ def _checked(scores: Scores) -> Scores:
     if not len(scores) or any(each.ndim != 1 or not each.size or not np.isfinite(each).all() for each in scores):
         raise ValueError("every task needs at least one run with a finite score; leave a task without any out")
     return scores
+
+
+def _capped(scores: Scores) -> Scores:
+    """The scores, none above 1."""
+    return [np.minimum(each, 1.0) for each in _checked(scores)]
 
 
 def _wins(x: Floats, y: Floats) -> Floats:

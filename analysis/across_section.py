@@ -19,7 +19,7 @@ from analysis.sensitivity import Policy, Sensitivity, sensitivity
 from analysis.text import count, number
 
 BAR = "bc"
-POLICIES: tuple[Policy, ...] = ("exclude", "worst")
+POLICIES: tuple[Policy, ...] = ("exclude", "worst", "floor")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +96,7 @@ def across_section(
                 beats.text() if beats else "",
             )
         )
-    sensitive = _sensitivities(tasks, scaled, methods, rng)
+    sensitive = _sensitivities({name: tasks[name] for name in scaled}, ranges, methods, rng)
     scale = "0: the lowest return that the task can give, 1: the highest"
     about = (
         f"{count(len(scaled), 'task')}: {', '.join(scaled)}. {scale}. A run is a training seed at the cell that the "
@@ -174,14 +174,19 @@ def _ends(interval: tuple[Floats, Floats] | None) -> Floats | None:
 
 
 def _sensitivities(
-    tasks: Mapping[str, Sequence[Cell]], names: Mapping[str, object], methods: Sequence[str], rng: np.random.Generator
+    tasks: Mapping[str, Sequence[Cell]],
+    ranges: Mapping[str, tuple[float, float]],
+    methods: Sequence[str],
+    rng: np.random.Generator,
 ) -> list[Sensitivity]:
+    """Of each method, without its failed runs and, where it has some, with them as the other policies count them."""
+    environments, floors = list(tasks.values()), [ranges[name][0] for name in tasks]
     found = []
     for method in methods:
-        environments = [tasks[name] for name in names]
-        for policy in POLICIES:
+        fails = any(cell.failed for cells in environments for cell in cells if cell.method == method)
+        for policy in POLICIES if fails else POLICIES[:1]:
             try:
-                each = sensitivity(environments, method, rng, policy=policy)
+                each = sensitivity(environments, method, rng, policy=policy, floors=floors)
             except ValueError:  # the method is not in all tasks, or has no setting in common
                 continue
             if each.settings > 1 and (policy == "exclude" or each.failed):

@@ -99,14 +99,14 @@ def phrases(dialogues: Sequence[Spoken], length: int, *, least: int = 1) -> list
     return _ranked(sums, least)
 
 
-def whole_utterances(dialogues: Sequence[Spoken], *, least: int = 1) -> list[Weighed]:
-    """All utterances that were said at least `least` times, by their sums over all tokens, the best first."""
+def whole_utterances(dialogues: Sequence[Spoken]) -> list[Weighed]:
+    """All utterances, by their sums over all tokens, the best first."""
     sums: dict[str, list[float]] = {}
     for spoken in dialogues:
         for utterance in utterances_of(spoken):
             text = "".join(piece for piece in utterance.pieces if piece != END).strip()
             sums.setdefault(text, []).append(math.fsum(utterance.advantages))
-    return _ranked(sums, least)
+    return _ranked(sums, 1)
 
 
 def advantage_section(dialogues: Sequence[Spoken], *, whose: str, what: str, shown: int = 6) -> Section | None:

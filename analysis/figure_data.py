@@ -19,6 +19,7 @@ from analysis.text import count, decimals_for, number, with_error
 
 TAU, BETA = "train.tau", "decode.beta"
 GRID_METHODS = ("sarsa", "ilql")
+SARSA_TAU = 0.5  # SARSA has no tau of its own: it is ILQL at this one, and has that row of a tau × beta grid
 """The methods of the tau × beta grid: SARSA is its line tau = 0.5."""
 
 LEVEL_METHODS = ("filtered_bc", "bc")
@@ -264,7 +265,7 @@ def score_by_cell(cells: Sequence[Cell], *, gap: float = 2.0) -> ScoreByCell:
 
 
 def has_grid(cells: Sequence[Cell]) -> bool:
-    """True if there are design cells with both tau and beta, so that the figures over beta have something to show."""
+    """True if design cells of SARSA or ILQL have a beta: the figures over beta have something to show."""
     return bool(_grid(cells))
 
 
@@ -272,7 +273,7 @@ def beta_curves(cells: Sequence[Cell]) -> BetaCurves:
     """Score against beta per tau, over design cells.
 
     Raises:
-        ValueError: No design cell of SARSA or ILQL has `train.tau` and `decode.beta`, or two share both.
+        ValueError: No design cell of SARSA has `decode.beta`, none of ILQL has it and `train.tau`, or two share both.
     """
     grid = _checked_grid(cells)
     betas = tuple(sorted({beta for _, beta in grid}))
@@ -296,7 +297,7 @@ def heat_map(cells: Sequence[Cell]) -> HeatMap:
     """Score over the tau × beta grid of design cells.
 
     Raises:
-        ValueError: No design cell of SARSA or ILQL has `train.tau` and `decode.beta`, or two share both.
+        ValueError: No design cell of SARSA has `decode.beta`, none of ILQL has it and `train.tau`, or two share both.
     """
     grid = _checked_grid(cells)
     taus, betas = tuple(sorted({tau for tau, _ in grid})), tuple(sorted({beta for _, beta in grid}))
@@ -359,16 +360,16 @@ def _slot(method: str, placed: Sequence[tuple[float, Cell]], room: float) -> Met
 def _grid(cells: Sequence[Cell]) -> dict[tuple[float, float], list[Cell]]:
     grid: dict[tuple[float, float], list[Cell]] = {}
     for cell in cells:
-        if cell.method in GRID_METHODS and cell.origin == "design" and cell.has(TAU) and cell.has(BETA):
-            grid.setdefault((float(cell.hyperparameters[TAU]), float(cell.hyperparameters[BETA])), []).append(cell)
+        tau = SARSA_TAU if cell.method == "sarsa" else cell.hyperparameters.get(TAU)
+        if cell.method in GRID_METHODS and cell.origin == "design" and tau is not None and cell.has(BETA):
+            grid.setdefault((float(tau), float(cell.hyperparameters[BETA])), []).append(cell)
     return grid
 
 
 def _checked_grid(cells: Sequence[Cell]) -> dict[tuple[float, float], Cell]:
     grid = _grid(cells)
     if not grid:
-        methods = " or ".join(map(repr, GRID_METHODS))
-        raise ValueError(f"a figure over β needs a design cell of {methods} with the columns {TAU!r} and {BETA!r}")
+        raise ValueError(f"a figure over β needs a design cell of SARSA with {BETA!r}, or of ILQL with it and {TAU!r}")
     for (tau, beta), found in grid.items():
         if len(found) > 1:
             raise ValueError(

@@ -166,17 +166,6 @@ def cheapest_for(parts: Components, cost: Cost, wanted: float) -> Split | None:
     return min(found, key=lambda split: split.seconds, default=None)
 
 
-def best_within(parts: Components, cost: Cost, seconds: float) -> Split | None:
-    """The split that finds the smallest difference with at most `seconds` a cell; None where two seeds cost more."""
-    found = []
-    for seeds in range(2, MOST_SEEDS + 1):
-        left = seconds / seeds - cost.training
-        episodes = MOST_EPISODES if cost.episode == 0 else min(MOST_EPISODES, int(left / cost.episode))
-        if left >= 0 and episodes >= 2:
-            found.append(_split(parts, cost, seeds, episodes))
-    return min(found, key=lambda split: (split.detectable, split.seconds), default=None)
-
-
 def power_lines(parts: Components, cost: Cost | None, *, seeds: int, episodes: int) -> list[str]:
     """In words: what moves a difference, what the planned split finds, and what is cheapest for that and for half.
 

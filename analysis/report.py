@@ -11,20 +11,11 @@ import numpy as np
 
 from analysis import figures, honest_render
 from analysis.ablation import AblationTable, ablation_table
-from analysis.cells import Cell, cells_of
-from analysis.comparison import Comparison, comparison_markdown, comparison_rows
-from analysis.family import HEADER as FAMILY_HEADER
-from analysis.family import NUMERIC as FAMILY_NUMERIC
-from analysis.family import Inference, family, family_markdown, family_notes, family_rows
-from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell, table_picture
-from analysis.honest_table import HonestTable, honest_table
-from analysis.page import PageFigure, figure_section, html_table, links_html, notes_html, page
-from analysis.records import comparisons_csv, comparisons_json, section_csv, section_json
-from analysis.render import (
+from analysis.ablation_render import (
     FAILURES_HEADER,
     FAILURES_NUMERIC,
     NUMERIC,
-    cells_of_text,
+    body_of,
     failure_rows,
     header_of,
     to_csv,
@@ -32,6 +23,15 @@ from analysis.render import (
     to_latex,
     to_markdown,
 )
+from analysis.cells import Cell, cells_of
+from analysis.comparison import Comparison, comparison_markdown, comparison_rows
+from analysis.family import HEADER as FAMILY_HEADER
+from analysis.family import NUMERIC as FAMILY_NUMERIC
+from analysis.family import Inference, family, family_markdown, family_notes, family_rows
+from analysis.figure_data import beta_curves, has_grid, heat_map, score_by_cell, table_picture
+from analysis.honest_table import HonestTable, honest_table
+from analysis.machine_readable import comparisons_csv, comparisons_json, section_csv, section_json
+from analysis.page import PageFigure, figure_section, html_table, links_html, notes_html, page
 from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
 from analysis.styles import Policy, Style
@@ -80,7 +80,6 @@ def write_report(
     *,
     rng: np.random.Generator,
     cells: Sequence[Cell] | None = None,
-    methods: Sequence[str] | None = None,
     style: Style = "honest",
     policy: Policy = "exclude",
     floor: float | None = None,
@@ -106,7 +105,6 @@ def write_report(
         folder: Made if it does not exist.
         rng: Draws intervals; the same one gives the same report.
         cells: `cells_of(table)` where it is at hand already.
-        methods: The methods to have a row in the table; those in `table` if not given.
         style: `honest` leads with the honest table where a cell has several training seeds, and has the paper's behind
             it; `paper` leads with the paper's, which then counts cells as the paper does. Both have the same files.
         policy: What a failed run counts as in the honest table.
@@ -125,9 +123,7 @@ def write_report(
         OSError: The folder cannot be written.
     """
     cells = cells_of(table) if cells is None else cells
-    ablation = ablation_table(
-        table, methods=methods, style=style, cells=cells, references=references, notes=notes, digests=digests
-    )
+    ablation = ablation_table(table, style=style, cells=cells, references=references, notes=notes, digests=digests)
     (folder / "figures").mkdir(parents=True, exist_ok=True)
 
     unsaid = table.estimated or not any(cell.seeds for cell in cells)
@@ -218,7 +214,7 @@ def _figures(ablation: AblationTable, cells: Sequence[Cell]) -> tuple[dict[str, 
     made["table"] = (figures.draw_table(picture, x_title=best), picture.caption)
     made["score_by_cell"] = (figures.draw_score_by_cell(points, y_title=title), points.caption + where)
     if not has_grid(cells):
-        return made, ["No figures over β: no design cell of SARSA or ILQL has train.tau and decode.beta."]
+        return made, ["No figures over β: no design cell of SARSA or ILQL has a β."]
     try:
         curves, grid = beta_curves(cells), heat_map(cells)
     except ValueError as several:  # a grid over more than tau and beta has no single score per field
@@ -294,7 +290,7 @@ def _leads_honestly(style: Style, honest: HonestTable | None) -> bool:
 def _paper_body(ablation: AblationTable) -> list[str]:
     files = [(f"table.{suffix}", f"table.{suffix}") for suffix in ("md", "tex", "csv", "json")]
     return [
-        html_table(header_of(ablation), cells_of_text(ablation), NUMERIC),
+        html_table(header_of(ablation), body_of(ablation), NUMERIC),
         notes_html(ablation.footnotes),
         f"<p>The table as a file: {links_html(files)}</p>",
     ]

@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Sequence
 
-from analysis.render import json_cell, plain_setting
+from analysis.ablation_render import json_cell, plain_setting
 from analysis.reward_tables import RewardField, RewardTable, RewardTables
 from analysis.text import booktabs, decimals_for, latex, markdown_table, number, with_error
 

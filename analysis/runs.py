@@ -56,6 +56,14 @@ _EPISODE_COLUMNS: Mapping[str, tuple[Kind | None, bool]] = {
 _SCORE_TOLERANCE = 1e-4  # a score may have been summed in another order or in single precision
 
 
+def by_arm(runs: pl.DataFrame) -> pl.DataFrame:
+    """The rows with their `arm`, if they name it, for a method.
+
+    A question may have a method several times, each an arm of its own: `ilql_without_lm` beside `ilql`.
+    """
+    return runs.with_columns(runs["arm"].alias("method")) if "arm" in runs.columns else runs
+
+
 @dataclass(frozen=True)
 class Unlisted:
     """What a sweep took for a method beyond its rows.
@@ -111,7 +119,8 @@ class RunTable:
     def from_parquet(folder: Path) -> RunTable:
         """The table stored in `folder` as `runs.parquet` and `episodes.parquet`, files or folders of Parquet files.
 
-        Reads only the columns of `episodes` that statements need: transcripts stay on disk.
+        Reads only the columns of `episodes` that statements need: transcripts stay on disk. Rows that name an arm stand
+        under it, see `by_arm`.
 
         Raises:
             ValueError: One of the two is missing, or the content is refused (see the class).
@@ -119,7 +128,7 @@ class RunTable:
         runs = pl.scan_parquet(_parquet(folder, "runs")).collect()
         episodes = pl.scan_parquet(_parquet(folder, "episodes"))
         present = episodes.collect_schema().names()
-        return RunTable(runs, episodes.select([name for name in _EPISODE_COLUMNS if name in present]).collect())
+        return RunTable(by_arm(runs), episodes.select([name for name in _EPISODE_COLUMNS if name in present]).collect())
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -138,10 +147,6 @@ class RunTable:
     def design(self) -> RunTable:
         """The runs of the enqueued grid, without the search's own proposals."""
         return self._where(pl.col("origin") == "design")
-
-    def of_method(self, *methods: str) -> RunTable:
-        """The runs of these methods."""
-        return self._where(pl.col("method").is_in(methods))
 
     def select(self, conditions: Mapping[str, Value]) -> RunTable:
         """The runs whose columns have these values: `select({"evaluation.reward": "yn"})`.

@@ -33,7 +33,7 @@ from analysis.text import DASH, count
 
 Policy: TypeAlias = Literal["exclude", "worst", "floor"]
 """What a failed run counts as: `exclude` leaves out settings without a finished run somewhere, `worst` gives a failed
-run the lowest score of a cell in that environment, `floor` a given score (cloning's)."""
+run the lowest score of a cell in that environment, `floor` a given one: the lowest return that the task can give."""
 
 DRAWS = 2000
 DIMENSION_DRAWS = 400

@@ -92,8 +92,9 @@ def rule(shown: int) -> str:
     )
 
 
-def transcripts_page(title: str, cells: Sequence[Transcripts], *, shown: int = SHOWN) -> str:
+def transcripts_page(title: str, cells: Sequence[Transcripts]) -> str:
     """The page, of at most `LARGEST_PAGE` bytes: fewer episodes of each cell are shown where it would be larger."""
+    shown = SHOWN
     while True:
         kept = [_fewer(cell, shown) for cell in cells]
         if _least(kept) > LARGEST_PAGE and shown > 1:

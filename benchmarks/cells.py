@@ -40,7 +40,7 @@ from sweeps.journal import utc
 from sweeps.plan import make_plan
 from sweeps.provenance import code_digest, host, library_versions
 from sweeps.schedule import Schedule
-from sweeps.space import Grid, Training
+from sweeps.space import Grid, PlannedTraining
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.store import Store
 from sweeps.study import Study
@@ -71,7 +71,7 @@ class Filled:
     """A store in which a sweep of so many cells is done."""
 
     folder: Path
-    design: Sequence[Training]
+    design: Sequence[PlannedTraining]
     cells: int
 
     def schedule(self, store: Store) -> Schedule:
@@ -82,7 +82,7 @@ class Filled:
         )  # fmt: skip
 
 
-def design_of(cells: int) -> list[Training]:
+def design_of(cells: int) -> list[PlannedTraining]:
     """An ILQL grid of at least so many cells."""
     trainings = cells // len(BETAS)
     taus = [0.5 + 0.499 * (place + 1) / trainings for place in range(trainings)]

@@ -36,7 +36,7 @@ from sweeps.job import Resources
 from sweeps.journal import utc
 from sweeps.references import REFERENCES_FILE
 from sweeps.schedule import Schedule
-from sweeps.space import Grid, Training
+from sweeps.space import Grid, PlannedTraining
 from sweeps.spec import reference_key
 from sweeps.store import Store
 from sweeps.study import Study
@@ -194,7 +194,7 @@ def _nobody(folder: Path) -> None:
     (folder / REFERENCES_FILE).write_text("{}", encoding="utf-8")
 
 
-def design_of(taus: int) -> list[Training]:
+def design_of(taus: int) -> list[PlannedTraining]:
     """BC, SARSA and ILQL at so many levels of tau."""
     shared = {"train.cql_weight": CQL_WEIGHTS, "decode.beta": BETAS}
     levels = [0.5 + 0.499 * (place + 1) / taus for place in range(taus)]

@@ -3,12 +3,13 @@
 Both sides play visual dialogue greedily with the same weights, β, scenes and environment. Ours plays all its slots, as
 an evaluation does; the other side (`benchmarks.public_rollout`) plays the first few of the same episodes one by one.
 They must say the same: transcripts are compared, and where one differs, the first token that does must have been a
-near-tie, which rounds one way or the other.
+near-tie, which rounds one way or the other. Beside the ratio stands how near our side is to `benchmarks.floor`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ import torch
 from torch import nn
 
 from benchmarks.betas import checkpoint
+from benchmarks.floor import Machine, least_work
 from benchmarks.measure import Benchmark, Line, alternately, per_second
 from benchmarks.public_rollout import Played, PublicPolicy, Said, episode
+from ilql.batch import tokenize
 from ilql.evaluate import Episode, Player, play
 from ilql.networks import ValueNetworks
 from ilql.task import Task
@@ -118,6 +121,18 @@ def against(
     same = [equal(played[seed], each, tokenizer) for seed, each in heard.items()]
     assert sum(same) >= LEAST_EQUAL * len(same), f"{sum(same)} of {len(same)} transcripts are equal"
     chosen = sum(tokens_of(each.said) for each in heard.values()) / len(heard)
+    note, floor = "", {}
+    if device == CPU:
+        machine = Machine.measured(quick=size.rounds == 1)
+        work = least_work(actor, [tokenize(each.transcript, tokenizer) for each in played])
+        least = work.seconds_on(machine) / size.ours
+        share = least * statistics.median(rates[0])
+        note = (
+            f"an episode's {work.operations / size.ours / 1e9:.2f} GFLOP, and {work.read / size.ours / 1e9:.2f} GB of "
+            f"keys and values to read, take {least:.4f} s at this machine's {machine.products / 1e9:.0f} GFLOP/s and "
+            f"{machine.reading / 1e9:.0f} GB/s: {100 * share:.0f} % of what it took"
+        )
+        floor = {**dataclasses.asdict(work), **dataclasses.asdict(machine), "share_of_floor": share}
     return Line(
         name=f"visual dialogue, {size.layers} layers of {size.width}, vocabulary {tokenizer.size}",
         unit="episodes/s",
@@ -125,7 +140,9 @@ def against(
         other=rates[1],
         other_is="the public way to act: one episode at a time, three trunks a token, no cache across turns",
         goal=25.0,
+        note=note,
         details={
+            **floor,
             "episodes_compared": len(same),
             "transcripts_equal": sum(same),
             "tokens_chosen_per_episode": chosen,

@@ -32,7 +32,7 @@ from benchmarks.cells import BASE, BETAS, SHARED, SWEEP, evaluation_record, leav
 from benchmarks.measure import JSON, Benchmark, Line
 from sweeps.job import Job, Resources
 from sweeps.schedule import TRIES, Schedule
-from sweeps.space import Grid, Training
+from sweeps.space import Grid, PlannedTraining
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
 from sweeps.study import Study
@@ -50,7 +50,7 @@ NOTICED_MINUTES, CHECKPOINT_MINUTES = 1.25, 5.0
 Result = TypeVar("Result")
 
 
-def design_of(cells: int) -> list[Training]:
+def design_of(cells: int) -> list[PlannedTraining]:
     """So many cells, four out of five of them ILQL's at four betas; the others extract a policy from an ILQL critic."""
     values = cells * 4 // 5 // len(BETAS)
     policies = cells - values * len(BETAS)
@@ -214,7 +214,7 @@ def simulate(folder: Path, nodes: int, cells: int, generator: random.Random) -> 
     return found
 
 
-def lower_bound(design: list[Training], nodes: list[Node]) -> float:
+def lower_bound(design: list[PlannedTraining], nodes: list[Node]) -> float:
     """Minutes that no schedule is below: all work by all speed, and the longest chain on one sound node."""
     work: dict[str, float] = {}
     longest = 0.0

@@ -25,7 +25,6 @@ def call(
     item: Item,
     tell: Callable[[Told], None],
     *,
-    cpus: float = 1.0,
     gpus: float = 0.0,
 ) -> Result | Fault:
     """Give `function(item, tell)`, run on the cluster once, or the fault that ended it.
@@ -37,16 +36,15 @@ def call(
         function: Importable on workers, or picklable. It is given an item and whom to tell how far it is.
         item: Picklable.
         tell: Called here with what the function tells there.
-        cpus: Logical CPUs of the call, not negative.
-        gpus: GPUs of the call, not negative.
+        gpus: GPUs of the call, beside one logical CPU; not negative.
 
     Raises:
-        ValueError: A number is negative.
+        ValueError: `gpus` is negative.
     """
-    if cpus < 0 or gpus < 0:
-        raise ValueError(f"cpus and gpus must not be negative, got {cpus} and {gpus}")
+    if gpus < 0:
+        raise ValueError(f"gpus must not be negative, got {gpus}")
     remote: Any = ray.remote(
-        num_cpus=cpus, num_gpus=gpus, max_retries=0, num_returns="streaming",
+        num_cpus=1, num_gpus=gpus, max_retries=0, num_returns="streaming",
         # Anywhere: one who runs in a placement group, as Tune's trials do, would else have its calls held to its share.
         scheduling_strategy="DEFAULT",
     )(_running)  # fmt: skip

@@ -18,6 +18,9 @@ CPUS_PER_GPU = 8
 LEAST_GPU_SHARE = 1e-4
 """Ray counts resources in ten-thousandths."""
 
+PLANNED_SHARE = 0.9
+"""The share of a GPU's memory that is planned with; the rest is the driver's and fragments."""
+
 LARGEST_CLUSTER = 10**5
 """More machines than anybody means: a description with more is a slip of the finger."""
 
@@ -92,18 +95,17 @@ def places(machines: Sequence[Machine], need: Need) -> int:
     return sum(worker_places(machine, need) for machine in machines) // need.workers
 
 
-def gpu_share(needed_bytes: int, gpu_bytes: int, *, headroom: float = 0.9) -> float:
+def gpu_share(needed_bytes: int, gpu_bytes: int) -> float:
     """The share of a GPU that a training needs: 1/k if k of them fit one, or as many whole GPUs as hold it.
 
     Args:
         needed_bytes: What one training takes, positive.
-        gpu_bytes: A GPU's memory.
-        headroom: The share of it that may be planned with; the rest is the driver's and fragments.
+        gpu_bytes: A GPU's memory, of which `PLANNED_SHARE` is planned with.
     """
     if needed_bytes <= 0 or gpu_bytes <= 0:
         raise ValueError(f"memory must be positive, got {needed_bytes} and {gpu_bytes} bytes")
-    fit = math.floor(headroom * gpu_bytes / needed_bytes)
-    return 1 / fit if fit else float(math.ceil(needed_bytes / (headroom * gpu_bytes)))
+    fit = math.floor(PLANNED_SHARE * gpu_bytes / needed_bytes)
+    return 1 / fit if fit else float(math.ceil(needed_bytes / (PLANNED_SHARE * gpu_bytes)))
 
 
 def described(text: str) -> tuple[Machine, ...]:

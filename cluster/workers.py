@@ -11,11 +11,18 @@ stand against it, each enough for the cases it covers:
    workers. The reservation is then an orphan, and every waiting group, every new group and the sweep's watchdog release
    orphans (`cluster.placement.release_orphans`), by the cluster's own table, whether or not the State API answers.
 4. When the whole job is gone, Ray removes what is left.
+
+Who can reach a group. In a Ray that lives on the loopback, as those that we start do, workers meet in a file and listen
+on the loopback alone; elsewhere torch and its backends listen where they like (docs/security.md).
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import os
+import secrets
+import socket
 import tempfile
 import threading
 import time
@@ -27,6 +34,7 @@ from typing import Any, Generic
 
 import ray
 import ray.train
+from ray.train.backend import Backend, BackendConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.faults import Fault, classify
@@ -39,6 +47,12 @@ train: Any = ray.train
 CALLER_RESOURCES: Mapping[str, float] = MappingProxyType({"CPU": 0, "memory": 1})
 """What a Tune trial should ask for that does nothing but call `run_group`: one byte. Tune refuses trials that ask for
 nothing, and the customary hundredth of a CPU keeps a group that needs all CPUs of the cluster waiting for ever."""
+
+LOOPBACKS = ("lo", "lo0")
+"""What systems call the loopback among their networks: Linux, and macOS with the other BSDs."""
+
+_NETWORKS = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+"""By which variables gloo and NCCL are told the network to listen on."""
 
 _POLL_SECONDS = 0.1
 _TEND_SECONDS = 5.0
@@ -181,11 +195,14 @@ def _fit_quietly(order: _Order[Config], journal: Path) -> _Ended:
 def _trainer(order: _Order[Config], journal: Path) -> Any:
     from ray.train.torch import TorchConfig, TorchTrainer  # noqa: PLC0415  (imports torch)
 
+    backend = backend_of(order.workers, order.gpus_per_worker)
+    alone = ipaddress.ip_address(ray.util.get_node_ip_address()).is_loopback  # type: ignore[no-untyped-call]
     resources = {"CPU": 1.0} | ({"GPU": order.gpus_per_worker} if order.gpus_per_worker else {})
+    met: Any = _OnLoopback(backend, journal.parent) if alone else TorchConfig(backend=backend)
     return TorchTrainer(
         _worker,
         train_loop_config={"order": order},
-        torch_config=TorchConfig(backend=backend_of(order.workers, order.gpus_per_worker)),
+        torch_config=met,
         scaling_config=train.ScalingConfig(
             num_workers=order.workers, use_gpu=order.gpus_per_worker > 0, resources_per_worker=resources
         ),
@@ -205,6 +222,74 @@ def backend_of(workers: int, gpus_per_worker: float) -> str:
     A worker alone sums with nobody, and is spared what NCCL begins with.
     """
     return "nccl" if workers > 1 and gpus_per_worker >= 1 else "gloo"
+
+
+@dataclass(frozen=True)
+class _OnLoopback(BackendConfig):
+    """What Ray Train is told of torch.distributed where all workers are on one machine.
+
+    Attributes:
+        backend: What sums gradients.
+        folder: One that only this user may enter, for as long as the group lives.
+    """
+
+    backend: str
+    folder: Path
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return _LoopbackBackend
+
+    @property
+    def train_func_context(self) -> Any:
+        from ray.train.torch.config import TorchConfigContextManager  # noqa: PLC0415  (imports torch)
+
+        return TorchConfigContextManager
+
+
+class _LoopbackBackend(Backend):
+    """Ray's own way of setting torch.distributed up, but for the place where workers meet: a file.
+
+    Ray has them meet at a `TCPStore`, which takes no address to listen on: it listens on all.
+    """
+
+    share_cuda_visible_devices = True  # as Ray's own has it: NCCL reaches the others' GPUs
+
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        from ray.train.torch import TorchConfig  # noqa: PLC0415  (imports torch)
+        from ray.train.torch import config as rays  # noqa: PLC0415
+
+        worker_group.execute(keep_to_loopback)
+        worker_group.execute(rays._set_torch_distributed_env_vars)
+        meeting = backend_config.folder / f"meeting-{secrets.token_hex(8)}"  # another for every attempt
+        begun = [
+            worker_group.execute_single_async(
+                rank,
+                rays._setup_torch_process_group,
+                backend=backend_config.backend,
+                world_rank=rank,
+                world_size=len(worker_group),
+                init_method=meeting.as_uri(),
+                timeout_s=TorchConfig().timeout_s,
+            )
+            for rank in range(len(worker_group))
+        ]
+        ray.get(begun)
+
+    def on_shutdown(self, worker_group: Any, backend_config: BackendConfig) -> None:
+        from ray.train.torch import TorchConfig  # noqa: PLC0415  (imports torch)
+
+        TorchConfig().backend_cls().on_shutdown(worker_group, backend_config)
+
+
+def keep_to_loopback() -> None:
+    """Have this worker's gloo and NCCL listen on the loopback, unless the user has named another network.
+
+    By itself gloo takes the address that the machine's name has, and NCCL the first network that is no loopback.
+    """
+    here = [name for _, name in socket.if_nameindex() if name in LOOPBACKS]
+    for variable in _NETWORKS if here else ():
+        os.environ.setdefault(variable, here[0])
 
 
 class _Journal(ray.train.UserCallback):

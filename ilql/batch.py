@@ -39,7 +39,10 @@ class TokenSequence:
         rewards: Shape (K,), floats.
         ends: Shape (K,), true on actions that end an utterance: the choice of its `eoa`.
         ended: True if the episode ends after the last action; False if it goes on from the final state unseen.
-        number: The dialogue's place in the data, by which what was made for it once is found again.
+        number: The sequence's place in the data, by which what was made for it once is found again.
+        goes_on: True if it is a window of a dialogue, and the sequence behind it in the data is the next one.
+        earlier: What the dialogue returned in the windows before this one, undiscounted.
+        later: What it returns in those behind it.
     """
 
     tokens: npt.NDArray[np.int64]
@@ -49,6 +52,9 @@ class TokenSequence:
     ends: npt.NDArray[np.bool_]
     ended: bool
     number: int = 0
+    goes_on: bool = False
+    earlier: float = 0.0
+    later: float = 0.0
 
     def __post_init__(self) -> None:
         actions = len(self.action_positions)
@@ -66,13 +72,31 @@ def tokenize(dialogue: Dialogue, tokenizer: Tokenizer, *, max_tokens: int | None
         dialogue: What was said.
         tokenizer: How text becomes ids.
         max_tokens: Keep only the first so many tokens. A dialogue that is cut has not ended: its last kept state has no
-            action and serves only to bootstrap, and a reward on a dropped `eoa` is lost.
+            action and serves only to bootstrap, and a reward on a dropped `eoa` is lost. `ilql.windows` loses none.
     """
+    whole, _ = lay_out(dialogue, tokenizer)
+    if max_tokens is None or len(whole.tokens) <= max_tokens:
+        return whole
+    states = whole.state_positions[whole.state_positions < max_tokens]
+    actions = max(0, len(states) - 1)
+    return TokenSequence(
+        whole.tokens[:max_tokens],
+        whole.action_positions[:actions],
+        states if len(states) else np.asarray([max_tokens - 1], dtype=np.int64),
+        whole.rewards[:actions],
+        whole.ends[:actions],
+        ended=False,
+    )
+
+
+def lay_out(dialogue: Dialogue, tokenizer: Tokenizer) -> tuple[TokenSequence, list[range]]:
+    """A whole dialogue as tokens, and the positions of each of the world's texts in it, without what stands around."""
     agent_opens = not dialogue.turns or dialogue.turns[0].by_agent
     tokens = tokenizer.before_first(by_agent=agent_opens)
     positions: list[int] = []
     rewards: list[float] = []
     ends: list[bool] = []
+    heard: list[range] = []
     for turn, then_agent in zip(dialogue.turns, _speakers_next(dialogue), strict=True):
         text = tokenizer.encode(turn.text)
         if turn.by_agent:
@@ -80,25 +104,20 @@ def tokenize(dialogue: Dialogue, tokenizer: Tokenizer, *, max_tokens: int | None
             positions += range(start, start + len(text) + 1)
             rewards += [0.0] * len(text) + [turn.reward]
             ends += [False] * len(text) + [True]
+        else:
+            heard.append(range(len(tokens), len(tokens) + len(text)))
         tokens += [*text, *tokenizer.behind(by_agent=turn.by_agent, then_agent=then_agent)]
     if dialogue.ended:
         tokens.append(tokenizer.structural("eod"))
-    states, ended = [*positions, len(tokens) - 1], dialogue.ended
-    if max_tokens is not None and len(tokens) > max_tokens:
-        tokens, ended = tokens[:max_tokens], False
-        states = [p for p in states if p < max_tokens]
-        actions = max(0, min(sum(p < max_tokens - 1 for p in positions), len(states) - 1))
-        positions, rewards, states = positions[:actions], rewards[:actions], states[: actions + 1]
-        ends = ends[:actions]
-        states = states or [max_tokens - 1]
-    return TokenSequence(
+    sequence = TokenSequence(
         np.asarray(tokens, dtype=np.int64),
         np.asarray(positions, dtype=np.int64),
-        np.asarray(states, dtype=np.int64),
+        np.asarray([*positions, len(tokens) - 1], dtype=np.int64),
         np.asarray(rewards, dtype=np.float32),
         np.asarray(ends, dtype=np.bool_),
-        ended,
+        dialogue.ended,
     )
+    return sequence, heard
 
 
 def _speakers_next(dialogue: Dialogue) -> list[bool | None]:
@@ -126,7 +145,10 @@ class TokenBatch:
         rewards: Shape (B, K), floats.
         ends: Shape (B, K), true on real actions that end an utterance.
         terminal: Shape (B, K), true if the episode ends after this action.
-        numbers: Shape (B,), each dialogue's place in the data.
+        numbers: Shape (B,), each sequence's place in the data.
+        goes_on: Shape (B,), true on windows of dialogues that go on in another.
+        earlier: Shape (B,), what each dialogue returned in the windows before, floats.
+        later: Shape (B,), what it returns in those behind, floats.
     """
 
     tokens: Tensor
@@ -139,6 +161,14 @@ class TokenBatch:
     ends: Tensor
     terminal: Tensor
     numbers: Tensor
+    goes_on: Tensor
+    earlier: Tensor
+    later: Tensor
+
+    @property
+    def returns(self) -> Tensor:
+        """Shape (B,): the undiscounted return of each dialogue, that of its other windows included."""
+        return (self.rewards * self.action_mask).sum(dim=1) + self.earlier + self.later
 
     def to(self, device: torch.device) -> TokenBatch:
         """The same batch on a device; a GPU is not waited for."""
@@ -177,8 +207,22 @@ def collate(sequences: Sequence[TokenSequence], *, pad: int) -> TokenBatch:
         if count:
             terminal[row, count - 1] = sequence.ended
     numbers = np.asarray([s.number for s in sequences], dtype=np.int64)
-    parts = (tokens, attention, positions, states, actions, mask, rewards, ends, terminal, numbers)
+    goes_on = np.asarray([s.goes_on for s in sequences], dtype=np.bool_)
+    earlier = np.asarray([s.earlier for s in sequences], dtype=np.float32)
+    later = np.asarray([s.later for s in sequences], dtype=np.float32)
+    of_actions = (positions, states, actions, mask, rewards, ends, terminal)
+    parts = (tokens, attention, *of_actions, numbers, goes_on, earlier, later)
     return TokenBatch(*(torch.from_numpy(part) for part in parts))
+
+
+def dialogue_numbers(sequences: Sequence[TokenSequence]) -> npt.NDArray[np.int64]:
+    """Which dialogue each sequence is, or is a window of, counted from 0, shape (N,).
+
+    Args:
+        sequences: The data in its order: a dialogue's windows one behind the other.
+    """
+    begins = [number == 0 or not sequences[number - 1].goes_on for number in range(len(sequences))]
+    return np.cumsum(begins, dtype=np.int64) - 1
 
 
 def last_actions(mask: Tensor) -> Tensor:
@@ -229,6 +273,9 @@ def save_sequences(sequences: Sequence[TokenSequence], file: Path) -> None:
         rewards=np.concatenate([*(s.rewards for s in sequences), np.zeros(0, dtype=np.float32)]),
         ends=np.concatenate([*(s.ends for s in sequences), np.zeros(0, dtype=np.bool_)]),
         ended=np.asarray([s.ended for s in sequences], dtype=np.bool_),
+        goes_on=np.asarray([s.goes_on for s in sequences], dtype=np.bool_),
+        earlier=np.asarray([s.earlier for s in sequences], dtype=np.float64),
+        later=np.asarray([s.later for s in sequences], dtype=np.float64),
     )
 
 
@@ -241,7 +288,10 @@ def load_sequences(file: Path) -> list[TokenSequence]:
         positions = np.split(data["action_positions"].astype(np.int64), cuts)[:-1]
         rewards, ends = np.split(data["rewards"], cuts)[:-1], np.split(data["ends"], cuts)[:-1]
         last, ended = data["last_states"], data["ended"]
+        none = np.zeros(len(ended))  # files from before there were windows
+        goes_on, earlier, later = (data.get(name, none) for name in ("goes_on", "earlier", "later"))
+    parts = zip(tokens, positions, last, rewards, ends, ended, goes_on, earlier, later, strict=True)
     return [
-        TokenSequence(t, p, np.append(p, s), r, u, bool(e), number)
-        for number, (t, p, s, r, u, e) in enumerate(zip(tokens, positions, last, rewards, ends, ended, strict=True))
+        TokenSequence(t, p, np.append(p, s), r, u, bool(e), number, bool(g), float(before), float(after))
+        for number, (t, p, s, r, u, e, g, before, after) in enumerate(parts)
     ]

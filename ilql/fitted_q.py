@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ilql.batch import TokenBatch, TokenSequence, batch_order, collate
+from ilql.batch import TokenBatch, TokenSequence, batch_order, collate, dialogue_numbers
 from ilql.choose import Knobs, policy_inputs, probabilities
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, SHARE, check, hyper
 from ilql.language_model import gather, hidden_states, hidden_width, trunk_of
@@ -134,8 +134,17 @@ class FittedQ(nn.Module):
             self.heads = nn.ModuleList([head(hidden_width(trunk), vocabulary, constant=start) for _ in range(members)])
 
     @torch.no_grad()
-    def values(self, acting: Acting, sequences: Sequence[TokenSequence], device: torch.device) -> Tensor:
-        """V of the first state of each dialogue under the policy, by every member, shape (E, N)."""
+    def values(
+        self,
+        acting: Acting,
+        sequences: Sequence[TokenSequence],
+        device: torch.device,
+        on_pass: Callable[[], None] = lambda: None,
+    ) -> Tensor:
+        """V of the first state of each dialogue under the policy, by every member, shape (E, N).
+
+        `on_pass` is called after each pass, of `READ_TOGETHER` dialogues at the most.
+        """
         values = []
         pad = acting.tokenizer.structural("pad")
         for begin in range(0, len(sequences), READ_TOGETHER):
@@ -146,34 +155,48 @@ class FittedQ(nn.Module):
             language, critic = _seen(acting, batch, first)
             pi = acting.probabilities(States(language.squeeze(1), None if critic is None else critic.squeeze(1)))
             values.append(torch.stack([(pi * q(own)).sum(dim=-1) for q in self.heads]))
+            on_pass()
         return torch.cat(values, dim=1)
 
 
-def fit(acting: Acting, sequences: Sequence[TokenSequence], settings: Fit, device: torch.device) -> FittedQ:
+def fit(
+    acting: Acting,
+    sequences: Sequence[TokenSequence],
+    settings: Fit,
+    device: torch.device,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> FittedQ:
     """Q of a policy, fitted on recorded dialogues.
 
     Args:
         acting: The policy.
-        sequences: The dialogues, with the rewards that are to be summed.
+        sequences: The dialogues in the data's order, with the rewards that are to be summed.
         settings: How.
         device: Where the networks are.
+        on_step: Called after each step with its number, from 1 on. What it raises ends the fit.
 
     Raises:
         ValueError: There is nothing to learn from.
         FloatingPointError: The fit has diverged.
     """
-    kept = [sequence for sequence in sequences[: settings.dialogues] if len(sequence.action_positions)]
+    numbered = [
+        (number, sequence)
+        for number, sequence in zip(dialogue_numbers(sequences).tolist(), sequences, strict=True)
+        if number < settings.dialogues and len(sequence.action_positions)
+    ]
+    kept = [sequence for _, sequence in numbered]
     if not kept:
         raise ValueError("fitted-Q evaluation needs dialogues in which the agent speaks, got none")
-    start = float(np.concatenate([rewards_to_go(sequence) for sequence in kept]).mean())
+    start = float(np.concatenate([rewards_to_go(sequence.rewards) + sequence.later for sequence in kept]).mean())
     trunk = trunk_of(acting.actor.language_model)
     made = FittedQ(trunk, acting.tokenizer.size, members=settings.members, start=start, seed=settings.seed).to(device)
     target = copy.deepcopy(made).requires_grad_(False).eval()
     optimiser = torch.optim.AdamW(made.parameters(), lr=settings.learning_rate, weight_decay=0.0)
-    luck = np.random.default_rng(settings.seed).poisson(1.0, (settings.members, len(kept)))
+    _, own = np.unique([number for number, _ in numbered], return_inverse=True)  # a dialogue's windows have one luck
+    luck = np.random.default_rng(settings.seed).poisson(1.0, (settings.members, int(own.max()) + 1))[:, own]
     pad = acting.tokenizer.structural("pad")
     batches = batch_order(len(kept), batch_size=settings.batch_size, seed=settings.seed)
-    for chosen in itertools.islice(batches, settings.steps):
+    for step, chosen in enumerate(itertools.islice(batches, settings.steps), start=1):
         total = sum(len(kept[number].action_positions) for number in chosen)
         optimiser.zero_grad(set_to_none=True)
         for begin in range(0, len(chosen), LEARN_TOGETHER):
@@ -185,6 +208,7 @@ def fit(acting: Acting, sequences: Sequence[TokenSequence], settings: Fit, devic
         optimiser.step()
         with torch.no_grad():
             torch._foreach_lerp_(list(target.parameters()), list(made.parameters()), settings.polyak)
+        on_step(step)
     if not all(bool(parameter.isfinite().all()) for parameter in made.parameters()):
         raise FloatingPointError("fitted-Q evaluation has diverged: its weights are not finite")
     return made.requires_grad_(False).eval()
@@ -228,17 +252,25 @@ def _taken(head_: nn.Module, hidden: Tensor, actions: Tensor) -> Tensor:
     return q.gather(1, actions[:, None]).squeeze(1)
 
 
-def rewards_to_go(sequence: TokenSequence, *, gamma: float = 1.0) -> npt.NDArray[np.float64]:
+def rewards_to_go(rewards: npt.NDArray[np.float32], *, gamma: float = 1.0) -> npt.NDArray[np.float64]:
     """Σ_k γ^k r of the rewards from each action of a dialogue on, shape (K,)."""
-    sums = np.zeros(len(sequence.rewards) + 1)
-    for place in range(len(sequence.rewards) - 1, -1, -1):
-        sums[place] = sequence.rewards[place] + gamma * sums[place + 1]
+    sums = np.zeros(len(rewards) + 1)
+    for place in range(len(rewards) - 1, -1, -1):
+        sums[place] = rewards[place] + gamma * sums[place + 1]
     return sums[:-1]
 
 
 @torch.no_grad()
-def negative_log_likelihood(acting: Acting, sequences: Sequence[TokenSequence], device: torch.device) -> float:
-    """Mean −log π of the tokens that the agent chose in some dialogues; infinite where π leaves one of them out."""
+def negative_log_likelihood(
+    acting: Acting,
+    sequences: Sequence[TokenSequence],
+    device: torch.device,
+    on_pass: Callable[[], None] = lambda: None,
+) -> float:
+    """Mean −log π of the tokens that the agent chose in some dialogues; infinite where π leaves one of them out.
+
+    `on_pass` is called after each pass, of `READ_TOGETHER` dialogues at the most.
+    """
     total, tokens = 0.0, 0
     for begin in range(0, len(sequences), READ_TOGETHER):
         block = sequences[begin : begin + READ_TOGETHER]
@@ -248,4 +280,5 @@ def negative_log_likelihood(acting: Acting, sequences: Sequence[TokenSequence], 
         pi = acting.probabilities(States(language[mask], None if critic is None else critic[mask]))
         total -= float(pi.gather(1, batch.actions[mask][:, None]).log().double().sum())
         tokens += int(mask.sum())
+        on_pass()
     return total / tokens

@@ -27,7 +27,9 @@ class Training:
     batch_size: int = hyper(64, AT_LEAST_ONE, meaning="dialogues per optimiser step, over all workers")
     learning_rate: float = hyper(1e-5, POSITIVE, meaning="AdamW's learning rate, constant")
     weight_decay: float = hyper(0.0, NOT_NEGATIVE, meaning="AdamW's decoupled weight decay")
-    max_tokens: int = hyper(1024, AT_LEAST_ONE, meaning="dialogues are cut to their first so many tokens")
+    max_tokens: int = hyper(
+        1024, AT_LEAST_ONE, meaning="tokens that are read at once; longer dialogues are cut into windows, or end there"
+    )
     weighting: str = hyper(
         "dialogue",
         Range(choices=("dialogue", "token")),

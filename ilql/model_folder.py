@@ -24,6 +24,7 @@ from transformers import CONFIG_MAPPING, AutoConfig
 from transformers.utils import logging as transformers_logging
 
 from ilql.files import FILE, FOLDER, NOTHING, first_line, kind_of, parse_json, user_path
+from ilql.gguf_file import check_gguf
 from ilql.tokens import from_file, is_gguf
 
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -75,6 +76,8 @@ def read_model(factory: Any, folder: Path) -> Any:
     check_model_folder(folder)
     in_file = is_gguf(folder)
     where = from_file(folder) if in_file else {}
+    if in_file:
+        _silence_gguf()
     try:
         model, about = factory.from_pretrained(
             str(folder.parent if in_file else folder),
@@ -102,6 +105,13 @@ def read_model(factory: Any, folder: Path) -> Any:
         if not bool(torch.isfinite(parameter).all()):
             raise ValueError(f"weights must be finite numbers, got others in {name} of {folder}")
     return model
+
+
+def _silence_gguf() -> None:
+    """Let Transformers' reader of GGUF files draw its progress bar only where others are wanted, too."""
+    from transformers import modeling_gguf_pytorch_utils as reader  # noqa: PLC0415  loads every tokeniser's module
+
+    reader.tqdm = transformers_logging.tqdm  # type: ignore[attr-defined]
 
 
 def _check_sorts(folder: Path, model: nn.Module) -> None:
@@ -150,13 +160,15 @@ def find_model(name: str) -> Path:
 
 
 def check_model_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be a model, before anything is spent.
+    """Refuse a folder, or a GGUF file, that cannot be a model, before anything is spent.
 
     Raises:
-        ValueError: It is no folder, its `config.json` is missing or unreadable, names Python code without which the
-            model cannot be built, or its weights are pickles, which may run anything when they are read.
+        ValueError: The file is none, or not whole; or it is no folder, its `config.json` is missing or unreadable,
+            names Python code without which the model cannot be built, or its weights are pickles, which may run
+            anything when they are read.
     """
-    if is_gguf(folder):  # what is in it is seen when it is read, and can be no code
+    if is_gguf(folder):  # what its names mean is seen when it is read, and can be no code
+        check_gguf(folder)
         return
     config = folder / "config.json"
     if kind_of(config) == NOTHING:
@@ -221,7 +233,8 @@ def context_of(folder: Path) -> int:
         )
         config = whole.get_text_config()
     except LOADING_FAULTS as error:
-        raise ValueError(f"config.json must be one of a model, got {folder}: {first_line(error)}") from error
+        what = "a GGUF file" if in_file else "config.json"
+        raise ValueError(f"{what} must be one of a model, got {folder}: {first_line(error)}") from error
     check_config(config, folder, named=tuple(SIZES))
     return min(int(config.max_position_embeddings), LONGEST_CONTEXT)
 

@@ -50,7 +50,7 @@ def draw_candidates(
         proposals: How many, and how long.
         seed: Decides the draws; those of a dialogue depend on nothing else but its number.
         device: Where the language model runs.
-        on_dialogue: Called now and then with the number of dialogues finished.
+        on_dialogue: Called with the number of dialogues finished, after every turn of those that are under way.
     """
     speaker = Speaker(Actor(language_model), tokenizer, slots=SLOTS, device=device, keep_mean=True)
     decode, count = Decoding(greedy=False, max_new_tokens=proposals.max_new_tokens), proposals.count
@@ -75,6 +75,8 @@ def draw_candidates(
                 place = first[number] + turn
                 drawn[place] = torch.stack([draft.mean for draft in drafts]).float().cpu().numpy()
                 log_probability[place] = [draft.log_probability for draft in drafts]
+            if on_dialogue is not None:
+                on_dialogue(block.start)
         _read_what_was_said(language_model, sequences, block, first, taken, tokenizer, device)
         if on_dialogue is not None:
             on_dialogue(block.stop)

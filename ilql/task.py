@@ -145,6 +145,8 @@ class TaskKind:
         inputs: Its sources besides `data`, by name, each with a line that says what it is; `words` is given as
             `--words`.
         symbols: Where the task's text has an alphabet of its own, all of it: each symbol is then one token.
+        windows: Whether dialogues that are longer than a training reads at once are cut into windows (`ilql.windows`);
+            else they end there, without their last rewards.
     """
 
     name: str
@@ -156,3 +158,4 @@ class TaskKind:
     example: Any
     inputs: Mapping[str, str] = field(default_factory=dict)
     symbols: tuple[str, ...] = ()
+    windows: bool = False

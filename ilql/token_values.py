@@ -202,13 +202,16 @@ def _heads(
 
 
 def outcomes(module: ValueNetworks, batch: TokenBatch, train: ValueTraining) -> tuple[Tensor, Tensor]:
-    """Rewards and terminal marks of every action, shape (B, K) each, as `train` takes them."""
-    last = last_actions(batch.action_mask)
+    """Rewards and terminal marks of every action, shape (B, K) each, as `train` takes them.
+
+    A window that goes on in another is not what `train.truncation` is about: it bootstraps, and has no last action.
+    """
+    last = last_actions(batch.action_mask) & ~batch.goes_on[:, None]
     rewards, terminal = batch.rewards, batch.terminal
     if train.rewards == "standardised":
         mean, deviation = module.returns
-        whole = (rewards * batch.action_mask).sum(dim=1, keepdim=True)
-        rewards = torch.where(last, (whole - mean) / (deviation + 1e-8), torch.zeros_like(rewards))
+        standardised = ((batch.returns - mean) / (deviation + 1e-8))[:, None]
+        rewards = torch.where(last, standardised, torch.zeros_like(rewards))
     return rewards, terminal | last if train.truncation == "end" else terminal
 
 

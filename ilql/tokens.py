@@ -350,6 +350,11 @@ def from_file(file: Path) -> dict[str, str]:
     return {"gguf_file": file.name}
 
 
+def new_tokenizer(symbols: Sequence[str], texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
+    """A tokeniser for a task: of its symbols if it is written in an alphabet of its own, else learnt from its texts."""
+    return symbol_tokenizer(symbols) if symbols else train_tokenizer(texts, vocabulary=vocabulary)
+
+
 def train_tokenizer(texts: Iterable[str], *, vocabulary: int) -> Tokenizer:
     """A byte-level BPE tokeniser of about `vocabulary` ids, learnt from `texts`; equal texts give an equal tokeniser.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,8 @@ class Progress:
 
     Attributes:
         step: Optimiser steps done.
-        metrics: Means over the batch of this step, over all workers: `loss` and its parts. Empty unless logged.
+        metrics: Means over the batch of this step, over all workers: `loss` and its parts. Empty unless logged: whoever
+            records nothing else records the same however long steps take.
     """
 
     step: int
@@ -69,6 +71,8 @@ class Loop:
         rank: This worker's number.
         workers: Number of workers. Above one, `torch.distributed` must be initialised.
         stop: Asked at every step; once it says True of one worker, all stop, after that step or the next.
+        heartbeat_seconds: There is Progress after a step that ends so long after the last one, or after the next step,
+            by the first worker's clock: a sign of life where steps take long.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -82,6 +86,7 @@ class Loop:
     rank: int = 0
     workers: int = 1
     stop: Callable[[], bool] = lambda: False
+    heartbeat_seconds: float = math.inf
 
     def __post_init__(self) -> None:
         if self.shard and self.workers < 2:
@@ -110,7 +115,8 @@ def train(
         loop: How it is run.
 
     Yields:
-        Progress after each step that logs or writes a checkpoint, and after the last.
+        Progress after each step that logs or writes a checkpoint, after the last, and now and then where those are far
+        apart in time.
 
     Raises:
         FloatingPointError: The loss is not finite: the training has diverged.
@@ -152,6 +158,7 @@ def train(
             done = found.step
             _restore_optimiser(optimiser, names, trained, found.optimiser)
     heard: Tensor | None = None
+    told = time.monotonic()
     batches = batch_order(len(sequences), batch_size=settings.batch_size, seed=seed, start=done)
     for step in range(done + 1, last + 1):
         module.train()  # at every step: whoever was given Progress may have evaluated
@@ -162,14 +169,21 @@ def train(
         cut += [[min(batch, key=lambda sequence: len(sequence.tokens))]] * idle
         parts = [collate(part, pad=pad).to(loop.device) for part in cut]
         logged = step == 1 or step % loop.log_every == 0 or step == last
-        metrics, asked = _step(method, module, parts, settings, trained, optimiser, loop, idle=idle, logged=logged)
+        said = (False, False)
+        if loop.workers > 1:  # whether to stop, and whether it is time for a sign of life: once, for all will hear it
+            said = loop.stop(), loop.rank == 0 and time.monotonic() - told >= loop.heartbeat_seconds
+            told = time.monotonic() if said[1] else told
+        metrics, asked = _step(
+            method, module, parts, settings, trained, optimiser, loop, idle=idle, logged=logged, said=said
+        )
         method.after_step(module, settings, step)
         due = loop.checkpoints is not None and (step % loop.checkpoint_every == 0 or step == last)
         if loop.workers == 1:
-            stopped = step < last and loop.stop()
+            stopped, late = loop.stop(), time.monotonic() - told >= loop.heartbeat_seconds
         else:  # as all heard in the step before: a device has answered that by now, and need not be waited for
-            stopped = step < last and heard is not None and bool(heard > 0)
+            stopped, late = (False, False) if heard is None else (heard > 0).tolist()
             heard = asked
+        stopped = stopped and step < last
         due = due or (stopped and loop.checkpoints is not None)
         if loop.checkpoints is not None and due and (loop.shard or loop.rank == 0):
             save_checkpoint(
@@ -182,7 +196,8 @@ def train(
                 workers=loop.workers if loop.shard else 1,
                 meet=meet if loop.shard else lambda told: [told],
             )
-        if logged or due:  # at the same steps on every worker, so that they may meet there
+        if logged or due or late:  # at the same steps on every worker, so that they may meet there
+            told = time.monotonic()
             yield Progress(step, metrics)
         if stopped:
             raise TrainingInterrupted(f"asked to stop, at step {step} of {last}")
@@ -217,11 +232,12 @@ def _step(
     *,
     idle: int,
     logged: bool,
+    said: tuple[bool, bool],
 ) -> tuple[dict[str, float], Tensor | None]:
     """One optimiser step on one worker's micro-batches.
 
     Returns:
-        The whole batch's metrics, if logged; and of several workers how many were asked to stop, a scalar.
+        The whole batch's metrics, if logged; and of several workers how many `said` each of the two things, shape (2,).
 
     The losses are means Σ m·x / Σ m. A share's mean counts with Σ m of the share over Σ m of the batch, so the sum over
     micro-batches and workers is the mean over the batch, however it was cut. The last `idle` micro-batches count
@@ -233,9 +249,9 @@ def _step(
     total_weight = torch.stack([torch.zeros((), device=loop.device), *(mask.sum() for mask in masks)]).sum()
     asked = None
     if loop.workers > 1:
-        counts = torch.stack([total_weight, torch.full_like(total_weight, loop.stop())])
+        counts = torch.stack([total_weight, *(torch.full_like(total_weight, each) for each in said)])
         torch.distributed.all_reduce(counts)
-        total_weight, asked = counts.unbind()
+        total_weight, asked = counts[0], counts[1:]
     whole = total_weight.clamp(min=torch.finfo(torch.float32).tiny)
     sums: dict[str, Tensor] = {}
     for part, mask in zip(parts, masks, strict=True):

@@ -19,14 +19,14 @@ from sweeps.cells import Shared
 from sweeps.driving import carry_out, check_room, connected, driving, present
 from sweeps.job import Resources
 from sweeps.machines import Fleet, check_fits
+from sweeps.mirror import Mirror
 from sweeps.overrides import parted, resolved
 from sweeps.questions import question_named
 from sweeps.schedule import Schedule
-from sweeps.space import Training, column_names, settings
+from sweeps.space import PlannedTraining, column_names, settings
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.store import Store
 from sweeps.study import Study
-from sweeps.tracking import Mirror
 
 DECODE = "decode."
 
@@ -38,12 +38,12 @@ class Addition:
     Attributes:
         shared: What its trials share.
         design: Its trainings, each with the decodings it has not been played with.
-        seeds: Training seeds of all of them.
+        seeds: PlannedTraining seeds of all of them.
         notes: What is left out, and why, a line each.
     """
 
     shared: Shared
-    design: tuple[Training, ...]
+    design: tuple[PlannedTraining, ...]
     seeds: int
     notes: tuple[str, ...]
 
@@ -84,7 +84,7 @@ def addition(store: Store, sweep: str, asked: Mapping[str, Sequence[Value]]) -> 
     for member in members:
         groups[member["arm"], member["origin"], specs[member["trial_id"]].train].append(member)
     seeds = 1 + max(member["seed"] for member in members)
-    design: list[Training] = []
+    design: list[PlannedTraining] = []
     untrained: list[str] = []
     for (arm, origin, train), of_training in groups.items():
         if not by_arm[arm]:
@@ -92,7 +92,7 @@ def addition(store: Store, sweep: str, asked: Mapping[str, Sequence[Value]]) -> 
         played = dict.fromkeys(specs[member["trial_id"]].decode for member in of_training)
         wanted = dict.fromkeys(new for decode in played for new in _with(arms[arm], decode, by_arm[arm]))
         decodes = tuple(decode for decode in wanted if decode not in played)
-        training = Training(arms[arm], arm, train, decodes, origin)
+        training = PlannedTraining(arms[arm], arm, train, decodes, origin)
         if not training.decodes:
             continue
         weights = {shared.trials(training, seed, shared.report)[0].weights_id for seed in range(seeds)}
@@ -155,6 +155,7 @@ def add_evaluations(
 
     Raises:
         KeyError, ValueError: As `addition` does, or a job does not fit the machines.
+        LeaseLostError: Another process drives the sweep, since this one was not heard of for a while.
     """
     resources = Resources(gpus_per_worker=gpus)
     check_room(resources)
@@ -167,7 +168,7 @@ def add_evaluations(
         say("nothing to add: what is asked for is there")
         return 0
     say(f"{cells} cells are added, at {found.seeds} training seeds each; nothing is trained")
-    with tempfile.TemporaryDirectory() as folder, driving(store, sweep, say):
+    with tempfile.TemporaryDirectory() as folder, driving(store, sweep, say) as lease:
         schedule = Schedule(
             store,
             sweep,
@@ -178,6 +179,7 @@ def add_evaluations(
             study=Study(Path(folder) / "study.log", name=sweep, seed=0, space={}),  # proposals are not what this is for
             resources=resources,
             added=True,
+            lease=lease,
         )
         with connected() as info, Fleet(store.folder, say, own=info.started, on_gpus=gpus > 0) as fleet:
             need = resources.need

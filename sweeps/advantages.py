@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +17,11 @@ from analysis.cells import Cell, best_cell
 from analysis.labels import method_label
 from analysis.section import Section, section_markdown
 from analysis.text import number
-from ilql.batch import collate, tokenize
+from ilql.batch import collate, dialogue_numbers
 from ilql.dialogue import Dialogue
 from ilql.methods import known_methods
 from ilql.tokens import Tokenizer
+from sweeps.reading import read_as
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_module, load_task, load_tokenizer_stage
 from sweeps.store import Store
@@ -48,7 +50,7 @@ def advantages_of(
     """
     assert spec.kind.values is not None
     module.to(device)
-    sequences = [tokenize(dialogue, tokenizer, max_tokens=spec.train.max_tokens) for dialogue in dialogues]
+    sequences = read_as(spec, dialogues, tokenizer).sequences
     spoken = []
     for begin in range(0, len(sequences), BATCH):
         batch = collate(sequences[begin : begin + BATCH], pad=tokenizer.structural("pad")).to(device)
@@ -56,7 +58,14 @@ def advantages_of(
         for actions, mask, values in zip(batch.actions, batch.action_mask, advantage, strict=True):
             pieces = tuple(tokenizer.piece(token) for token in actions[mask].tolist())
             spoken.append(Spoken(pieces, tuple(values[mask].tolist())))
-    return spoken
+    numbered = zip(dialogue_numbers(sequences), spoken, strict=True)
+    return [_joined([each for _, each in group]) for _, group in itertools.groupby(numbered, lambda pair: pair[0])]
+
+
+def _joined(windows: Sequence[Spoken]) -> Spoken:
+    """What was said in all windows of a dialogue."""
+    pieces = itertools.chain.from_iterable(each.pieces for each in windows)
+    return Spoken(tuple(pieces), tuple(itertools.chain.from_iterable(each.advantages for each in windows)))
 
 
 def write_advantages(spoken: Sequence[Spoken], seeds: Sequence[int], folder: Path) -> None:

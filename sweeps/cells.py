@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ilql.hyperparameters import values_of
-from sweeps.space import Training
+from sweeps.leases import Lease
+from sweeps.space import PlannedTraining
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.store import Store
 
@@ -29,7 +30,7 @@ class Shared:
     tune: Evaluation
     report: Evaluation
 
-    def trials(self, training: Training, seed: int, evaluation: Evaluation) -> list[TrialSpec]:
+    def trials(self, training: PlannedTraining, seed: int, evaluation: Evaluation) -> list[TrialSpec]:
         """The training's cells at one seed, each to be judged so."""
         trials: list[TrialSpec] = []
         for decode in training.decodes:
@@ -40,11 +41,11 @@ class Shared:
                 trials.append(TrialSpec(*decided, decode, evaluation))
         return trials
 
-    def any_trial(self, design: Sequence[Training]) -> TrialSpec:
+    def any_trial(self, design: Sequence[PlannedTraining]) -> TrialSpec:
         """A trial of the design, for what all of them share."""
         return self.trials(design[0], 0, self.tune)[0]
 
-    def on_both(self, training: Training, seed: int) -> tuple[list[TrialSpec], list[TrialSpec]]:
+    def on_both(self, training: PlannedTraining, seed: int) -> tuple[list[TrialSpec], list[TrialSpec]]:
         """The training's cells at one seed on the tune scenes, and the same cells on the report scenes."""
         return self.trials(training, seed, self.tune), self.trials(training, seed, self.report)
 
@@ -72,7 +73,7 @@ class Cells:
         self.members: set[str] = set()
 
     def places(
-        self, training: Training, tune: Sequence[TrialSpec], report: Sequence[TrialSpec]
+        self, training: PlannedTraining, tune: Sequence[TrialSpec], report: Sequence[TrialSpec]
     ) -> dict[str, Mapping[str, Any]]:
         """The places of a training's cells at one seed, by their keys, from its trials on both blocks of scenes."""
         return {
@@ -100,10 +101,21 @@ class Cells:
         known = self._store.all("member")
         self._store.put_all("member", {key: place for key, place in places.items() if known.get(key) != place})
 
-    def put_unplayed(self, training: Training, reached: TrialSpec, *, status: str, reason: str) -> None:
-        """Rows, at the first seed, for cells that will have no evaluation; `reached` is how far they were trained."""
+    def put_unplayed(
+        self, training: PlannedTraining, reached: TrialSpec, *, status: str, reason: str, at: str | None = None
+    ) -> None:
+        """Rows, at the first seed, for cells that will have no evaluation.
+
+        Args:
+            training: What they would have been.
+            reached: How far they were trained.
+            status: How that ended.
+            reason: Why.
+            at: When, if that tells one failure from another.
+        """
         record = self._store.get("training", reached.weights_id) or {}
         outcome = {"status": status, "reason": reason, "train_seconds": record.get("train_seconds")}
+        outcome |= {} if at is None else {"finished_at": at}
         places = self.places(training, *self.shared.on_both(training, 0))
         self.put({key: {**place, **outcome} for key, place in places.items()})
 
@@ -123,11 +135,12 @@ class Cells:
                 scores[_name(trial.decode, varying)] = float(record["score"])
         return scores
 
-    def reason(self, trials: Sequence[TrialSpec]) -> str:
-        """Why a training, or else the first of its trials that did, has failed."""
+    def failure(self, trials: Sequence[TrialSpec]) -> tuple[str, str | None]:
+        """Why a training, or else the first of its trials that did, has failed; and when, if that is recorded."""
         records = [self._store.get("training", trials[0].weights_id)]
         records += [self._store.get("evaluation", trial.trial_id) for trial in trials]
-        return next((str(r["reason"]) for r in records if r is not None and r.get("reason")), "no reason recorded")
+        found = next((record for record in records if record is not None and record.get("reason")), {})
+        return str(found.get("reason", "no reason recorded")), found.get("finished_at")
 
 
 def take_back_lost(store: Store, sweep: str) -> list[str]:
@@ -148,24 +161,35 @@ def take_back_lost(store: Store, sweep: str) -> list[str]:
     return lost
 
 
-def drop_other_blocks(store: Store, sweep: str, shared: Shared, design: Sequence[Training]) -> None:
-    """Take rows of an earlier plan out of the sweep if they were judged on another block; their results stay."""
+def drop_other_blocks(
+    store: Store, sweep: str, shared: Shared, design: Sequence[PlannedTraining], lease: Lease
+) -> None:
+    """Take rows of an earlier plan out of the sweep if they were judged on another block; their results stay.
+
+    Raises:
+        LeaseLostError: Another process drives the sweep, and plans otherwise.
+    """
     block = dataclasses.replace(shared.any_trial(design), evaluation=shared.report).columns()
     names = [name for name in block if name.startswith(("evaluation.", "data.", "backbone.", "task"))]
     for member in store.members(sweep):
         if any(member["columns"].get(name) != block[name] for name in names):
+            lease.check()
             store.remove("member", f"{sweep}/{member['trial_id']}")
 
 
-def drop_stale(store: Store, sweep: str, members: set[str]) -> None:
+def drop_stale(store: Store, sweep: str, members: set[str], lease: Lease) -> None:
     """Take rows that are no longer planned out of a sweep whose plan is done; their results stay.
 
     What was added to it stays in it, as long as the weights belong to the plan.
+
+    Raises:
+        LeaseLostError: Another process drives the sweep, and plans otherwise.
     """
     there = {f"{sweep}/{member['trial_id']}": member for member in store.members(sweep)}
     planned = {member["weights_id"] for key, member in there.items() if key in members}
     for key, member in there.items():
         if key not in members and not (member.get("added") and member["weights_id"] in planned):
+            lease.check()
             store.remove("member", key)
 
 

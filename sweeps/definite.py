@@ -19,7 +19,7 @@ from sweeps.presets import Preset
 from sweeps.question import Question, Sweep
 from sweeps.refinement import Refinement
 from sweeps.sizing import chosen_preset, for_grid, world_settings
-from sweeps.space import Training
+from sweeps.space import PlannedTraining
 from sweeps.spec import Backbone, Data, Evaluation
 from sweeps.stages import (
     cut_note,
@@ -128,7 +128,7 @@ def make_sweep(
     by = "play" if task.playable else "fitted_q"
     evaluation: dict[str, Any] = {"world": world.key, "reward": judged, "first_seed": FIRST_SEED, "by": by}
     shared = Shared(
-        data=Data(task=kind.name, world=world.key, reward=reward),
+        data=Data(task=kind.name, world=world.key, reward=reward, windows=kind.windows),
         backbone=backbone,
         tune=Evaluation(**evaluation, split="tune", episodes=_episodes(task, "tune", preset.tune_episodes)),
         report=Evaluation(**evaluation, split="report", episodes=_episodes(task, "report", preset.report_episodes)),
@@ -143,7 +143,8 @@ def make_sweep(
             say(cut)
         if by == "fitted_q":
             tokenizer = load_tokenizer_stage(store, shared.any_trial(design))
-            for line in held_out_notes(task, tokenizer, training.train.max_tokens, (shared.tune, shared.report)):
+            asked, longest = (shared.tune, shared.report), training.train.max_tokens
+            for line in held_out_notes(task, tokenizer, longest, asked, in_windows=kind.windows):
                 say(line)
     refinement = None
     refined = question.refined(options)
@@ -174,7 +175,7 @@ def _episodes(task: Task, split: str, wanted: int) -> int:
     return wanted if task.playable else distinct_episodes(task, split, wanted)
 
 
-def _check_lengths(context: int, preset: Preset, design: Sequence[Training]) -> None:
+def _check_lengths(context: int, preset: Preset, design: Sequence[PlannedTraining]) -> None:
     """Refuse trainings that would read more tokens than the model can.
 
     Raises:
@@ -187,7 +188,7 @@ def _check_lengths(context: int, preset: Preset, design: Sequence[Training]) -> 
             raise ValueError(f"{what} must be at most the model's context ({context}), got {tokens}")
 
 
-def _check_distinct(shared: Shared, design: Sequence[Training]) -> None:
+def _check_distinct(shared: Shared, design: Sequence[PlannedTraining]) -> None:
     """Refuse a design in which one cell stands twice: SARSA is ILQL at τ = ½, and would be one row under two names.
 
     Raises:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ilql.checkpoint import CheckpointError, check_checkpoint
 from sweeps.exact_json import Record
+from sweeps.leftovers import lines as leftover_lines
 from sweeps.plain_files import read_plain
 from sweeps.spec import TrialSpec
 from sweeps.store import Store, StoreError
@@ -45,8 +46,8 @@ def findings(store: Store, *, deep: bool = True) -> list[str]:
 
 
 def notes(store: Store) -> list[str]:
-    """What looks like a fault and is none, one line each."""
-    return store.notes()
+    """What looks like a fault and is none, and what is left over, one line each."""
+    return [*store.notes(), *leftover_lines(store)]
 
 
 def _stages(store: Store, *, deep: bool) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ from sweeps.job import Resources
 from sweeps.journal import StoreError
 from sweeps.leases import CLEANING, Lease, driver_key
 from sweeps.machines import check_fits
+from sweeps.mirror import Mirror
 from sweeps.progress import Progress
 from sweeps.provenance import package_folders
 from sweeps.question import Question
@@ -22,7 +24,6 @@ from sweeps.schedule import Schedule
 from sweeps.search import run_schedule
 from sweeps.shares import shares_line
 from sweeps.store import Store
-from sweeps.tracking import Mirror
 
 SHOWN_FORMATS = ("svg",)
 """Static figures that a run ends with: what MLflow shows. `sweeps report` writes those that a paper takes, too."""
@@ -86,7 +87,7 @@ def driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
         )
     # Who cleans up looks for drivers when it has its lease, and we for it when we have ours: one sees the other.
     store.lease(CLEANING, lambda: say("waiting for `sweeps gc`, which is at this store")).release()
-    return lease
+    return dataclasses.replace(lease, what=f"the sweep {sweep}")
 
 
 def carry_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Sequence
@@ -18,10 +19,11 @@ from ilql.evaluate import Episode, Player, play
 from sweeps import advantages
 from sweeps.exact_json import Record
 from sweeps.frames import EPISODES_FILE
-from sweeps.job import Tell, opened_store, provenance
+from sweeps.job import Tell, opened_store
 from sweeps.journal import utc
 from sweeps.leases import Lease
 from sweeps.offline import estimated
+from sweeps.provenance import provenance
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.stages import load_behaviour, load_module, load_task, load_tokenizer_stage
 from sweeps.stopping import Asked, JobStopped
@@ -54,7 +56,7 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
 
     Args:
         block: Which.
-        tell: Called now and then with the number of episodes finished.
+        tell: Called now and then with the number of episodes finished, or of a fit's steps while returns are estimated.
 
     Raises:
         JobStopped: It was asked to stop; nothing of what was not finished is recorded.
@@ -71,10 +73,10 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
 
     asked = Asked(block.stop)
 
-    def on_episode(done: int) -> None:
+    def lives(what: str, done: int) -> None:
         asked.check()
         if tell is not None:
-            tell({"episodes": float(done)})
+            tell({what: float(done)})
 
     try:
         played = play(
@@ -85,7 +87,7 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
             [Player(spec.decode, spec.kind.manner(spec.train, spec.decode), spec.data.reward) for spec in specs],
             first.evaluation.seeds,
             device=device,
-            on_episode=on_episode,
+            on_episode=functools.partial(lives, "episodes"),
         )
     except JobStopped:
         raise
@@ -99,11 +101,11 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
     for spec, samples in zip(specs, played, strict=True):
         episodes, clock = samples, time.monotonic()
         if spec.evaluation.by == "fitted_q":
-            if tell is not None:
-                tell({"estimating": 1.0})
+            estimating = functools.partial(lives, "estimating")
+            estimating(0)
             try:
                 actor = spec.kind.actor(module, behaviour)
-                episodes = estimated(store, spec, task, actor, module, tokenizer, samples, device)
+                episodes = estimated(store, spec, task, actor, module, tokenizer, samples, device, estimating)
             except (ValueError, FloatingPointError) as error:  # a policy that cannot be judged so, or a fit that fails
                 record_failed_evaluations(store, [spec], classify(error).cause, lease)
                 continue

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from sweeps.exact_json import Record
 from sweeps.plain_files import open_plain
+from sweeps.record_shapes import arm_of
 
 _SHAPING = ("train.", "backbone.", "data.")  # what decides the weights
 _TELLING = ("train.", "decode.", "backbone.")  # what may tell a sweep's runs apart, in the order of their names
@@ -82,8 +83,8 @@ def evaluation(member: Record, row: Record, telling: Sequence[str]) -> Exhibit:
     return Exhibit(
         kind="evaluation",
         key=member["trial_id"],
-        name=_name(member, telling, str(columns.get("evaluation.split", "")), arm=_arm(member)),
-        params=_texts({**columns, "arm": _arm(member), **_some(member, "method", "seed", "cell_id", "weights_id")}),
+        name=_name(member, telling, str(columns.get("evaluation.split", "")), arm=arm_of(member)),
+        params=_texts({**columns, "arm": arm_of(member), **_some(member, "method", "seed", "cell_id", "weights_id")}),
         results=_numbers(results),
         tags={**_provenance(row), "sweeps.origin": str(member["origin"])},
         status=row["status"],
@@ -155,10 +156,6 @@ def _short(value: object) -> str:
 def text(value: object) -> str:
     """A value as a parameter shows it: text as it is, a float as Python writes it (`8.0`, `inf`), the rest as JSON."""
     return value if isinstance(value, str) else repr(value) if isinstance(value, float) else json.dumps(value)
-
-
-def _arm(member: Record) -> str:
-    return str(member.get("arm") or member["method"])
 
 
 def _name(member: Record, columns: Sequence[str], last: str = "", *, arm: str | None = None) -> str:

@@ -15,7 +15,9 @@ from sweeps.cells import drop_other_blocks, drop_stale, take_back_lost
 from sweeps.driving import carry_out, connected, driving, present
 from sweeps.guard import STOPPED
 from sweeps.journal import utc
+from sweeps.leases import Lease
 from sweeps.machines import Fleet, check_fits
+from sweeps.mirror import Mirror
 from sweeps.options import Options
 from sweeps.planning import made_ready, plan_of
 from sweeps.play import invitation
@@ -26,7 +28,6 @@ from sweeps.schedule import Schedule
 from sweeps.stages import load_task
 from sweeps.store import Store
 from sweeps.study import Study
-from sweeps.tracking import Mirror
 
 
 def run_question(question: Question, options: Options, say: Callable[[str], None]) -> int:
@@ -44,8 +45,8 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         on_gpus = any(sweep.resources.need.gpus > 0 for sweep in sweeps.values())
         fleet = stack.enter_context(Fleet(store.folder, say, own=info.started, on_gpus=on_gpus))
         for sweep in sweeps.values():
-            with driving(store, sweep.name, say):
-                ended = _run_sweep(question, sweep, options, store, info, fleet, say)
+            with driving(store, sweep.name, say) as lease:
+                ended = _run_sweep(question, sweep, options, store, lease, info, fleet, say)
             if ended is None or ended == STOPPED:
                 return ended or 1
             status = max(status, ended)
@@ -66,6 +67,7 @@ def _run_sweep(
     sweep: Sweep,
     options: Options,
     store: Store,
+    lease: Lease,
     info: ClusterInfo,
     fleet: Fleet,
     say: Callable[[str], None],
@@ -74,6 +76,9 @@ def _run_sweep(
 
     Returns:
         The exit status: 0, 1 if nothing has finished, `STOPPED`; None if it could not be brought to its end.
+
+    Raises:
+        LeaseLostError: Another process drives it, since this one was not heard of for a while.
     """
     resume = f"the same command goes on from here: {shlex.join([*options.command])}"
     need = sweep.resources.need
@@ -85,14 +90,14 @@ def _run_sweep(
     for line in plan_of(store, sweep).lines(concurrent=concurrent):
         say(line)
     mirror = Mirror(store, sweep.name, options.tracking) if options.mirror else None
-    store.put("sweep", sweep.name, _record(store, question, sweep, options))
+    store.put("sweep", sweep.name, _record(store, question, sweep, options), lease)
     study = Study(
         store.folder / "optuna" / f"{sweep.name}.log",
         name=sweep.name,
         seed=options.search_seed,
         space=sweep.space,
     )
-    drop_other_blocks(store, sweep.name, sweep.shared, sweep.design)
+    drop_other_blocks(store, sweep.name, sweep.shared, sweep.design, lease)
     schedule = Schedule(
         store,
         sweep.name,
@@ -102,13 +107,14 @@ def _run_sweep(
         seeds=sweep.seeds,
         study=study,
         resources=sweep.resources,
+        lease=lease,
     )
     limit = functools.partial(fleet.places, need, options.concurrent)
     with nullcontext() if mirror is None else mirror:
         ended = carry_out(store, sweep.name, schedule, sweep.resources, limit, resume, say)
         if ended != 0:
             return ended
-        drop_stale(store, sweep.name, schedule.members)
+        drop_stale(store, sweep.name, schedule.members, lease)
         present(store, sweep.name, question, mirror, say)
     task = load_task(store, sweep.shared.data.task, sweep.shared.report.world)
     if (invited := invitation(store, sweep.name, task)) is not None:

@@ -6,7 +6,6 @@ counting operations and dividing by a stated share of the GPU's peak. Both are s
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,9 +20,10 @@ from sweeps.job import Resources
 from sweeps.machines import check_fits
 from sweeps.plan import Remaining
 from sweeps.rates import rates
+from sweeps.reading import load_cut
 from sweeps.sizes import FLOAT, Networks, networks_of
 from sweeps.spec import TrialSpec
-from sweeps.stages import CUT_FILE, canonical, cut_note, load_backbone
+from sweeps.stages import canonical, cut_note, load_backbone
 from sweeps.store import Store
 
 PEAK = 19.5e12
@@ -181,9 +181,8 @@ def _sized(store: Store, specs: Sequence[TrialSpec]) -> Iterator[tuple[TrialSpec
         cut_note(store, spec)  # tokenises, unless that is done
         tokens = store.stage("tokens", spec.tokens_key)
         assert tokens is not None
-        cut = json.loads((tokens / CUT_FILE).read_text(encoding="utf-8"))
-        mean = (cut["tokens"] - cut["dropped"]) / cut["dialogues"]
-        yield spec, known[shape], min(spec.train.max_tokens, context_length(model)), mean
+        cut, longest = load_cut(tokens), min(spec.train.max_tokens, context_length(model))
+        yield spec, known[shape], longest, longest if cut is None else cut.mean_tokens
 
 
 _SHAPING = ("double_q", "target_trunk", "separate_policy", "head_multiple", "start", "tau")

@@ -11,44 +11,19 @@ import polars as pl
 
 from sweeps.exact_json import Record, dumps
 from sweeps.journal import StoreError
+from sweeps.record_shapes import COLUMNS, IDENTITY, NUMBER, TEXT, WHOLE, Sort, arm_of
 
 EPISODES_FILE = "episodes.parquet"
 """What an evaluation's stage keeps: one row per episode."""
 
-_IDENTITY = ("sweep", "origin", "arm", "method", "cell_id", "trial_id", "weights_id", "seed")
 _RESULT = ("score", "score_sd", "episodes")
 _FILE = " file"
 """A column's name while files are read together: none of theirs begins with a space."""
 
 _BAGS = ("train.", "decode.", "backbone.")
 
-_SCHEMA: dict[str, Any] = {
-    "sweep": pl.String,
-    "origin": pl.String,
-    "arm": pl.String,
-    "method": pl.String,
-    "cell_id": pl.String,
-    "trial_id": pl.String,
-    "weights_id": pl.String,
-    "seed": pl.Int64,
-    "status": pl.String,
-    "reason": pl.String,
-    "task": pl.String,
-    "data.reward": pl.String,
-    "evaluation.reward": pl.String,
-    "evaluation.split": pl.String,
-    "evaluation.episodes": pl.Int64,
-    "score": pl.Float64,
-    "score_sd": pl.Float64,
-    "tune_score": pl.Float64,
-    "episodes": pl.Int64,
-    "train_seconds": pl.Float64,
-    "evaluate_seconds": pl.Float64,
-    "tune_seconds": pl.Float64,
-    "code_digest": pl.String,
-    "started_at": pl.String,
-    "finished_at": pl.String,
-}
+_KINDS: Mapping[Sort, Any] = {TEXT: pl.String, WHOLE: pl.Int64, NUMBER: pl.Float64}
+_SCHEMA: dict[str, Any] = {name: _KINDS[sort] for name, sort in COLUMNS.items()}
 
 _EPISODES_SCHEMA: dict[str, Any] = {
     "trial_id": pl.String,
@@ -77,7 +52,7 @@ def rows(
         outcome = evaluation or next((each for each in (member, training) if _ended_badly(each)), None)
         if outcome is None:
             continue
-        row = {name: member[name] for name in _IDENTITY if name != "arm"} | {"arm": member.get("arm", member["method"])}
+        row = {name: member[name] for name in IDENTITY} | {"arm": arm_of(member)}
         row |= {"status": outcome["status"], "reason": outcome.get("reason")}
         row |= member["columns"]
         row["train_seconds"] = training.get("train_seconds", member.get("train_seconds"))

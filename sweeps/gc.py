@@ -1,7 +1,7 @@
 """What of a store can be made again and is not worth its room: found under a rule, told, and freed.
 
 Freed are weights, tokenised data, drawn candidates and fitted critics that the rule does not keep, checkpoints of
-trainings that nobody goes on with, and what builders left that were killed. Never touched are rows, episodes with their
+trainings that nobody goes on with, and what killed processes left. Never touched are rows, episodes with their
 transcripts, loss curves, what a user's data became (worlds, tokenisers, initial models), and what language models
 wrote.
 
@@ -12,12 +12,13 @@ the weights. `restore` does so for one trial.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
 import shutil
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,8 @@ from typing import Literal, get_args
 from analysis.text import count
 from sweeps.exact_json import Record
 from sweeps.job import Job, Resources
-from sweeps.leases import CLEANING, Lease, is_key
+from sweeps.leases import CLEANING, Lease, LeaseLostError, is_key
+from sweeps.leftovers import leftovers
 from sweeps.plain_files import read_plain
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
@@ -111,10 +113,10 @@ class _Kept:
                 self.keys["candidates"].add(each.candidates_key)
 
 
-def find(store: Store, rule: Rule) -> list[Item]:
-    """What a rule does not keep, the largest first. Changes nothing."""
+def find(store: Store, rule: Rule, ours: Container[str] = ()) -> list[Item]:
+    """What a rule does not keep, the largest first; `ours` are the keys of leases that we hold. Changes nothing."""
     kept = _kept(store, rule)
-    items = [*_stages(store, kept), *_checkpoints(store, rule), *_leftovers(store)]
+    items = [*_stages(store, kept), *_checkpoints(store, rule), *_leftovers(store, ours)]
     return sorted(items, key=lambda item: (-item.size_bytes, item.kind, item.key))
 
 
@@ -123,26 +125,44 @@ def free(store: Store, rule: Rule, say: Callable[[str], None]) -> list[Item]:
 
     Raises:
         ValueError: Somebody works on the store.
+        LeaseLostError: Somebody else does since, for this process was not heard of for a while. What it had dropped is
+            dropped, of what was left it touched nothing.
     """
     with ExitStack() as held:
-        held.enter_context(store.lease(CLEANING, lambda: say("waiting for another `sweeps gc`, or a driver to begin")))
+        begun = store.lease(CLEANING, lambda: say("waiting for another `sweeps gc`, or a driver to begin"))
+        cleaning = held.enter_context(dataclasses.replace(begun, what="the cleaning of this store"))
+        ours = set[str]()
         for lease in _nobody_works(store, say):
             if lease.key.startswith("sweep-"):
                 held.enter_context(lease)
+                ours.add(lease.key)
             else:
                 lease.release()
-        gone = []
-        for item in find(store, rule):
+        gone: list[Item] = []
+        for item in find(store, rule, ours):
             with ExitStack() as meanwhile:
-                if item.lease is not None:
-                    ours = store.try_lease(item.lease)
-                    if ours is None:  # a job that nobody drives has begun since we looked
+                if item.lease is not None and item.lease not in ours:
+                    taken = store.try_lease(item.lease)
+                    if taken is None:  # a job that nobody drives has begun since we looked
                         say(f"{item.kind} {item.key}: is in use, and stays")
                         continue
-                    meanwhile.enter_context(ours)
+                    meanwhile.enter_context(taken)
+                _check(cleaning, gone)
                 _drop(store, item, rule)
             gone.append(item)
         return gone
+
+
+def _check(cleaning: Lease, gone: Sequence[Item]) -> None:
+    """Do nothing if the store is ours to clean: drivers take that over before they begin.
+
+    Raises:
+        LeaseLostError: It is not; the message says how much was dropped while it was.
+    """
+    try:
+        cleaning.check()
+    except LeaseLostError as lost:
+        raise LeaseLostError(f"{lost}; {count(len(gone), 'folder')} had been freed until then") from None
 
 
 def lines(items: Iterable[Item], *, each: bool = False) -> list[str]:
@@ -305,9 +325,11 @@ def _seconds(trajectory: Path) -> float:
     return seconds if math.isfinite(seconds) else 0.0
 
 
-def _leftovers(store: Store) -> Iterator[Item]:
+def _leftovers(store: Store, ours: Container[str]) -> Iterator[Item]:
     for folder in store.leftovers():
         yield Item("leftover", folder.name, folder, _bytes(folder), 0.0)
+    for left in leftovers(store, ours):
+        yield Item("leftover", left.path.name, left.path, _bytes(left.path), 0.0, left.lease)
 
 
 def _bytes(path: Path) -> int:

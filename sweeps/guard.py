@@ -14,6 +14,7 @@ from cluster.redaction import without_secrets
 from ilql.task import TaskFault
 from sweeps.command_line import printable
 from sweeps.journal import StoreError
+from sweeps.leases import LeaseLostError
 
 WRONG_INPUT = 2
 STOPPED = 130
@@ -48,7 +49,7 @@ def guarded(run: Callable[[], int], *, stopped: str = "stopped") -> int:
             return WRONG_INPUT
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to say goes nowhere
         return PIPE_CLOSED
-    except (ValueError, KeyError, TypeError, ConnectionError, StoreError, TaskFault) as error:
+    except (ValueError, KeyError, TypeError, ConnectionError, StoreError, LeaseLostError, TaskFault) as error:
         if os.environ.get("SWEEPS_TRACEBACK"):
             raise
         message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)

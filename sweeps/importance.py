@@ -5,12 +5,11 @@ from __future__ import annotations
 import warnings
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState, create_trial
+from optuna.trial import create_trial
 
 from analysis.importance import AdaptiveImportance
 from sweeps.store import Store
+from sweeps.study import parts_of, scored_trials
 
 FEWEST_TRAININGS = 20
 BEST = 5
@@ -25,17 +24,11 @@ def adaptive_importances(store: Store, sweep: str) -> tuple[AdaptiveImportance, 
     (`evaluate_on_local`): PED-ANOVA needs no complete grid and no uniform design, and says how much each hyperparameter
     tells the best from the rest where the search has been, by itself, without interactions.
     """
-    file = store.folder / "optuna" / f"{sweep}.log"
-    if not file.is_file():
-        return ()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.load_study(study_name=sweep, storage=JournalStorage(JournalFileBackend(str(file))))
-        done = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE and t.params]
-    arms = sorted({name.rpartition(" ")[0] for trial in done for name in trial.params})
+    done = scored_trials(store, sweep)
+    arms = sorted({parts_of(name)[0] for trial in done for name in trial.params})
     found = []
     for arm in arms:
-        columns = sorted({name for trial in done for name in trial.params if name.rpartition(" ")[0] == arm})
+        columns = sorted({name for trial in done for name in trial.params if parts_of(name)[0] == arm})
         own = [trial for trial in done if set(columns) <= set(trial.params)]
         if len(own) < FEWEST_TRAININGS or len(columns) < 2:
             continue
@@ -61,6 +54,6 @@ def adaptive_importances(store: Store, sweep: str) -> tuple[AdaptiveImportance, 
             raw = get_param_importances(
                 alone, evaluator=PedAnovaImportanceEvaluator(target_quantile=quantile), params=columns, normalize=True
             )
-        shares = {name.rpartition(" ")[2]: float(share) for name, share in raw.items()}
+        shares = {parts_of(name)[1]: float(share) for name, share in raw.items()}
         found.append(AdaptiveImportance(arm=arm, shares=shares, trainings=len(own), quantile=quantile))
     return tuple(found)

@@ -9,6 +9,7 @@ early stopping) has no place in a design and is said to be left out.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -155,7 +156,7 @@ def _nested(parameters: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, _
     for key, what in parameters.items():
         name = f"{prefix}{key}"
         if not isinstance(what, Mapping):
-            raise ValueError(f"{name} must say its values, such as `values: [1, 2]`, got {what!r}")
+            raise ValueError(f"{name} must say its values, such as `values: [1, 2]`, got {reprlib.repr(what)}")
         if isinstance(what.get("parameters"), Mapping):
             yield from _nested(what["parameters"], f"{name}.")
         elif "values" in what:
@@ -172,12 +173,14 @@ def _wandb_interval(name: str, what: Mapping[str, Any]) -> _Interval:
     kind = what.get("distribution", "int_uniform" if ints else "uniform")
     step = _number(name, "q", what.get("q", 1)) if str(kind).startswith("q_") else 0.0
     if kind in ("log_uniform", "q_log_uniform"):  # theirs gives the exponents
-        return _checked(name, _Interval(math.exp(low), math.exp(high), log=True, step=step))
+        return _checked(name, _Interval(_power(low), _power(high), log=True, step=step))
     if kind in ("log_uniform_values", "q_log_uniform_values", "inv_log_uniform_values"):
         return _checked(name, _Interval(low, high, log=True, step=step))
     if kind in ("uniform", "q_uniform", "int_uniform"):
         return _checked(name, _Interval(low, high, step=1.0 if kind == "int_uniform" else step))
-    raise ValueError(f"{name} must have values or lie between two ends, got the distribution {kind!r}; --drop {name}")
+    raise ValueError(
+        f"{name} must have values or lie between two ends, got the distribution {reprlib.repr(kind)}; --drop {name}"
+    )
 
 
 def _of_trlx(found: Mapping[str, Any]) -> Iterator[tuple[str, _Interval | tuple[Plain, ...]]]:
@@ -187,16 +190,18 @@ def _of_trlx(found: Mapping[str, Any]) -> Iterator[tuple[str, _Interval | tuple[
         if name == "tune_config":
             continue
         if not isinstance(what, Mapping) or not isinstance(what.get("values"), list):
-            raise ValueError(f"{name} must have a `strategy` and a list of `values`, got {what!r}")
+            raise ValueError(f"{name} must have a `strategy` and a list of `values`, got {reprlib.repr(what)}")
         strategy, values = what.get("strategy"), what["values"]
         if strategy in ("choice", "grid_search", "grid"):
             yield name, _plain(name, values)
             continue
         if strategy not in ("uniform", "quniform", "loguniform", "qloguniform", "randint", "qrandint", "lograndint"):
-            raise ValueError(f"{name} must be drawn from values or between two ends, got {strategy!r}; --drop {name}")
+            raise ValueError(
+                f"{name} must be drawn from values or between two ends, got {reprlib.repr(strategy)}; --drop {name}"
+            )
         ends = 3 if strategy.startswith("q") else 2
         if len(values) != ends:
-            raise ValueError(f"{name} must have {ends} values for its {strategy}, got {values}")
+            raise ValueError(f"{name} must have {ends} values for its {strategy}, got {reprlib.repr(values)}")
         low, high, *step = (_number(name, "values", value) for value in values)
         whole = "randint" in strategy
         high -= whole and not strategy.startswith("q")  # the upper end of randint is not drawn
@@ -204,7 +209,18 @@ def _of_trlx(found: Mapping[str, Any]) -> Iterator[tuple[str, _Interval | tuple[
         yield name, _checked(name, _Interval(low, high, log="log" in strategy, step=steps))
 
 
+def _power(exponent: float) -> float:
+    try:
+        return math.exp(exponent)
+    except OverflowError:  # beyond a float
+        return math.inf
+
+
 def _checked(name: str, interval: _Interval) -> _Interval:
+    largest = max(abs(interval.low), abs(interval.high))
+    if not all(map(math.isfinite, (interval.high - interval.low, interval.step, largest / (interval.step or 1.0)))):
+        step = f" in steps of {interval.step:g}" if interval.step else ""
+        raise ValueError(f"{name} must lie between two finite ends, got {interval.low:g}, {interval.high:g}{step}")
     if not interval.low < interval.high or (interval.log and interval.low <= 0) or interval.step < 0:
         ends = "to a higher end, above 0," if interval.log else "to a higher end,"
         raise ValueError(f"{name} must go from a lower {ends} got {interval.low:g}, {interval.high:g}")
@@ -218,7 +234,7 @@ def _checked(name: str, interval: _Interval) -> _Interval:
 
 def _plain(name: str, values: object) -> tuple[Plain, ...]:
     if not isinstance(values, list) or not values or not all(isinstance(v, str | int | float | bool) for v in values):
-        raise ValueError(f"{name} must have a list of plain values, got {values!r}")
+        raise ValueError(f"{name} must have a list of plain values, got {reprlib.repr(values)}")
     return tuple(values)
 
 
@@ -226,4 +242,4 @@ def _number(name: str, what: str, value: object) -> float:
     try:
         return float(str(value))  # YAML 1.1 reads 1e-4 as text
     except ValueError:
-        raise ValueError(f"{name} must have a number as {what}, got {value!r}") from None
+        raise ValueError(f"{name} must have a number as {what}, got {reprlib.repr(value)}") from None

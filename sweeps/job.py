@@ -12,9 +12,6 @@ from typing import TypeVar
 from cluster.call import call
 from cluster.faults import Fault
 from cluster.shapes import Need
-from sweeps.exact_json import Record
-from sweeps.journal import utc
-from sweeps.provenance import code_digest, host, library_versions
 from sweeps.stopping import JobStopped
 from sweeps.store import Store
 
@@ -133,14 +130,3 @@ def elsewhere(part: Callable[[Item, Tell], None], item: Item, resources: Resourc
     if done.owner == "machine":
         raise MachineFault(str(done))
     return done
-
-
-def provenance(started: str) -> Record:
-    """What a row says of where and with what it was made, and when: from `started` to now."""
-    return {
-        "started_at": started,
-        "finished_at": utc(),
-        "code_digest": code_digest(),
-        "versions": library_versions(),
-        "host": host(),
-    }

@@ -24,7 +24,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sweeps.journal import StoreError, process_name, utc
@@ -99,21 +99,28 @@ class Lease:
         term: Its number.
         file: Whose being there says that it is held.
         content: What is in it: who holds it. No two leases have the same.
+        what: What it is a lease on, in words, for whoever reads that it was lost.
     """
 
     key: str
     term: int
     file: Path
     content: bytes
+    what: str = field(default="", compare=False)
 
     def check(self) -> None:
         """Do nothing if it is held still.
 
         Raises:
-            LeaseLostError: It is not.
+            LeaseLostError: It is not; the message says who has it.
         """
         if not self._is_there() or _terms(self.file.parent, self.key)[-1:] != [self.term]:
-            raise LeaseLostError(f"the lease on {self.key} was taken over while its holder was not heard of")
+            what = self.what or f"the lease on {self.key}"
+            theirs = _latest(self.file.parent, self.key)
+            who = "meanwhile" if theirs is None else f"since {theirs.since} (process {theirs.number} of {theirs.host})"
+            raise LeaseLostError(
+                f"{what} was taken over while its holder was not heard of: another process has had it {who}"
+            )
 
     def release(self) -> None:
         """Give it back; again does nothing."""
@@ -257,11 +264,7 @@ class Leases:
 
     def holder(self, key: str) -> Holder | None:
         """Who holds a key now, or held it last without giving it back; None if nobody."""
-        folder = self._place(key)
-        for term in reversed(_terms(folder, key)):
-            if (found := _read(folder / f"{key}.{term}")) is not None:
-                return found
-        return None
+        return _latest(self._place(key), key)
 
     def all(self) -> Iterator[tuple[str, int, Holder | None]]:
         """Key, term and holder of every lease that was not given back."""
@@ -367,6 +370,14 @@ def _terms(folder: Path, key: str) -> list[int]:
     return sorted(
         int(name[len(prefix) :]) for name in names if name.startswith(prefix) and _TERM.fullmatch(name[len(prefix) :])
     )
+
+
+def _latest(folder: Path, key: str) -> Holder | None:
+    """The holder of the highest term of a key that says who that is."""
+    for term in reversed(_terms(folder, key)):
+        if (found := _read(folder / f"{key}.{term}")) is not None:
+            return found
+    return None
 
 
 def _is_lease(file: Path) -> bool:

@@ -39,3 +39,8 @@ def report_folder(store: Path, name: str) -> Path:
         ValueError: The name is no folder's, as that of a store somebody made by hand may be.
     """
     return store / "reports" / one_component("a sweep's name", name)
+
+
+def stands_for_all(path: Path) -> bool:
+    """True if a file of a report is to be shown elsewhere: its page holds every interactive figure once."""
+    return path.parent.name != "figures" or path.suffix == ".svg"

@@ -6,8 +6,10 @@ What was drawn from the policy stays as samples to read; the world's own 0 for i
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 from torch import nn
 
 from ilql import decode, fitted_q
-from ilql.batch import TokenSequence, collate, tokenize
+from ilql.batch import TokenSequence, collate, dialogue_numbers, tokenize
 from ilql.checkpoint import load_weights, save_weights
 from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Episode
@@ -25,6 +27,7 @@ from ilql.language_model import trunk_of
 from ilql.method import ActionValues, Actor
 from ilql.task import Task
 from ilql.tokens import Tokenizer
+from sweeps.reading import read, read_as
 from sweeps.spec import Evaluation, TrialSpec, probe_key
 from sweeps.store import Store
 
@@ -43,14 +46,17 @@ def distinct_episodes(task: Task, split: str, most: int) -> int:
     return len(seen)
 
 
-def held_out_notes(task: Task, tokenizer: Tokenizer, max_tokens: int, evaluations: Sequence[Evaluation]) -> list[str]:
-    """A line for each split of which dialogues are longer than is read of them, before anything is learnt.
+def held_out_notes(
+    task: Task, tokenizer: Tokenizer, max_tokens: int, evaluations: Sequence[Evaluation], *, in_windows: bool
+) -> list[str]:
+    """A line for each split of which dialogues are longer than is read at once, before anything is learnt.
 
     Args:
         task: A world that cannot be played.
         tokenizer: How its texts become tokens.
-        max_tokens: How many of a dialogue are read.
+        max_tokens: How many of a dialogue are read at once.
         evaluations: What is asked of it: the splits, and the episodes whose openings a policy must be able to answer.
+        in_windows: Whether longer ones are cut into windows; else they end there.
 
     Raises:
         ValueError: An opening leaves no room for an answer: its value would be that of a state in mid-sentence.
@@ -68,13 +74,9 @@ def held_out_notes(task: Task, tokenizer: Tokenizer, max_tokens: int, evaluation
                     f"got {tokens} tokens in {environment.scene} of the {split} split; shorten it, or leave it out"
                 )
         recorded = task.dialogues(split, evaluation.reward)[:HELD_OUT]
-        lengths = np.asarray([len(tokenize(dialogue, tokenizer).tokens) for dialogue in recorded])
-        if cut := int((lengths > max_tokens).sum()):
-            left_out = np.maximum(lengths - max_tokens, 0).sum() / lengths.sum()
-            lines.append(
-                f"{cut:,} of {len(lengths):,} {split} dialogues are longer than train.max_tokens={max_tokens} and end "
-                f"there: losses and calibration see no more of them ({left_out:.1%} of all tokens are left out)"
-            )
+        cut = read(recorded, tokenizer, max_tokens=max_tokens, in_windows=in_windows).cut
+        if (line := cut.note(split, max_tokens, ": losses and calibration see no more of them")) is not None:
+            lines.append(line)
     return lines
 
 
@@ -87,6 +89,7 @@ def estimated(
     tokenizer: Tokenizer,
     episodes: Sequence[Episode],
     device: torch.device,
+    on_step: Callable[[int], None],
 ) -> list[Episode]:
     """The samples of a policy with estimates in place of returns, and what held-out dialogues say of it as measures.
 
@@ -99,16 +102,19 @@ def estimated(
         tokenizer: Theirs.
         episodes: What the policy said at the beginnings of held-out dialogues.
         device: Where the networks run.
+        on_step: Called after each step of a fit with its number, and with the last one's after each pass behind it.
+            What it raises ends it all; of a fit that is not done nothing is kept.
 
     Raises:
         ValueError: The policy's tokens have no probabilities, so nothing can be estimated.
     """
     acting = Acting(actor, spec.decode, spec.kind.manner(spec.train, spec.decode), tokenizer)
-    fitted = _fitted(store, spec, task, acting, device)
+    fitted = _fitted(store, spec, task, acting, device, on_step)
     openings = [_opening(episode, tokenizer, spec.train.max_tokens) for episode in episodes]
-    values = fitted.values(acting, openings, device).double().cpu().numpy()
+    on_pass = functools.partial(on_step, spec.fit.steps)
+    values = fitted.values(acting, openings, device, on_pass).double().cpu().numpy()
     spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
-    measures = held_out_measures(spec, task, acting, module, device)
+    measures = held_out_measures(spec, task, acting, module, device, on_pass)
     return [
         dataclasses.replace(
             episode,
@@ -120,7 +126,12 @@ def estimated(
 
 
 def held_out_measures(
-    spec: TrialSpec, task: Task, acting: Acting, module: nn.Module, device: torch.device
+    spec: TrialSpec,
+    task: Task,
+    acting: Acting,
+    module: nn.Module,
+    device: torch.device,
+    on_pass: Callable[[], None],
 ) -> dict[str, float]:
     """Losses and calibration on recorded dialogues of the evaluation's split that nothing was learnt from.
 
@@ -129,29 +140,44 @@ def held_out_measures(
     those it was trained on, in dialogues that were recorded to their ends: `q_bias`, the mean of Q less what followed,
     and `q_correlation`. Q is of the improved policy, and what followed is of the recorded one, so a good policy's bias
     is above 0.
+
+    `on_pass` is called after each pass.
     """
     recorded = task.dialogues(spec.evaluation.split, spec.data.reward)[:HELD_OUT]
-    tokenised = (tokenize(dialogue, acting.tokenizer, max_tokens=spec.train.max_tokens) for dialogue in recorded)
+    tokenised = read_as(spec, recorded, acting.tokenizer).sequences
     sequences = [sequence for sequence in tokenised if len(sequence.action_positions)]
     if not sequences:
         return {}
     found: dict[str, float] = {}
     if not math.isinf(acting.manner.beta):
         sampling = dataclasses.replace(acting, decode=dataclasses.replace(acting.decode, greedy=False))
-        loss = fitted_q.negative_log_likelihood(sampling, sequences, device)
+        loss = fitted_q.negative_log_likelihood(sampling, sequences, device, on_pass)
         found |= {"held_out_nll": loss} if math.isfinite(loss) else {}
-    whole = [sequence for sequence in sequences if sequence.ended]  # of the others nobody knows what followed
-    if spec.kind.values is not None and whole:
-        q, followed = [], []
+    if spec.kind.values is not None and (known := with_what_followed(sequences, spec.train.gamma)):
+        q = []
         module.to(device)
-        for begin in range(0, len(whole), fitted_q.READ_TOGETHER):
-            block = whole[begin : begin + fitted_q.READ_TOGETHER]
+        for begin in range(0, len(known), fitted_q.READ_TOGETHER):
+            block = [sequence for sequence, _ in known[begin : begin + fitted_q.READ_TOGETHER]]
             batch = collate(block, pad=acting.tokenizer.structural("pad")).to(device)
             values: ActionValues = spec.kind.values(module, batch)
             q.append(values.q[batch.action_mask].cpu().double().numpy())
-            followed += [fitted_q.rewards_to_go(sequence, gamma=spec.train.gamma) for sequence in block]
-        found |= calibration(np.concatenate(q), np.concatenate(followed))
+            on_pass()
+        found |= calibration(np.concatenate(q), np.concatenate([followed for _, followed in known]))
     return found
+
+
+def with_what_followed(
+    sequences: Sequence[TokenSequence], gamma: float
+) -> list[tuple[TokenSequence, npt.NDArray[np.float64]]]:
+    """Those whose dialogues were recorded to their ends, each with the discounted rewards from its actions on, (K,)."""
+    known: list[tuple[TokenSequence, npt.NDArray[np.float64]]] = []
+    for _, group in itertools.groupby(zip(dialogue_numbers(sequences), sequences, strict=True), lambda pair: pair[0]):
+        windows = [sequence for _, sequence in group]
+        if windows[-1].ended:  # of the others nobody knows what followed
+            followed = fitted_q.rewards_to_go(np.concatenate([each.rewards for each in windows]), gamma=gamma)
+            ends = np.cumsum([len(each.rewards) for each in windows])
+            known += zip(windows, np.split(followed, ends[:-1]), strict=True)
+    return known
 
 
 def calibration(q: npt.NDArray[np.float64], followed: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -162,7 +188,14 @@ def calibration(q: npt.NDArray[np.float64], followed: npt.NDArray[np.float64]) -
     return found
 
 
-def _fitted(store: Store, spec: TrialSpec, task: Task, acting: Acting, device: torch.device) -> FittedQ:
+def _fitted(
+    store: Store,
+    spec: TrialSpec,
+    task: Task,
+    acting: Acting,
+    device: torch.device,
+    on_step: Callable[[int], None],
+) -> FittedQ:
     """The fit of a policy, made unless it is there."""
     settings, reward = spec.fit, spec.evaluation.reward
     asked = {
@@ -177,8 +210,8 @@ def _fitted(store: Store, spec: TrialSpec, task: Task, acting: Acting, device: t
 
     def make(folder: Path) -> None:
         recorded = task.dialogues("train", reward)[: settings.dialogues]
-        sequences = [tokenize(each, acting.tokenizer, max_tokens=spec.train.max_tokens) for each in recorded]
-        save_weights(fitted_q.fit(acting, sequences, settings, device), folder)
+        sequences = read_as(spec, recorded, acting.tokenizer).sequences
+        save_weights(fitted_q.fit(acting, sequences, settings, device, on_step), folder)
 
     key = probe_key("fitted_q", fitted_q.VERSION, spec.weights_id, asked)
     folder = store.build("fitted_q", key, make, {"weights": spec.weights_id})

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from analysis.text import count
 from cluster.shapes import Need
 from sweeps.cells import Shared
+from sweeps.exact_json import Record
 from sweeps.rates import devices, rates
 from sweeps.refinement import Refinement
-from sweeps.space import Training
+from sweeps.space import PlannedTraining
 from sweeps.spec import TrialSpec
 from sweeps.store import DROPPED, Store
+
+REASONS = 3
+"""Of the reasons of what had failed so many are named."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,7 @@ class Plan:
         proposals: Trainings the refinement will add; each is found again if its weights are there.
         seconds: What is left of the design takes about so long, one job at a time, by what was recorded before in this
             store; None where nothing comparable was.
+        failed: How many of what is to be done had failed before, by the reason.
     """
 
     trainings: int
@@ -39,6 +46,7 @@ class Plan:
     cells: int
     proposals: int
     seconds: float | None
+    failed: Mapping[str, int] = field(default_factory=dict)
 
     def lines(self, *, concurrent: int) -> list[str]:
         """The plan in words."""
@@ -47,6 +55,8 @@ class Plan:
             f"{self.cells} cells need {self.trainings} trainings and {self.evaluations} evaluations; "
             f"{self.trained} and {self.evaluated} are in the store, {left[0]} and {left[1]} are to be done"
         ]
+        if self.failed:
+            text.append(f"{sum(self.failed.values())} of these had failed and are tried again: {_most(self.failed)}")
         if self.dropped:
             text.append(f"{self.dropped} of the trainings had their weights dropped by `sweeps gc`; no row needs them")
         if self.proposals:
@@ -72,6 +82,7 @@ class Remaining:
         to_train: Of `wanted`, those that are not there and are needed.
         to_play: Of `evaluations`, those that did not finish.
         dropped: Keys of weights that were there, were dropped, and are needed for nothing more.
+        failed: The records of those of `to_train` and `to_play` that had failed.
     """
 
     wanted: Mapping[str, TrialSpec]
@@ -79,9 +90,10 @@ class Remaining:
     to_train: Sequence[TrialSpec]
     to_play: Sequence[TrialSpec]
     dropped: frozenset[str] = frozenset()
+    failed: Sequence[Record] = ()
 
 
-def remaining(store: Store, shared: Shared, design: Sequence[Training], *, seeds: int) -> Remaining:
+def remaining(store: Store, shared: Shared, design: Sequence[PlannedTraining], *, seeds: int) -> Remaining:
     """Compare what a design needs with what the store has."""
     wanted: dict[str, TrialSpec] = {}
     evaluations: dict[str, TrialSpec] = {}
@@ -102,13 +114,16 @@ def remaining(store: Store, shared: Shared, design: Sequence[Training], *, seeds
     if dropped:
         dropped -= {spec.weights_id for trial in to_play for spec in (trial, *trial.required)}
     to_train = [wanted[key] for key in missing if key not in dropped]
-    return Remaining(wanted, evaluations, to_train, to_play, frozenset(dropped))
+    trained = store.some("training", [spec.weights_id for spec in to_train])
+    tried = [*trained.values(), *(recorded[spec.trial_id] for spec in to_play if spec.trial_id in recorded)]
+    failed = [record for record in tried if record.get("status") == "failed"]
+    return Remaining(wanted, evaluations, to_train, to_play, frozenset(dropped), failed)
 
 
 def make_plan(
     store: Store,
     shared: Shared,
-    design: Sequence[Training],
+    design: Sequence[PlannedTraining],
     *,
     seeds: int,
     refinement: Refinement | None,
@@ -125,7 +140,15 @@ def make_plan(
         cells=len({trial.cell_id for trial in found.evaluations.values() if trial.evaluation == shared.report}),
         proposals=0 if refinement is None else refinement.total,
         seconds=_estimate(store, found.to_train, found.to_play, need),
+        failed=dict(Counter(str(record.get("reason")).partition("\n")[0] for record in found.failed).most_common()),
     )
+
+
+def _most(failed: Mapping[str, int]) -> str:
+    """The most frequent reasons in words, each with how often it was one, and how many others there were."""
+    shown = [f"{reason} ({runs} times)" if runs > 1 else reason for reason, runs in list(failed.items())[:REASONS]]
+    others = [f"and {count(len(failed) - REASONS, 'other reason')}"] if len(failed) > REASONS else []
+    return "; ".join([*shown, *others])
 
 
 def _estimate(store: Store, to_train: Sequence[TrialSpec], to_play: Sequence[TrialSpec], need: Need) -> float | None:

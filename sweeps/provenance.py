@@ -1,4 +1,4 @@
-"""What made a number: the code, the libraries, the machine."""
+"""What made a number: the code, the libraries, the machine, and when."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import analysis
 import cluster
 import ilql
 import sweeps
+from sweeps.exact_json import Record
+from sweeps.journal import utc
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "ray", "optuna", "numpy", "scikit-learn")
 
@@ -45,3 +47,14 @@ def library_versions() -> dict[str, str]:
 def host() -> str:
     """This machine's name."""
     return socket.gethostname()
+
+
+def provenance(started: str) -> Record:
+    """What a row says of where and with what it was made, and when: from `started` to now."""
+    return {
+        "started_at": started,
+        "finished_at": utc(),
+        "code_digest": code_digest(),
+        "versions": library_versions(),
+        "host": host(),
+    }

@@ -15,7 +15,7 @@ from sweeps.overrides import varied
 from sweeps.presets import Preset
 from sweeps.refinement import Refinement
 from sweeps.reporting import Against, MakeSection
-from sweeps.space import Between, Grid, Training, known_columns, settings
+from sweeps.space import Between, Grid, PlannedTraining, known_columns, settings
 
 ALL = "all"
 """Names every arm of a question."""
@@ -135,13 +135,13 @@ class Sweep:
         design: The trainings that are planned.
         refinement: What is proposed after them, or None.
         space: What proposals vary, or would, by arm that is refined.
-        seeds: Training seeds of every cell.
+        seeds: PlannedTraining seeds of every cell.
         resources: What a job uses.
     """
 
     name: str
     shared: Shared
-    design: tuple[Training, ...]
+    design: tuple[PlannedTraining, ...]
     refinement: Refinement | None
     space: Mapping[str, tuple[Between, ...]]
     seeds: int

@@ -1,4 +1,4 @@
-"""What records of each kind must look like, so that no reader stops at one: what is otherwise counts as damaged.
+"""What records of each kind and their table look like, so that no reader stops at one: what is otherwise is damaged.
 
 Only what some reader relies on is asked for. A field that is null is as one that is not there; fields that are not
 known here may hold anything, and so may kinds that are not.
@@ -10,44 +10,65 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-_TEXT, _WHOLE, _NUMBER, _OBJECT, _LIST = (str,), (int,), (int, float), (dict,), (list,)
+Sort = tuple[type, ...]
+"""What a field or a column may hold."""
+
+TEXT: Sort = (str,)
+WHOLE: Sort = (int,)
+NUMBER: Sort = (int, float)
+_OBJECT, _LIST = (dict,), (list,)
 _LARGEST = 2**63  # no table holds a larger whole number
 
-MEMBER = ("sweep", "origin", "method", "cell_id", "trial_id", "weights_id", "seed", "columns")
-"""What a member must have."""
+IDENTITY = ("sweep", "origin", "method", "cell_id", "trial_id", "weights_id", "seed")
+"""What a member must have, beside its columns."""
 
-_NEEDED = {"member": MEMBER, "evaluation": ("status",), "training": ("status",), "dropped": ("rule", "at")}
+_BLOCK: Mapping[str, Sort] = {
+    "task": TEXT, "data.reward": TEXT, "evaluation.reward": TEXT, "evaluation.split": TEXT,
+    "evaluation.episodes": WHOLE,
+}  # fmt: skip
+"""The columns of a table that are taken from a member's columns."""
 
-_PROVENANCE = {"status": _TEXT, "reason": _TEXT, "code_digest": _TEXT, "started_at": _TEXT, "finished_at": _TEXT}
+COLUMNS: Mapping[str, Sort] = {
+    "sweep": TEXT, "origin": TEXT, "arm": TEXT, "method": TEXT, "cell_id": TEXT, "trial_id": TEXT, "weights_id": TEXT,
+    "seed": WHOLE, "status": TEXT, "reason": TEXT, **_BLOCK, "score": NUMBER, "score_sd": NUMBER, "tune_score": NUMBER,
+    "episodes": WHOLE, "train_seconds": NUMBER, "evaluate_seconds": NUMBER, "tune_seconds": NUMBER,
+    "code_digest": TEXT, "started_at": TEXT, "finished_at": TEXT,
+}  # fmt: skip
+"""The columns that a table of rows has whatever else it has, in their order."""
 
-_FIELDS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
-    "sweep": {"created_at": _TEXT, "task": _TEXT, "question": _TEXT, "command": _TEXT, "methods": _LIST,
-              "arms": _LIST, "tune": _OBJECT},
-    "member": {"sweep": _TEXT, "origin": _TEXT, "method": _TEXT, "arm": _TEXT, "cell_id": _TEXT, "trial_id": _TEXT,
-               "weights_id": _TEXT, "seed": _WHOLE, "columns": _OBJECT, "tune_trial_id": _TEXT, "spec": _TEXT,
-               "status": _TEXT, "reason": _TEXT, "train_seconds": _NUMBER},
-    "training": _PROVENANCE | {"metrics": _OBJECT, "train_seconds": _NUMBER, "steps": _NUMBER, "micro_batch": _NUMBER,
-                               "workers": _NUMBER, "gpus": _NUMBER, "backbone": _TEXT, "method": _TEXT},
-    "evaluation": _PROVENANCE | {"score": _NUMBER, "score_sd": _NUMBER, "episodes": _WHOLE, "measures": _OBJECT,
-                                 "evaluate_seconds": _NUMBER, "gpus": _NUMBER, "backbone": _TEXT},
-    "dropped": {"rule": _TEXT, "at": _TEXT},
-    # Of a member, those that a table has whatever else it has.
-    "columns of a member": {"task": _TEXT, "data.reward": _TEXT, "evaluation.reward": _TEXT, "evaluation.split": _TEXT,
-                "evaluation.episodes": _WHOLE},
+_ELSEWHERE = COLUMNS.keys() - _BLOCK.keys()
+
+_NEEDED = {
+    "member": (*IDENTITY, "columns"), "evaluation": ("status",), "training": ("status",), "dropped": ("rule", "at")
 }  # fmt: skip
 
-_ELSEWHERE = frozenset(
-    (*MEMBER, "arm", "status", "reason", "score", "score_sd", "tune_score", "episodes", "train_seconds",
-     "evaluate_seconds", "code_digest", "started_at", "finished_at")
-)  # fmt: skip
-"""The columns of a table that are not taken from a member's columns."""
+_PROVENANCE = {"status": TEXT, "reason": TEXT, "code_digest": TEXT, "started_at": TEXT, "finished_at": TEXT}
+
+_FIELDS: Mapping[str, Mapping[str, Sort]] = {
+    "sweep": {"created_at": TEXT, "task": TEXT, "question": TEXT, "command": TEXT, "methods": _LIST,
+              "arms": _LIST, "tune": _OBJECT},
+    "member": {"sweep": TEXT, "origin": TEXT, "method": TEXT, "arm": TEXT, "cell_id": TEXT, "trial_id": TEXT,
+               "weights_id": TEXT, "seed": WHOLE, "columns": _OBJECT, "tune_trial_id": TEXT, "spec": TEXT,
+               "status": TEXT, "reason": TEXT, "finished_at": TEXT, "train_seconds": NUMBER},
+    "training": _PROVENANCE | {"metrics": _OBJECT, "train_seconds": NUMBER, "steps": NUMBER, "micro_batch": NUMBER,
+                               "workers": NUMBER, "gpus": NUMBER, "backbone": TEXT, "method": TEXT},
+    "evaluation": _PROVENANCE | {"score": NUMBER, "score_sd": NUMBER, "episodes": WHOLE, "measures": _OBJECT,
+                                 "evaluate_seconds": NUMBER, "gpus": NUMBER, "backbone": TEXT},
+    "dropped": {"rule": TEXT, "at": TEXT},
+    "columns of a member": _BLOCK,
+}  # fmt: skip
 
 _STATUSES = frozenset(("finished", "failed", "stopped"))
 _NUMBERS_OF = {"training": "metrics", "evaluation": "measures"}
 _NUMBERS = frozenset((int, float, type(None)))
-_NAMES: Mapping[tuple[type, ...], str] = {
-    _TEXT: "a text", _WHOLE: "a whole number", _NUMBER: "a number", _OBJECT: "an object", _LIST: "a list"
+_NAMES: Mapping[Sort, str] = {
+    TEXT: "a text", WHOLE: "a whole number", NUMBER: "a number", _OBJECT: "an object", _LIST: "a list"
 }  # fmt: skip
+
+
+def arm_of(member: Mapping[str, Any]) -> str:
+    """The row of a sweep's table that a member belongs to; its method's, where it names no arm."""
+    return str(member.get("arm") or member["method"])
 
 
 def flaw(kind: str, value: Mapping[str, Any]) -> str | None:

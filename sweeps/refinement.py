@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from sweeps.cells import Cells
-from sweeps.space import Training, settings
+from sweeps.space import PlannedTraining, settings
 from sweeps.spec import TrialSpec
 from sweeps.stages import drop_trajectory
 from sweeps.store import Store
 from sweeps.study import Study
 from sweeps.waiting import Step
 
-Numbered: TypeAlias = tuple[int, Training]
+Numbered: TypeAlias = tuple[int, PlannedTraining]
 """A training and the number of its trial in the study."""
 
 
@@ -35,7 +35,7 @@ class Refinement:
         rung: Share of the steps after which the worse half of a round is stopped; 1 stops none.
     """
 
-    bases: tuple[Training, ...]
+    bases: tuple[PlannedTraining, ...]
     proposals: int
     round_size: int = 2
     rung: float = 1.0
@@ -55,7 +55,7 @@ class Refinement:
         """Proposals for all arms together."""
         return self.proposals * len(self.bases)
 
-    def to_rung(self, training: Training) -> Training:
+    def to_rung(self, training: PlannedTraining) -> PlannedTraining:
         """The training cut to its first steps."""
         steps = max(1, round(training.train.steps * self.rung))
         return dataclasses.replace(training, train=dataclasses.replace(training.train, steps=steps))
@@ -88,7 +88,7 @@ class Stopped:
     """
 
     number: int
-    training: Training
+    training: PlannedTraining
     score: float
     reason: str
 
@@ -122,7 +122,7 @@ class Rounds:
         """True if it is still to be seen who of a round goes on from the rung."""
         return any(each.at_rung for each in self._of_arm.values())
 
-    def to_open(self) -> list[Training]:
+    def to_open(self) -> list[PlannedTraining]:
         """The bases of the arms that have no proposal under way and are due another."""
         due = []
         for base in self._refinement.bases:
@@ -131,7 +131,7 @@ class Rounds:
                 due.append(base)
         return due
 
-    def propose(self, base: Training) -> list[Numbered]:
+    def propose(self, base: PlannedTraining) -> list[Numbered]:
         """Open an arm's next round; gives its proposals."""
         each, plan = self._of_arm[base.arm], self._refinement
         made: list[Numbered] = []
@@ -170,14 +170,14 @@ class Rounds:
         Those that have no score have failed, and are recorded so.
         """
         each = self._of_arm[arm]
-        ranked: list[tuple[float, int, Training]] = []
+        ranked: list[tuple[float, int, PlannedTraining]] = []
         for number, training in each.at_rung:
             trials = self._on_tune(self._refinement.to_rung(training))
             if scores := self._cells.tune_scores(trials):
                 ranked.append((max(scores.values()), number, training))
                 continue
-            reason = self._cells.reason(trials)
-            self._cells.put_unplayed(training, trials[0], status="failed", reason=reason)
+            reason, at = self._cells.failure(trials)
+            self._cells.put_unplayed(training, trials[0], status="failed", reason=reason, at=at)
             self._study.fail(number, reason)
             drop_trajectory(self._store, trials[0])
         each.at_rung = []
@@ -200,7 +200,7 @@ class Rounds:
         self._study.stop(proposal.number, step=short.train.steps, score=proposal.score)
         drop_trajectory(self._store, self._on_tune(proposal.training)[0])
 
-    def _on_tune(self, training: Training) -> list[TrialSpec]:
+    def _on_tune(self, training: PlannedTraining) -> list[TrialSpec]:
         """A training's cells at the first seed, on the tune scenes."""
         shared = self._cells.shared
         return shared.trials(training, 0, shared.tune)

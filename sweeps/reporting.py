@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from analysis import honest_render
+from analysis.ablation_render import to_markdown
 from analysis.cells import Cell, cells_of
 from analysis.comparison import Comparison, cells_with, compare_chosen, compare_fixed, comparison_markdown
 from analysis.family import family_markdown
 from analysis.figures import STATIC_FORMATS
 from analysis.labels import in_order, method_label
 from analysis.published import beside_published
-from analysis.render import to_markdown
 from analysis.report import ONE_SEED, Report, write_report
 from analysis.section import Section, section_markdown
 from analysis.statements import Evidence, statements
@@ -25,7 +25,7 @@ from analysis.text import count
 from sweeps.advantages import report_section
 from sweeps.digests import report_digests
 from sweeps.importance import adaptive_importances
-from sweeps.names import report_folder
+from sweeps.names import report_folder, stands_for_all
 from sweeps.offline_section import little_known
 from sweeps.references import references_of, score_range
 from sweeps.run_tables import run_table
@@ -177,8 +177,8 @@ def comparisons_of(cells: Sequence[Cell], asked: Against) -> tuple[list[Comparis
 
 
 def files_to_show(report: Report) -> list[Path]:
-    """The report's files that stand for all of it: the page holds every interactive figure once."""
-    return [path for path in report.paths if path.parent.name != "figures" or path.suffix == ".svg"]
+    """The report's files that stand for all of it."""
+    return [path for path in report.paths if stands_for_all(path)]
 
 
 def print_report(report: Report, comparisons: Sequence[Comparison], say: Callable[[str], None]) -> None:

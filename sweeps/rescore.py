@@ -16,12 +16,11 @@ import numpy as np
 import polars as pl
 
 from analysis.report import Report, write_report
-from analysis.runs import RunTable
+from analysis.runs import RunTable, by_arm
 from ilql.hyperparameters import Value, make, unknown
 from ilql.tasks import known_tasks
 from sweeps.names import report_folder
 from sweeps.reporting import INTERVAL_SEED
-from sweeps.run_tables import by_arm
 from sweeps.spec import TrialSpec, probe_key
 from sweeps.stages import ensure_world, load_task
 from sweeps.store import Store

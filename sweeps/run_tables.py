@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import polars as pl
-
-from analysis.runs import RunTable
+from analysis.runs import RunTable, by_arm
 from analysis.transfer import RETURN_PREFIX
 from sweeps.store import Store
 from sweeps.unlisted import unlisted
@@ -31,8 +29,3 @@ def run_table(store: Store, sweep: str, *, every_reward: bool = False, whole_cos
         columns += [name for name in store.episodes(finished[:1]).columns if name.startswith(RETURN_PREFIX)]
     beyond = unlisted(store, sweep) if whole_cost else ()
     return RunTable(by_arm(runs), store.episodes(finished, columns=columns if finished else None), beyond)
-
-
-def by_arm(runs: pl.DataFrame) -> pl.DataFrame:
-    """The rows with their arm for a method: tables tell apart what a question does, `ilql_without_lm` from `ilql`."""
-    return runs.with_columns(runs["arm"].alias("method"))

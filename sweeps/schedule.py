@@ -23,9 +23,11 @@ from sweeps.cells import Cells, Shared
 from sweeps.evaluate_cells import is_evaluated
 from sweeps.exact_json import Record
 from sweeps.job import Job, Resources
+from sweeps.journal import utc
+from sweeps.leases import Lease
 from sweeps.refinement import Numbered, Refinement, Rounds
-from sweeps.space import Training
-from sweeps.stages import drop_trajectory
+from sweeps.space import PlannedTraining
+from sweeps.stages import drop_group_notes, drop_trajectory
 from sweeps.store import Store
 from sweeps.study import Study
 from sweeps.waiting import Blocker, Queue, Running, Step
@@ -51,10 +53,11 @@ class Schedule:
         shared: What all trials share.
         design: The planned trainings.
         refinement: How to go on, or None.
-        seeds: Training seeds of every cell.
+        seeds: PlannedTraining seeds of every cell.
         study: Told of every training at the first seed.
         resources: What a job may use.
         added: True if the design's cells come on top of what the sweep is planned to be.
+        lease: That of the sweep's one driver, looked at before anything is begun or concluded; None where nobody asks.
         clock: Seconds that only grow.
 
     Attributes:
@@ -68,18 +71,20 @@ class Schedule:
         store: Store,
         sweep: str,
         shared: Shared,
-        design: Sequence[Training],
+        design: Sequence[PlannedTraining],
         *,
         refinement: Refinement | None,
         seeds: int,
         study: Study,
         resources: Resources,
         added: bool = False,
+        lease: Lease | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if seeds < 1:
             raise ValueError(f"--seeds must be at least 1, got {seeds}")
         self._store, self._study, self._seeds, self._resources = store, study, seeds, resources
+        self._lease = lease
         self._cells = Cells(store, sweep, shared, added=added)
         self._rounds = Rounds(refinement or Refinement(bases=(), proposals=0), store, self._cells, study)
         self._queue = Queue()
@@ -112,8 +117,22 @@ class Schedule:
         """The names of the jobs that run."""
         return self._running.names
 
+    def check(self) -> None:
+        """Do nothing if the sweep is ours to drive.
+
+        Raises:
+            LeaseLostError: Another process has followed this one, which was not heard of for a while.
+        """
+        if self._lease is not None:
+            self._lease.check()
+
     def next_job(self) -> tuple[str, Job] | None:
-        """The next job and its name, or None if none can start now; `is_over` tells whether one ever will."""
+        """The next job and its name, or None if none can start now; `is_over` tells whether one ever will.
+
+        Raises:
+            LeaseLostError: See `check`; nothing was written.
+        """
+        self.check()
         self.halted = self.halted or no_room(self._store.folder)
         self._look_again()
         while self.halted is None:
@@ -127,7 +146,7 @@ class Schedule:
                 self._ended(ready)
                 continue
             if (reason := self._broken_start(ready)) is not None:
-                self._store.put("training", ready.spec.weights_id, _failure(ready, reason))
+                self._store.put("training", ready.spec.weights_id, _failure(ready, reason), self._lease)
                 self.finished_jobs += 1
                 self._ended(ready)
                 continue
@@ -148,15 +167,21 @@ class Schedule:
         return not (self._running or self._queue or self._rounds.undecided or self._rounds.left)
 
     def job_ended(self, name: str, error: str | None) -> None:
-        """A job came to its end; `error` is what its machine failed of, if it did."""
+        """A job came to its end; `error` is what its machine failed of, if it did.
+
+        Raises:
+            LeaseLostError: See `check`; nothing was written.
+        """
+        self.check()
         step = self._running.pop(name)
         self.finished_jobs += 1
         if error is not None and self._store.stage("weights", step.spec.weights_id) is None:
-            self._store.put("training", step.spec.weights_id, _failure(step, error))
+            self._store.put("training", step.spec.weights_id, _failure(step, error), self._lease)
         elif error is not None:
             for trial in step.trials:
                 if not is_evaluated(self._store, trial):
-                    self._store.put("evaluation", trial.trial_id, {"status": "failed", "reason": error})
+                    failed: Record = {"status": "failed", "reason": error, "finished_at": utc()}
+                    self._store.put("evaluation", trial.trial_id, failed, self._lease)
         self._ended(step)
 
     def job_left(self, name: str) -> None:
@@ -172,7 +197,11 @@ class Schedule:
 
         Returns:
             Seconds that it waits; None if it was tried often enough, and has failed of that reason.
+
+        Raises:
+            LeaseLostError: See `check`.
         """
+        self.check()
         self._lost[name] += 1
         if self._lost[name] >= TRIES:
             self.job_ended(name, f"{reason}; tried {TRIES} times")
@@ -243,7 +272,7 @@ class Schedule:
                     made[weights] = self._store.stage("weights", weights) is not None and self._has_record(weights)
                 if not made[weights]:
                     self._required_once.add(weights)
-                    needed = Training(spec.method, spec.method, spec.train, (), "design")
+                    needed = PlannedTraining(spec.method, spec.method, spec.train, (), "design")
                     bare.append(Step(needed, spec.seed, [spec]))
         self._queue.prepend(sorted(bare, key=lambda step: _depth(step.training)))
 
@@ -312,13 +341,14 @@ class Schedule:
         return self._cells.are_finished(step.trials) if plays else self._has_record(weights)
 
     def _tidy(self, step: Step) -> None:
-        """Drop the checkpoints that a finished job left because it was killed behind its last record."""
+        """Drop what a finished job left because it was killed behind its last record: checkpoints, a group's notes."""
         trajectory = step.spec.trajectory_id
-        if step.keep_trajectory or not self._store.scratch_path("trajectory", trajectory).is_dir():
-            return
-        if (lease := self._store.try_lease(trajectory)) is not None:  # else somebody trains further from there
+        drops = {"group": drop_group_notes} | ({} if step.keep_trajectory else {"trajectory": drop_trajectory})
+        left = [drop for kind, drop in drops.items() if self._store.scratch_path(kind, trajectory).is_dir()]
+        if left and (lease := self._store.try_lease(trajectory)) is not None:  # else somebody trains further from there
             with lease:
-                drop_trajectory(self._store, step.spec)
+                for drop in left:
+                    drop(self._store, step.spec)
 
     def _has_record(self, weights: str) -> bool:
         """True if a training is recorded as finished; of weights that are there, too, a kill may have left none."""
@@ -337,7 +367,7 @@ class Schedule:
         elif scores := self._cells.tune_scores(step.trials):
             self._study.tell(step.trial_number, scores)
         else:
-            self._study.fail(step.trial_number, self._cells.reason(step.trials))
+            self._study.fail(step.trial_number, self._cells.failure(step.trials)[0])
 
     def _open_rounds(self) -> None:
         """Ask for a round of proposals for each arm whose earlier ones have ended, once the design has."""
@@ -368,7 +398,7 @@ def no_room(folder: Path) -> str | None:
     return f"the store's disk must have {LEAST_FREE_BYTES / 2**20:.0f} MiB free, got {free / 2**20:.1f} in {folder}"
 
 
-def _depth(training: Training) -> int:
+def _depth(training: PlannedTraining) -> int:
     """How many trainings must come before this one, one after the other."""
     method = method_named(training.method)
     return 2 if method.critic(training.train) is not None else int(method.needs_behaviour)
@@ -376,4 +406,5 @@ def _depth(training: Training) -> int:
 
 def _failure(step: Step, reason: str) -> Record:
     """The record of a training that never came to an end of its own."""
-    return {"status": "failed", "reason": reason, "method": step.training.method, "seed": step.seed}
+    about = {"method": step.training.method, "seed": step.seed, "finished_at": utc()}
+    return {"status": "failed", "reason": reason, **about}

@@ -9,11 +9,13 @@ wherever there is room; where a machine's memory was full, with half as many at 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import logging
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +40,9 @@ from sweeps.work import run_job
 
 STUCK_SECONDS = 1800.0
 """Without a word from any job for so long, a sweep ends and says what holds the cluster."""
+
+CHECK_SECONDS = 5.0
+"""How often the watchdog looks, and whoever watches is told that time passes."""
 
 AWAY_SECONDS = 15.0
 """How long a job that came to a machine without the store holds its place there before it is tried elsewhere."""
@@ -73,6 +78,7 @@ class _FromSchedule(Searcher):
         if self._signals.received is not None:
             return Searcher.FINISHED
         if len(self._names) >= self._concurrent():
+            self._schedule.check()
             return None
         found = self._schedule.next_job()
         self._on_change()
@@ -114,8 +120,8 @@ TOLD = ("step", "loss", "episodes", "dialogues_drawn", "estimating", "waiting")
 class Watcher(Protocol):
     """Whoever is told how a schedule's jobs are getting on."""
 
-    def told(self, name: str, numbers: Mapping[str, float]) -> None:
-        """A running job told how far it is."""
+    def told(self, name: str, numbers: Mapping[str, float], where: str | None) -> None:
+        """A running job told how far it is; and where it is, if that is known."""
 
     def changed(self) -> None:
         """A job may have started or ended."""
@@ -123,12 +129,18 @@ class Watcher(Protocol):
     def lost(self, name: str, why: str, wait: float | None) -> None:
         """A machine failed under a job, which is begun again after so many seconds; None: no more, it has failed."""
 
+    def tick(self) -> None:
+        """Some seconds have passed, in which nothing may have been told. Called from a thread of its own."""
+
+    def running(self) -> str:
+        """The jobs that run, in words: which, how far, and since when nothing was heard of them."""
+
 
 class _Listener(tune.Callback):
     """Passes on what running jobs tell."""
 
-    def __init__(self, watcher: Watcher, watchdog: Watchdog, faults: dict[str, str]) -> None:
-        self._watcher, self._watchdog, self._faults = watcher, watchdog, faults
+    def __init__(self, watcher: Watcher, watchdog: Watchdog, faults: dict[str, str], *, in_group: bool) -> None:
+        self._watcher, self._watchdog, self._faults, self._in_group = watcher, watchdog, faults, in_group
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -137,7 +149,9 @@ class _Listener(tune.Callback):
         self._watchdog.progress()
         if "fault" in result:
             self._faults[trial.config["name"]] = str(result["fault"])
-        self._watcher.told(trial.config["name"], {key: value for key, value in result.items() if key in TOLD})
+        # A trial that has a worker group only waits: where its workers are Tune does not know.
+        where = None if self._in_group or "pid" not in result else f"process {result['pid']} of {result['hostname']}"
+        self._watcher.told(trial.config["name"], {key: value for key, value in result.items() if key in TOLD}, where)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -153,7 +167,8 @@ def run_schedule(
         concurrent: Jobs at a time, asked again and again, as nodes come and go; of that many the half from when a
             machine's memory was full.
         resources: What each may use; decides what Tune reserves for it.
-        folder: Where Tune keeps its own notes, pickles among them: made anew, never read again, and removed at the end.
+        folder: Where Tune keeps its own notes, pickles among them: in a folder of this run's own, never read again, and
+            removed at the end, as those of earlier runs are at the beginning.
         watcher: Told what happens.
 
     Raises:
@@ -193,17 +208,42 @@ def _run_once(
     schedule: Schedule, concurrent: Callable[[], int], resources: Resources, folder: Path, watcher: Watcher
 ) -> None:
     """Do all jobs in one run of Tune; what ends it early is raised."""
+    schedule.check()
     shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
-    folder.mkdir(parents=True)
-    watchdog = Watchdog(STUCK_SECONDS, describe_cluster, tend=release_orphans, hopeless=why_hopeless)
-    signals = Signals(folder / "stop", at_once=lambda: watchdog.is_stuck)
+    own = folder / secrets.token_hex(4)  # whoever follows us, should we sleep, has another
+    own.mkdir(parents=True)
+
+    def tend() -> None:
+        try:
+            watcher.tick()
+        finally:
+            release_orphans()
+
+    stuck = functools.partial(_what_is_stuck, watcher)
+    watchdog = Watchdog(STUCK_SECONDS, stuck, tend=tend, hopeless=why_hopeless, check_seconds=CHECK_SECONDS)
+    signals = Signals(own / "stop", at_once=lambda: watchdog.is_stuck)
     try:
         with signals, watchdog:
-            _tuner(schedule, concurrent, resources, folder, watcher, watchdog, signals).fit()
+            _tuner(schedule, concurrent, resources, own, watcher, watchdog, signals).fit()
+    except BaseException:
+        schedule.check()  # Tune has errors of its own for ours, and some for a folder that whoever follows us removed
+        raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
+        with contextlib.suppress(OSError):  # theirs lie beside it
+            folder.rmdir()
+    schedule.check()
     if signals.received is not None:
         raise KeyboardInterrupt
+
+
+def _what_is_stuck(watcher: Watcher) -> str:
+    """The jobs that run, and what holds the cluster and waits for it, as far as that still answers."""
+    try:
+        cluster = describe_cluster()
+    except Exception as error:  # noqa: BLE001  whatever a cluster in trouble raises, the jobs are known without it
+        cluster = f"the cluster does not say what holds it ({classify(error).cause})"
+    return f"{watcher.running()}; {cluster}"
 
 
 def _tuner(
@@ -247,7 +287,7 @@ def _tuner(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
-            callbacks=[_Listener(watcher, watchdog, faults)],
+            callbacks=[_Listener(watcher, watchdog, faults, in_group=resources.in_group)],
         ),
     )
 

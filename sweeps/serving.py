@@ -37,7 +37,7 @@ def log_policy(trial_id: str, store: Store, uri: str | None = None, *, model: st
     Args:
         trial_id: As in the table's rows, or the beginning of it.
         store: Where its weights are.
-        uri: The tracking address, as for `sweeps.tracking.Mirror`.
+        uri: The tracking address, as for `sweeps.mirror.Mirror`.
         model: As for `export_policy`.
 
     Raises:

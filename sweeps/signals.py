@@ -14,6 +14,7 @@ from analysis.labels import Value
 from analysis.landscape import weights_key
 from analysis.selection import RungPair
 from sweeps.exhibits import Point, read_curve
+from sweeps.record_shapes import arm_of
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
 
@@ -74,7 +75,7 @@ def rung_pairs(store: Store, sweep: str) -> tuple[RungPair, ...]:
             by_weights.setdefault(member["weights_id"], []).append(
                 (TrialSpec.from_json(str(member["spec"])), member["tune_trial_id"])
             )
-            arms[member["weights_id"]] = str(member.get("arm", member["method"]))
+            arms[member["weights_id"]] = arm_of(member)
     evaluations = store.all("evaluation")
 
     def score(trial: str) -> float | None:

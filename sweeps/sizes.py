@@ -104,17 +104,16 @@ class Networks:
         return 2.0 * (self.products + self.frozen_products)
 
 
-def networks_of(spec: TrialSpec, language_model: nn.Module, returns: tuple[float, float] = (0.0, 1.0)) -> Networks:
+def networks_of(spec: TrialSpec, language_model: nn.Module) -> Networks:
     """The networks of a training, built without storage.
 
     Args:
         spec: Any trial of it.
         language_model: The one it starts from, on torch's `meta` device.
-        returns: As for `Start`.
     """
     language_model.tie_weights()  # type: ignore[operator]  # moving it between devices has untied them
     with torch.device("meta"):
-        module = _built(spec, language_model, returns)
+        module = _built(spec, language_model)
         beside = held_beside(module)
     config: Any = language_model.config
     own = [p for p in module.parameters() if p.requires_grad]
@@ -136,14 +135,14 @@ def networks_of(spec: TrialSpec, language_model: nn.Module, returns: tuple[float
     )
 
 
-def _built(spec: TrialSpec, model: nn.Module, returns: tuple[float, float]) -> nn.Module:
+def _built(spec: TrialSpec, model: nn.Module) -> nn.Module:
     """A training's module."""
     method, train = canonical(spec)
-    critic = None if spec.critic is None else _built(spec.critic, model, returns)
+    critic = None if spec.critic is None else _built(spec.critic, model)
     none = np.zeros((0, 1, hidden_width(trunk_of(model))), np.float32)
     drawn = Candidates(none[:, 0], none, none[:, :, 0], np.zeros(1, np.int64))
     candidates = None if method.proposals(train) is None else drawn
-    start = Start(model, model, 0, returns=returns, critic=critic, candidates=candidates)
+    start = Start(model, model, 0, returns=(0.0, 1.0), critic=critic, candidates=candidates)
     return method.build(start, train)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from ilql.hyperparameters import Value, make, unknown
+from ilql.hyperparameters import Search, Value, make, unknown
 from ilql.methods import method_named
 
 BAGS = ("train", "decode")
@@ -22,7 +22,7 @@ Derived: TypeAlias = Callable[[Mapping[str, Value]], Value]
 
 
 @dataclass(frozen=True)
-class Training:
+class PlannedTraining:
     """One setting of a method's training, and all ways of decoding its weights: the cells of one training.
 
     Attributes:
@@ -87,15 +87,16 @@ class Grid:
         """What proposals of this arm vary: what its method declares, less what makes it a variant, and less `held`.
 
         Raises:
-            ValueError: Nothing is left.
+            ValueError: Its method declares nothing, or nothing is left.
         """
-        search_space(self.method)
+        if not _declared(self.method):
+            raise ValueError(f"a method that is refined must declare where to search, {self.method!r} declares nothing")
         left = self.dimensions(held)
         if not left:
             raise ValueError(f"an arm that is refined must leave something to vary, {self.arm!r} decides all there is")
         return left
 
-    def trainings(self, base: Mapping[str, Value]) -> list[Training]:
+    def trainings(self, base: Mapping[str, Value]) -> list[PlannedTraining]:
         """The grid's trainings in order, each with its decodings.
 
         Args:
@@ -120,41 +121,36 @@ class Grid:
                 raise KeyError(unknown(name, f"column of an {self.method!r} trial", _known(self.method)))
         decodes = tuple(settings(self.method, "decode", values) for values in bags["decode"])
         trains = [settings(self.method, "train", values) for values in bags["train"]]
-        return [Training(self.method, self.arm, train, decodes, "design") for train in trains]
+        return [PlannedTraining(self.method, self.arm, train, decodes, "design") for train in trains]
 
 
 @dataclass(frozen=True)
 class Between:
-    """A column that proposals vary, from `low` to `high`, on a logarithmic scale if `log`."""
+    """A column that proposals vary, and where they look for good values of it."""
 
     column: str
-    low: float
-    high: float
-    log: bool = False
+    search: Search
 
     def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"{self.column} must vary between a low and a higher end, got {self.low} and {self.high}")
         if not self.column.startswith("train."):
             raise ValueError(f"proposals vary train.* columns, since every decoding is evaluated, got {self.column}")
 
+    @property
+    def low(self) -> float:
+        """The lowest value that is proposed."""
+        return self.search.low
 
-def search_space(method: str) -> tuple[Between, ...]:
-    """What proposals vary of a method: the training hyperparameters that it declares a search for.
-
-    Raises:
-        ValueError: It declares none.
-    """
-    declared = _declared(method)
-    if not declared:
-        raise ValueError(f"a method that is refined must declare where to search, {method!r} declares nothing")
-    return declared
+    @property
+    def high(self) -> float:
+        """The highest value that is proposed."""
+        return self.search.high
 
 
 def _declared(method: str) -> tuple[Between, ...]:
+    """What proposals vary of a method: the training hyperparameters that it declares a search for."""
     fields = dataclasses.fields(method_named(method).train)
     searches = {item.name: item.metadata["search"] for item in fields if item.metadata.get("search") is not None}
-    return tuple(Between(f"train.{name}", s.low, s.high, s.log) for name, s in searches.items())
+    return tuple(Between(f"train.{name}", search) for name, search in searches.items())
 
 
 def settings(method: str, bag: str, values: Mapping[str, Value]) -> Any:

@@ -33,6 +33,7 @@ from ilql import (
     tokens,
     train,
     vocabulary,
+    windows,
 )
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, Range, Value, check, hyper, make, values_of
 from ilql.language_model import Architecture
@@ -51,11 +52,13 @@ class Data:
         task: The task's name.
         world: Key of the built world: its settings, its source's digest, its version.
         reward: The reward the recorded dialogues carry in training.
+        windows: Whether dialogues that are longer than a training reads are cut into windows; else they end there.
     """
 
     task: str
     world: str
     reward: str
+    windows: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,8 +250,10 @@ class TrialSpec:
         return self._tokens_key(self.data.reward if self.kind.uses_rewards else None)
 
     def _tokens_key(self, reward: str | None) -> str:
+        cut = {"windows": windows.VERSION} if self.data.windows else {}
         return _hash(
             {
+                **cut,
                 "stage": "tokens",
                 "world": self.data.world,
                 "reward": reward,
@@ -302,6 +307,8 @@ class TrialSpec:
         flat: dict[str, Value] = {"task": self.data.task}
         for prefix, bag in (("data", self.data), ("train", self.train), ("decode", self.decode)):
             flat |= {f"{prefix}.{name}": value for name, value in values_of(bag).items() if name != "task"}
+        if not self.data.windows:
+            del flat["data.windows"]
         judged = values_of(self.evaluation)
         flat |= {f"evaluation.{name}": value for name, value in judged.items() if (name, value) != ("by", "play")}
         flat |= {"backbone.pretrained": b.pretrained, "backbone.vocabulary": b.vocabulary, "backbone.seed": b.seed}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import torch
 from torch import nn
 
 from ilql.adapters import adapt, merge
-from ilql.batch import TokenSequence, load_sequences, save_sequences, tokenize
+from ilql.batch import TokenSequence, dialogue_numbers, load_sequences, save_sequences
 from ilql.candidates import Candidates, load_candidates
 from ilql.checkpoint import file_digest, load_weights
 from ilql.language_model import (
@@ -47,14 +46,14 @@ from ilql.tokens import (
     cut_tokenizer,
     is_gguf,
     load_tokenizer,
-    symbol_tokenizer,
-    train_tokenizer,
+    new_tokenizer,
 )
 from sweeps.exact_json import Record
+from sweeps.reading import load_cut, read_as
 from sweeps.spec import TrialSpec, world_key
 from sweeps.store import Store, StoreError
 
-RETURNS_FILE, CUT_FILE = "returns.npy", "cut.json"
+RETURNS_FILE = "returns.npy"
 
 
 @dataclass(frozen=True)
@@ -118,11 +117,9 @@ def ensure_start(store: Store, spec: TrialSpec, model: Path | None, say: Say | N
         return (turn.text for dialogue in dialogues for turn in dialogue.turns)
 
     def make_tokenizer(folder: Path) -> None:
-        symbols = known_tasks()[spec.data.task].symbols
-        if backbone.vocabulary and symbols:
-            symbol_tokenizer(symbols).save(folder)
-        elif backbone.vocabulary:
-            train_tokenizer(texts(), vocabulary=backbone.vocabulary).save(folder)
+        if backbone.vocabulary:
+            symbols = known_tasks()[spec.data.task].symbols
+            new_tokenizer(symbols, texts(), vocabulary=backbone.vocabulary).save(folder)
         else:
             assert model is not None, "a pretrained backbone needs its folder"
             own = load_tokenizer(model)
@@ -220,11 +217,14 @@ def load_tokenizer_stage(store: Store, spec: TrialSpec) -> Tokenizer:
 
 
 def load_tokens(store: Store, spec: TrialSpec) -> list[TokenSequence]:
-    """The dialogues a spec's training learns from: tokenised once, as a stage, then selected by its method."""
+    """What a spec's training reads: tokenised once, as a stage, of which its method keeps some dialogues."""
     folder = _ensure_tokens(store, spec)
     returns = np.load(folder / RETURNS_FILE, allow_pickle=False)
+    windows: list[list[TokenSequence]] = [[] for _ in returns]
     sequences = _load_sequences(str(folder / "train.npz"))
-    return [sequences[i] for i in spec.kind.keep(returns, spec.train)]
+    for number, sequence in zip(dialogue_numbers(sequences), sequences, strict=True):
+        windows[number].append(sequence)
+    return [window for i in spec.kind.keep(returns, spec.train) for window in windows[i]]
 
 
 def _ensure_tokens(store: Store, spec: TrialSpec) -> Path:
@@ -233,21 +233,9 @@ def _ensure_tokens(store: Store, spec: TrialSpec) -> Path:
     def make(folder: Path) -> None:
         tokenizer = load_tokenizer_stage(store, spec)
         dialogues = task.dialogues("train", spec.data.reward if method.uses_rewards else task.rewards[0])
-        whole = [tokenize(dialogue, tokenizer) for dialogue in dialogues]
-        longest = spec.train.max_tokens
-        sequences = [
-            each if len(each.tokens) <= longest else tokenize(dialogue, tokenizer, max_tokens=longest)
-            for each, dialogue in zip(whole, dialogues, strict=True)
-        ]
-        lengths = np.asarray([len(each.tokens) for each in whole])
-        cut = {
-            "dialogues": len(lengths),
-            "cut": int((lengths > longest).sum()),
-            "tokens": int(lengths.sum()),
-            "dropped": int(np.maximum(lengths - longest, 0).sum()),
-        }
-        (folder / CUT_FILE).write_text(json.dumps(cut), encoding="utf-8")
-        save_sequences(sequences, folder / "train.npz")
+        reading = read_as(spec, dialogues, tokenizer)
+        reading.cut.save(folder)
+        save_sequences(reading.sequences, folder / "train.npz")
         np.save(folder / RETURNS_FILE, np.asarray([d.total_reward for d in dialogues]), allow_pickle=False)
 
     return store.build("tokens", spec.tokens_key, make, {"reward": spec.data.reward, "split": "train"})
@@ -256,17 +244,8 @@ def _ensure_tokens(store: Store, spec: TrialSpec) -> Path:
 def cut_note(store: Store, spec: TrialSpec, say: Say | None = None) -> str | None:
     """One line on the dialogues that are longer than a spec's training reads; None where all are read whole."""
     _announce(store, "tokens", spec.tokens_key, "tokenising the training dialogues", say)
-    file = _ensure_tokens(store, spec) / CUT_FILE
-    if not file.is_file():  # tokens of an earlier version
-        return None
-    cut = json.loads(file.read_text(encoding="utf-8"))
-    if not cut["cut"]:
-        return None
-    return (
-        f"{cut['cut']:,} of {cut['dialogues']:,} training dialogues are longer than train.max_tokens="
-        f"{spec.train.max_tokens} and end there, without their last rewards ({cut['dropped'] / cut['tokens']:.1%} of "
-        "all tokens are left out)"
-    )
+    cut = load_cut(_ensure_tokens(store, spec))
+    return None if cut is None else cut.note("training", spec.train.max_tokens, ", without their last rewards")
 
 
 def lacks_candidates(store: Store, spec: TrialSpec) -> bool:
@@ -381,6 +360,11 @@ def load_module(store: Store, spec: TrialSpec) -> nn.Module:
 def drop_trajectory(store: Store, spec: TrialSpec) -> None:
     """Remove the checkpoints of a training that nobody will continue."""
     shutil.rmtree(store.scratch("trajectory", spec.trajectory_id), ignore_errors=True)
+
+
+def drop_group_notes(store: Store, spec: TrialSpec) -> None:
+    """Remove what Ray Train noted of a training: nothing is ever begun or resumed from it."""
+    shutil.rmtree(store.scratch_path("group", spec.trajectory_id), ignore_errors=True)
 
 
 def _stage(store: Store, kind: str, key: str) -> Path:

@@ -1,11 +1,12 @@
 """The store: everything a sweep found out, in one folder, which is the only truth.
 
-    store.json           the format's number
+    store.json           the format's number, and what tells this store from all others
     journals/            records: append-only, one journal per writer (sweeps/journal.py)
     stages/, scratch/    folders by content key, whole or not at all, and partial work (sweeps/artefacts.py)
     leases/              who is at what just now (sweeps/leases.py)
     rows/, reports/      tables and pages written from the records for readers; never read back
     optuna/, tune/       a sweep's study, and Ray Tune's scratch while it runs; both made anew by every run
+    nodes/               files by which a running sweep sees that a node sees the store (sweeps/machines.py)
     mlflow.db, mlflow-artifacts/    MLflow's copy, where it has no server of its own (sweeps/tracking.py)
 
 Many processes, on many machines that share the folder, may have it open and write at once. Several sweeps live in one
@@ -19,6 +20,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +51,8 @@ DROPPED = "dropped"
 
 MARK = "store.json"
 """The file by which a folder is known for a store."""
+
+_ID = re.compile("([0-9a-f]{16})?")
 
 
 def store_folder(option: str | None) -> Path:
@@ -91,6 +95,11 @@ class Store:
         folder: A new or empty folder, or a store.
         durable: True if what is put is on the disk when the call returns. False is for tests and throw-away stores.
 
+    Attributes:
+        folder: Where it is.
+        id: What tells it, and copies of it, from all other stores, wherever they lie: 16 digits, made with it. Empty
+            for one of an earlier version, which had none.
+
     Raises:
         ValueError: The folder cannot be made or read, is a file, holds something else, or is of a newer format.
     """
@@ -98,7 +107,7 @@ class Store:
     def __init__(self, folder: Path, *, durable: bool = True) -> None:
         self.folder = user_path(folder).absolute()
         self._durable = durable
-        _open(self.folder)
+        self.id = _open(self.folder)
         self._records = Records(self.folder / "journals", durable=durable, flaw=flaw)
         self._stages = Stages(self.folder, durable=durable)
         self._leases = Leases(self.folder / "leases")
@@ -409,36 +418,55 @@ def _put_file(file: Path, content: bytes) -> None:
     file.write_bytes(content)
 
 
-def _open(folder: Path) -> None:
+def _open(folder: Path) -> str:
+    """Make the folder a store unless it is one; returns its id."""
     mark = folder / MARK
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            _check_format(mark)
-            return
+            return _read_mark(mark)
         strangers = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
         if strangers and not mark.exists():  # another process may have made the store since we looked
             raise ValueError(
                 f"the store must be a new or empty folder, or a store; {folder} holds {', '.join(strangers[:3])}"
             )
-        temporary = folder / f".{MARK}.{secrets.token_hex(4)}"
-        temporary.write_text(json.dumps({"format": FORMAT, "made_at": utc()}) + "\n")
-        _replace(temporary, mark, durable=True)
+        _make_mark(mark)
+        return _read_mark(mark)
     except FileExistsError:
         raise ValueError(f"the store must be a folder, got the file {folder}") from None
     except OSError as fault:
         raise ValueError(f"the store {folder} cannot be opened: {fault.strerror or fault}") from None
 
 
-def _check_format(mark: Path) -> None:
+def _make_mark(mark: Path) -> None:
+    """Put the mark there, whole, unless another process was faster: then that one's id is the store's."""
+    temporary = mark.with_name(f".{MARK}.{secrets.token_hex(4)}")
+    temporary.write_text(json.dumps({"format": FORMAT, "id": secrets.token_hex(8), "made_at": utc()}) + "\n")
+    try:
+        sync(temporary)
+        os.link(temporary, mark)  # a rename would take the place of what is there
+        sync(mark.parent)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        _replace(temporary, mark, durable=True)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read_mark(mark: Path) -> str:
     if kind_of(mark) not in (FILE, NOTHING):
         raise ValueError(f"the store's mark must be a file, got {kind_of(mark)}: {mark}")
     try:
-        found = json.loads(mark.read_bytes())["format"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        found = json.loads(mark.read_bytes())
+        number, name = found["format"], found.get("id", "")
+    except (ValueError, KeyError, TypeError, RecursionError, AttributeError):
         raise ValueError(f"the store's mark {mark} is damaged; it should be {json.dumps({'format': FORMAT})}") from None
-    if found != FORMAT:
-        raise ValueError(f"the store {mark.parent} must be of format {FORMAT}, got {found}; use a newer program")
+    if number != FORMAT:
+        raise ValueError(f"the store {mark.parent} must be of format {FORMAT}, got {number}; use a newer program")
+    if not isinstance(name, str) or not _ID.fullmatch(name):
+        raise ValueError(f"a store's id must be 16 digits 0-f, or missing, got {str(name)[:40]!r} in {mark}")
+    return name
 
 
 def _replace(temporary: Path, path: Path, *, durable: bool) -> None:

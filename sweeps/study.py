@@ -19,13 +19,41 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalBackend
+from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ilql.methods import method_named
-from sweeps.space import Between, Training
+from sweeps.space import Between, PlannedTraining
+from sweeps.store import Store
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def study_file(store: Store, sweep: str) -> Path:
+    """Where the study of a sweep lies."""
+    return store.folder / "optuna" / f"{sweep}.log"
+
+
+def parameter(arm: str, column: str) -> str:
+    """A column's name in a study: what one arm learnt of it says nothing of another's."""
+    return f"{arm} {column}"
+
+
+def parts_of(name: str) -> tuple[str, str]:
+    """The arm and the column of a parameter's name."""
+    arm, _, column = name.rpartition(" ")
+    return arm, column
+
+
+def scored_trials(store: Store, sweep: str) -> list[FrozenTrial]:
+    """The trials of a sweep's stored study that vary something and have a value; none where there is no study."""
+    file = study_file(store, sweep)
+    if not file.is_file():
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study = optuna.load_study(study_name=sweep, storage=JournalStorage(JournalFileBackend(str(file))))
+        return [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE and t.params]
 
 
 class _OwnJournal(BaseJournalBackend):
@@ -68,7 +96,7 @@ class Study:
         self.file = file
         self._seed = seed
         self._space: dict[str, dict[str, BaseDistribution]] = {
-            arm: {d.column: FloatDistribution(d.low, d.high, log=d.log) for d in dimensions}
+            arm: {d.column: FloatDistribution(d.low, d.high, log=d.search.log) for d in dimensions}
             for arm, dimensions in space.items()
         }
         self._storage = JournalStorage(_OwnJournal(file))
@@ -76,7 +104,7 @@ class Study:
         self._study_id = self._storage.get_study_id_from_name(name)
         self._ids: dict[int, int] = {}  # Optuna's id of a trial, by its number
 
-    def enqueue(self, training: Training) -> int:
+    def enqueue(self, training: PlannedTraining) -> int:
         """A planned training as a trial; returns its number.
 
         Its values of its arm's columns inform the arm's proposals; those of other columns are attributes.
@@ -91,14 +119,14 @@ class Study:
         searched = {name for _, name in known}
         train = {name: value for name, value in columns.items() if name not in searched}
         return self._begin(
-            {_parameter(arm, name): value for (arm, name), value in known.items()},
-            {_parameter(arm, name): self._space[arm][name] for arm, name in known},
+            {parameter(arm, name): value for (arm, name), value in known.items()},
+            {parameter(arm, name): self._space[arm][name] for arm, name in known},
             _about(training.method, training.arm, training.origin) | {"train": train},
         )
 
     def propose(self, method: str, arm: str) -> tuple[int, dict[str, float]]:
         """The next proposal for an arm: its trial's number, and a value for every column of the arm's space."""
-        space = {_parameter(arm, name): distribution for name, distribution in self._space[arm].items()}
+        space = {parameter(arm, name): distribution for name, distribution in self._space[arm].items()}
         # The sampler sees the arm's own trials alone: it would rank those of all arms together, and take what is low in
         # a better arm for good. One sampler per proposal: the n-th depends on the values told before it, not on how
         # often we were restarted, nor on what other arms there are.
@@ -110,7 +138,7 @@ class Study:
         alone.add_trials(own)
         params = alone.ask(space).params
         number = self._begin(params, space, _about(method, arm, "refinement"))
-        return number, {name: float(params[_parameter(arm, name)]) for name in self._space[arm]}
+        return number, {name: float(params[parameter(arm, name)]) for name in self._space[arm]}
 
     def tell(self, number: int, scores: Mapping[str, float]) -> None:
         """A training's scores on the tune scenes, by decoding; its value is the best of them."""
@@ -166,19 +194,14 @@ def _about(method: str, arm: str, origin: str) -> dict[str, Any]:
     return {"method": method, "arm": arm, "origin": origin}
 
 
-def _parameter(arm: str, column: str) -> str:
-    """A column's name in the study: what one arm learnt of it says nothing of another's."""
-    return f"{arm} {column}"
-
-
-def _informs(training: Training) -> tuple[str, ...]:
+def _informs(training: PlannedTraining) -> tuple[str, ...]:
     """The arms whose proposals a training's score informs: SARSA's informs ILQL's too, being ILQL at τ = ½."""
     if training.arm != training.method:
         return (training.arm,)
     return tuple(dict.fromkeys((training.arm, method_named(training.method).trained_as(training.train)[0])))
 
 
-def _columns(training: Training) -> dict[str, object]:
+def _columns(training: PlannedTraining) -> dict[str, object]:
     """The training's columns, under the name its weights go by: SARSA informs proposals as ILQL at τ = ½."""
     _, train = method_named(training.method).trained_as(training.train)
     return {f"train.{name}": value for name, value in dataclasses.asdict(train).items()}

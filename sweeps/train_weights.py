@@ -22,13 +22,15 @@ from ilql.sharding import all_finite
 from ilql.train import Loop, TrainingInterrupted, train
 from sweeps.curve import Curve
 from sweeps.exact_json import Record
-from sweeps.job import Job, MachineFault, Resources, Tell, elsewhere, opened_store, provenance
+from sweeps.job import Job, MachineFault, Resources, Tell, elsewhere, opened_store
 from sweeps.journal import utc
 from sweeps.leases import Lease
+from sweeps.provenance import provenance
 from sweeps.spec import TrialSpec
 from sweeps.stages import (
     build_module,
     canonical,
+    drop_group_notes,
     drop_trajectory,
     ensure_candidates,
     lacks_candidates,
@@ -46,6 +48,9 @@ SECONDS_FILE = "seconds.txt"
 
 NOTED_SECONDS = 10.0
 """How often that is written."""
+
+HEARTBEAT_SECONDS = 10.0
+"""How often a training tells that it lives where what it logs is further apart, and a step takes no longer."""
 
 SEEN_SECONDS = 90.0
 """How long weights built elsewhere may take to be seen here: longer than a folder of NFS is cached."""
@@ -68,27 +73,34 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
             record_failed_training(store, spec, fault.cause, lease, started=started)
             return False
 
+    logged: Record = {}
+
     def on_report(report: Report) -> None:
+        if report.metrics.keys() > {"step"}:  # no mere sign of life
+            logged.clear()
+            logged.update(report.metrics)
         tell(dict(report.metrics))
 
     if job.resources.in_group:
-        notes = store.scratch("group", spec.weights_id)
-        result = run_group(
-            train_loop,
-            Held(job, lease),
-            workers=job.resources.workers,
-            gpus_per_worker=job.resources.gpus_per_worker,
-            storage=notes,
-            name=spec.weights_id,
-            on_report=on_report,
-        )
-        shutil.rmtree(notes, ignore_errors=True)
+        drop_group_notes(store, spec)  # of an attempt that was killed: Ray Train would go on from them
+        try:
+            result = run_group(
+                train_loop,
+                Held(job, lease),
+                workers=job.resources.workers,
+                gpus_per_worker=job.resources.gpus_per_worker,
+                storage=store.scratch("group", spec.trajectory_id),
+                name=spec.weights_id,
+                on_report=on_report,
+            )
+        finally:
+            drop_group_notes(store, spec)
     else:
         result = run_here(train_loop, Held(job, lease), on_report=on_report)
     if result.fault is not None and result.fault.owner == "machine":
         raise MachineFault(without_secrets(str(result.fault)))
     so_far: Record = {
-        "train_seconds": _seconds_before(store, spec), "metrics": dict(result.metrics), **_cut(job.resources)
+        "train_seconds": _seconds_before(store, spec), "metrics": logged, **_cut(job.resources)
     }  # fmt: skip
     if result.fault is not None:
         record_failed_training(store, spec, result.fault.cause, lease, started=started, so_far=so_far)
@@ -211,6 +223,7 @@ def train_loop(held: Held, group: Group) -> None:
         rank=group.rank,
         workers=group.world_size,
         stop=Asked(job.stop),
+        heartbeat_seconds=HEARTBEAT_SECONDS,
     )
     pad = load_tokenizer_stage(store, spec).structural("pad")
     curve = Curve(trajectory / CURVE_FILE, live=store.scratch("weights", spec.weights_id) / CURVE_FILE)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from analysis.runs import Unlisted
 from sweeps.exact_json import Record
+from sweeps.record_shapes import arm_of
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.store import Store
 
@@ -36,7 +37,7 @@ def unlisted(store: Store, sweep: str) -> tuple[Unlisted, ...]:
     in_rows = {str(row["weights_id"]) for row in rows}
     have_rows = set(listed)
     for member in members:
-        arm, spec = str(member.get("arm", member["method"])), TrialSpec.from_json(str(member["spec"]))
+        arm, spec = arm_of(member), TrialSpec.from_json(str(member["spec"]))
         trained.setdefault(spec.weights_id, arm)
         for name in ("trial_id", "tune_trial_id"):
             if member.get(name):

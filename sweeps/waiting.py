@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from sweeps.space import Training
+from sweeps.space import PlannedTraining
 from sweeps.spec import TrialSpec
 
 Blocker: TypeAlias = tuple[str, str]
@@ -33,7 +33,7 @@ class Step:
         keep_trajectory: Whether its checkpoints are kept, to be trained on from.
     """
 
-    training: Training
+    training: PlannedTraining
     seed: int
     trials: Sequence[TrialSpec]
     trial_number: int | None = None

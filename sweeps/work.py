@@ -15,7 +15,7 @@ from sweeps.job import Job, MachineFault, Tell, elsewhere, opened_store
 from sweeps.journal import utc
 from sweeps.leases import Lease, LeaseLostError
 from sweeps.spec import TrialSpec
-from sweeps.stages import drop_trajectory
+from sweeps.stages import drop_group_notes, drop_trajectory
 from sweeps.stopping import Asked, JobStopped
 from sweeps.store import Store
 from sweeps.train_weights import record_failed_training, record_found, train_weights
@@ -73,8 +73,10 @@ def _run(job: Job, store: Store, spec: TrialSpec, lease: Lease, tell: Tell) -> s
     if store.stage("weights", spec.weights_id) is None:
         if not train_weights(store, spec, job, lease, tell):
             return "failed"
-    elif (store.get("training", spec.weights_id) or {}).get("status") != "finished":
-        record_found(store, spec, lease)  # its process was killed before it could
+    else:  # perhaps by a process that was killed before it could record them, and clear up
+        if (store.get("training", spec.weights_id) or {}).get("status") != "finished":
+            record_found(store, spec, lease)
+        drop_group_notes(store, spec)
     missing = [trial for trial in _trials(job) if not is_evaluated(store, trial)]
     for evaluation in dict.fromkeys(trial.evaluation for trial in missing):
         trials = [trial for trial in missing if trial.evaluation == evaluation]

@@ -71,6 +71,9 @@ SMALLER = {
 """By what a command begins with. The chain is the model that docs/imagined_dialogues.md makes."""
 
 ELSEWHERE = {
+    "tests/sweeps/test_surrogate.py::test_the_table_is_what_would_be_recorded_now": [
+        "make surrogate",
+    ],
     "tests/sweeps/test_added.py::test_it_plays_trains_nothing_and_what_it_added_stays": [
         "sweeps eval SWEEP decode.beta=1,2,4,32",
     ],

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ilql.batch import TokenBatch
+from ilql.batch import TokenBatch, last_actions
 from ilql.candidates import Candidates
 from ilql.hyperparameters import AT_LEAST_ONE, NOT_NEGATIVE, SHARE, UNIT, Search, hyper
 from ilql.losses import candidate_loss, masked_mean, td_loss, td_target
@@ -111,7 +111,12 @@ def build(start: Start, train: Train) -> nn.Module:
 def known_utterances(batch: TokenBatch) -> Tensor:
     """Means count every whole utterance whose next state is known: it ended the episode, or another one follows."""
     others = batch.ends.long().flip(1).cumsum(1).flip(1) - batch.ends.long()
-    return batch.ends & (batch.terminal | (others > 0))
+    return batch.ends & (batch.terminal | (others > 0) | _followed(batch))
+
+
+def _followed(batch: TokenBatch) -> Tensor:
+    """True on actions, shape (B, K), behind which the next window of their dialogue begins."""
+    return last_actions(batch.action_mask) & batch.goes_on[:, None]
 
 
 def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) -> Loss:
@@ -123,6 +128,7 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     number = torch.from_numpy(np.asarray(stored.first[batch.numbers.cpu().numpy()])).to(device)[row] + place
     terminal = batch.terminal[row, end]
     has_next = torch.cat([row[1:] == row[:-1], row.new_zeros(1, dtype=torch.bool)])[: len(row)]
+    has_next = has_next | _followed(batch)[row, end]  # whose utterances have the next numbers
     mask = weights[row, end] * (has_next | terminal)
 
     def take(values: object, which: Tensor) -> Tensor:

@@ -121,10 +121,9 @@ def lay_out(batch: TokenBatch, *, each_turn: bool) -> Layout:
     that part over.
     """
     positions = torch.arange(batch.tokens.shape[1], device=batch.tokens.device).expand_as(batch.tokens)
-    rewards = batch.rewards * batch.action_mask
     if not each_turn:
         first = torch.zeros_like(batch.tokens[:, :1])
-        told = rewards.sum(dim=1, keepdim=True)
+        told = batch.returns[:, None]
         predictors = batch.action_positions + 1
         return Layout(positions + 1, told, first, first == 0, predictors, positions.shape[1] + 1)
     within = batch.action_mask & ~batch.ends
@@ -132,7 +131,8 @@ def lay_out(batch: TokenBatch, *, each_turn: bool) -> Layout:
     boundary = torch.zeros_like(batch.tokens).scatter_add(1, batch.action_positions, opens.long())
     words_at = positions + boundary.cumsum(1) - boundary
     at_actions = words_at.gather(1, batch.action_positions)
-    to_go = rewards.flip(1).cumsum(1).flip(1)
+    rewards = batch.rewards * batch.action_mask
+    to_go = rewards.flip(1).cumsum(1).flip(1) + batch.later[:, None]
     extra = int(opens.sum(1).max()) if opens.numel() else 0
     return Layout(words_at, to_go, at_actions + 1, opens, at_actions + opens.long(), positions.shape[1] + extra)
 

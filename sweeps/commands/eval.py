@@ -18,7 +18,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     from sweeps.added import add_evaluations, addition  # noqa: PLC0415
-    from sweeps.tracking import Mirror  # noqa: PLC0415
+    from sweeps.mirror import Mirror  # noqa: PLC0415
 
     parser = OneLineParser(prog=f"sweeps eval {given.sweep}", description=COMMAND.help, epilog=COLUMNS)
     _options(parser)

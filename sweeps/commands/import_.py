@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sweeps.command import Command
-from sweeps.command_line import whole_number
+from sweeps.command_line import printable, whole_number
 from sweeps.importing import read_sweep
 from sweeps.paths import new_file
 from sweeps.question_file import ENDINGS, read_yaml, write_question
@@ -43,9 +43,10 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     imported = read_sweep(
         read_yaml(given.file), given.form, points=given.points, names=dict(given.rename), dropped=given.drop
     )
+    notes = [printable(note) for note in imported.notes]  # of names that are theirs: they must not end a comment
     options = {} if given.methods is None else {"methods": given.methods.split(",")}
-    out.write_text(write_question(given.question, options, imported.columns, imported.notes), encoding="utf-8")
-    for note in imported.notes:
+    out.write_text(write_question(given.question, options, imported.columns, notes), encoding="utf-8")
+    for note in notes:
         print(note)
     print(f"wrote {given.out}: `sweeps plan {given.out}` says what it would cost")
     return 0

@@ -17,7 +17,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
-    from sweeps.tracking import remirror  # noqa: PLC0415
+    from sweeps.mirror import remirror  # noqa: PLC0415
 
     named = given.store is None and given.where is not None and is_store(user_path(given.where))
     store = existing(given.where if named else given.store)

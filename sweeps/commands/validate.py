@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from analysis.text import count
 from sweeps.command import Command
 from sweeps.command_line import assignment
 
@@ -26,22 +27,33 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     settings = make(Settings, fields, owner="a dialogues world", prefix="world")
     problems, summary = validate(given.file, settings)
     print(report(problems, summary))
-    if not settings.window_words:
-        for line in _longer(summary.word_counts):
-            print(line)
+    for line in _longer(summary.word_counts, summary.heard_counts):
+        print(line)
     if (why := refusal(given.file, problems, summary, settings)) is not None:
         raise ValueError(why)
     return 0
 
 
-def _longer(words: Sequence[int]) -> list[str]:
-    """A line for each preset that cannot read all dialogues whole; a word is a token or several: more may be longer."""
-    return [
-        f"at least {longer} of {len(words)} dialogues are longer than the {tokens} tokens that {preset} reads: "
-        "their ends would be left out, last rewards too; --set world.window_words=NUMBER cuts windows instead"
-        for preset, tokens in READ.items()
-        if (longer := sum(each > tokens for each in words))
-    ]
+def _longer(words: Sequence[int], heard: Sequence[int]) -> list[str]:
+    """Lines for each preset that cannot read all at once; a word is a token or several, so more may be longer.
+
+    Args:
+        words: Of each dialogue.
+        heard: Of what the world says at once, each time.
+    """
+    lines = []
+    for preset, tokens in READ.items():
+        if longer := sum(each > tokens for each in words):
+            lines.append(
+                f"at least {longer} of {len(words)} dialogues are longer than the {tokens} tokens that {preset} reads "
+                "at once: they are cut into windows, and no reward is lost"
+            )
+        if beyond := sum(each > tokens for each in heard):
+            lines.append(
+                f"at least {count(beyond, 'turn')} of the world {'is' if beyond == 1 else 'are'} longer than that: "
+                f"{preset} reads the last {tokens - tokens // 4} tokens of one at most"
+            )
+    return lines
 
 
 COMMAND = Command(name="validate", help="what is wrong with a file of dialogues, and what is in it", run=_run, add=_add)

@@ -120,7 +120,8 @@ def realistic(seed: int = 0, *, seeds: int = 3, episodes: int = 256, failures: b
     for tau, base in ((0.5, -6.6), (0.7, -6.1), (0.8, -5.8), (0.9, -6.0)):
         for beta, extra in bonus.items():
             method = "sarsa" if tau == 0.5 else "ilql"
-            means.append((method, {"train.tau": tau, "train.gamma": 0.99, "decode.beta": beta}, "design", base + extra))
+            own = {} if method == "sarsa" else {"train.tau": tau}  # SARSA has none
+            means.append((method, own | {"train.gamma": 0.99, "decode.beta": beta}, "design", base + extra))
     for tau in (0.764, 0.823, 0.851):
         for beta in (4.0, 8.0, 16.0):
             setting = {"train.tau": tau, "train.gamma": 0.985, "decode.beta": beta}

@@ -17,6 +17,7 @@ import pytest
 
 from analysis import figures
 from analysis.ablation import ablation_table
+from analysis.ablation_render import body_of
 from analysis.bounded import Bounded
 from analysis.cells import cells_of
 from analysis.comparison import compare_chosen
@@ -25,7 +26,6 @@ from analysis.figures.export import without_lot
 from analysis.labels import METHOD_LABELS, in_order, setting_label, value_label
 from analysis.overview_data import Parallel, ParallelAxis
 from analysis.page import html_table
-from analysis.render import cells_of_text
 from analysis.report import write_report
 from analysis.runs import RunTable
 from analysis.section import Section, TextTable
@@ -42,7 +42,9 @@ def grid(run: Make, make_table: MakeTable) -> RunTable:
     means = {(0.5, 4.0): -6.0, (0.5, 8.0): -5.0, (0.8, 4.0): -4.0, (0.8, math.inf): -7.0}
     return make_table(
         *(
-            run("sarsa" if tau == 0.5 else "ilql", [m - 1, m + 1], {"train.tau": tau, "decode.beta": beta})
+            run("sarsa", [m - 1, m + 1], {"decode.beta": beta})
+            if tau == 0.5
+            else run("ilql", [m - 1, m + 1], {"train.tau": tau, "decode.beta": beta})
             for (tau, beta), m in means.items()
         ),
         run("ilql", setting={"train.tau": 0.8, "decode.beta": 8.0}, status="failed"),
@@ -60,7 +62,7 @@ def test_the_table_as_a_picture_says_what_the_table_says(grid: RunTable) -> None
         ("BC", "−10.00 ± 1.00", "–"),
         ("Recorded", "−3.00 ± 1.00", "–"),
     ]
-    written = cells_of_text(table)
+    written = body_of(table)
     assert [line[:3] for line in written if line[0] != "CQL"] == [
         (line.label, line.text, line.sigma_text) for line in data.lines
     ]
@@ -91,7 +93,7 @@ def test_every_cell_has_its_place_and_methods_stay_apart(grid: RunTable) -> None
         ("bc", 10, 10, 1),
     ]
     assert [point.score is None for point in data.points] == [False, True, False, False, False, False, False]
-    assert [point.setting for point in data.points if point.best] == ["τ 0.83, β 4", "τ 0.5, β 8", ""]
+    assert [point.setting for point in data.points if point.best] == ["τ 0.83, β 4", "β 8", ""]
 
 
 def test_a_slot_shows_mean_and_sigma_of_its_design_cells(grid: RunTable) -> None:
@@ -141,7 +143,9 @@ def test_a_field_of_the_heat_map_has_its_score_or_its_reason(grid: RunTable) -> 
 def test_a_figure_over_beta_without_beta_names_the_columns(run: Make, make_table: MakeTable) -> None:
     cells = cells_of(make_table(run("bc", [1.0])))
     assert not has_grid(cells)
-    with pytest.raises(ValueError, match=r"needs a design cell of 'sarsa' or 'ilql' with the columns 'train.tau' and"):
+    with pytest.raises(
+        ValueError, match=r"needs a design cell of SARSA with 'decode.beta', or of ILQL with it and 'train.tau'"
+    ):
         beta_curves(cells)
 
 
@@ -327,14 +331,14 @@ def test_a_report_is_the_same_bytes_twice(sweep: RunTable, tmp_path: Path) -> No
 
 
 def test_a_report_of_nothing_says_so(make_table: MakeTable, tmp_path: Path) -> None:
-    report = write_report(make_table(), tmp_path, rng=np.random.default_rng(0), methods=["ilql"], static_formats=())
+    report = write_report(make_table(), tmp_path, rng=np.random.default_rng(0), static_formats=())
     assert report.notes == ("No figures: nothing has finished yet.",)
     assert "Nothing has finished yet" in report.paths[0].read_text(encoding="utf-8")
 
 
 def test_a_report_without_a_grid_keeps_its_other_figure(run: Make, make_table: MakeTable, tmp_path: Path) -> None:
     report = write_report(make_table(run("bc", [1.0, 2.0])), tmp_path, rng=np.random.default_rng(0), static_formats=())
-    assert report.notes == ("No figures over β: no design cell of SARSA or ILQL has train.tau and decode.beta.",)
+    assert report.notes == ("No figures over β: no design cell of SARSA or ILQL has a β.",)
     assert tmp_path / "figures" / "score_by_cell.html" in report.paths
 
 

@@ -12,7 +12,6 @@ from analysis.cells import cells_of
 from analysis.power import (
     Components,
     Cost,
-    best_within,
     cheapest_for,
     components_of,
     one_of_each,
@@ -58,16 +57,6 @@ def test_no_other_split_that_finds_the_difference_is_cheaper() -> None:
         if smallest_detectable(MIXED, seeds, episodes) <= 1.5
     ]
     assert split.seconds == pytest.approx(min(tried))
-
-
-def test_the_best_split_within_a_budget_spends_no_more() -> None:
-    cost = Cost(training=30.0, episode=0.1)
-    split = best_within(MIXED, cost, 300.0)
-    assert split is not None
-    assert split.seconds <= 300.0
-    all_splits = [(s, int((300 / s - 30) / 0.1)) for s in range(2, 10)]
-    assert split.detectable == min(smallest_detectable(MIXED, s, e) for s, e in all_splits)
-    assert best_within(MIXED, cost, 59.0) is None  # two trainings cost 60
 
 
 def test_out_of_reach_is_said() -> None:

@@ -133,7 +133,9 @@ def test_a_table_of_another_reward_or_task_is_refused(yn: RunTable, run: Make, t
     with pytest.raises(ValueError, match="must have one task, got 'visdial', 'bandit'"):
         method_by_reward({"yn": ablation_table(yn), "standard": ablation_table(other)})
     with pytest.raises(ValueError, match="must have one style, got honest, paper"):
-        method_by_reward({"yn": ablation_table(yn), "standard": ablation_table(yn.of_method("no"), style="paper")})
+        method_by_reward(
+            {"yn": ablation_table(yn), "standard": ablation_table(yn.select({"method": "no"}), style="paper")}
+        )
 
 
 # Transfer

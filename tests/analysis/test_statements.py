@@ -100,6 +100,23 @@ def test_a_run_across_tasks_is_of_the_cell_that_the_others_choose(run: Make, mak
     assert {row[0]: row[3] for row in section.tables[0].rows}["ILQL"] == "0.25 (too few seeds for an interval)"
 
 
+def test_failed_runs_count_by_each_policy_where_there_are_some(run: Make, make_table: MakeTable) -> None:
+    # τ .9 is by far the best in a; in b it is a little worse than τ .8, and one of its three runs has failed. Counted
+    # as the worst cell of b, BC's 1, it is as good as (5 + 5 + 1)/3, and at b's lowest return, 0, as (5 + 5 + 0)/3.
+    def task(at_08: float, at_09: float, *, failed: int) -> RunTable:
+        kept = [run("ilql", [at_08] * 2, {"train.tau": 0.8}, seed=s) for s in range(3)]
+        kept += [run("ilql", [at_09] * 2, {"train.tau": 0.9}, seed=s) for s in range(failed, 3)]
+        lost = [run("ilql", setting={"train.tau": 0.9}, seed=s, status="failed") for s in range(failed)]
+        return make_table(*kept, *lost, *(run("bc", [1.0, 1.0], seed=s) for s in range(3)))
+
+    cells = {"a": cells_of(task(2.0, 9.0, failed=0)), "b": cells_of(task(5.5, 5.0, failed=1))}
+    section = across_section(cells, dict.fromkeys("ab", (0.0, 10.0)), np.random.default_rng(0))
+    assert section is not None
+    gains = {row[1]: float(row[2].split()[0]) for row in section.tables[1].rows if row[0] == "ILQL"}
+    assert list(gains) == ["exclude", "worst", "floor"]
+    assert gains["exclude"] < gains["worst"] < gains["floor"]
+
+
 def test_a_task_must_have_a_range(sweep: RunTable) -> None:
     with pytest.raises(ValueError, match="the returns of task 'a' must have a range"):
         across_section({"a": cells_of(sweep)}, {}, np.random.default_rng(0))

@@ -33,7 +33,7 @@ Spoil = Callable[[Path], object]
 
 
 @functools.cache
-def _model() -> Path:
+def model_folder() -> Path:
     """A tiny GPT-2 with a byte-level tokeniser; made once, copied for each fault."""
     folder = Path(tempfile.mkdtemp(prefix="bad_input_model"))
     text = Tokenizer(models.BPE())
@@ -191,7 +191,7 @@ def _sound(read: Callable[[str], Sequence[str]], sound: Callable[[], Path]) -> C
     return make
 
 
-_of_model = _fault(with_model, _model)
+_of_model = _fault(with_model, model_folder)
 _of_classifier = _fault(with_classifier, _classifier)
 
 HUGE_HEADER = struct.pack("<Q", 2**62) + b"{}"
@@ -212,7 +212,7 @@ def _of_bare_encoder(folder: Path) -> None:
 
 MODELS = Reader(
     "model folders",
-    sound=_sound(with_model, _model),
+    sound=_sound(with_model, model_folder),
     faults=(
         Fault("no folder and no name", "a misspelt path", lambda at: with_model(str(at.folder / "n")), ("input/n",)),
         Fault("file for a folder", "the weights were named", lambda at: with_model(at.write("w", "x")), ("input/w",)),
@@ -240,7 +240,7 @@ MODELS = Reader(
         _of_model("layers of another model", "two downloads in one folder", _config(n_layer=3)),
         _of_model("vocabulary of another model", "two downloads in one folder", _config(vocab_size=99)),
         Fault("context shorter than the dialogues", "a smaller model",
-              lambda at: [*_sound(with_model, _model)(at), "--set", "behaviour.max_tokens=32"],
+              lambda at: [*_sound(with_model, model_folder)(at), "--set", "behaviour.max_tokens=32"],
               ("behaviour.max_tokens", "16")),
         _of_model("unknown activation", "a later library's", _config(activation_function="zorp"), "zorp"),
         _of_model("no weights", "the configuration alone", _gone("model.safetensors"), "model.safetensors"),
@@ -277,7 +277,7 @@ def _of_nothing() -> Tokenizer:
 
 TOKENIZERS = Reader(
     "tokenisers of model folders",
-    sound=_sound(with_model, _model),
+    sound=_sound(with_model, model_folder),
     faults=(
         _of_model("no tokeniser", "the weights alone", _gone("tokenizer.json"), "tokenizer"),
         _of_model("empty", "the machine died", _write("tokenizer.json", b""), "tokenizer.json"),

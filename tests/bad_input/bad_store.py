@@ -260,6 +260,8 @@ STORE = Reader(
         _mark("mark of zeros", "the machine died before the disk had it", bytes(30), "damaged"),
         _mark("mark that is a list", "another program's file", b"[1]", "damaged"),
         _mark("mark nested too deep", "made to exhaust the stack", DEEP.encode(), "damaged"),
+        _mark("id of a word", "edited by hand", b'{"format": 1, "id": "mine\\n"}', "id", "16 digits", "mine"),
+        _mark("id of a number", "edited by hand", b'{"format": 1, "id": 7}', "id", "16 digits", "'7'"),
         _spoilt("mark that is a folder", "made by hand", _folder_for_mark, LIST, "store.json"),
         _spoilt("mark that is a pipe", "reading it waits for ever", _pipe_for_mark, PLAN, "store.json"),
         Fault("another program's folder", "the wrong path", _stranger, ("store", "thesis.tex")),

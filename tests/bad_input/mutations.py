@@ -42,9 +42,16 @@ PIECES = (
 """What comes in."""  # fmt: skip
 
 
+OF_YAML = (
+    b"&a ", b"*a", b"<<: ", b"!!int ", b"!x ", b"? ", b"- ", b"|\n", b">-\n", b"---\n", b"...\n", b"%YAML 1.1\n", b"# ",
+    b"\t", b"1:30", b"0x_", b"2001-13-40", b"~", b"=", b"yes", b".nan", b"{a: &a {b: *a}}", b'"\\UFFFFFFFF"', b"  ",
+)  # fmt: skip
+"""What comes into YAML besides."""
+
+
 @st.composite
-def bytes_of(draw: st.DrawFn, sound: bytes) -> bytes:
-    """The bytes after one to four accidents."""
+def bytes_of(draw: st.DrawFn, sound: bytes, pieces: Sequence[bytes] = PIECES) -> bytes:
+    """The bytes after one to four accidents, in which one of the pieces may come in."""
     content = sound
     for _ in range(draw(st.integers(1, 4))):
         begin = draw(st.integers(0, len(content)))
@@ -58,7 +65,7 @@ def bytes_of(draw: st.DrawFn, sound: bytes) -> bytes:
             case "lose":
                 content = content[:begin] + content[end:]
             case "insert":
-                content = content[:begin] + draw(st.sampled_from(PIECES)) + content[begin:]
+                content = content[:begin] + draw(st.sampled_from(pieces)) + content[begin:]
             case "twice":
                 content = content[:end] + content[begin:]
             case "zeros":

@@ -19,15 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import bad_dialogues
+import bad_gguf
 import bad_imagining
 import bad_models
 import bad_reddit
 import bad_store
 import bad_visdial
 import bad_wordle
+import bad_yaml
 import mutations
 import pytest
 import torch
+import yaml
 from faults import FOUND, WRONG, Place, assert_one_line, run, tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -60,12 +63,18 @@ class Target:
     few: int = 8
 
 
-def _bytes(name: str, sound: bytes | str, read: Callable[[Place, str], Sequence[str]], few: int = 8) -> Target:
+def _bytes(
+    name: str,
+    sound: bytes | str,
+    read: Callable[[Place, str], Sequence[str]],
+    few: int = 8,
+    pieces: Sequence[bytes] = mutations.PIECES,
+) -> Target:
     """A file whose bytes change."""
     content = sound.encode() if isinstance(sound, str) else sound
 
     def make(data: st.DataObject, at: Place) -> Sequence[str]:
-        return read(at, at.write(name, data.draw(mutations.bytes_of(content))))
+        return read(at, at.write(name, data.draw(mutations.bytes_of(content, pieces))))
 
     return Target(f"{name}, bytes", make, few)
 
@@ -181,6 +190,21 @@ def _commands(data: st.DataObject, at: Place) -> Sequence[str]:
     return data.draw(mutations.commands([trial_of(at.store, method) for method in ("bc", "sarsa")]))
 
 
+def _yaml(name: str, sound: str, read: Callable[[Place, str], Sequence[str]]) -> tuple[Target, Target]:
+    """A file of YAML whose bytes change, and one whose values do."""
+    value = yaml.safe_load(sound)
+    pieces = (*mutations.PIECES, *mutations.OF_YAML)
+    return _bytes(name, sound, read, 16, pieces), _values(name, value, yaml.safe_dump, read, 16)
+
+
+def _gguf(data: st.DataObject, at: Place) -> Sequence[str]:
+    """A GGUF file of whose header bytes change, or all of whose bytes do."""
+    content = bad_gguf.sound()
+    begin = data.draw(st.sampled_from((0, 0, len(content) - len(content) // 8)))
+    changed = data.draw(mutations.bytes_of(content[begin : begin + 4096]))
+    return bad_models.with_model(at.write("m.gguf", content[:begin] + changed + content[begin + 4096 :]))
+
+
 READ_STORE = (["list"], ["status", bad_store.SWEEP], ["doctor"], ["reply", "TRIAL", "pull"])
 
 TARGETS = (
@@ -205,6 +229,9 @@ TARGETS = (
     _values("ex.jsonl", bad_dialogues.rows(), _lines, _of_path(bad_imagining.shown), 4),
     _bytes("hind.jsonl", bad_dialogues.as_lines(), _of_path(bad_imagining.hindsight), 4),
     _values("hind.jsonl", bad_dialogues.rows(), _lines, _of_path(bad_imagining.hindsight), 4),
+    *_yaml("q.yaml", bad_yaml.QUESTION, _of_path(bad_yaml.plan)),
+    *_yaml("w.yaml", bad_yaml.WANDB, bad_yaml.wandb),
+    *_yaml("t.yaml", bad_yaml.TRLX, bad_yaml.trlx),
     Target("options of a question", _options, 30),
     Target("words of the commands", _commands, 30),
     Target("journals", _store_file("journals/*.jsonl", READ_STORE), 10),
@@ -213,13 +240,14 @@ TARGETS = (
     Target("about.json that says its digest", _about, 20),
     Target("leases", _lease, 10),
     Target("weights", _weights, 10),
-    Target("config.json of a model", _folder(bad_models._model, "config.json", bad_models.with_model, values=True), 6),
-    Target(
-        "tokenizer.json of a model", _folder(bad_models._model, "tokenizer.json", bad_models.with_model, values=True), 6
+    *(
+        Target(f"{part} of a model", _folder(bad_models.model_folder, file, bad_models.with_model, values=values), 6)
+        for part, file, values in (
+            ("config.json", "config.json", True), ("tokenizer.json", "tokenizer.json", True),
+            ("weights", "model.safetensors", False),
+        )
     ),
-    Target(
-        "weights of a model", _folder(bad_models._model, "model.safetensors", bad_models.with_model, values=False), 6
-    ),
+    Target("GGUF file", _gguf, 16),
     Target(
         "config.json of a classifier",
         _folder(bad_models._classifier, "config.json", bad_models.with_classifier, values=True), 4,

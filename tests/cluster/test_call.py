@@ -80,7 +80,8 @@ def test_who_is_told_may_end_it(ray_here: ClusterInfo, tmp_path: Path) -> None:
 
 
 def test_workers_import_our_packages_use_one_thread_and_know_this_clusters_state_api(ray_here: ClusterInfo) -> None:
-    def look(name: str, tell: Tell) -> tuple[str | None, str | None, str]:
+    @ray.remote(num_cpus=2)  # Ray gives each as many threads, unless told otherwise
+    def look(name: str) -> tuple[str | None, str | None, str]:
         import importlib
 
         return (
@@ -89,7 +90,8 @@ def test_workers_import_our_packages_use_one_thread_and_know_this_clusters_state
             importlib.import_module(name).__name__,
         )
 
-    assert call(look, "ilql.dialogue", unheard, cpus=2) == ("1", ray_here.state_api, "ilql.dialogue")
+    found = ray.get(look.remote("ilql.dialogue"), timeout=60)
+    assert found == ("1", ray_here.state_api, "ilql.dialogue")
 
 
 def unheard(told: object) -> None:
@@ -103,7 +105,7 @@ def test_whoever_runs_in_a_placement_group_calls_on_the_whole_cluster(ray_here: 
 
     @ray.remote(num_cpus=0)
     def trial() -> int | Fault:
-        return call(negated, -3, lambda told: None, cpus=1.0)
+        return call(negated, -3, lambda told: None)
 
     group = placement_group([{"memory": 1.0}])
     ray.get(group.ready(), timeout=60)
@@ -114,6 +116,6 @@ def test_whoever_runs_in_a_placement_group_calls_on_the_whole_cluster(ray_here: 
         remove_placement_group(group)
 
 
-def test_what_has_no_room_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"must not be negative, got -1 and 0.0"):
-        call(lambda item, tell: None, 3, unheard, cpus=-1)
+def test_less_than_no_gpu_is_refused() -> None:
+    with pytest.raises(ValueError, match="gpus must not be negative, got -1"):
+        call(lambda item, tell: None, 3, unheard, gpus=-1)

@@ -14,7 +14,7 @@ import ray
 from cluster.connect import ClusterInfo
 from cluster.group import Group, Report
 from cluster.placement import live_placement_groups, release_orphans
-from cluster.workers import backend_of, run_group
+from cluster.workers import backend_of, keep_to_loopback, run_group
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -138,6 +138,16 @@ def test_what_makes_no_group_is_refused_at_once(tmp_path: Path, arguments: dict[
     settings: dict[str, Any] = {"storage": tmp_path, "name": "refused"} | arguments
     with pytest.raises(ValueError, match=message):
         run_group(lambda config, group: None, None, **settings)
+
+
+def test_gloo_and_nccl_are_told_the_loopback_unless_the_user_has_named_a_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("socket.if_nameindex", lambda: [(1, "lo0"), (2, "en0")])  # as macOS has them
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "en0")
+    keep_to_loopback()
+    assert (os.environ.pop("GLOO_SOCKET_IFNAME"), os.environ["NCCL_SOCKET_IFNAME"]) == ("lo0", "en0")
 
 
 def _wait_for(condition: Any, seconds: float = 60.0) -> None:

@@ -5,8 +5,8 @@
 
 Killed are {the driver, a training worker, a whole Ray node, the MLflow server} in the middle of {training, evaluation,
 report}, at a random moment of it. The victim is ended as a power cut would: no handler runs. After that the command is
-run again until it ends. The sweep has a grid, proposals, and rungs at which some of them stop; of the workers every
-other one is killed in a group of Ray Train's. Asserted every time:
+run again until it ends. The sweep has a grid, proposals, and rungs at which some of them stop; it trains in groups of
+Ray Train's at every other kill of a driver, a worker and a node. Asserted every time:
 
 - the rows are those of the undisturbed run, scores and weights equal to the bit, none lost and none doubled;
 - the victim was there, and the sweep in the middle of what it did;
@@ -50,6 +50,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 VICTIMS = ("driver", "worker", "node", "mlflow")
 PHASES = ("training", "evaluation", "report")
+IN_GROUPS = ("driver", "worker", "node")
+"""The victims for which a sweep trains in groups of Ray Train's every other time."""
 
 CHECKPOINT_EVERY = 50
 """Steps; the bandit's smoke preset has it so."""
@@ -370,7 +372,7 @@ def cells(kills: int, generator: random.Random) -> Iterator[tuple[str, str, floa
         matrix = [(victim, phases[place % len(phases)]) for place, victim in enumerate(VICTIMS)]
     for number in range(kills):
         victim, phase = matrix[number % len(matrix)]
-        yield victim, phase, generator.random(), victim == "worker" and number // len(matrix) % 2 == 1
+        yield victim, phase, generator.random(), victim in IN_GROUPS and number // len(matrix) % 2 == 1
 
 
 def longest(victim: str, phase: str, reference: Reference) -> float:

@@ -4,7 +4,8 @@
 
 Each is the bandit's smoke preset with proposals that are compared at a rung, of which the worse half is stopped there,
 every training in a worker group of two CPU workers. It counts as hung when its command takes longer than `--limit`
-seconds, or leaves a process behind. Each is a line of `--out` as soon as it ends; the same file goes on where it was.
+seconds, or leaves a process behind; and as of no use when it ends without a row that was stopped at the rung. Each is a
+line of `--out` as soon as it ends; the same file goes on where it was. Ended from outside, it ends what it has started.
 A machine of many cores runs several of them beside each other, each with a Ray of its own: `--at-once`.
 """
 
@@ -19,8 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -41,33 +42,63 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--at-once", type=int, default=1, help="how many run beside each other")
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in asked.out.read_text().splitlines()] if asked.out.exists() else []
     missing = sorted(set(range(asked.sweeps)) - {result["sweep"] for result in done})
+    home = Path(tempfile.mkdtemp(prefix="h", dir="/tmp"))  # short, for sockets
     with ThreadPoolExecutor(asked.at_once) as pool:
         running = [
-            pool.submit(one_sweep, number, dashboard=number % 2 == 0, limit_seconds=asked.limit) for number in missing
+            pool.submit(one_sweep, number, home, dashboard=number % 2 == 0, limit_seconds=asked.limit)
+            for number in missing
         ]
-        for ended in as_completed(running):
-            result = ended.result()
-            done.append(result)
-            with asked.out.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(result) + "\n")
-            print(json.dumps(result), flush=True)
-    bad = [result for result in done if result["status"] != 0 or result["left"]]
+        try:
+            for ended in as_completed(running):
+                result = ended.result()
+                done.append(result)
+                with asked.out.open("a", encoding="utf-8") as out:
+                    out.write(json.dumps(result) + "\n")
+                print(json.dumps(result), flush=True)
+        except BaseException:
+            end(running, missing, home)
+            raise
+    if not any(home.iterdir()):
+        home.rmdir()
+    bad = [result for result in done if is_bad(result)]
     seconds = sorted(result["seconds"] for result in done)
-    print(f"{len(done)} sweeps, {len(bad)} hung or failed; {seconds[0]:.0f} to {seconds[-1]:.0f} s each")
+    print(
+        f"{len(done)} sweeps, {len(bad)} hung, failed or stopped nothing; {seconds[0]:.0f} to {seconds[-1]:.0f} s each"
+    )
     return 1 if bad else 0
 
 
-def one_sweep(number: int, *, dashboard: bool, limit_seconds: float) -> dict[str, Any]:
+def is_bad(result: Mapping[str, Any]) -> bool:
+    """Whether a sweep hung, failed, left a process, or stopped no proposal early, which is what it is there for."""
+    return result["status"] != 0 or bool(result["left"]) or not result["rows"].get("stopped")
+
+
+def end(running: Sequence[Future[dict[str, Any]]], numbers: Sequence[int], home: Path) -> None:
+    """End the sweeps that are under way, their heads, and all they have started; what they said goes, too."""
+    for each in running:
+        each.cancel()
+    while True:
+        over = all(each.done() for each in running)  # asked first: what began meanwhile is ended below, too
+        marks = [f"{os.getpid()}-{number}{whose}" for number in numbers for whose in ("", "-head")]
+        cut(users_of(home).union(*map(marked, marks)) - {os.getpid()})  # we write down what they say
+        if over:
+            break
+        time.sleep(0.2)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def one_sweep(number: int, home: Path, *, dashboard: bool, limit_seconds: float) -> dict[str, Any]:
     """How one ended: its exit status (None if it hung), seconds, rows by status, its last word, processes it left.
 
     The last word tells one that stood still from one that a busy machine did not let come to its end.
     """
-    folder, mark = Path(tempfile.mkdtemp(prefix="h", dir="/tmp")), f"{os.getpid()}-{number}"
+    folder, mark = home / str(number), f"{os.getpid()}-{number}"
     ray = folder / "ray"
-    ray.mkdir()
+    ray.mkdir(parents=True)
     address = {} if dashboard else {"RAY_ADDRESS": _start_bare_head(folder, f"{mark}-head")}
     begin = time.monotonic()
     with (folder / "out").open("w") as out:
@@ -96,7 +127,7 @@ def one_sweep(number: int, *, dashboard: bool, limit_seconds: float) -> dict[str
         "left": len(left),
     }
     cut(marked(f"{mark}-head"))
-    if status == 0 and not left:
+    if not is_bad(result):
         shutil.rmtree(folder)
     else:
         print(f"what it said is kept in {folder}", file=sys.stderr)
@@ -112,12 +143,14 @@ def _start_bare_head(folder: Path, mark: str) -> str:
                f"--ray-client-server-port={free_port()}", f"--dashboard-agent-listen-port={free_port()}",
                f"--temp-dir={folder / 'head-ray'}"]  # fmt: skip
     with (folder / "head").open("w") as out:
-        subprocess.Popen(
+        head = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), *command],
             env=environment(mark), stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
     deadline = time.monotonic() + 120
     while "Ray runtime started" not in (folder / "head").read_text() and time.monotonic() < deadline:
+        if head.poll() is not None:
+            break
         time.sleep(0.2)
     return f"127.0.0.1:{port}"
 

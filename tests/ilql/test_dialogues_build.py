@@ -9,13 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ilql.batch import tokenize
 from ilql.task import SPLITS, Reply
 from ilql.tasks.dialogues import KIND, booking
 from ilql.tasks.dialogues.__main__ import main
 from ilql.tasks.dialogues.settings import Settings
 from ilql.tasks.dialogues.world import DialoguesTask
-from ilql.tokens import Tokenizer
 
 
 def user(text: str) -> dict[str, object]:
@@ -104,38 +102,31 @@ class TestRoundTrip:
         assert [d.turns[1].text for d in task.dialogues("tune", "recorded")] == ["a1", "a4", "a7", "a10"]
 
 
-class TestWindows:
-    def test_long_dialogues_are_cut_within_their_split_and_counted(self, tmp_path: Path) -> None:
-        lines = some()
-        turns = [user("w1 w"), agent("a1", reward=1), user("w2 w"), agent("a2", reward=2)]
-        lines[0] = {"id": "long", "split": "report", "turns": turns}
-        task, notes = built(tmp_path, lines, window_words=5)
-        report = task.dialogues("report", "recorded")
-        # w1 a1 w2 has five words; w2 a2 has three.
-        first = next(place for place, d in enumerate(report) if d.turns[0].text == "w1 w")
-        assert [t.text for t in report[first].turns] == ["w1 w", "a1", "w2 w"]
-        assert [t.text for t in report[first + 1].turns] == ["w2 w", "a2"]
-        assert (report[first].ended, report[first + 1].ended) == (False, True)
-        assert (report[first].total_reward, report[first + 1].total_reward) == (1.0, 2.0)
-        assert "1 of 12 dialogues, longer than 5 words, were cut into 2 windows" in notes
+class TestEarlierVersions:
+    def rewritten(self, folder: Path, words: int) -> None:
+        """Rewrite a world as it was when windows were cut while it was built, by words."""
+        world = json.loads((folder / "world.json").read_text(encoding="utf-8"))
+        world["settings"]["window_words"] = words
+        (folder / "world.json").write_text(json.dumps(world), encoding="utf-8")
+        held = json.loads((folder / "dialogues.json").read_text(encoding="utf-8"))
+        held = {split: [[scene, True, *rest] for scene, *rest in rows] for split, rows in held.items()}
+        (folder / "dialogues.json").write_text(json.dumps(held), encoding="utf-8")
 
-    def test_what_cannot_be_cut_is_counted(self, tmp_path: Path) -> None:
-        _, notes = built(tmp_path, some(), window_words=1)
-        assert any(note.startswith("12 windows are longer all the same") for note in notes)
+    def test_a_world_of_whole_dialogues_is_read(self, tmp_path: Path) -> None:
+        task, _ = built(tmp_path, some())
+        self.rewritten(tmp_path / "world", 0)
+        again = KIND.load(tmp_path / "world")
+        assert isinstance(again, DialoguesTask)
+        assert everything(again) == everything(task)
 
-    def test_an_unfinished_window_bootstraps_where_the_agent_would_speak_next(
-        self, tmp_path: Path, tokenizer: Tokenizer
-    ) -> None:
-        lines = some()
-        turns = [user("yes"), agent("a", reward=1), user("no"), agent("b", reward=2)]
-        lines[0] = {"split": "tune", "turns": turns}
-        task, _ = built(tmp_path, lines, window_words=3)
-        window = next(d for d in task.dialogues("tune", "recorded") if d.turns[0].text == "yes")
-        sequence = tokenize(window, tokenizer)
-        assert sequence.ended is False
-        assert sequence.state_positions[-1] == len(sequence.tokens) - 1
-        assert sequence.tokens[-1] == tokenizer.structural("eos")  # behind "no", which the next window begins with
-        assert sequence.rewards.sum() == 1.0
+    def test_one_of_windows_is_refused(self, tmp_path: Path) -> None:
+        built(tmp_path, some())
+        self.rewritten(tmp_path / "world", 300)
+        with pytest.raises(
+            ValueError, match=r"must hold whole dialogues, got one .* cut after 300 words: run"
+        ) as fault:
+            KIND.load(tmp_path / "world")
+        assert "\n" not in str(fault.value)
 
 
 class TestRefusals:
@@ -194,14 +185,12 @@ class TestNotes:
 class TestOffline:
     def test_an_episode_is_the_beginning_of_a_held_out_dialogue_and_one_utterance(self, tmp_path: Path) -> None:
         lines = [{**line, "split": SPLITS[number % 3]} for number, line in enumerate(some())]
-        lines[2]["turns"] = [user("u2"), agent("a2"), user("two windows"), agent("b2")]
-        task, notes = built(tmp_path, lines, window_words=1)
-        assert len(task.dialogues("report", "recorded")) == 5
+        lines[2]["turns"] = [user("u2"), agent("a2"), user("more"), agent("b2")]
+        task, notes = built(tmp_path, lines)
         assert (task.playable, task.max_turns) == (False, 1)
         assert any("no environment" in note for note in notes)
         episodes = [task.environment(seed, "report") for seed in range(4)]
         assert sorted((e.scene, e.opening) for e in episodes) == [(f"d{n}", f"u{n}") for n in (11, 2, 5, 8)]
-        assert "two windows" not in {task.environment(seed, "report").opening for seed in range(10)}
         assert task.step(episodes[:1], ["anything"]) == [Reply(None, {"recorded": 0.0}, ended=True)]
         with pytest.raises(ValueError, match="an episode that is over"):
             task.step(episodes[:1], ["more"])
@@ -324,20 +313,6 @@ class TestReferences:
         seeds = range(len(task.dialogues("tune", "recorded")))
         expected = [float(str(task.environment(seed, "tune").scene).removeprefix("d")) for seed in seeds]
         assert task.references("tune", "recorded", seeds) == {"recorded": expected}  # dialogue d7 is paid 7
-
-    def test_the_windows_of_one_dialogue_count_together(self, tmp_path: Path) -> None:
-        turns = [
-            user("a b c"),
-            agent("d", reward=1),
-            user("e f g"),
-            agent("h", reward=2),
-            user("i j k"),
-            agent("l", reward=4),
-        ]
-        lines = [{"id": f"long{n}", "turns": turns, "split": split} for n, split in enumerate(SPLITS)]
-        task, _ = built(tmp_path, lines, window_words=5)
-        assert len(task.dialogues("report", "recorded")) > 1
-        assert task.references("report", "recorded", [0]) == {"recorded": [7.0]}
 
     def test_with_an_environment_there_are_none(self, tmp_path: Path) -> None:
         task, _ = build(tmp_path, KIND.example, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ilql.batch import TokenSequence, tokenize
+from ilql import fitted_q
+from ilql.batch import TokenBatch, TokenSequence, tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.fitted_q import Acting, Fit, FittedQ, fit, rewards_to_go
 from ilql.language_model import trunk_of
@@ -17,6 +19,7 @@ from ilql.method import Actor, Decoding, Manner, Start
 from ilql.methods import bc
 from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
+from ilql.windows import cut
 
 CPU = torch.device("cpu")
 SAMPLING = Decoding(greedy=False)
@@ -106,6 +109,45 @@ def test_two_pulls_that_pay_if_they_match_are_worth_p_squared_plus_q_squared(
     assert value == pytest.approx(p**2 + (1 - p) ** 2, abs=0.04)
 
 
+def test_what_is_paid_in_a_later_window_is_worth_as_much_in_the_first(
+    policy: nn.Module, twice: list[TokenSequence], tokenizer: Tokenizer
+) -> None:
+    # One token short of a dialogue, so that the second pull, and the pay, stand in a window of their own.
+    length = len(twice[0].tokens) - 1
+    parts = [cut(matching(*pair), tokenizer, max_tokens=length).sequences for pair in itertools.product("ab", repeat=2)]
+    assert [[float(window.rewards.sum()) for window in windows] for windows in parts] == [
+        [0, 1],
+        [0, 0],
+        [0, 0],
+        [0, 1],
+    ]
+    who = acting(policy, tokenizer, 1.0)
+    value = opening_value(who, fit(who, [window for windows in parts for window in windows] * 8, FIT, CPU), tokenizer)
+    p = 1 / (1 + math.exp(-1))
+    assert value == pytest.approx(p**2 + (1 - p) ** 2, abs=0.04)
+
+
+def test_a_dialogue_is_fitted_alike_in_all_its_windows_and_counts_once(
+    policy: nn.Module, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    length = len(tokenize(matching("a", "b"), tokenizer).tokens) - 1
+    windows = [w for pair in ("ab", "bb", "ba") for w in cut(matching(*pair), tokenizer, max_tokens=length).sequences]
+    seen: list[Tensor] = []
+    real = fitted_q._squared_errors
+
+    def watched(who: Acting, made: FittedQ, target: FittedQ, batch: TokenBatch, luck: Tensor) -> Tensor:
+        seen.append(torch.cat([batch.returns[None], batch.later[None], luck]))
+        return real(who, made, target, batch, luck)
+
+    monkeypatch.setattr(fitted_q, "_squared_errors", watched)
+    fit(acting(policy, tokenizer, 0.0), windows, Fit(steps=1, batch_size=16, members=8, dialogues=2), CPU)
+    drawn = torch.cat(seen, dim=1)
+    assert drawn.shape[1] == 4  # the windows of the first two
+    for total in (0.0, 1.0):  # of "ab" and of "bb"
+        one, other = drawn[2:, drawn[0] == total].T
+        assert torch.equal(one, other)
+
+
 def test_equal_seeds_fit_equally_and_members_differ(
     policy: nn.Module, pulls: list[TokenSequence], tokenizer: Tokenizer
 ) -> None:
@@ -125,8 +167,18 @@ def test_before_a_step_every_state_is_worth_the_mean_of_what_followed(
     assert fitted.values(who, pulls[:2], CPU).tolist() == [[pytest.approx(0.5, abs=1e-3)] * 2]
 
 
+def test_what_followed_in_later_windows_counts_before_a_step(
+    policy: nn.Module, twice: list[TokenSequence], tokenizer: Tokenizer
+) -> None:
+    who, barely = acting(policy, tokenizer, 0.0), Fit(steps=1, learning_rate=1e-9, batch_size=1, members=1)
+    length = len(twice[0].tokens) - 1
+    windows = [w for pair in ("aa", "ab") for w in cut(matching(*pair), tokenizer, max_tokens=length).sequences]
+    # Of the actions of "aa" and its ends all are followed by 1, of as many of "ab" none is.
+    assert fit(who, windows, barely, CPU).values(who, twice[:1], CPU).tolist() == [[pytest.approx(0.5, abs=1e-3)]]
+
+
 def test_rewards_to_go_are_sums_from_each_action_on(twice: list[TokenSequence]) -> None:
-    same, other = rewards_to_go(twice[0]), rewards_to_go(twice[1])
+    same, other = rewards_to_go(twice[0].rewards), rewards_to_go(twice[1].rewards)
     assert same.tolist() == [1.0] * len(same)
     assert other.tolist() == [0.0] * len(other)
 

@@ -16,6 +16,7 @@ from ilql.hyperparameters import (
     SHARE,
     UNIT,
     Range,
+    Search,
     check,
     hyper,
     make,
@@ -115,3 +116,9 @@ def test_a_refused_value_is_named_with_its_bag() -> None:
 
 def test_without_a_near_spelling_the_order_is_that_of_the_fields() -> None:
     assert unknown("qqq", "method", ["bc", "ilql"]) == "'qqq' is no method; known: bc, ilql"
+
+
+@pytest.mark.parametrize(("low", "high", "log"), [(0.9, 0.9, False), (0.0, 1.0, True)])
+def test_a_search_goes_from_a_low_to_a_higher_end_which_a_logarithm_has(low: float, high: float, log: bool) -> None:
+    with pytest.raises(ValueError, match=f"must go from a low to a higher end, got {low} and {high}"):
+        Search(low, high, log)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ class TestLoading:
         file = tmp_path / "model.gguf"
         with pytest.raises(ValueError, match="--model must be a folder or a name"):
             find_model(str(file))
-        file.touch()
+        file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))  # neither tensors nor values
         assert find_model(str(file)) == file.absolute()
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         for load in (load_tokenizer, lambda file: load_language_model(file, vocabulary=26, seed=0)):

@@ -5,14 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer as TextTokenizer
+from tokenizers.normalizers import Replace
 
+from ilql.batch import tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.task import SPLITS, Environment, Reply, Task, TaskKind
 from ilql.tasks import known_tasks
+from ilql.tokens import STRUCTURE, Tokenizer, new_tokenizer
 
 KINDS = known_tasks()
 
@@ -117,6 +122,57 @@ class TestDialogues:
             task.dialogues("train", "holiday")
         with pytest.raises((ValueError, KeyError), match="holiday"):
             task.environment(0, "holiday")
+
+
+@pytest.fixture(scope="module")
+def own(kind: TaskKind, task: Task) -> Tokenizer:
+    """Give the tokeniser that is made for the task."""
+    texts = [turn.text for dialogue in task.dialogues("train", task.rewards[0]) for turn in dialogue.turns]
+    return new_tokenizer(kind.symbols, texts, vocabulary=512)
+
+
+def come_back(dialogue: Dialogue, tokenizer: Tokenizer) -> tuple[bool, list[tuple[str, bool]]]:
+    """Whether a dialogue has ended and what was said by whom, as its tokens tell it."""
+    structure = {tokenizer.structural(name): name for name in STRUCTURE}
+    said, text, ended = list[tuple[str, bool]](), list[int](), False
+    for token in tokenize(dialogue, tokenizer).tokens.tolist():
+        name = structure.get(token)
+        if name is None:
+            text.append(token)
+        elif name in ("eos", "eoa"):
+            said.append((tokenizer.decode(text), name == "eoa"))
+            text = []
+        ended |= name == "eod"
+    return ended, said
+
+
+def written(dialogue: Dialogue) -> tuple[bool, list[tuple[str, bool]]]:
+    """As `come_back`, of the dialogue itself."""
+    return dialogue.ended, [(turn.text, turn.by_agent) for turn in dialogue.turns]
+
+
+class TestTokens:
+    """Text to tokens to text, by the tokeniser that is made for the task."""
+
+    def test_every_dialogue_comes_back_from_its_tokens(self, task: Task, own: Tokenizer) -> None:
+        for split in SPLITS:
+            for dialogue in task.dialogues(split, task.rewards[0]):
+                assert come_back(dialogue, own) == written(dialogue)
+
+    def test_what_the_world_says_comes_back(self, task: Task, own: Tokenizer, script: list[str]) -> None:
+        for seed in range(3):
+            environment, replies = play(task, seed, script)
+            for text in (environment.opening, *(reply.text for reply in replies)):
+                assert text is None or own.decode(own.encode(text)) == text
+
+    def test_a_tokeniser_that_loses_a_letter_would_be_found_out(self, task: Task, own: Tokenizer) -> None:
+        dialogues = task.dialogues("train", task.rewards[0])
+        (letter, _), *_ = Counter(
+            "".join(turn.text for d in dialogues for turn in d.turns).replace(" ", "")
+        ).most_common()
+        lossy = TextTokenizer.from_str(own.text.to_str())
+        lossy.normalizer = Replace(letter, "")
+        assert any(come_back(dialogue, Tokenizer(lossy)) != written(dialogue) for dialogue in dialogues)
 
 
 class TestEpisodes:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,9 +122,10 @@ def undisturbed() -> nn.Module:
 
 
 def start_process(
-    folder: Path, *, rank: int = 0, workers: int = 1, kill_at: int = 0, ask_at: int = 0
+    folder: Path, *, rank: int = 0, workers: int = 1, kill_at: int = 0, ask_at: int = 0, beats: int = 0
 ) -> subprocess.Popen[str]:
-    arguments = [sys.executable, str(TRAINEE), str(folder), *(str(n) for n in (rank, workers, kill_at, ask_at))]
+    numbers = (rank, workers, kill_at, ask_at, beats)
+    arguments = [sys.executable, str(TRAINEE), str(folder), *map(str, numbers)]
     root = str(TRAINEE.parents[2])
     return subprocess.Popen(arguments, cwd=root, stderr=subprocess.PIPE, text=True)
 
@@ -255,6 +257,21 @@ class TestBatches:
         assert [progress.step for progress in seen] == [1, 3, 6, 7]
         assert all(progress.metrics["loss"] > 0 for progress in seen)
 
+    def test_late_steps_are_told_and_neither_weights_nor_what_is_logged_change(self, undisturbed: nn.Module) -> None:
+        module = fresh()
+        seen = run(module, log_every=3, heartbeat_seconds=0.0)
+        assert [progress.step for progress in seen] == list(range(1, STEPS + 1))
+        logged = [progress for progress in seen if progress.metrics]
+        assert logged == run(fresh(), log_every=3)
+        assert_equal_bits(module, undisturbed)
+
+    def test_steps_are_told_no_more_often_than_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = iter(range(0, 1000, 10))  # each look at the clock is ten seconds later than the one before
+        monkeypatch.setattr("ilql.train.time", SimpleNamespace(monotonic=lambda: float(next(now))))
+        # It looks when it begins, after each step and when it tells: step 1 is logged; 2 is 10 s later, 3 is 20 s.
+        seen = run(fresh(), log_every=100, heartbeat_seconds=20.0)
+        assert [progress.step for progress in seen] == [1, 3, 5, 7]
+
 
 def renewals(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Give a list in which every renewal of a target leaves its share."""
@@ -376,6 +393,17 @@ def test_two_workers_train_as_one(tmp_path: Path) -> None:
     together = fresh(dropout=0.0)
     load_weights(together, tmp_path)
     assert largest_difference(together, alone) < 1e-4
+
+
+def test_workers_tell_together_of_steps_that_one_finds_late(tmp_path: Path) -> None:
+    # Logged are the first step and the last; what the first worker finds late in a step all tell after the next.
+    save_sequences(SEQUENCES, tmp_path / "train.npz")
+    processes = [start_process(tmp_path, rank=rank, workers=2, beats=1) for rank in range(2)]
+    complaints = [process.communicate(timeout=240)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], complaints
+    for rank in range(2):
+        told = json.loads((tmp_path / f"metrics-{rank}.json").read_text(encoding="utf-8"))
+        assert [bool(metrics) for metrics in told] == [True, *[False] * (STEPS - 2), True]
 
 
 def test_workers_stop_together_soon_after_one_was_asked(tmp_path: Path) -> None:

@@ -18,15 +18,18 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from surrogate import drive
 
 from ilql.language_model import Architecture
 from ilql.methods import bc, method_named
 from ilql.tasks import bandit
+from sweeps import leases
 from sweeps.cells import Shared
 from sweeps.job import Job, Resources
+from sweeps.leases import Lease
 from sweeps.refinement import Refinement
 from sweeps.schedule import Schedule
-from sweeps.space import Between, Grid, Training
+from sweeps.space import Between, Grid, PlannedTraining
 from sweeps.spec import Backbone, Data, Evaluation, TrialSpec
 from sweeps.stages import ensure_start, ensure_world
 from sweeps.store import Store
@@ -44,7 +47,7 @@ CLONING = {f"train.{name}": value for name, value in dataclasses.asdict(BEHAVIOU
 DECODING = {"decode.greedy": False, "decode.max_new_tokens": 4}
 
 MakeTrial = Callable[..., TrialSpec]
-MakeTrainings = Callable[..., list[Training]]
+MakeTrainings = Callable[..., list[PlannedTraining]]
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def make_trainings() -> MakeTrainings:
         *,
         variant: str | None = None,
         switch: Mapping[str, Any] | None = None,
-    ) -> list[Training]:
+    ) -> list[PlannedTraining]:
         base = (VALUE_TRAINING if method_named(method).needs_behaviour else CLONING) | DECODING
         return Grid(method, columns or {}, variant, switch or {}).trainings(base)
 
@@ -229,18 +232,7 @@ class Worker:
 
     def drive(self, schedule: Schedule, *, places: int = 1, pick: int = 0) -> None:
         """Run to the end with some places; of the jobs that run, the one at `pick` ends first."""
-        running: list[tuple[str, Job]] = []
-        while True:
-            while len(running) < places and (found := schedule.next_job()) is not None:
-                running.append(found)
-            assert set(schedule.running_names) == {name for name, _ in running}
-            if not running:
-                assert schedule.is_over
-                return
-            assert not schedule.is_over
-            name, job = running.pop(pick)
-            self.work(job)
-            schedule.job_ended(name, None)
+        drive(schedule, self.work, places=places, pick=pick)
 
     @property
     def trained(self) -> list[str]:
@@ -268,7 +260,7 @@ class PretendedSweep:
     store: Store
     shared: Shared
     folder: Path
-    design: Sequence[Training]
+    design: Sequence[PlannedTraining]
     space: Mapping[str, Sequence[Between]]
 
     def schedule(
@@ -277,13 +269,14 @@ class PretendedSweep:
         refinement: Refinement | None = None,
         seeds: int = 1,
         name: str = "sweep",
+        lease: Lease | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> Schedule:
         """A fresh schedule, and a fresh study."""
         study = Study(self.folder / f"{name}.log", name=name, seed=0, space=self.space)
         return Schedule(
             self.store, name, self.shared, self.design, refinement=refinement, seeds=seeds, study=study,
-            resources=Resources(), clock=clock,
+            resources=Resources(), lease=lease, clock=clock,
         )  # fmt: skip
 
     def proposals(self, count: int, *, rung: float = 1.0, round_size: int = 2) -> Refinement:
@@ -301,6 +294,24 @@ class PretendedSweep:
         return optuna.load_study(study_name="sweep", storage=storage)
 
 
+Follow = Callable[[Store, Lease], Lease]
+
+
+@pytest.fixture
+def follow(monkeypatch: pytest.MonkeyPatch) -> Follow:
+    """Lets somebody else take a lease over, as if its holder had been suspended for longer than anybody waits."""
+
+    def take_over(store: Store, lease: Lease) -> Lease:
+        leases._HEART.drop(lease)
+        with monkeypatch.context() as patch:
+            patch.setattr(leases.Holder, "is_dead", lambda self: True)
+            theirs = Store(store.folder).try_lease(lease.key)
+        assert theirs is not None
+        return theirs
+
+    return take_over
+
+
 MakeSweep = Callable[..., PretendedSweep]
 
 
@@ -308,7 +319,7 @@ MakeSweep = Callable[..., PretendedSweep]
 def make_sweep(shared: Shared, tmp_path: Path) -> MakeSweep:
     """A pretended sweep of some trainings in a store of its own, with what its arms' proposals vary."""
 
-    def sweep(design: Sequence[Training], **space: Sequence[Between]) -> PretendedSweep:
+    def sweep(design: Sequence[PlannedTraining], **space: Sequence[Between]) -> PretendedSweep:
         return PretendedSweep(Store(tmp_path / "store", durable=False), shared, tmp_path, design, space)
 
     return sweep

@@ -15,7 +15,7 @@ from sweeps.exact_json import Record
 from sweeps.job import Resources
 from sweeps.policy import load_policy
 from sweeps.schedule import Schedule
-from sweeps.space import Training
+from sweeps.space import PlannedTraining
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.study import Study
 from sweeps.work import run_job
@@ -39,7 +39,7 @@ class Done:
 
     bench: Bench
     shared: Shared
-    design: Mapping[str, Training]
+    design: Mapping[str, PlannedTraining]
 
     def on_both(self, method: str, *, seed: int = 0) -> tuple[TrialSpec, TrialSpec]:
         """The method's cell on the tune and on the report scenes."""

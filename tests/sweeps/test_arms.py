@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ilql.hyperparameters import Search
 from sweeps import bandit_ablation, visdial_ablation
 from sweeps.asked import options_of
 from sweeps.definite import make_sweep
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 BETAS = {"decode.beta": (4.0, 8.0)}
 WITHOUT_LM = {"decode.beta": (math.inf,)}
-TAU = (Between("train.tau", 0.5, 0.95),)
-GAMMA = (Between("train.gamma", 0.9, 1.0),)
+TAU = (Between("train.tau", Search(0.5, 0.95)),)
+GAMMA = (Between("train.gamma", Search(0.9, 1.0)),)
 
 # In a sweep
 

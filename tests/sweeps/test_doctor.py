@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +15,10 @@ import pytest
 
 from sweeps import cli
 from sweeps.cells import take_back_lost
-from sweeps.doctor import findings
+from sweeps.doctor import findings, notes
 from sweeps.exact_json import Record
 from sweeps.journal import encode_line
+from sweeps.leases import driver_key
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
 from sweeps.work import run_job
@@ -285,6 +287,77 @@ def test_a_torn_tail_is_told_and_is_no_fault(done: Store, capsys: pytest.Capture
     out = capsys.readouterr().out
     assert "0 problems" in out
     assert "no problem: journal other-1-00000000.jsonl: ends in 8 bytes of an unfinished line" in out
+
+
+def leave_what_ray_train_noted(store: Store) -> tuple[str, str]:
+    store.scratch("group", "abc")
+    return (
+        "scratch/group/ab/abc",
+        "is left over, what Ray Train noted of a training that was killed; `sweeps gc`",
+    )
+
+
+def leave_what_ray_tune_noted(store: Store) -> tuple[str, str]:
+    (store.folder / "tune" / "mine").mkdir(parents=True)
+    return "tune/mine", "is left over, what Ray Tune noted for a driver that was killed, pickles among it; `sweeps gc`"
+
+
+def leave_a_question_to_nodes(store: Store) -> tuple[str, str]:
+    (store.folder / "nodes").mkdir()
+    (store.folder / "nodes" / "0123").write_text("x")
+    os.utime(store.folder / "nodes" / "0123", (time.time() - 7200,) * 2)
+    return (
+        "nodes/0123",
+        "is left over, by which a driver that was killed asked nodes whether they see the store;",
+    )
+
+
+def leave_a_stranger_in_the_root(store: Store) -> tuple[str, str]:
+    (store.folder / "my notes.txt").write_text("x")
+    return "my notes.txt", "is none of ours, and is not read; `sweeps gc` leaves it alone, and you may remove it"
+
+
+def leave_a_stranger_in_scratch(store: Store) -> tuple[str, str]:
+    (store.folder / "scratch" / "mine" / "ab").mkdir(parents=True)
+    return "scratch/mine", "is none of ours, and is not read; `sweeps gc` leaves it alone"
+
+
+def leave_a_stranger_among_trajectories(store: Store) -> tuple[str, str]:
+    (store.scratch("trajectory", "abc").parent / "my notes").mkdir()
+    return "scratch/trajectory/ab/my notes", "is none of ours, and is not read; `sweeps gc` leaves it alone"
+
+
+LEFT = (
+    leave_what_ray_train_noted, leave_what_ray_tune_noted, leave_a_question_to_nodes, leave_a_stranger_in_the_root,
+    leave_a_stranger_in_scratch, leave_a_stranger_among_trajectories,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("leave", LEFT)
+def test_what_is_left_over_is_told_with_what_removes_it_and_is_no_fault(
+    done: Store, leave: Callable[[Store], tuple[str, str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    where, said = leave(done)
+    assert cli.main(["doctor", str(done.folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines[1:] if not line.startswith(f"  no problem: {where}: {said}")] == []
+    assert len(lines) == 2
+
+
+def test_what_somebody_uses_who_lives_is_not_left_over(done: Store) -> None:
+    leave_what_ray_train_noted(done)
+    leave_what_ray_tune_noted(done)
+    (done.folder / "nodes").mkdir()
+    (done.folder / "nodes" / "0123").write_text("of a driver that asks just now")
+    with done.lease("abc"), done.lease(driver_key("mine")):
+        assert notes(done) == []
+    assert len(notes(done)) == 2
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "mlflow.db-wal", "reports", "tune", "optuna"])
+def test_what_a_sweep_leaves_beside_its_rows_is_no_stranger(done: Store, name: str) -> None:
+    (done.folder / name).mkdir()
+    assert notes(done) == []
 
 
 @pytest.mark.parametrize("name", ["leases", "stages"])

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from command_line import ask
 from mlflow import MlflowClient
+from surrogate import without_ray
 
-from cluster.shapes import Machine
 from cluster.watchdog import StuckError
 from sweeps import cli, driving
+from sweeps.leases import LeaseLostError
 from sweeps.schedule import Schedule
 from sweeps.tracking import EXPERIMENT
 
@@ -30,33 +28,10 @@ pytestmark = [
 ]
 
 
-class _OneMachine:
-    """A fleet of one machine that is not asked."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        self.machines = [Machine(cpus=2, gpus=0)]
-
-    def __enter__(self) -> _OneMachine:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def places(self, *_: object) -> int:
-        return 1
-
-
 @pytest.fixture(autouse=True)
-def _without_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    info = SimpleNamespace(started=True)
-    for module in ("sweeps.experiment", "sweeps.added"):
-        monkeypatch.setattr(f"{module}.connected", lambda: contextlib.nullcontext(info))
-        monkeypatch.setattr(f"{module}.Fleet", _OneMachine)
-    before, handlers = dict(os.environ), {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    os.environ.clear()
-    os.environ.update(before)
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+def _without_ray() -> Iterator[None]:
+    with without_ray():
+        yield
 
 
 def statuses(uri: str) -> set[str]:
@@ -115,6 +90,21 @@ def test_a_sweep_that_does_not_come_to_its_end_is_stopped_in_mlflow(
         with pytest.raises(status):
             ask(*asked)
     assert statuses(uri) == {"KILLED"}
+
+
+def _followed(schedule: Schedule) -> None:
+    raise LeaseLostError("the sweep was taken over while its holder was not heard of")
+
+
+def test_who_was_followed_ends_no_run_that_its_follower_keeps_up_to_date(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setattr(driving, "run_schedule", when_it_runs(uri, _followed))
+    asked = ("--store", str(tmp_path / "store"), "--methods", "bc", "--trials", "0", "--tracking-uri", uri)
+    assert ask(*asked) == 2
+    assert capsys.readouterr().err == "error: the sweep was taken over while its holder was not heard of\n"
+    assert statuses(uri) == {"RUNNING"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

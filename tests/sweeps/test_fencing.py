@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps import leases
+from sweeps.cells import drop_stale
+from sweeps.doctor import findings
 from sweeps.driving import driving
 from sweeps.exact_json import Record
 from sweeps.leases import Lease, LeaseLostError
@@ -24,7 +28,9 @@ from sweeps.store import Store
 from sweeps.work import run_job
 
 if TYPE_CHECKING:
-    from conftest import Bench
+    from conftest import Bench, Commands, Follow, MakeSweep, MakeTrainings, PretendedSweep
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def without_lease(record: Record | None) -> Record | None:
@@ -206,6 +212,119 @@ def test_a_driver_of_a_machine_that_was_switched_off_is_followed_after_a_while(
     driving(after, "mine", said.append).release()
     assert len(said) == 1
     assert said[0].startswith("mine has had a driver, since ")
+
+
+@pytest.fixture
+def sweep(make_sweep: MakeSweep, make_trainings: MakeTrainings) -> PretendedSweep:
+    """The behaviour policy, and SARSA that waits for it."""
+    return make_sweep(make_trainings("sarsa"))
+
+
+FOLLOWED = (
+    r"^the sweep sweep was taken over while its holder was not heard of: another process has had it since \d{4}-.*"
+)
+
+
+def test_a_driver_that_was_followed_begins_nothing_and_concludes_nothing(sweep: PretendedSweep, follow: Follow) -> None:
+    store, study = sweep.store, sweep.folder / "sweep.log"
+    lease = driving(store, "sweep", lambda line: None)
+    schedule = sweep.schedule(lease=lease)
+    found = schedule.next_job()
+    assert found is not None
+    with follow(store, lease):
+        study.unlink()
+        study.write_bytes(b"of whoever follows")
+        before = files_of(store.folder)
+        with pytest.raises(LeaseLostError, match=FOLLOWED):
+            schedule.next_job()
+        with pytest.raises(LeaseLostError, match=FOLLOWED):
+            schedule.job_ended(found[0], "its process died")
+        with pytest.raises(LeaseLostError, match=FOLLOWED):
+            schedule.job_lost(found[0], "its process died")
+        assert (files_of(store.folder), study.read_bytes()) == (before, b"of whoever follows")
+    with pytest.raises(LeaseLostError, match=r"another process has had it meanwhile$"):  # and has come to its end
+        schedule.next_job()
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All that lies in a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_failures_that_a_driver_concludes_are_fenced_as_all_rows_are(sweep: PretendedSweep, follow: Follow) -> None:
+    store = sweep.store
+    lease = driving(store, "sweep", lambda line: None)
+    schedule = sweep.schedule(lease=lease)
+    found = schedule.next_job()
+    assert found is not None
+    schedule.job_ended(found[0], "its process died")
+    schedule.next_job()  # SARSA fails of it
+    failed = store.all("training")
+    assert len(failed) == 2
+    assert {tuple(record[UNDER]) for record in failed.values()} == {(lease.key, lease.term)}
+    with follow(store, lease):  # and one that was written behind its check, and behind the claim, does not count
+        store._records.put("training", {"late": {"status": "failed"}}, (lease.key, lease.term))
+    assert Store(store.folder).get("training", "late") is None
+
+
+def test_a_driver_that_was_followed_removes_no_row_of_a_larger_plan(sweep: PretendedSweep, follow: Follow) -> None:
+    store, lease = sweep.store, driving(sweep.store, "sweep", lambda line: None)
+    ours, more = sweep.schedule(lease=lease), sweep.schedule(seeds=2)
+    assert len(more.members) > len(ours.members)
+    with follow(store, lease), pytest.raises(LeaseLostError, match=FOLLOWED):
+        drop_stale(store, "sweep", ours.members, lease)
+    assert len(store.members("sweep")) == len(more.members)
+
+
+SLOW = ("--preset", "smoke", "--methods", "bc", "--trials", "0", "--set", "behaviour.steps=2000", "--concurrent", "1",
+        "--no-mlflow")  # fmt: skip
+
+ELSEWHERE = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from sweeps import bandit_ablation, leases
+from sweeps.commands.run import run_command
+
+here = leases._machine()
+leases._machine = lambda: here + " of another machine"
+sys.exit(run_command(bandit_ablation.QUESTION, "bandit", sys.argv[1:]))
+"""
+"""The same command as on another machine: it cannot see whether a process of this one lives."""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_a_command_that_was_suspended_and_followed_ends_with_one_line(commands: Commands, tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    first = commands.start(ROOT / "sweeps" / "bandit_ablation.py", *SLOW, "--store", str(folder))
+    wait_for(lambda: list(folder.glob("scratch/trajectory/*/*/checkpoints/step-*")), first)
+    ours = set(folder.glob("tune/*/*"))
+    first.send_signal(signal.SIGSTOP)
+    second = commands.start("-c", ELSEWHERE, *SLOW, "--seeds", "2", "--store", str(folder))
+    wait_for(lambda: set(folder.glob("tune/*/*")) - ours, second)
+    theirs = set(folder.glob("tune/*/*"))
+    assert not theirs & ours
+    first.send_signal(signal.SIGCONT)
+    out, err = first.communicate(timeout=300)
+    assert (first.returncode, "Traceback" in out + err) == (2, False), out + err
+    (line,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert re.match(r"error: the sweep bandit-smoke-\S+ was taken over while its holder was not heard of: ", line)
+    assert f"(process {second.pid} of " in line
+    assert set(folder.glob("tune/*/*")) == theirs
+    out, err = second.communicate(timeout=600)
+    assert second.returncode == 0, out + err
+    store = Store(folder)
+    rows = store.rows()
+    assert sorted((row["seed"], row["status"]) for row in rows) == [(0, "finished"), (1, "finished")]
+    assert (findings(store), list((folder / "tune").iterdir())) == ([], [])
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], *, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "".join(process.communicate())
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
 
 
 def test_a_job_waits_for_whoever_is_at_its_weights(bench: Bench) -> None:

@@ -8,18 +8,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cluster.shapes import Need
-from sweeps import cli, gc
+from sweeps import cli, gc, leases
 from sweeps.doctor import findings
 from sweeps.driving import driving
 from sweeps.exact_json import Record
 from sweeps.gc import Rule, find, free, restore
+from sweeps.leases import LeaseLostError, driver_key
 from sweeps.plan import Plan, make_plan
 from sweeps.policy import load_policy
 from sweeps.spec import TrialSpec
@@ -182,9 +183,11 @@ def test_something_new_trains_again_what_it_needs_and_nothing_else(
 def test_a_proposal_trains_again_the_behaviour_policy_that_it_starts_from(
     make_sweep: MakeSweep, make_trainings: MakeTrainings
 ) -> None:
+    from ilql.hyperparameters import Search
     from sweeps.space import Between
 
-    sweep = make_sweep([*make_trainings("bc"), *make_trainings("ilql")], ilql=[Between("train.tau", 0.6, 0.95)])
+    space = [Between("train.tau", Search(0.6, 0.95))]
+    sweep = make_sweep([*make_trainings("bc"), *make_trainings("ilql")], ilql=space)
     sweep.store.put("sweep", "sweep", {})
     sweep.worker().drive(sweep.schedule())
     free(sweep.store, NOTHING, silently)
@@ -302,8 +305,8 @@ def test_a_job_that_begins_while_it_is_cleaned_keeps_its_weights(
     begun = []
     looked = gc.find
 
-    def find_then_begin(store: Store, rule: Rule) -> list[gc.Item]:
-        items = looked(store, rule)
+    def find_then_begin(store: Store, rule: Rule, ours: Container[str]) -> list[gc.Item]:
+        items = looked(store, rule, ours)
         begun.append(Store(store.folder).try_lease(trial.trajectory_id))
         return items
 
@@ -326,19 +329,52 @@ def test_a_driver_waits_for_who_cleans(sweep: PretendedSweep, monkeypatch: pytes
     assert said == ["waiting for `sweeps gc`, which is at this store"]
 
 
+@pytest.mark.parametrize("freed", [0, 2])
+def test_who_was_followed_while_it_slept_drops_nothing_more(
+    sweep: PretendedSweep, monkeypatch: pytest.MonkeyPatch, freed: int
+) -> None:
+    # As one that was suspended for longer than anybody waits, while a driver began.
+    there = sorted(sweep.store.stages())
+    looked = gc.find
+
+    def follow() -> None:
+        ours = next(lease for lease in leases._HEART._until if lease.key == leases.CLEANING)
+        leases._HEART.drop(ours)
+        with monkeypatch.context() as patch:
+            patch.setattr(leases.Holder, "is_dead", lambda self: True)
+            driving(Store(sweep.store.folder), "another", silently).release()
+
+    def find_and_sleep(store: Store, rule: Rule, ours: Container[str]) -> Iterator[gc.Item]:
+        for number, item in enumerate(looked(store, rule, ours)):
+            if number == freed:
+                follow()
+            yield item
+
+    monkeypatch.setattr(gc, "find", find_and_sleep)
+    said = (
+        f"the cleaning of this store was taken over .*: another process has had it .*; {freed} folders had been freed"
+    )
+    with pytest.raises(LeaseLostError, match=said):
+        free(sweep.store, NOTHING, silently)
+    assert len(there) - len(list(sweep.store.stages())) == freed
+
+
 def test_a_dead_driver_is_no_hindrance(sweep: PretendedSweep) -> None:
-    code = f"""
-import os
-from pathlib import Path
-from sweeps.leases import driver_key
-from sweeps.store import Store
-assert Store(Path({str(sweep.store.folder)!r})).try_lease(driver_key("sweep"))
-os._exit(9)
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 9
+    _die_with_a_lease(sweep.store, driver_key("sweep"))
     free(sweep.store, NOTHING, silently)
     assert weights(sweep.store) == set()
     assert list(sweep.store.leases()) == []
+
+
+def _die_with_a_lease(store: Store, key: str) -> None:
+    code = f"""
+import os
+from pathlib import Path
+from sweeps.store import Store
+assert Store(Path({str(store.folder)!r})).try_lease({key!r})
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, env=os.environ).returncode == 9
 
 
 @pytest.mark.parametrize("survived", [0, 1, 2])
@@ -423,6 +459,20 @@ def test_what_a_killed_writer_of_a_table_left_goes_after_an_hour(sweep: Pretende
     assert [item.size_bytes for item in find(sweep.store, EVERYTHING)] == [4, 4]
     free(sweep.store, EVERYTHING, silently)
     assert (table.exists(), old.exists(), young.exists(), mark.exists()) == (True, False, True, False)
+
+
+def test_what_killed_processes_left_goes_and_what_is_none_of_ours_stays(sweep: PretendedSweep) -> None:
+    store = sweep.store
+    group, tune, asked = store.scratch("group", "left"), store.folder / "tune" / "sweep", store.folder / "nodes" / "01"
+    mine = [store.folder / "mine", store.folder / "scratch" / "mine"]
+    for folder in (tune, asked, *mine):
+        folder.mkdir(parents=True)
+    os.utime(asked, (time.time() - 7200,) * 2)
+    with store.lease("left"), store.lease(driver_key("sweep")):
+        assert [item.folder for item in find(store, EVERYTHING)] == [asked]
+    _die_with_a_lease(store, driver_key("sweep"))  # which whoever cleans takes over meanwhile
+    assert {item.folder for item in free(store, EVERYTHING, silently)} == {group, tune, asked}
+    assert [path.exists() for path in (group, tune, asked, *mine)] == [False, False, False, True, True]
 
 
 def test_what_is_odd_in_a_store_stops_no_cleaning(sweep: PretendedSweep) -> None:

@@ -10,11 +10,12 @@ from optuna.trial import TrialState, create_trial
 
 from sweeps.importance import FEWEST_TRAININGS, adaptive_importances
 from sweeps.store import Store
+from sweeps.study import study_file
 
 
 def study_of(store: Store, trainings: int) -> None:
     """A sweep's study in which the score is τ's distance from .8, whatever γ is."""
-    file = store.folder / "optuna" / "s.log"
+    file = study_file(store, "s")
     file.parent.mkdir(exist_ok=True)
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(file))), study_name="s", direction="maximize"

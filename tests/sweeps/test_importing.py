@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from sweeps import cli
 from sweeps.importing import Format, Imported, read_sweep
+from sweeps.question_file import read_yaml
 
 WANDB = """
 program: train.py
@@ -128,6 +130,21 @@ def test_our_own_names_stay_and_theirs_are_said_by_the_user_where_they_are_not_k
             {"parameters": {"tau": {"min": 0, "max": 1, "distribution": "beta"}}},
             "tau must have values or lie between two ends, got the distribution 'beta'; --drop tau",
         ),
+        (
+            "wandb",
+            {"parameters": {"tau": {"min": 0, "max": math.inf, "distribution": "int_uniform"}}},
+            "tau must lie between two finite ends, got 0, inf in steps of 1",
+        ),
+        (
+            "wandb",  # e^1000
+            {"parameters": {"tau": {"min": 0, "max": 1000, "distribution": "log_uniform"}}},
+            "tau must lie between two finite ends, got 1, inf",
+        ),
+        (
+            "wandb",
+            {"parameters": {"tau": {"min": -1e308, "max": 1e308}}},
+            "tau must lie between two finite ends, got -1e+308, 1e+308",
+        ),
         ("trlx", {"tune_config": {}, "tau": {"strategy": "randn", "values": [0, 1]}}, "got 'randn'; --drop tau"),
         ("trlx", {"tune_config": {}, "tau": {"strategy": "uniform", "values": [0]}}, "tau must have 2 values for its"),
         (
@@ -159,3 +176,13 @@ def test_what_is_imported_can_be_planned(
     assert f"{cells * betas} cells need" in capsys.readouterr().out
     assert cli.main([*command, "--methods", "ilql"]) == 2
     assert "-o must name a new file" in capsys.readouterr().err
+
+
+def test_a_name_of_theirs_cannot_end_the_comment_that_it_stands_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs, ours = tmp_path / "theirs.yaml", tmp_path / "ours.yaml"
+    theirs.write_text('parameters: {"a\\nstore: /elsewhere # .lr": {min: 0.1, max: 0.2}}')
+    assert cli.main(["import", "wandb", str(theirs), "-o", str(ours), "--question", "bandit"]) == 0
+    assert "store" not in read_yaml(ours)
+    assert "a\\nstore: /elsewhere # .lr, from 0.1 to 0.2, has become 4 values" in capsys.readouterr().out

@@ -18,8 +18,9 @@ from mlflow import MlflowClient
 
 from sweeps import cli
 from sweeps.driving import driving
+from sweeps.mirror import Mirror
 from sweeps.store import Store
-from sweeps.tracking import EXPERIMENT, Mirror
+from sweeps.tracking import EXPERIMENT
 from sweeps.work import run_job
 
 if TYPE_CHECKING:

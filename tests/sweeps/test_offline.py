@@ -16,13 +16,16 @@ import pytest
 from ilql.batch import tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.task import Task
+from ilql.tokens import symbol_tokenizer
+from ilql.windows import cut
 from sweeps import cli, evaluate_cells
 from sweeps.commands.validate import READ
 from sweeps.dialogue_presets import PRESETS
-from sweeps.offline import HELD_OUT, calibration, distinct_episodes, held_out_notes
+from sweeps.offline import HELD_OUT, calibration, distinct_episodes, held_out_notes, with_what_followed
 from sweeps.offline_clone import beyond_its_model, clone_in, clones_all
 from sweeps.offline_section import effective_dialogues, far_from_data
 from sweeps.stages import load_task, load_tokenizer_stage
+from sweeps.stopping import JobStopped
 from sweeps.work import run_job
 
 if TYPE_CHECKING:
@@ -70,6 +73,34 @@ def test_tune_and_report_scenes_share_one_fit(unplayable: Bench, monkeypatch: py
     assert len(list(unplayable.store.folder.glob("stages/fitted_q/*/*"))) == 1
 
 
+def test_every_step_of_a_fit_and_every_pass_behind_it_is_a_sign_of_life(unplayable: Bench) -> None:
+    trial = unplayable.trial(**ESTIMATED)
+    told: list[Mapping[str, float]] = []
+    run_job(unplayable.job(trial, trial), told.append)
+    steps = [numbers["estimating"] for numbers in told if "estimating" in numbers]
+    # 12 steps as its behaviour policy had; then a pass each for V, for the loss and for Q of at most 16 dialogues.
+    assert steps == [*range(13), 12, 12, 12]
+
+
+def test_a_fit_that_is_asked_to_stop_ends_with_its_step_and_leaves_nothing(
+    unplayable: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.stopping.LOOK_SECONDS", 0.0)
+    trial, told = unplayable.trial(**ESTIMATED), list[float]()
+    job = dataclasses.replace(unplayable.job(trial, trial), stop=str(tmp_path / "stop"))
+
+    def tell(numbers: Mapping[str, float]) -> None:
+        told.append(numbers.get("estimating", 0.0))
+        if numbers.get("estimating") == 3:
+            (tmp_path / "stop").touch()
+
+    with pytest.raises(JobStopped):
+        run_job(job, tell)
+    assert told[-1] == 3
+    assert unplayable.store.get("evaluation", trial.trial_id) is None
+    assert [kind for kind, _ in unplayable.store.stages() if kind == "fitted_q"] == []
+
+
 def test_what_ranks_whole_utterances_is_a_failed_row_that_says_why(unplayable: Bench) -> None:
     trial = unplayable.trial("utterance_ilql", **ESTIMATED)
     run_job(unplayable.job(trial, trial), silently)
@@ -106,6 +137,17 @@ def test_calibration_by_hand() -> None:
         "q_bias": pytest.approx(1.0), "q_correlation": pytest.approx(0.5)
     }  # fmt: skip
     assert calibration(np.array([1.0, 1.0]), np.array([0.0, 2.0])) == {"q_bias": 0.0}  # no line through one value
+
+
+def test_what_followed_in_later_windows_followed() -> None:
+    tokenizer = symbol_tokenizer("a")
+    turns = [Turn("a", by_agent=True, reward=reward) for reward in (1.0, 0.0, 8.0)]
+    ended, cut_off = (Dialogue(tuple(turns), ended=ended) for ended in (True, False))
+    windows = [w for each in (cut_off, ended) for w in cut(each, tokenizer, max_tokens=4).sequences]
+    # boa a eoa a eoa a eoa eod: γ = 1/2 halves at every token. The first dialogue's end is not known.
+    known = with_what_followed(windows, 0.5)
+    assert [window for window, _ in known] == windows[-3:]
+    assert np.concatenate([followed for _, followed in known]).tolist() == [0.75, 1.5, 1.0, 2.0, 4.0, 8.0]
 
 
 def test_as_many_dialogues_bear_on_an_estimate_as_its_log_ratio_leaves() -> None:
@@ -151,13 +193,15 @@ def test_held_out_dialogues_that_are_cut_are_counted(bench: Bench) -> None:
     assert len(lengths) == 1  # every pull is as long as any other
     (longest,) = lengths
     asked = (dataclasses.replace(trial.evaluation, split="tune"),)
-    assert held_out_notes(task, tokenizer, longest, asked) == []
-    (line,) = held_out_notes(task, tokenizer, longest - 1, asked)
+    assert held_out_notes(task, tokenizer, longest, asked, in_windows=False) == []
+    (line,) = held_out_notes(task, tokenizer, longest - 1, asked, in_windows=False)
     number = len(task.dialogues("tune", "standard")[:HELD_OUT])
     assert line.startswith(
         f"{number:,} of {number:,} tune dialogues are longer than train.max_tokens={longest - 1} and"
     )
     assert line.endswith(f"({1 / longest:.1%} of all tokens are left out)")
+    (line,) = held_out_notes(task, tokenizer, longest - 1, asked, in_windows=True)
+    assert line.endswith(f"and are cut into {2 * number} windows that bootstrap: no reward is lost")
 
 
 def test_an_opening_that_leaves_no_room_for_an_answer_is_refused_before_anything_is_learnt(bench: Bench) -> None:
@@ -165,9 +209,9 @@ def test_an_opening_that_leaves_no_room_for_an_answer_is_refused_before_anything
     tokenizer = load_tokenizer_stage(bench.store, trial)
     opening = len(tokenize(Dialogue((Turn("pull", by_agent=False),), ended=False), tokenizer).tokens)
     asked = (dataclasses.replace(trial.evaluation, split="tune"),)
-    assert held_out_notes(task, tokenizer, opening + 1, asked)
+    assert held_out_notes(task, tokenizer, opening + 1, asked, in_windows=False)
     with pytest.raises(ValueError, match=rf"max_tokens={opening}, got {opening} tokens in pull-\d+ of the tune") as e:
-        held_out_notes(task, tokenizer, opening, asked)
+        held_out_notes(task, tokenizer, opening, asked, in_windows=False)
     assert "\n" not in str(e.value)
 
 
@@ -176,20 +220,21 @@ def test_validating_says_which_presets_cannot_read_dialogues_whole(
 ) -> None:
     assert {name: preset.base["train.max_tokens"] for name, preset in PRESETS.items()} == READ
     lines = [
-        {"turns": [{"role": "user", "text": f"ask {number}"}, {"role": "agent", "text": "so " * said, "reward": 1}]}
-        for number, said in enumerate((9, 9, 300, 600))
+        {"turns": [{"role": "user", "text": "so " * heard}, {"role": "agent", "text": "so " * said, "reward": 1}]}
+        for heard, said in ((1, 9), (2, 9), (3, 300), (300, 300))
     ]
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     shares = ["--set", "world.train_share=0.5", "--set", "world.tune_share=0.25"]
     assert cli.main(["validate", str(file), *shares]) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("at least")]
-    assert [line.split(": ")[0] for line in said] == [
-        "at least 2 of 4 dialogues are longer than the 256 tokens that smoke reads",
-        "at least 1 of 4 dialogues are longer than the 512 tokens that laptop reads",
+    assert said == [
+        "at least 2 of 4 dialogues are longer than the 256 tokens that smoke reads at once: "
+        "they are cut into windows, and no reward is lost",
+        "at least 1 turn of the world is longer than that: smoke reads the last 192 tokens of one at most",
+        "at least 1 of 4 dialogues are longer than the 512 tokens that laptop reads at once: "
+        "they are cut into windows, and no reward is lost",
     ]
-    assert cli.main(["validate", str(file), *shares, "--set", "world.window_words=100"]) == 0
-    assert "tokens that" not in capsys.readouterr().out
 
 
 def test_episodes_end_where_a_scene_comes_again(bench: Bench) -> None:

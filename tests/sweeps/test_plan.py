@@ -13,7 +13,7 @@ from sweeps.cells import Shared
 from sweeps.plan import Plan, make_plan
 from sweeps.planning import QuestionPlan, SweepPlan
 from sweeps.refinement import Refinement
-from sweeps.space import Training
+from sweeps.space import PlannedTraining
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
 
@@ -29,7 +29,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def design(make_trainings: MakeTrainings) -> list[Training]:
+def design(make_trainings: MakeTrainings) -> list[PlannedTraining]:
     """BC, SARSA and ILQL at two expectiles, two betas each: 1 + 2 + 4 cells, 4 trainings."""
     return [
         *make_trainings("bc"),
@@ -57,7 +57,7 @@ def play(store: Store, trial: TrialSpec, *, status: str = "finished", seconds: f
     store.put("evaluation", trial.trial_id, record | {"backbone": trial.backbone_key})
 
 
-def test_an_empty_store_has_everything_to_be_done(store: Store, shared: Shared, design: list[Training]) -> None:
+def test_an_empty_store_has_everything_to_be_done(store: Store, shared: Shared, design: list[PlannedTraining]) -> None:
     plan = make_plan(store, shared, design, seeds=1, refinement=None, need=Need())
     # The behaviour policy is the BC cell: no fifth training. Every cell is played on the tune and the report scenes.
     assert plan == Plan(
@@ -66,7 +66,7 @@ def test_an_empty_store_has_everything_to_be_done(store: Store, shared: Shared, 
 
 
 def test_seeds_multiply_trainings_and_evaluations_and_not_cells(
-    store: Store, shared: Shared, design: list[Training]
+    store: Store, shared: Shared, design: list[PlannedTraining]
 ) -> None:
     plan = make_plan(store, shared, design, seeds=3, refinement=None, need=Need())
     assert (plan.trainings, plan.evaluations, plan.cells) == (12, 42, 7)
@@ -88,7 +88,7 @@ def test_sarsa_and_ilql_at_one_half_are_one_training(
     )  # and the behaviour policy
 
 
-def test_what_is_in_the_store_is_not_to_be_done(store: Store, shared: Shared, design: list[Training]) -> None:
+def test_what_is_in_the_store_is_not_to_be_done(store: Store, shared: Shared, design: list[PlannedTraining]) -> None:
     (tune,), (report,) = shared.on_both(design[0], 0)
     train(store, tune)
     play(store, tune)
@@ -98,7 +98,36 @@ def test_what_is_in_the_store_is_not_to_be_done(store: Store, shared: Shared, de
     assert "1 and 1 are in the store, 3 and 13 are to be done" in plan.lines(concurrent=1)[0]
 
 
-def test_the_estimate_is_by_the_step_and_by_the_episode(store: Store, shared: Shared, design: list[Training]) -> None:
+def test_what_had_failed_and_is_tried_again_is_said_with_its_reasons(
+    store: Store, shared: Shared, design: list[PlannedTraining]
+) -> None:
+    cloned, *learnt = (shared.trials(training, 0, shared.report) for training in design)
+    train(store, cloned[0])
+    for number, trials in enumerate(learnt[:2]):  # its cells have no records of their own
+        store.put("training", trials[0].weights_id, {"status": "failed", "reason": f"diverged at step {number}\nso"})
+    store.put("evaluation", cloned[0].trial_id, {"status": "failed", "reason": "diverged at step 1"})
+    store.put("training", learnt[2][0].weights_id, {"status": "stopped", "reason": "by a signal"})
+    plan = make_plan(store, shared, design, seeds=1, refinement=None, need=Need())
+    assert plan.failed == {"diverged at step 1": 2, "diverged at step 0": 1}
+    assert plan.lines(concurrent=1)[1] == (
+        "3 of these had failed and are tried again: diverged at step 1 (2 times); diverged at step 0"
+    )
+
+
+def test_of_many_reasons_the_most_frequent_are_named(
+    store: Store, shared: Shared, design: list[PlannedTraining]
+) -> None:
+    plan = make_plan(store, shared, design, seeds=1, refinement=None, need=Need())
+    assert not any("had failed" in line for line in plan.lines(concurrent=1))
+    many = dataclasses.replace(plan, failed={"a": 4, "b": 3, "c": 2, "d": 1, "e": 1})
+    assert many.lines(concurrent=1)[1] == (
+        "11 of these had failed and are tried again: a (4 times); b (3 times); c (2 times); and 2 other reasons"
+    )
+
+
+def test_the_estimate_is_by_the_step_and_by_the_episode(
+    store: Store, shared: Shared, design: list[PlannedTraining]
+) -> None:
     (tune,) = shared.trials(design[0], 0, shared.tune)
     train(store, tune, seconds=6.0)  # 12 steps: half a second each
     play(store, tune, seconds=16.0)  # 8 episodes: two seconds each
@@ -108,7 +137,9 @@ def test_the_estimate_is_by_the_step_and_by_the_episode(store: Store, shared: Sh
     assert plan.lines(concurrent=2)[-1] == "the design takes about 2.0 minutes with 2 at a time"  # 238 s / 2 = 119 s
 
 
-def test_without_anything_comparable_there_is_no_estimate(store: Store, shared: Shared, design: list[Training]) -> None:
+def test_without_anything_comparable_there_is_no_estimate(
+    store: Store, shared: Shared, design: list[PlannedTraining]
+) -> None:
     (tune,) = shared.trials(design[0], 0, shared.tune)
     train(store, tune)
     plan = make_plan(store, shared, design, seeds=1, refinement=None, need=Need())
@@ -116,7 +147,7 @@ def test_without_anything_comparable_there_is_no_estimate(store: Store, shared: 
     assert plan.lines(concurrent=1)[-1].startswith("no estimate")
 
 
-def test_what_another_model_cost_is_no_estimate(store: Store, shared: Shared, design: list[Training]) -> None:
+def test_what_another_model_cost_is_no_estimate(store: Store, shared: Shared, design: list[PlannedTraining]) -> None:
     other = dataclasses.replace(shared, backbone=dataclasses.replace(shared.backbone, seed=1))
     (tune,) = other.trials(design[0], 0, other.tune)
     train(store, tune)
@@ -125,7 +156,7 @@ def test_what_another_model_cost_is_no_estimate(store: Store, shared: Shared, de
     assert make_plan(store, shared, design, seeds=1, refinement=None, need=Need()).seconds is None
 
 
-def test_what_a_cpu_took_is_no_estimate_for_a_gpu(store: Store, shared: Shared, design: list[Training]) -> None:
+def test_what_a_cpu_took_is_no_estimate_for_a_gpu(store: Store, shared: Shared, design: list[PlannedTraining]) -> None:
     tune, other = (shared.trials(design[0], seed, shared.tune)[0] for seed in (0, 1))
     train(store, tune, seconds=600.0)
     play(store, tune, seconds=800.0)
@@ -137,7 +168,9 @@ def test_what_a_cpu_took_is_no_estimate_for_a_gpu(store: Store, shared: Shared, 
     assert plan.seconds == pytest.approx(3 * 20 * 0.1 + 13 * 8 * 0.2)
 
 
-def test_workers_share_a_training_and_not_an_evaluation(store: Store, shared: Shared, design: list[Training]) -> None:
+def test_workers_share_a_training_and_not_an_evaluation(
+    store: Store, shared: Shared, design: list[PlannedTraining]
+) -> None:
     (tune,) = shared.trials(design[0], 0, shared.tune)
     train(store, tune, seconds=6.0, workers=2)  # 12 steps: half a second of two CPUs each
     play(store, tune, seconds=16.0)
@@ -156,14 +189,14 @@ def test_a_plan_that_is_done_costs_nothing(store: Store, shared: Shared, make_tr
     assert plan.lines(concurrent=1)[-1] == "the design costs nothing more"
 
 
-def test_proposals_are_announced(store: Store, shared: Shared, design: list[Training]) -> None:
+def test_proposals_are_announced(store: Store, shared: Shared, design: list[PlannedTraining]) -> None:
     refinement = Refinement(bases=(design[-1],), proposals=5)
     plan = make_plan(store, shared, design, seeds=1, refinement=refinement, need=Need())
     assert plan.proposals == 5
     assert "then 5 proposals, each a training and what it starts from" in plan.lines(concurrent=1)
 
 
-def test_planning_writes_nothing(store: Store, shared: Shared, design: list[Training]) -> None:
+def test_planning_writes_nothing(store: Store, shared: Shared, design: list[PlannedTraining]) -> None:
     before = sorted(store.folder.rglob("*"))
     make_plan(store, shared, design, seeds=2, refinement=None, need=Need())
     assert sorted(store.folder.rglob("*")) == before
@@ -184,6 +217,6 @@ def test_a_questions_plan_says_the_same_in_words_and_to_programs() -> None:
         "store": "/store", "preset": "smoke", "notes": ["a note"],
         "sweeps": [
             {"sweep": "s", "for": 0.5, "seeds": 3, "trainings": 5, "trained": 1, "dropped": 0, "evaluations": 22,
-             "evaluated": 4, "cells": 11, "proposals": 2, "seconds": 120.0, "power": ["a line"]},
+             "evaluated": 4, "cells": 11, "proposals": 2, "seconds": 120.0, "failed": {}, "power": ["a line"]},
         ],
     }  # fmt: skip

@@ -26,7 +26,7 @@ def test_an_estimation_is_named_when_it_begins_and_once(bench: Bench, schedule: 
     progress.told("ilql-0a1b-0", {"step": 3.0})  # the first line of all
     for _ in range(2):  # the tune and the report scenes, within ten seconds
         progress.told("ilql-0a1b-0", {"episodes": 8.0})
-        progress.told("ilql-0a1b-0", {"estimating": 1.0})
+        progress.told("ilql-0a1b-0", {"estimating": 0.0})
     first, second = out.getvalue().splitlines()
     assert first.endswith("running ilql at step 3")
     assert second.endswith("running ilql being estimated from recorded dialogues")
@@ -38,7 +38,8 @@ def test_after_an_estimation_episodes_are_told_again(
     monkeypatch.setattr("sweeps.progress.INTERVAL_SECONDS", 0.0)
     out = io.StringIO()
     progress = Progress(bench.store, "mine", schedule, out)
-    progress.told("ilql-0a1b-0", {"estimating": 1.0})
+    progress.told("ilql-0a1b-0", {"estimating": 40.0})
+    assert out.getvalue().splitlines()[-1].endswith("running ilql being estimated from recorded dialogues, step 40")
     progress.told("ilql-0a1b-0", {"episodes": 8.0})
     assert out.getvalue().splitlines()[-1].endswith("running ilql evaluating, 8 episodes")
 
@@ -69,6 +70,70 @@ def test_a_job_of_which_nothing_is_heard_is_named(bench: Bench, schedule: Any, m
     now[0] += 720
     progress.told("sarsa-0a1b-0", {"step": 4.0})
     assert out.getvalue().splitlines()[-1].endswith("running ilql at step 3 (silent for 12 min), sarsa at step 4")
+
+
+def test_where_no_job_says_anything_a_line_says_so_after_five_minutes_and_then_every_five(
+    bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("sweeps.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    out = io.StringIO()
+    progress = Progress(bench.store, "mine", schedule, out)
+    progress.told("ilql-0a1b-0", {"step": 3.0})
+    printed = []
+    for _ in range(130):  # every five seconds
+        now[0] += 5
+        before = len(out.getvalue().splitlines())
+        progress.tick()
+        printed += [now[0] - 1000] * (len(out.getvalue().splitlines()) - before)
+    assert printed == [300, 600]
+    assert out.getvalue().splitlines()[-1].endswith("running ilql at step 3 (silent for 10 min)")
+
+
+def test_time_that_passes_while_jobs_are_heard_of_is_no_reason_for_a_line(
+    bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("sweeps.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("sweeps.progress.INTERVAL_SECONDS", 1e9)
+    out = io.StringIO()
+    progress = Progress(bench.store, "mine", schedule, out)
+    for _ in range(100):
+        now[0] += 250
+        progress.told("ilql-0a1b-0", {"step": 3.0})
+        progress.tick()
+    assert out.getvalue() == ""
+
+
+def test_what_is_begun_again_is_not_silent_from_before(
+    bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("sweeps.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    progress = Progress(bench.store, "mine", schedule, io.StringIO())
+    progress.told("ilql-0a1b-0", {"step": 3.0}, "process 12 of here")
+    now[0] += 600
+    progress.lost("ilql-0a1b-0", "its process died", 300.0)
+    assert progress.running() == "running: ilql (weights 0a1b, seed 0, silent for 0 min)"
+
+
+def test_of_many_jobs_that_run_the_most_silent_are_named(
+    bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("sweeps.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    schedule.running_names = [f"component-ilql-0a1b-{seed}" for seed in range(10)]
+    progress = Progress(bench.store, "mine", schedule, io.StringIO())
+    for name in schedule.running_names:
+        progress.told(name, {"step": 3.0})
+        now[0] += 60
+    said = progress.running()
+    assert said.startswith("running: component-ilql at step 3 (weights 0a1b, seed 0, silent for 10 min), ")
+    assert said.endswith("(weights 0a1b, seed 7, silent for 3 min), 2 more")
+    schedule.running_names = ["psi-0a1b-3-rung"]
+    assert progress.running() == "running: psi (to its rung) (weights 0a1b, seed 3, silent for 0 min)"
+    schedule.running_names = []
+    assert progress.running() == "no job runs"
 
 
 @pytest.mark.parametrize(
@@ -111,3 +176,21 @@ def test_what_fails_is_told_once_with_its_reason_and_what_had_failed_before_is_n
         "failed: ilql, 2 runs: out of memory",
         "failed: ilql, 1 run: ValueError: no",
     ]
+
+
+def test_what_fails_again_is_told_again(bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(trial: str, at: str) -> dict[str, Any]:
+        return {"trial_id": trial, "arm": "ilql", "status": "failed", "reason": "diverged", "finished_at": at}
+
+    rows = [failed("a", "2026-11-25T09:00:00Z"), failed("b", "2026-11-25T09:00:01Z")]
+    monkeypatch.setattr(bench.store, "rows", lambda sweep: rows)
+    monkeypatch.setattr("sweeps.progress.INTERVAL_SECONDS", 0.0)
+    out = io.StringIO()
+    progress = Progress(bench.store, "mine", schedule, out)
+    for _ in range(2):
+        progress.told("ilql-0a1b-0", {"step": 3.0})
+    assert "failed" not in out.getvalue()
+    rows[0] = failed("a", "2026-11-25T10:00:00Z")
+    for _ in range(2):
+        progress.told("ilql-0a1b-0", {"step": 4.0})
+    assert [line for line in out.getvalue().splitlines() if "failed" in line] == ["failed: ilql, 1 run: diverged"]

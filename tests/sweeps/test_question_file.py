@@ -59,7 +59,11 @@ def test_a_file_plans_as_its_command_line_does_and_what_is_typed_wins(
         ("question: bandti", "'bandti' is no question; known: bandit"),
         ("question: bandit\nsedes: 2", "mine.yaml: unrecognised: --sedes; the nearest is --seeds"),
         ("question: bandit\ntrain.tua: [0.5, 0.6]", "'train.tua' is no column of these methods; known: train.tau"),
-        ("question: !!python/object/apply:os.system ['true']", "must be YAML, got could not determine a constructor"),
+        ("question: !!python/object/apply:os.system ['true']", "must be YAML without tags, got !!python/object"),
+        ("question: bandit\na: &a {b: 1}\nc: *a", "must be YAML without anchors and aliases, got &a in line 2; write"),
+        ("question: bandit\nc: *a", "must be YAML without anchors and aliases, got *a in line 2; write the value"),
+        ("question: bandit\nseeds: 1:30", "must be YAML whose numbers have no colon and at most 300 letters, got 1:30"),
+        ("question: bandit\non: 3", "must be YAML with names as keys, got on in line 2; a name that reads as none"),
         ("\x00", "must be YAML, got unacceptable character"),
     ],
 )
@@ -73,6 +77,12 @@ def test_a_wrong_file_is_one_line(text: str, line: str, tmp_path: Path, capsys: 
     error = capsys.readouterr().err
     assert (status, error.count("\n")) == (2, 1)
     assert line in error
+
+
+def test_a_date_is_the_text_that_it_is_written_as(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("question: bandit\nname: 2026-12-01\n")
+    assert read_question(file) == ("bandit", ["--name=2026-12-01"])
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

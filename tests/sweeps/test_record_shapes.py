@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.record_shapes import flaw
+from sweeps.record_shapes import arm_of, flaw
 
 SOUND: dict[str, dict[str, Any]] = {
     "member": {
@@ -34,6 +34,7 @@ def test_what_is_sound_has_no_flaw(kind: str) -> None:
         ("member", {"columns": [1]}, "must have an object as 'columns', got list [1]"),
         ("member", {"columns": {"evaluation.episodes": "x"}}, "a whole number as 'evaluation.episodes', got str 'x'"),
         ("member", {"columns": {"score": 1}}, "must not have a column 'score' of its own"),
+        ("member", {"columns": {"tune_seconds": 1}}, "must not have a column 'tune_seconds' of its own"),
         ("member", {"seed": True}, "must have a whole number as 'seed', got bool True"),
         ("member", {"seed": 2**63}, "must have a whole number as 'seed', got int 9223372036854775808"),
         ("member", {"spec": "{"}, "must have a trial as 'spec', got str '{'"),
@@ -53,3 +54,8 @@ def test_what_a_reader_would_stop_at_is_a_flaw(kind: str, change: dict[str, Any]
     found = flaw(kind, SOUND[kind] | change)
     assert found is not None
     assert said in found
+
+
+@pytest.mark.parametrize(("arm", "known"), [({"arm": "mine"}, "mine"), ({}, "bc"), ({"arm": None}, "bc")])
+def test_a_member_that_names_no_arm_is_its_methods(arm: dict[str, Any], known: str) -> None:
+    assert arm_of(SOUND["member"] | arm) == known

@@ -12,6 +12,7 @@ import pytest
 from cluster.shapes import Need
 from ilql import losses
 from ilql.candidates import Candidates
+from ilql.hyperparameters import Search
 from ilql.methods import bc
 from sweeps import stages
 from sweeps.job import Job
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 BETAS = {"decode.beta": (4.0, 8.0)}
 WEIGHTS = {"train.cql_weight": (0.1, 1.0, 10.0)}
-TAU = (Between("train.tau", 0.5, 0.95),)
+TAU = (Between("train.tau", Search(0.5, 0.95)),)
 
 EVERY_ID = {"weights_id", "trajectory_id", "trial_id", "cell_id"}
 

@@ -8,12 +8,15 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
 
 from analysis.cells import cells_of
+from analysis.figure_data import heat_map
 from analysis.runs import RunTable
 from sweeps import cli
 from sweeps.deepcave import write_deepcave
+from sweeps.run_tables import run_table
 from sweeps.store import Store
 
 if TYPE_CHECKING:
@@ -87,6 +90,12 @@ def test_rows_and_episodes_are_what_statements_read(bandit_sweep: BanditSweep, t
     scores = {run["cell_id"]: run["score"] for run in bandit_sweep.store.rows() if run["status"] == "finished"}
     assert {cell.cell_id: float(cell.returns.mean()) for cell in cells if cell.seeds} == pytest.approx(scores)
     assert (tmp_path / "deepcave" / "ilql" / "trials.csv").is_file()
+
+
+def test_sarsa_has_its_row_of_the_grid_as_ilql_at_one_half(bandit_sweep: BanditSweep) -> None:
+    runs = bandit_sweep.store.runs()
+    taus = runs.filter(pl.col("method") == "ilql", pl.col("origin") == "design")["train.tau"].unique().to_list()
+    assert heat_map(cells_of(run_table(bandit_sweep.store, runs["sweep"][0]))).taus == (0.5, *sorted(taus))
 
 
 def test_a_sweep_without_rows_and_a_file_in_place_of_a_folder_are_refused(

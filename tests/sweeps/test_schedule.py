@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ilql.hyperparameters import Search
 from sweeps import schedule as schedule_module
 from sweeps.cells import Shared
 from sweeps.job import Job
@@ -30,7 +31,7 @@ def sweep(make_sweep: MakeSweep, make_trainings: MakeTrainings) -> PretendedSwee
         *make_trainings("ilql", {"train.tau": (0.7, 0.9), **BETAS}),
         *make_trainings("bc"),
     ]
-    return make_sweep(design, ilql=(Between("train.tau", 0.5, 0.95),))
+    return make_sweep(design, ilql=(Between("train.tau", Search(0.5, 0.95)),))
 
 
 @pytest.fixture
@@ -193,6 +194,47 @@ def test_what_failed_is_tried_again_by_a_rerun(sweep: PretendedSweep, worker: Wo
     worker.broken = lambda spec: None
     worker.drive(sweep.schedule())
     assert {row[0] for row in rows(sweep.store).values()} == {"finished"}
+
+
+def test_every_failure_has_its_time_and_is_told_from_that_of_the_run_before(
+    sweep: PretendedSweep, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of the machine, of what it starts from, and at a rung; what a job records of itself has its time anyway.
+    times = [f"2026-11-25T{hour:02d}:00:00Z" for hour in (9, 10)]
+    seen: list[dict[str, object]] = []
+    for at in times:
+        monkeypatch.setattr(schedule_module, "utc", lambda at=at: at)
+        schedule = sweep.schedule()
+        found = schedule.next_job()
+        assert found is not None
+        schedule.job_ended(found[0], "its process died")
+        while schedule.next_job() is not None:
+            pytest.fail("nothing can start")
+        seen.append({row["trial_id"]: row["finished_at"] for row in sweep.store.rows("sweep")})
+    assert [set(each.values()) for each in seen] == [{at} for at in times]
+    assert len(seen[0]) > 1
+
+
+def test_a_proposal_that_fails_at_its_rung_again_has_another_time(sweep: PretendedSweep, worker: Worker) -> None:
+    times = iter([f"2026-11-25T{hour:02d}:00:00Z" for hour in range(9, 13)])
+
+    def work(job: Job) -> None:
+        spec = TrialSpec.from_json(job.training)
+        if spec.train.steps == 10:
+            failed = {"status": "failed", "reason": "diverged", "finished_at": next(times)}
+            sweep.store.put("training", spec.weights_id, failed)
+        else:
+            whole(job)
+
+    whole = worker.work
+    worker.work = work  # type: ignore[method-assign]
+    seen = []
+    for _ in range(2):
+        worker.drive(sweep.schedule(refinement=sweep.proposals(2, rung=0.5)))
+        refined = [row for row in sweep.store.rows("sweep") if row["origin"] == "refinement"]
+        assert {(row["status"], row["reason"]) for row in refined} == {("failed", "diverged")}
+        seen.append({row["finished_at"][11:13] for row in refined})
+    assert seen == [{"09", "10"}, {"11", "12"}]
 
 
 def test_a_job_whose_machine_failed_is_a_failed_training(sweep: PretendedSweep) -> None:
@@ -370,10 +412,27 @@ def test_what_a_job_left_that_was_killed_behind_its_last_record_is_dropped_by_a_
     left, in_use = (TrialSpec.from_json(job.training).trajectory_id for job in worker.done[1:3])
     for trajectory in (left, in_use):
         (sweep.store.scratch("trajectory", trajectory) / "step-4").mkdir()
+        (sweep.store.scratch("group", trajectory) / "weights").mkdir()
     with sweep.store.lease(in_use):  # another driver trains further from there
         sweep.worker().drive(sweep.schedule())
-    assert not sweep.store.scratch_path("trajectory", left).exists()
-    assert sweep.store.scratch_path("trajectory", in_use).exists()
+    for kind in ("trajectory", "group"):
+        assert not sweep.store.scratch_path(kind, left).exists()
+        assert sweep.store.scratch_path(kind, in_use).exists()
+
+
+def test_at_a_rung_a_group_leaves_its_checkpoints_and_none_of_its_notes(sweep: PretendedSweep, worker: Worker) -> None:
+    schedule = sweep.schedule(refinement=sweep.proposals(2, rung=0.5))
+    while (found := schedule.next_job()) is not None and not found[1].keep_trajectory:
+        worker.work(found[1])
+        schedule.job_ended(found[0], None)
+    assert found is not None
+    worker.work(found[1])  # and its driver is killed behind its last record
+    trajectory = TrialSpec.from_json(found[1].training).trajectory_id
+    folders = {kind: sweep.store.scratch(kind, trajectory) for kind in ("trajectory", "group")}
+    schedule = sweep.schedule(refinement=sweep.proposals(2, rung=0.5))
+    assert (again := schedule.next_job()) is not None  # the other one that goes to the rung
+    assert again[1].training != found[1].training
+    assert {kind: folder.is_dir() for kind, folder in folders.items()} == {"trajectory": True, "group": False}
 
 
 def _sizes(store: Store) -> dict[str, int]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import json
 import os
+import re
+import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -18,11 +21,14 @@ from ray.exceptions import OutOfMemoryError
 
 from cluster.watchdog import StuckError
 from sweeps import schedule, search
+from sweeps.experiment import driving
 from sweeps.job import Job, MachineFault, Resources
+from sweeps.leases import LeaseLostError
+from sweeps.progress import Progress
 from sweeps.store import MARK, Store
 
 if TYPE_CHECKING:
-    from conftest import Commands, MakeSweep, MakeTrainings, MakeTrial, PretendedSweep, Worker
+    from conftest import Commands, Follow, MakeSweep, MakeTrainings, MakeTrial, PretendedSweep, Worker
 
 ROOT = Path(__file__).resolve().parents[2]
 STUCK = 2.0
@@ -38,6 +44,7 @@ class PretendedTuner:
     def __init__(self, trainable: object, *, tune_config: Any, run_config: Any) -> None:
         self.algorithm, self.concurrent = tune_config.search_alg, tune_config.max_concurrent_trials
         (self.listener,) = run_config.callbacks
+        self.folder = run_config.storage_path
 
     def fit(self) -> None:
         """Do whatever the test wants to see."""
@@ -51,8 +58,9 @@ class PretendedTuner:
             time.sleep(0.01)
 
     def tell(self, name: str, **numbers: float) -> None:
-        """A running job tells something."""
-        self.listener.on_trial_result(1, [], SimpleNamespace(config={"name": name}), dict(numbers))
+        """A running job tells something; Tune adds where its process is."""
+        told = {**numbers, "pid": 4711, "hostname": "a-machine"}
+        self.listener.on_trial_result(1, [], SimpleNamespace(config={"name": name}), told)
 
 
 @pytest.fixture
@@ -62,7 +70,7 @@ def sweep(make_sweep: MakeSweep, make_trainings: MakeTrainings, monkeypatch: pyt
                  "TUNE_PRINT_ALL_TRIAL_ERRORS", "TUNE_MAX_PENDING_TRIALS_PG"):  # fmt: skip
         monkeypatch.setenv(name, os.environ.get(name, "1"))
     monkeypatch.setattr(search, "STUCK_SECONDS", STUCK)
-    monkeypatch.setattr(search, "describe_cluster", lambda: "1 x trial bc")
+    monkeypatch.setattr(search, "describe_cluster", lambda: "1 of 2 CPU free")
     monkeypatch.setattr(search, "release_orphans", lambda: None)
     monkeypatch.setattr(search.tune, "Tuner", PretendedTuner)
     return make_sweep(make_trainings("sarsa"))
@@ -73,9 +81,9 @@ class Watched:
 
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.changes = 0
+        self.changes = self.ticks = 0
 
-    def told(self, name: str, numbers: Mapping[str, float]) -> None:
+    def told(self, name: str, numbers: Mapping[str, float], where: str | None) -> None:
         self.said.append(f"{name.partition('-')[0]} {dict(numbers)}")
 
     def changed(self) -> None:
@@ -83,6 +91,12 @@ class Watched:
 
     def lost(self, name: str, why: str, wait: float | None) -> None:
         self.said.append(f"{name.partition('-')[0]}: {why}, {wait}")
+
+    def tick(self) -> None:
+        self.ticks += 1
+
+    def running(self) -> str:
+        return "running: whatever"
 
 
 def run(sweep: PretendedSweep, folder: Path) -> tuple[list[str], int]:
@@ -92,18 +106,87 @@ def run(sweep: PretendedSweep, folder: Path) -> tuple[list[str], int]:
     return watched.said, watched.changes
 
 
-def test_a_job_that_hangs_while_a_place_is_free_ends_the_sweep(
+def stuck_in(sweep: PretendedSweep, folder: Path, **resources: Any) -> str:
+    """What a sweep in which nothing moves says in the end, with the progress that is really printed."""
+    schedule = sweep.schedule()
+    progress = Progress(sweep.store, "sweep", schedule, io.StringIO())
+    with pytest.raises(StuckError) as stuck:
+        search.run_schedule(
+            schedule, concurrent=lambda: 2, resources=Resources(**resources), folder=folder, watcher=progress
+        )
+    return str(stuck.value)
+
+
+def test_a_job_that_hangs_while_a_place_is_free_ends_the_sweep_and_is_named(
     sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    names: list[str] = []
+
     def hang(tuner: PretendedTuner) -> None:
-        assert tuner.algorithm.suggest("trial 0")["name"].startswith("bc-")
+        names.append(tuner.algorithm.suggest("trial 0")["name"])
+        tuner.tell(names[0], step=3)
         tuner.ask(seconds=PATIENCE)  # a question is no sign of life
 
     monkeypatch.setattr(PretendedTuner, "act", hang, raising=False)
     start = time.monotonic()
-    with pytest.raises(StuckError, match=r"nothing was reported for \d+ s: 1 x trial bc"):
-        run(sweep, tmp_path / "tune")
+    said = stuck_in(sweep, tmp_path / "tune")
     assert time.monotonic() - start < PATIENCE
+    method, weights, seed = names[0].split("-")
+    assert method == "bc"
+    assert re.sub(r"\d+ s:", "N s:", said) == (
+        f"nothing was reported for N s: running: bc at step 3 (weights {weights}, seed {seed}, silent for 0 min, "
+        "process 4711 of a-machine); 1 of 2 CPU free"
+    )
+
+
+def test_of_a_worker_group_it_is_not_said_that_it_is_where_it_is_waited_for(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(tuner: PretendedTuner) -> None:
+        tuner.tell(tuner.algorithm.suggest("trial 0")["name"], step=3)
+        tuner.ask(seconds=PATIENCE)
+
+    monkeypatch.setattr(PretendedTuner, "act", hang, raising=False)
+    said = stuck_in(sweep, tmp_path / "tune", workers=2)
+    assert "running: bc at step 3 (weights " in said
+    assert "a-machine" not in said
+
+
+def test_a_cluster_that_does_not_answer_takes_no_job_out_of_what_is_said(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent() -> str:
+        raise ConnectionError("its head is away")
+
+    def hang(tuner: PretendedTuner) -> None:
+        assert tuner.algorithm.suggest("trial 0") is not None
+        tuner.ask(seconds=PATIENCE)
+
+    monkeypatch.setattr(search, "describe_cluster", silent)
+    monkeypatch.setattr(PretendedTuner, "act", hang, raising=False)
+    said = stuck_in(sweep, tmp_path / "tune")
+    assert "running: bc (weights " in said
+    assert said.endswith("; the cluster does not say what holds it (ConnectionError: its head is away)")
+
+
+def test_whoever_watches_is_told_that_time_passes_though_no_job_says_a_word(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched()
+
+    def work(tuner: PretendedTuner) -> None:
+        assert tuner.algorithm.suggest("trial 0") is not None
+        until = time.monotonic() + PATIENCE
+        while not watched.ticks and time.monotonic() < until:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(search, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(PretendedTuner, "act", work, raising=False)
+    search.run_schedule(
+        sweep.schedule(), concurrent=lambda: 2, resources=Resources(), folder=tmp_path / "tune", watcher=watched
+    )
+    assert watched.ticks > 0
+    assert watched.said == []
 
 
 def test_a_job_that_tells_how_far_it_is_keeps_the_sweep_alive(
@@ -276,12 +359,38 @@ def test_tunes_folder_is_made_anew_and_gone_afterwards(
     (folder / "sweep" / "tuner.pkl").write_bytes(b"of a driver that was killed")
 
     def leave(tuner: PretendedTuner) -> None:
-        assert list(folder.iterdir()) == []
-        (folder / "tuner.pkl").write_bytes(b"as Tune does")
+        (own,) = folder.iterdir()
+        assert (str(own), list(own.iterdir())) == (tuner.folder, [])
+        (own / "tuner.pkl").write_bytes(b"as Tune does")
 
     monkeypatch.setattr(PretendedTuner, "act", leave, raising=False)
     run(sweep, folder)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_a_driver_that_was_followed_ends_at_its_next_turn_and_leaves_its_followers_folder_alone(
+    sweep: PretendedSweep, follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks: bool
+) -> None:
+    folder = tmp_path / "tune"
+    lease = driving(sweep.store, "sweep", lambda line: None)
+
+    def sleep(tuner: PretendedTuner) -> None:
+        assert tuner.algorithm.suggest("trial 0") is not None
+        shutil.rmtree(folder)  # as whoever follows does first
+        (folder / "theirs").mkdir(parents=True)
+        follow(sweep.store, lease)
+        if asks:  # no place is free, and all the same it is looked at
+            tuner.algorithm.suggest("trial 1")
+            pytest.fail("it went on")
+        raise RuntimeError("Trial controller checkpointing failed")  # as Tune, whose folder is gone
+
+    monkeypatch.setattr(PretendedTuner, "act", sleep, raising=False)
+    with pytest.raises(LeaseLostError, match=r"^the sweep sweep was taken over"):
+        search.run_schedule(
+            sweep.schedule(lease=lease), concurrent=lambda: 1, resources=Resources(), folder=folder, watcher=Watched()
+        )
+    assert [path.name for path in folder.iterdir()] == ["theirs"]
 
 
 def test_what_its_machine_did_to_it_is_said_and_stands_in_the_row(
@@ -395,5 +504,7 @@ def test_with_tune_itself_a_job_that_hangs_while_a_place_is_free_ends_the_sweep(
         "-c", HANGS, "--preset", "smoke", "--store", str(tmp_path / "store"), "--methods", "sarsa", "--trials", "0",
         "--no-mlflow", timeout=300,
     )  # fmt: skip
-    assert done.status == 1
-    assert "StuckError: nothing was reported for " in done.err
+    assert done.status == 1, done.out + done.err
+    (line,) = [line for line in done.out.splitlines() if line.startswith("nothing was reported for ")]
+    assert ": running: bc (weights " in line
+    assert "; the same command goes on from here: " in line

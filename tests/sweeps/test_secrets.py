@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sweeps import evaluate_cells
+from sweeps.mirror import Mirror
 from sweeps.store import Store
-from sweeps.tracking import Mirror
 
 if TYPE_CHECKING:
     from conftest import Bench, Commands

@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -103,15 +104,46 @@ def test_a_folder_under_a_file_cannot_become_a_store(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "store")
 
 
+def test_a_store_has_an_id_that_stays_and_no_other_store_has(tmp_path: Path) -> None:
+    one, other = Store(tmp_path / "one"), Store(tmp_path / "other")
+    assert re.fullmatch("[0-9a-f]{16}", one.id)
+    assert one.id != other.id
+    assert Store(tmp_path / "one").id == pickle.loads(pickle.dumps(one)).id == one.id  # noqa: S301
+
+
+def test_processes_that_make_one_store_at_once_agree_on_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, seen = os.link, []
+
+    def after_another(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", real)
+        seen.append(Store(tmp_path / "store").id)  # another process, between our looking and our writing
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", after_another)
+    assert [Store(tmp_path / "store").id] == seen == [Store(tmp_path / "store").id]
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["store.json"]
+
+
+def test_a_store_is_made_also_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refused)
+    assert Store(tmp_path / "store").id == Store(tmp_path / "store").id != ""
+
+
+def test_a_store_of_an_earlier_version_has_no_id(tmp_path: Path) -> None:
+    _mark(tmp_path / "store", '{"format": 1, "made_at": "2026-01-01T00:00:00Z"}')
+    assert Store(tmp_path / "store").id == ""
+
+
 def _mark(folder: Path, text: str) -> None:
     folder.mkdir()
     (folder / "store.json").write_text(text)
 
 
 def test_importing_the_store_loads_no_tracker_and_no_learner() -> None:
-    code = (
-        "import sys, sweeps.store, sweeps.tracking; print(*({'mlflow', 'torch', 'ray', 'optuna'} & set(sys.modules)))"
-    )
+    code = "import sys, sweeps.store, sweeps.mirror; print(*({'mlflow', 'torch', 'ray', 'optuna'} & set(sys.modules)))"
     root = Path(__file__).parents[2]
     out = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == ""

@@ -12,13 +12,14 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from ilql.hyperparameters import Search
 from sweeps.space import Between
-from sweeps.study import Study
+from sweeps.study import Study, parameter, parts_of
 
 if TYPE_CHECKING:
     from conftest import MakeTrainings
 
-SPACE = (Between("train.tau", 0.5, 0.95), Between("train.cql_weight", 0.01, 10.0, log=True))
+SPACE = (Between("train.tau", Search(0.5, 0.95)), Between("train.cql_weight", Search(0.01, 10.0, log=True)))
 
 Score = Callable[[float], float]
 
@@ -119,7 +120,7 @@ def test_sarsa_informs_proposals_as_ilql_at_one_half(tmp_path: Path, make_traini
 def test_what_one_method_scores_is_nothing_to_another(tmp_path: Path, make_trainings: MakeTrainings) -> None:
     found = []
     for name, others in (("low", -9.0), ("high", 9.0), ("none", None)):
-        space = {"ilql": SPACE, "cql": (Between("train.gamma", 0.9, 1.0),)}
+        space = {"ilql": SPACE, "cql": (Between("train.gamma", Search(0.9, 1.0)),)}
         study = Study(tmp_path / f"{name}.log", name="sweep", seed=0, space=space)
         for training in make_trainings("cql", {"train.gamma": (0.91, 0.95, 0.99)}):
             if others is not None:
@@ -151,7 +152,7 @@ def test_an_arm_that_is_not_refined_is_a_trial_too(tmp_path: Path, make_training
 
 
 def test_sarsa_that_is_refined_informs_itself_and_ilql(tmp_path: Path, make_trainings: MakeTrainings) -> None:
-    space = {"ilql": SPACE, "sarsa": (Between("train.cql_weight", 0.01, 10.0, log=True),)}
+    space = {"ilql": SPACE, "sarsa": (Between("train.cql_weight", Search(0.01, 10.0, log=True)),)}
     study = Study(tmp_path / "a.log", name="sweep", seed=0, space=space)
     (training,) = make_trainings("sarsa", {"train.cql_weight": (2.0,)})
     study.enqueue(training)
@@ -214,3 +215,8 @@ def test_the_file_opens_as_any_optuna_study(tmp_path: Path, make_trainings: Make
     assert found.best_value == pytest.approx(0.0)
     assert found.best_params["ilql train.tau"] == 0.8
     assert [trial.state for trial in found.trials] == [TrialState.COMPLETE] * 5
+
+
+def test_a_parameter_is_of_one_arm_and_one_column() -> None:
+    names = [parameter(arm, "train.tau") for arm in ("ilql", "ilql without lm")]
+    assert [parts_of(name) for name in names] == [("ilql", "train.tau"), ("ilql without lm", "train.tau")]

@@ -17,10 +17,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from sweeps import tracking
+from sweeps import patience
 from sweeps.exhibits import Point, by_size, read_curve
+from sweeps.mirror import Mirror, remirror
 from sweeps.store import Store
-from sweeps.tracking import EXPERIMENT, Mirror, remirror
+from sweeps.tracking import EXPERIMENT
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -92,11 +93,15 @@ def curve(store: Store, weights_id: str, *points: dict[str, float]) -> None:
         file.writelines(json.dumps(point) + "\n" for point in points)
 
 
-def runs(uri: str, sweep: str) -> dict[tuple[str, str], Run]:
+def found_runs(uri: str, sweep: str) -> list[Run]:
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
-    found = client.search_runs([experiment.experiment_id], f"tags.`sweeps.sweep` = '{sweep}'")
+    return list(client.search_runs([experiment.experiment_id], f"tags.`sweeps.sweep` = '{sweep}'"))
+
+
+def runs(uri: str, sweep: str) -> dict[tuple[str, str], Run]:
+    found = found_runs(uri, sweep)
     by_key = {(run.data.tags["sweeps.kind"], run.data.tags["sweeps.key"]): run for run in found}
     assert len(by_key) == len(found), "a run is doubled"
     return by_key
@@ -246,6 +251,29 @@ def test_runs_that_two_mirrors_made_at_once_become_one(full: Store, sweep: str, 
     assert history(uri, after["training", "w"], "final.perplexity")[0][1] == 3.0
 
 
+@pytest.mark.parametrize("earlier", [False, True], ids=["with ids", "one of an earlier version"])
+def test_equal_names_in_two_stores_are_two_sweeps_on_one_server(
+    tmp_path: Path, sweep: str, uri: str, earlier: bool
+) -> None:
+    if earlier:
+        (tmp_path / "store0").mkdir()
+        (tmp_path / "store0" / "store.json").write_text('{"format": 1}')
+    stores = [Store(tmp_path / f"store{number}", durable=False) for number in range(2)]
+    for store in stores:
+        add(store, sweep, "a", "w")
+        curve(store, "w", {"step": 1, "loss": 3.0})
+    mine, theirs = (Mirror(store, sweep, uri) for store in stores)
+    assert mine.sync()
+    assert theirs.sync()
+    assert theirs.finish((), "stopped")
+    assert mine.sync()
+    statuses: dict[str, list[str]] = {}
+    for run in found_runs(uri, sweep):
+        statuses.setdefault(run.data.tags.get("sweeps.store", ""), []).append(run.info.status)
+    assert statuses == {stores[0].id: ["RUNNING"] * 2, stores[1].id: ["KILLED"] * 2}
+    assert mine.finish((), "stopped")
+
+
 def test_a_stopped_sweep_leaves_nothing_running_and_runs_on_when_resumed(store: Store, sweep: str, uri: str) -> None:
     add(store, sweep, "a", "w1")
     add(store, sweep, "b", "w2")
@@ -345,7 +373,7 @@ def test_the_background_thread_keeps_up_and_ends_with_finish(full: Store, sweep:
 def test_a_wrong_address_is_one_warning_and_no_error(
     full: Store, wrong: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 3.0)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 3.0)
     started = time.monotonic()
     mirror = Mirror(full, "s", wrong)
     with caplog.at_level(logging.WARNING):
@@ -362,7 +390,7 @@ def test_a_wrong_address_is_one_warning_and_no_error(
 def test_a_server_that_never_answers_is_given_up_on(
     full: Store, sweep: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 1.0)
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections and says nothing
         started = time.monotonic()
         assert not Mirror(full, sweep, f"http://127.0.0.1:{silent.getsockname()[1]}").finish([])

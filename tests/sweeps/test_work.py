@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import shutil
 import signal
@@ -225,6 +226,41 @@ def test_a_training_killed_and_resumed_ends_in_the_same_bits(bench: Bench, other
     metrics, expected = (training_of(b.store, trial)["metrics"] for b in (bench, other_bench))
     assert metrics == expected
     assert "loss" in expected
+
+
+def test_a_training_that_tells_of_every_step_records_the_same(
+    bench: Bench, other_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of 20 steps each fourth is logged and each fifth leaves a checkpoint; with steps that are slow all are told.
+    trial = bench.trial()
+    run_job(other_bench.job(trial), silently)
+    monkeypatch.setattr(train_weights, "HEARTBEAT_SECONDS", 0.0)
+    told: list[Mapping[str, float]] = []
+    run_job(bench.job(trial), told.append)
+    assert [numbers["step"] for numbers in told] == list(range(1, 21))
+    assert bench.weights(trial) == other_bench.weights(trial)
+    curve, expected = (b.store.curve(trial.weights_id) for b in (bench, other_bench))
+    assert curve is not None
+    assert expected is not None
+    assert curve.read_bytes() == expected.read_bytes()
+    assert training_of(bench.store, trial)["metrics"] == training_of(other_bench.store, trial)["metrics"]
+
+
+def test_a_training_that_failed_says_what_it_logged_last_whatever_it_told_since(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, notes = bench.trial(), itertools.count(1)
+
+    def note(clock: object, *, now: bool = False) -> None:
+        if not now and next(notes) == 10:  # in step 10; logged was step 8
+            raise ValueError("it fails")
+
+    monkeypatch.setattr(train_weights, "HEARTBEAT_SECONDS", 0.0)
+    monkeypatch.setattr(train_weights._Clock, "note", note)
+    assert run_job(bench.job(trial), silently) == "failed"
+    metrics = training_of(bench.store, trial)["metrics"]
+    assert metrics["step"] == 8
+    assert metrics["loss"] > 0
 
 
 def test_the_curve_grows_while_it_is_made_and_goes_on_after_a_resumption(bench: Bench, other_bench: Bench) -> None:
@@ -503,6 +539,43 @@ def test_a_training_whose_writer_was_killed_before_its_record_is_recorded_by_the
     assert differing <= {"train_seconds", "started_at", "finished_at"}
     assert 0 < ours["train_seconds"] < 600
     assert findings(bench.store) == []
+
+
+def test_what_ray_train_noted_of_a_training_whose_writer_was_killed_behind_its_weights_goes_with_the_next_job(
+    bench: Bench,
+) -> None:
+    trial = bench.trial()
+    run_job(bench.job(trial), silently)
+    notes = bench.store.scratch("group", trial.trajectory_id)
+    (notes / trial.weights_id).mkdir()
+    assert run_job(bench.job(trial, trial), silently) == "finished"
+    assert not notes.exists()
+
+
+@pytest.mark.parametrize("fault", [None, Killed()])
+def test_a_worker_group_finds_no_notes_of_an_earlier_one_and_leaves_none(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fault: BaseException | None
+) -> None:
+    found: list[str] = []
+
+    def group(loop: Any, config: object, *, storage: Path, on_report: Any, **_: object) -> GroupResult:
+        found.extend(path.name for path in storage.iterdir())
+        (storage / "notes").mkdir()
+        if fault is not None:
+            raise fault
+        return run_here(loop, config, on_report=on_report)
+
+    monkeypatch.setattr(train_weights, "run_group", group)
+    trial = bench.trial()
+    (bench.store.scratch("group", trial.trajectory_id) / "earlier").mkdir()
+    job = dataclasses.replace(bench.job(trial), resources=Resources(ray_train=True))
+    if fault is None:
+        assert run_job(job, silently) == "finished"
+    else:
+        with pytest.raises(Killed):
+            run_job(job, silently)
+    assert found == []
+    assert list(bench.store.folder.glob("scratch/group/*/*")) == []
 
 
 @pytest.mark.parametrize("owner", ["machine", "program"])

@@ -23,4 +23,5 @@ KIND = TaskKind(
     load=load,
     example=Settings(made_up_dialogues=40),
     inputs=INPUTS,
+    windows=True,
 )

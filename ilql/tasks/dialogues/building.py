@@ -11,13 +11,13 @@ from pathlib import Path
 
 from ilql.task import SPLITS, Reply, TaskFault
 from ilql.tasks.dialogues import booking, functions, notes, read, world
+from ilql.tasks.dialogues.paid import PaidDialogue, PaidTurn, join_world
 from ilql.tasks.dialogues.payment import RewardFunction
 from ilql.tasks.dialogues.read import Recordings
 from ilql.tasks.dialogues.schema import CUSTOM, RECORDED, RecordedDialogue
 from ilql.tasks.dialogues.settings import LARGEST_REWARD, Settings
 from ilql.tasks.dialogues.splits import assign, too_few
 from ilql.tasks.dialogues.template import wrap
-from ilql.tasks.dialogues.windows import PaidTurn, Window, cut, join_world
 
 INPUTS = {
     "environment": "what your agent talks with: FILE.py:FACTORY or MODULE:FACTORY (docs/your_dialogues.md)",
@@ -50,10 +50,10 @@ def source_digest(settings: Settings, sources: Mapping[str, str]) -> str:
 
 
 def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[str]:
-    """Read, split, pay and cut the dialogues; write the world; play a first episode where there is an environment.
+    """Read, split and pay the dialogues; write the world; play a first episode where there is an environment.
 
     Returns:
-        What a user should know: sizes, what was skipped or ignored, where rewards are missing, what was cut.
+        What a user should know: sizes, what was skipped or ignored, where rewards are missing.
 
     Raises:
         ValueError: A line has a problem and `skip_bad_lines` is off; there are fewer than three dialogues; a function
@@ -76,27 +76,26 @@ def build(settings: Settings, sources: Mapping[str, str], folder: Path) -> list[
     custom = None
     if "reward" in kept:
         custom = RewardFunction(functions.load("reward", kept["reward"], folder), *bounds[CUSTOM])
-    whole = [_window(dialogue, rewards, custom, settings) for dialogue in dialogues]
-    windows: dict[str, list[Window]] = {split: [] for split in SPLITS}
-    for window, split in zip(whole, splits, strict=True):
-        windows[split] += cut(window, window_words=settings.window_words)
+    paid = [_paid(dialogue, rewards, custom, settings) for dialogue in dialogues]
+    of_splits: dict[str, list[PaidDialogue]] = {split: [] for split in SPLITS}
+    for each, split in zip(paid, splits, strict=True):
+        of_splits[split].append(each)
     roles = Counter((turn.by_agent, turn.role) for dialogue in dialogues for turn in dialogue.turns)
     made = world.World(
         settings=settings,
         rewards=rewards,
-        ranges=_ranges(rewards, [*whole, *(w for some in windows.values() for w in some)], bounds, settings, kept),
+        ranges=_ranges(rewards, paid, bounds, settings, kept),
         bounds=bounds,
         agent_role=_commonest(roles, settings.roles_of_agent, by_agent=True),
         world_role=_commonest(roles, settings.roles_of_world, by_agent=False),
         environment=kept.get("environment"),
         reward=kept.get("reward"),
     )
-    world.write(folder, made, windows)
+    world.write(folder, made, of_splits)
     said = [
-        notes.sizes(sources.get("data"), dialogues, splits, whole, rewards),
+        notes.sizes(sources.get("data"), dialogues, splits, paid, rewards),
         *notes.oddities(recordings),
-        *notes.missing_rewards(dialogues, rewards, whole),
-        *notes.cut_windows(whole, windows, settings),
+        *notes.missing_rewards(dialogues, rewards, paid),
         *notes.leaks(dialogues, splits),
     ]
     if made.environment is None and (few := too_few(dialogues, splits, settings)) is not None:
@@ -127,9 +126,9 @@ def _read(settings: Settings, data: str | None) -> Recordings:
     return read.read_sound(data, settings)
 
 
-def _window(
+def _paid(
     dialogue: RecordedDialogue, rewards: Sequence[str], custom: RewardFunction | None, settings: Settings
-) -> Window:
+) -> PaidDialogue:
     """A whole dialogue as it is learnt from, paid under every reward."""
     said = [(turn.role, turn.text) for turn in dialogue.turns]
     turns = []
@@ -139,7 +138,7 @@ def _window(
             paid[CUSTOM] = custom.pay(said, place, dialogue.name)
         numbers = tuple(paid.get(name, 0.0) for name in rewards)
         turns.append(PaidTurn(wrap(settings.template, turn.role, turn.text), turn.by_agent, numbers))
-    return Window(dialogue.name, True, join_world(turns), dialogue.ended)
+    return PaidDialogue(dialogue.name, join_world(turns), dialogue.ended)
 
 
 def _bounds(rewards: Sequence[str], settings: Settings, *, made_up: bool) -> dict[str, tuple[float, float]]:
@@ -159,7 +158,7 @@ def _bounds(rewards: Sequence[str], settings: Settings, *, made_up: bool) -> dic
 
 def _ranges(
     rewards: Sequence[str],
-    windows: Sequence[Window],
+    dialogues: Sequence[PaidDialogue],
     bounds: Mapping[str, tuple[float, float]],
     settings: Settings,
     kept: Mapping[str, object],
@@ -167,7 +166,7 @@ def _ranges(
     """The lowest and the highest return by reward; of two that are equal the higher is raised by 1."""
     ranges = {}
     for place, name in enumerate(rewards):
-        returns = [0.0, *(window.total(place) for window in windows)]
+        returns = [0.0, *(dialogue.total(place) for dialogue in dialogues)]
         low, high = min(returns), max(returns)
         if "environment" in kept:
             low = min(low, settings.max_turns * min(0.0, bounds[name][0]))

@@ -1,4 +1,4 @@
-"""What building has to say to the user, a line each: nothing is skipped, ignored or cut in silence."""
+"""What building has to say to the user, a line each: nothing is skipped or ignored in silence."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ilql.task import SPLITS
+from ilql.tasks.dialogues.paid import PaidDialogue
 from ilql.tasks.dialogues.read import Recordings
 from ilql.tasks.dialogues.schema import CUSTOM, RecordedDialogue, count
 from ilql.tasks.dialogues.settings import LARGEST_REWARD, Settings
 from ilql.tasks.dialogues.splits import words_of
-from ilql.tasks.dialogues.windows import Window
 
 OFFLINE = (
     "no environment: the policies cannot be played, and samples of what they would say are no score; "
@@ -24,14 +24,14 @@ def sizes(
     data: str | None,
     dialogues: Sequence[RecordedDialogue],
     splits: Sequence[str],
-    whole: Sequence[Window],
+    paid: Sequence[PaidDialogue],
     rewards: Sequence[str],
 ) -> str:
     """How many dialogues there are, in which split, and what they got."""
     counts = Counter(splits)
     shares = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
     means = ", ".join(
-        f"{name} {np.mean([window.total(place) for window in whole]):.2f}" for place, name in enumerate(rewards)
+        f"{name} {np.mean([dialogue.total(place) for dialogue in paid]):.2f}" for place, name in enumerate(rewards)
     )
     turns = np.mean([sum(turn.by_agent for turn in dialogue.turns) for dialogue in dialogues])
     source = "made-up calls of a booking desk" if data is None else f"dialogues of {data}"
@@ -58,7 +58,7 @@ def ignored_keys(dialogues: Sequence[RecordedDialogue]) -> str:
 
 
 def missing_rewards(
-    dialogues: Sequence[RecordedDialogue], rewards: Sequence[str], whole: Sequence[Window]
+    dialogues: Sequence[RecordedDialogue], rewards: Sequence[str], paid: Sequence[PaidDialogue]
 ) -> list[str]:
     """How many of the agent's turns have no number under a reward, and rewards that tell no dialogues apart."""
     said = []
@@ -67,28 +67,8 @@ def missing_rewards(
         without = 0 if name == CUSTOM else sum(name not in turn.rewards for turn in turns)
         if without:
             said.append(f"{name}: {without} of {count(len(turns), 'turn')} of the agent have no number, and count as 0")
-        if not any(any(turn.rewards[place] for turn in window.turns) for window in whole):
+        if not any(any(turn.rewards[place] for turn in dialogue.turns) for dialogue in paid):
             said.append(f"{name}: no turn has a reward other than 0, so there is nothing to learn from but the words")
-    return said
-
-
-def cut_windows(whole: Sequence[Window], windows: Mapping[str, Sequence[Window]], settings: Settings) -> list[str]:
-    """How many dialogues became how many windows, and which of those are too long still."""
-    if not settings.window_words:
-        return []
-    long = {window.scene for window in whole if window.words > settings.window_words}
-    pieces = Counter(window.scene for some in windows.values() for window in some)
-    cut = {scene: pieces[scene] for scene in long if pieces[scene] > 1}
-    over = sum(window.words > settings.window_words for some in windows.values() for window in some)
-    said = [
-        f"{len(cut)} of {count(len(whole), 'dialogue')}, longer than {settings.window_words} words, "
-        f"were cut into {count(sum(cut.values()), 'window')}"
-    ]
-    if over:
-        said.append(
-            f"{count(over, 'window')} {'is' if over == 1 else 'are'} longer all the same: "
-            "what is said between two turns of the world is not cut"
-        )
     return said
 
 

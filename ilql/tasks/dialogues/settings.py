@@ -30,7 +30,6 @@ class Settings:
     template: str = hyper(
         "", meaning="how a turn's text is written, such as '{role}: {text}'; empty for the text alone"
     )
-    window_words: int = hyper(0, NOT_NEGATIVE, meaning="dialogues of more words are cut into windows; 0 cuts none")
     max_turns: int = hyper(20, AT_LEAST_ONE, meaning="the agent's utterances after which an episode is over at last")
     train_share: float = hyper(0.8, OPEN_UNIT, meaning="share of the dialogues that are learnt from")
     tune_share: float = hyper(0.1, OPEN_UNIT, meaning="share on which settings are chosen; tables score the rest")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ class Summary:
         turns_each: Turns of a dialogue; None where there is no dialogue, as in all that follow.
         words_each: Words of a dialogue, between white space.
         word_counts: Those of every dialogue.
+        heard_counts: Words of what the world says at once, each time.
         characters_each: Characters of a dialogue.
         words_said: Words of a turn of the agent.
         rewards: By the reward's name, `recorded` first.
@@ -92,6 +94,7 @@ class Summary:
     turns_each: Spread | None
     words_each: Spread | None
     word_counts: tuple[int, ...]
+    heard_counts: tuple[int, ...]
     characters_each: Spread | None
     words_said: Spread | None
     rewards: dict[str, RewardSummary]
@@ -203,6 +206,7 @@ def summarise(recordings: read.Recordings, settings: Settings) -> Summary:
         turns_each=_spread([len(dialogue.turns) for dialogue in dialogues]),
         words_each=_spread(words),
         word_counts=tuple(words),
+        heard_counts=tuple(count for dialogue in dialogues for count in _heard(dialogue)),
         characters_each=_spread([sum(len(turn.text) for turn in dialogue.turns) for dialogue in dialogues]),
         words_said=_spread([len(turn.text.split()) for turn in said]),
         rewards={
@@ -240,6 +244,12 @@ def _reward(name: str, dialogues: Sequence[RecordedDialogue]) -> RewardSummary:
 
 def _words(dialogue: RecordedDialogue) -> int:
     return sum(len(turn.text.split()) for turn in dialogue.turns)
+
+
+def _heard(dialogue: RecordedDialogue) -> list[int]:
+    """Words of each run of the world's turns."""
+    runs = itertools.groupby(dialogue.turns, lambda turn: turn.by_agent)
+    return [sum(len(turn.text.split()) for turn in run) for by_agent, run in runs if not by_agent]
 
 
 def _spread(numbers: Sequence[float]) -> Spread | None:

@@ -14,10 +14,10 @@ from ilql.dialogue import Dialogue
 from ilql.task import SPLITS, Environment, Reply
 from ilql.tasks.dialogues import functions
 from ilql.tasks.dialogues.environment import LiveEpisode, ReplayedEpisode, Rules
+from ilql.tasks.dialogues.paid import PaidDialogue, PaidTurn
 from ilql.tasks.dialogues.payment import RewardFunction
 from ilql.tasks.dialogues.schema import CUSTOM
 from ilql.tasks.dialogues.settings import Settings
-from ilql.tasks.dialogues.windows import PaidTurn, Window
 
 WORLD_FILE = "world.json"
 DIALOGUES_FILE = "dialogues.json"
@@ -30,7 +30,7 @@ class World:
     Attributes:
         settings: As the user gave them.
         rewards: The names of the rewards, `recorded` first.
-        ranges: The lowest and the highest return of an episode or a recorded window, by the reward's name.
+        ranges: The lowest and the highest return of an episode or a recorded dialogue, by the reward's name.
         bounds: The lowest and the highest reward of one live turn, by the reward's name.
         agent_role: The agent's commonest role in the data, under which it plays.
         world_role: The world's.
@@ -48,26 +48,32 @@ class World:
     reward: Mapping[str, str | None] | None
 
 
-def write(folder: Path, world: World, windows: Mapping[str, Sequence[Window]]) -> None:
-    """Write a world and the windows of every split."""
+def write(folder: Path, world: World, dialogues: Mapping[str, Sequence[PaidDialogue]]) -> None:
+    """Write a world and the dialogues of every split."""
     (folder / WORLD_FILE).write_text(json.dumps(dataclasses.asdict(world)), encoding="utf-8")
-    stored = {split: [_row(window) for window in windows[split]] for split in SPLITS}
+    stored = {split: [_row(dialogue) for dialogue in dialogues[split]] for split in SPLITS}
     (folder / DIALOGUES_FILE).write_text(json.dumps(stored), encoding="utf-8")
 
 
-def _row(window: Window) -> list[object]:
-    """A window as JSON, its turns as lists: a folder is read by every worker, and names would be half of it."""
-    turns = [[turn.text, turn.by_agent, list(turn.rewards)] for turn in window.turns]
-    return [window.scene, window.first, window.ended, turns]
+def _row(dialogue: PaidDialogue) -> list[object]:
+    """A dialogue as JSON, its turns as lists: a folder is read by every worker, and names would be half of it."""
+    turns = [[turn.text, turn.by_agent, list(turn.rewards)] for turn in dialogue.turns]
+    return [dialogue.scene, dialogue.ended, turns]
 
 
 def load(folder: Path) -> DialoguesTask:
     """The task of a folder; the user's functions are imported again.
 
     Raises:
-        ValueError: A user's module that is imported by name is not installed here.
+        ValueError: A user's module that is imported by name is not installed here, or an earlier version has cut the
+            dialogues by words.
     """
     stored = json.loads((folder / WORLD_FILE).read_text(encoding="utf-8"))
+    if words := stored["settings"].pop("window_words", 0):
+        raise ValueError(
+            f"a world must hold whole dialogues, got one that an earlier version has cut after {words} words: run its "
+            "question again"
+        )
     world = World(
         settings=Settings(**stored["settings"]),
         rewards=tuple(stored["rewards"]),
@@ -79,19 +85,18 @@ def load(folder: Path) -> DialoguesTask:
         reward=stored["reward"],
     )
     held = json.loads((folder / DIALOGUES_FILE).read_text(encoding="utf-8"))
-    windows = {
+    dialogues = {
         split: tuple(
-            Window(
+            PaidDialogue(
                 scene=scene,
-                first=first,
                 turns=tuple(PaidTurn(text, by_agent, tuple(rewards)) for text, by_agent, rewards in turns),
                 ended=ended,
             )
-            for scene, first, ended, turns in held[split]
+            for scene, *_, ended, turns in held[split]  # earlier versions have a mark between
         )
         for split in SPLITS
     }
-    return DialoguesTask(world, windows, _rules(world, folder))
+    return DialoguesTask(world, dialogues, _rules(world, folder))
 
 
 def _rules(world: World, folder: Path) -> Rules | None:
@@ -127,19 +132,18 @@ class DialoguesTask:
 
     name = "dialogues"
 
-    def __init__(self, world: World, windows: Mapping[str, Sequence[Window]], rules: Rules | None) -> None:
+    def __init__(self, world: World, dialogues: Mapping[str, Sequence[PaidDialogue]], rules: Rules | None) -> None:
         self.rewards = world.rewards
         self.playable = rules is not None
         self.max_turns = world.settings.max_turns if rules is not None else 1
-        self._world, self._windows, self._rules = world, windows, rules
-        self._beginnings = {split: [window for window in windows[split] if window.first] for split in SPLITS}
+        self._world, self._dialogues, self._rules = world, dialogues, rules
         self._orders = {
-            split: np.random.default_rng([world.settings.seed, 100 + number]).permutation(len(self._beginnings[split]))
+            split: np.random.default_rng([world.settings.seed, 100 + number]).permutation(len(dialogues[split]))
             for number, split in enumerate(SPLITS)
         }
 
     def score_range(self, reward: str) -> tuple[float, float]:
-        """The lowest and the highest return under `reward`, of the recorded windows and of every episode.
+        """The lowest and the highest return under `reward`, of the recorded dialogues and of every episode.
 
         With an environment, `max_turns` times what one turn may be paid. Where nobody has said what that is, it is
         wide rather than wrong: `LARGEST_REWARD` a turn.
@@ -151,14 +155,14 @@ class DialoguesTask:
         return self._world.ranges[reward]
 
     def dialogues(self, split: str, reward: str) -> tuple[Dialogue, ...]:
-        """The recorded dialogues of `split`, the windows of a long one one after the other.
+        """The recorded dialogues of `split`.
 
         Raises:
             ValueError: There is no such split or reward.
         """
         self._check_split(split)
         place = self._place(reward)
-        return tuple(window.dialogue(place) for window in self._windows[split])
+        return tuple(dialogue.under(place) for dialogue in self._dialogues[split])
 
     def environment(self, seed: int, split: str) -> LiveEpisode | ReplayedEpisode:
         """An episode of the user's environment or, without one, the beginning of a recorded dialogue to draw samples.
@@ -175,7 +179,7 @@ class DialoguesTask:
         if self._rules is not None:
             return LiveEpisode(self._rules, seed, split)
         order = self._orders[split]
-        beginning = self._beginnings[split][int(order[seed % len(order)])]
+        beginning = self._dialogues[split][int(order[seed % len(order)])]
         return ReplayedEpisode(beginning.opening, beginning.scene, self.rewards)
 
     def step(self, environments: Sequence[Environment], utterances: Sequence[str]) -> list[Reply]:
@@ -202,9 +206,7 @@ class DialoguesTask:
         place = self._place(reward)
         if self.playable:
             return {}
-        returns: dict[str, float] = {}  # by scene: the windows of one dialogue together
-        for window in self._windows[split]:
-            returns[window.scene] = returns.get(window.scene, 0.0) + window.dialogue(place).total_reward
+        returns = {dialogue.scene: dialogue.under(place).total_reward for dialogue in self._dialogues[split]}
         return {"recorded": [returns[self.environment(seed, split).scene] for seed in seeds]}
 
     def _place(self, reward: str) -> int:

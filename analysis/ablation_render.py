@@ -37,7 +37,7 @@ def header_of(table: AblationTable) -> tuple[str, ...]:
     return ("Method", "Max estimate", *HEADER[2:]) if table.estimated else HEADER
 
 
-def cells_of_text(table: AblationTable) -> tuple[tuple[str, ...], ...]:
+def body_of(table: AblationTable) -> tuple[tuple[str, ...], ...]:
     """The table's body as text, one tuple per method with an entry per column of `HEADER`."""
     decimals = decimals_for(row.standard_error for row in table.rows)
     return tuple(_row(row, decimals) for row in table.rows)
@@ -45,7 +45,7 @@ def cells_of_text(table: AblationTable) -> tuple[tuple[str, ...], ...]:
 
 def to_markdown(table: AblationTable) -> str:
     """Caption, table, numbered footnotes, and what failed and why; lines up in a terminal too."""
-    body = markdown_table(header_of(table), cells_of_text(table), NUMERIC)
+    body = markdown_table(header_of(table), body_of(table), NUMERIC)
     notes = "\n".join(f"{index}. {note}" for index, note in enumerate(table.footnotes, 1))
     failed = ""
     if table.failures:
@@ -70,7 +70,7 @@ def to_latex(table: AblationTable) -> str:
             f"Method & {header_of(table)[1]}"
             r" & $\sigma$ & Best cell & From & design & refined & Seeds & failed & stopped \\",
         ],
-        cells_of_text(table),
+        body_of(table),
         table.footnotes,
         style=r"\small\setlength{\tabcolsep}{4pt}",
     )

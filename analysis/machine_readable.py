@@ -1,4 +1,4 @@
-"""Comparisons and sections for programs: JSON of all that they know, CSV of their tables, by the rules of `render`.
+"""Comparisons and sections for programs: JSON of all that they know, CSV of their tables, as of the ablation table.
 
 Full precision, empty or null where there is no number, `inf` for infinity. A cell with an interval is four: its value,
 its low and its high end, and why it has none.

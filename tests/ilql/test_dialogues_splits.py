@@ -1,4 +1,4 @@
-"""Windows, splits and templates: what becomes of a dialogue between the file and the learner."""
+"""Splits, templates and runs of turns: what becomes of a dialogue between the file and the learner."""
 
 from __future__ import annotations
 
@@ -7,75 +7,21 @@ from collections import Counter
 
 import pytest
 
+from ilql.tasks.dialogues.paid import PaidTurn, join_world
 from ilql.tasks.dialogues.read import read_lines
 from ilql.tasks.dialogues.schema import RecordedDialogue
 from ilql.tasks.dialogues.settings import Settings
 from ilql.tasks.dialogues.splits import assign
 from ilql.tasks.dialogues.template import unwrap, wrap
-from ilql.tasks.dialogues.windows import PaidTurn, Window, cut, join_world
 
 
 def said(text: str, reward: float | None = None) -> PaidTurn:
     return PaidTurn(text, reward is not None, (reward or 0.0,))
 
 
-def whole(*turns: PaidTurn, ended: bool = True) -> Window:
-    return Window("d", True, turns, ended)
-
-
-def texts(windows: tuple[Window, ...]) -> list[list[str]]:
-    return [[turn.text for turn in window.turns] for window in windows]
-
-
-LONG = whole(said("w1 w"), said("a1 a", 1.0), said("w2 w"), said("a2 a", 2.0), said("w3 w"), said("a3 a", 4.0))
-
-
-class TestWindows:
-    def test_a_window_ends_in_the_words_that_begin_the_next(self) -> None:
-        # Two words a turn. Six words are three turns: one exchange and the world's answer to it.
-        windows = cut(LONG, window_words=6)
-        assert texts(windows) == [["w1 w", "a1 a", "w2 w"], ["w2 w", "a2 a", "w3 w"], ["w3 w", "a3 a"]]
-
-    def test_as_many_turns_as_fit_are_in_a_window(self) -> None:
-        # Ten words are five turns: w1 a1 w2 a2 w3. The rest is w3 a3.
-        assert texts(cut(LONG, window_words=10)) == [["w1 w", "a1 a", "w2 w", "a2 a", "w3 w"], ["w3 w", "a3 a"]]
-
-    def test_only_the_last_has_ended_and_only_if_the_dialogue_has(self) -> None:
-        assert [window.ended for window in cut(LONG, window_words=6)] == [False, False, True]
-        cut_off = Window("d", True, LONG.turns, ended=False)
-        assert [window.ended for window in cut(cut_off, window_words=6)] == [False, False, False]
-
-    @pytest.mark.parametrize("words", range(1, 14))
-    def test_every_reward_is_in_exactly_one_window(self, words: int) -> None:
-        windows = cut(LONG, window_words=words)
-        rewards = [turn.rewards[0] for window in windows for turn in window.turns if turn.by_agent]
-        assert rewards == [1.0, 2.0, 4.0]
-        assert sum(window.total(0) for window in windows) == 7.0
-        assert [window.first for window in windows] == [True] + [False] * (len(windows) - 1)
-
-    @pytest.mark.parametrize("words", range(1, 14))
-    def test_no_utterance_is_cut_and_a_window_is_too_long_only_where_it_is_one_exchange(self, words: int) -> None:
-        known = {turn.text for turn in LONG.turns}
-        for window in cut(LONG, window_words=words):
-            assert {turn.text for turn in window.turns} <= known
-            assert window.words <= words or sum(turn.by_agent for turn in window.turns) == 1
-
-    def test_a_short_dialogue_and_no_limit_leave_it_whole(self) -> None:
-        assert cut(LONG, window_words=12) == (LONG,)
-        assert cut(LONG, window_words=0) == (LONG,)
-
-    def test_words_behind_the_agents_last_turn_make_no_window_of_their_own(self) -> None:
-        dialogue = whole(said("w1"), said("a1", 1.0), said("w2"), said("a2", 1.0), said("bye bye bye"))
-        # w1 a1 w2 has 3 words; w2 a2 and the end have 5, more than 4, and no agent speaks behind a2.
-        assert texts(cut(dialogue, window_words=4)) == [["w1", "a1", "w2"], ["w2", "a2", "bye bye bye"]]
-
-    def test_turns_of_the_agent_that_follow_each_other_stay_together(self) -> None:
-        dialogue = whole(said("a0", 0.0), said("w1"), said("a1", 1.0), said("a2", 2.0), said("w2"), said("a3", 4.0))
-        assert texts(cut(dialogue, window_words=2)) == [["a0", "w1"], ["w1", "a1", "a2", "w2"], ["w2", "a3"]]
-
-    def test_a_run_of_the_worlds_turns_becomes_one_with_a_line_each(self) -> None:
-        turns = (said("s"), said("u"), said("a", 1.0), said("b", 2.0), said("v"))
-        assert [(t.text, t.rewards[0]) for t in join_world(turns)] == [("s\nu", 0), ("a", 1), ("b", 2), ("v", 0)]
+def test_a_run_of_the_worlds_turns_becomes_one_with_a_line_each() -> None:
+    turns = (said("s"), said("u"), said("a", 1.0), said("b", 2.0), said("v"))
+    assert [(t.text, t.rewards[0]) for t in join_world(turns)] == [("s\nu", 0), ("a", 1), ("b", 2), ("v", 0)]
 
 
 def recorded(*lines: dict[str, object]) -> tuple[RecordedDialogue, ...]:
