@@ -69,7 +69,7 @@ class Options:
         mirror: False to leave MLflow out.
         plan_only: True to print the plan and stop.
         cluster: The description of a cluster that the plan is to be for, or None.
-        show: True to print the preset and stop.
+        show: True to print the preset and the design, and stop.
         as_json: True to print the plan for programs.
     """
 
@@ -217,7 +217,7 @@ def add_question_options(
     """
     add = parser.add_argument
     add_world(parser, presets, inputs, columns="fix a hyperparameter, or with world.FIELD a setting of the world")
-    add("--show", action="store_true", help="print the preset and stop")
+    add("--show", action="store_true", help="print the preset and the design, and stop")
     add("--plan", action="store_true", help="prepare the world, print what would be trained and evaluated, and stop")
     add("--json", action="store_true", help="with --plan: print it as JSON, for programs")
     add("--cluster", metavar="4x8:80GB", help="with --plan: what it takes of such a cluster, MACHINESxGPUS:MEMORY")

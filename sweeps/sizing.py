@@ -10,7 +10,7 @@ from ilql.conventions import convention
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
 from sweeps.options import Options
-from sweeps.overrides import widened
+from sweeps.overrides import parted, widened
 from sweeps.presets import Preset
 from sweeps.question import Question
 from sweeps.space import Grid, known_columns
@@ -61,8 +61,7 @@ def chosen_preset(question: Question, options: Options) -> Preset:
         elif not any(_reaches(preset, grid, column) for grid in chosen):
             raise ValueError(
                 f"what is fixed must be a column that a method which is run takes from the preset, got {column} with "
-                f"{arms}; "
-                "how cloning is trained is set with behaviour.*"
+                f"{arms}; how cloning is trained is set with behaviour.*"
             )
         else:
             base[column] = value
@@ -102,6 +101,25 @@ def chosen_preset(question: Question, options: Options) -> Preset:
     return changed
 
 
+def shown(question: Question, options: Options) -> dict[str, Any]:
+    """The preset as it would be used, as JSON values, and as `design` each arm's values by column.
+
+    Where a column is varied over whole sweeps, it and its values are there as `vary`.
+
+    Raises:
+        KeyError, ValueError: As of `chosen_preset`.
+        TypeError, ValueError: A value of the design is none that its column may have.
+    """
+    preset = chosen_preset(question, options)
+    design = {}
+    for grid in question.chosen(options):
+        base = for_grid(preset, grid)
+        grid.trainings(base)  # what could not be run is not shown as if it could
+        design[grid.arm] = {column: list(values) for column, values in grid.values(base).items()}
+    vary = {} if options.vary is None else {"vary": {options.vary[0]: list(options.vary[1])}}
+    return {**preset.shown(), "design": design, **vary}
+
+
 def world_settings(question: Question, preset: Preset, options: Options) -> Any:
     """The task's settings, with what columns `world.…` say of them.
 
@@ -138,6 +156,23 @@ def unreached(question: Question, preset: Preset, options: Options) -> list[str]
         if kept:
             cloned = f"behaviour.{column.removeprefix('train.')}"
             lines.append(f"{column} is the behaviour policy's for {', '.join(kept)}: --set {cloned} sets it there")
+    return lines
+
+
+def proposed_too(question: Question, preset: Preset, options: Options) -> list[str]:
+    """One line for each column that has one value in the design, as was asked, and that proposals vary nevertheless."""
+    lines = []
+    refined = question.refined(options) if preset.proposals else []
+    for name, values in options.overrides.items():
+        named, column = parted(name, question.arms)
+        arms = [
+            grid.arm
+            for grid in refined
+            if named in (None, grid.arm) and column in {d.column for d in grid.space(question.held)}
+        ]
+        if arms and len(values) == 1:
+            only = f"{name}={values[0]} is the design's alone: proposals vary {column} in {', '.join(arms)} too"
+            lines.append(f"{only}; --trials 0 makes none")
     return lines
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +24,11 @@ def run_command(question: Question, program: str, arguments: Sequence[str]) -> i
         from sweeps.asked import options_of  # noqa: PLC0415
         from sweeps.experiment import run_question  # noqa: PLC0415
         from sweeps.planning import plan_question  # noqa: PLC0415
-        from sweeps.sizing import chosen_preset  # noqa: PLC0415
+        from sweeps.sizing import shown  # noqa: PLC0415
 
         options = options_of(question, program, arguments)
         if options.show:
-            print(json.dumps(chosen_preset(question, options).shown(), indent=2, default=str))
+            print_json(shown(question, options), indent=2)
             return 0
         if options.plan_only:
             with aside(options.as_json):

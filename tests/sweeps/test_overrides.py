@@ -11,7 +11,7 @@ import pytest
 from sweeps.asked import options_of
 from sweeps.bandit_ablation import QUESTION
 from sweeps.options import Options
-from sweeps.sizing import chosen_preset, side_effects, world_settings
+from sweeps.sizing import chosen_preset, proposed_too, side_effects, world_settings
 from sweeps.space import Grid
 from sweeps.visdial_ablation import QUESTION as VISDIAL
 
@@ -137,6 +137,25 @@ def test_a_column_that_makes_every_arm_that_has_it_is_for_none() -> None:
     options = options_of(question, "p", ["train.tau=0.8,0.9"])
     with pytest.raises(ValueError, match=r"ilql_half is what it is by its train\.tau, which cannot vary"):
         question.chosen(options)
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["--set", "train.tau=0.6"], ["train.tau=0.6"]),
+        (["ilql.train.tau=0.6"], ["ilql.train.tau=0.6"]),
+        (["train.tau=0.6", "--trials", "0"], []),
+        (["train.tau=0.6", "--refine", "cql"], []),
+        (["train.tau=0.6,0.8"], []),  # it is no single value that could be taken for the only one
+        (["decode.beta=4"], []),  # nor do proposals vary a decoding
+        (["awr.train.tau=0.6"], []),
+    ],
+)
+def test_what_the_design_alone_has_fixed_is_said(words: list[str], lines: list[str]) -> None:
+    options = options_of(VISDIAL, "sweeps run visdial", ["--preset", "smoke", "--trials", "2", *words])
+    found = proposed_too(VISDIAL, chosen_preset(VISDIAL, options), options)
+    more = "is the design's alone: proposals vary train.tau in ilql too; --trials 0 makes none"
+    assert found == [f"{line} {more}" for line in lines]
 
 
 class TestSideEffects:
