@@ -19,6 +19,9 @@ INTERVAL_SECONDS = 10.0
 QUIET_SECONDS = 300.0
 """A job that has told nothing for so long is named with it, and so often, where no other job tells anything."""
 
+STOPPING_SECONDS = 20.0
+"""How often jobs are named that were asked to stop and have not yet."""
+
 NAMED = 8
 """Of the jobs that run when nothing moves so many are named, the most silent first."""
 
@@ -48,6 +51,7 @@ class Progress:
         self._heard: dict[str, float] = {}
         self._where: dict[str, str | None] = {}
         self._silent: set[str] = set()  # those that were, at the last tick
+        self._waited: float | None = None  # since when jobs are to stop, or were named last since
         self._lock = threading.RLock()
         self._estimated: set[str] = set()
         # Of old, and told by the run before; what fails again does so at another time.
@@ -79,13 +83,24 @@ class Progress:
                 known.pop(name, None)  # of what is begun again nothing is heard yet
             print(f"{self._method(name)}: {why}; {then}", file=self._out, flush=True)
 
-    def tick(self) -> None:
-        """Some seconds have passed, in which nothing may have been told."""
+    def tick(self, *, stopping: bool = False) -> None:
+        """Some seconds have passed, in which nothing may have been told, or jobs that were asked to stop have not."""
         with self._lock:
+            if stopping:
+                self._wait()
+                return
             silent = {name for name in self._schedule.running_names if self._silence(name) >= QUIET_SECONDS}
             if silent - self._silent or (silent and time.monotonic() - self._printed >= QUIET_SECONDS):
                 self._print()
             self._silent = silent
+
+    def _wait(self) -> None:
+        """Say now and then which jobs are waited for to stop."""
+        if self._waited is None:
+            self._waited = time.monotonic()
+        elif time.monotonic() - self._waited >= STOPPING_SECONDS:
+            self._waited = time.monotonic()
+            print(f"stopping; still {self.running()}; once more stops at once", file=self._out, flush=True)
 
     def running(self) -> str:
         """The jobs that run, in words: which, how far, and since when nothing was heard of them."""
@@ -124,7 +139,8 @@ class Progress:
         return [f"weights {weights}", f"seed {seed}", self._silent_for(name), *([where] if where else [])]
 
     def _silent_for(self, name: str) -> str:
-        return f"silent for {self._silence(name) / 60:.0f} min"
+        seconds = self._silence(name)
+        return f"silent for {seconds:.0f} s" if seconds < 120 else f"silent for {seconds / 60:.0f} min"
 
     def _silence(self, name: str) -> float:
         """Seconds since a job was heard of, or was first seen to run."""

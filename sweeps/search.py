@@ -129,8 +129,11 @@ class Watcher(Protocol):
     def lost(self, name: str, why: str, wait: float | None) -> None:
         """A machine failed under a job, which is begun again after so many seconds; None: no more, it has failed."""
 
-    def tick(self) -> None:
-        """Some seconds have passed, in which nothing may have been told. Called from a thread of its own."""
+    def tick(self, *, stopping: bool) -> None:
+        """Some seconds have passed, in which nothing may have been told, or jobs that were asked to stop have not.
+
+        Called from a thread of its own.
+        """
 
     def running(self) -> str:
         """The jobs that run, in words: which, how far, and since when nothing was heard of them."""
@@ -139,14 +142,18 @@ class Watcher(Protocol):
 class _Listener(tune.Callback):
     """Passes on what running jobs tell."""
 
-    def __init__(self, watcher: Watcher, watchdog: Watchdog, faults: dict[str, str], *, in_group: bool) -> None:
-        self._watcher, self._watchdog, self._faults, self._in_group = watcher, watchdog, faults, in_group
+    def __init__(
+        self, watcher: Watcher, watchdog: Watchdog, signals: Signals, faults: dict[str, str], *, in_group: bool
+    ) -> None:
+        self._watcher, self._watchdog, self._signals = watcher, watchdog, signals
+        self._faults, self._in_group = faults, in_group
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A job told how far it is, or what its machine did to it."""
         self._watchdog.progress()
+        self._signals.heard()
         if "fault" in result:
             self._faults[trial.config["name"]] = str(result["fault"])
         # A trial that has a worker group only waits: where its workers are Tune does not know.
@@ -212,16 +219,16 @@ def _run_once(
     shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
     own = folder / secrets.token_hex(4)  # whoever follows us, should we sleep, has another
     own.mkdir(parents=True)
+    signals = Signals(own / "stop", at_once=lambda: watchdog.is_stuck)
 
     def tend() -> None:
         try:
-            watcher.tick()
+            watcher.tick(stopping=signals.received is not None)
         finally:
             release_orphans()
 
     stuck = functools.partial(_what_is_stuck, watcher)
     watchdog = Watchdog(STUCK_SECONDS, stuck, tend=tend, hopeless=why_hopeless, check_seconds=CHECK_SECONDS)
-    signals = Signals(own / "stop", at_once=lambda: watchdog.is_stuck)
     try:
         with signals, watchdog:
             _tuner(schedule, concurrent, resources, own, watcher, watchdog, signals).fit()
@@ -287,7 +294,7 @@ def _tuner(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
-            callbacks=[_Listener(watcher, watchdog, faults, in_group=resources.in_group)],
+            callbacks=[_Listener(watcher, watchdog, signals, faults, in_group=resources.in_group)],
         ),
     )
 

@@ -1,7 +1,9 @@
 """Stop a sweep where it can go on: the driver is told by a signal, its jobs, on whatever machine, by a file.
 
 The file lies in the store, which all machines of a sweep see. A job looks for it at most twice a second: while it
-trains, after each step, whose checkpoint it then writes; while it plays or draws, after an episode.
+trains, after each step, whose checkpoint it then writes, and of several workers after the next; while it plays, draws
+or fits, after a round of utterances, a turn, a step. However long these take, whoever still tells how far it is comes
+to its end, and is waited for.
 """
 
 from __future__ import annotations
@@ -16,8 +18,10 @@ from types import FrameType
 from typing import Self
 
 LOOK_SECONDS = 0.5
-PATIENCE_SECONDS = 60.0
-"""Jobs that have not stopped for so long are left to themselves: what they had not checkpointed is done again."""
+PATIENCE_SECONDS = 300.0
+"""When no job that was asked to stop has said anything for so long, those that are left are left to themselves: what
+they had not checkpointed is done again. A step of several workers, the next one and its checkpoint say nothing between
+their ends."""
 
 _TOLD = b"stopping: what trains finishes its step and writes a checkpoint; once more stops at once\n"
 
@@ -55,7 +59,8 @@ class Asked:
 class Signals:
     """Within the block, the first SIGINT or SIGTERM asks all jobs to stop; the second one interrupts, as Ctrl-C does.
 
-    So does the time: `patience` seconds after the first. To be entered in the main thread.
+    So does silence: `patience` seconds after the first, or after the last word from a job since. To be entered in the
+    main thread.
 
     Args:
         file: By which jobs are told. Its folder exists.
@@ -70,12 +75,15 @@ class Signals:
         self, file: Path, *, at_once: Callable[[], bool] = lambda: False, patience: float = PATIENCE_SECONDS
     ) -> None:
         self.received: signal.Signals | None = None
-        self._file, self._at_once = file, at_once
+        self._file, self._at_once, self._patience = file, at_once, patience
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
-        # By a signal to the main thread, which alone can be interrupted, and out of a call that waits.
-        main = threading.main_thread().ident or 0
-        self._timer = threading.Timer(patience, lambda: signal.pthread_kill(main, signal.SIGTERM))
-        self._timer.daemon = True
+        self._main = threading.main_thread().ident or 0
+        self._heard = 0.0
+        self._ended = threading.Event()
+
+    def heard(self) -> None:
+        """A job has said something: it has not stopped, and will. Callable from any thread."""
+        self._heard = time.monotonic()
 
     def __enter__(self) -> Self:
         self._file.unlink(missing_ok=True)
@@ -84,7 +92,7 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+        self._ended.set()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
@@ -92,6 +100,15 @@ class Signals:
         if self.received is not None or self._at_once():
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
-        self._timer.start()
+        self.heard()
+        threading.Thread(target=self._wait, name="stopping", daemon=True).start()
         self._file.touch()
         os.write(2, _TOLD)  # not by print, in the middle of which we may be
+
+    def _wait(self) -> None:
+        """Interrupt when nothing was heard for too long."""
+        while (left := self._heard + self._patience - time.monotonic()) > 0:
+            if self._ended.wait(left):
+                return
+        # By a signal to the main thread, which alone can be interrupted, and out of a call that waits.
+        signal.pthread_kill(self._main, signal.SIGTERM)

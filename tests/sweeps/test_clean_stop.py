@@ -237,8 +237,17 @@ def test_the_first_signal_asks_and_the_second_interrupts(tmp_path: Path) -> None
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_jobs_that_do_not_stop_in_time_are_not_waited_for(tmp_path: Path) -> None:
+def test_jobs_that_do_not_stop_and_say_nothing_are_not_waited_for(tmp_path: Path) -> None:
     with Signals(tmp_path / "stop", patience=0.1):
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             time.sleep(20)
+
+
+def test_jobs_that_say_how_far_they_are_are_waited_for(tmp_path: Path) -> None:
+    with Signals(tmp_path / "stop", patience=2.0) as signals:
+        signal.raise_signal(signal.SIGINT)
+        for _ in range(40):  # four seconds
+            time.sleep(0.1)
+            signals.heard()
+    time.sleep(2.5)  # and nobody interrupts what comes after

@@ -105,6 +105,24 @@ def test_time_that_passes_while_jobs_are_heard_of_is_no_reason_for_a_line(
     assert out.getvalue() == ""
 
 
+def test_jobs_that_were_asked_to_stop_and_have_not_are_named_now_and_then(
+    bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("sweeps.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    out = io.StringIO()
+    progress = Progress(bench.store, "mine", schedule, out)
+    progress.told("ilql-0a1b-0", {"step": 3.0})
+    out.truncate(0)
+    for _ in range(10):  # every five seconds, from the signal on
+        progress.tick(stopping=True)
+        now[0] += 5
+    assert [line.lstrip("\0") for line in out.getvalue().splitlines()] == [
+        "stopping; still running: ilql at step 3 (weights 0a1b, seed 0, silent for 20 s); once more stops at once",
+        "stopping; still running: ilql at step 3 (weights 0a1b, seed 0, silent for 40 s); once more stops at once",
+    ]
+
+
 def test_what_is_begun_again_is_not_silent_from_before(
     bench: Bench, schedule: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,7 +132,7 @@ def test_what_is_begun_again_is_not_silent_from_before(
     progress.told("ilql-0a1b-0", {"step": 3.0}, "process 12 of here")
     now[0] += 600
     progress.lost("ilql-0a1b-0", "its process died", 300.0)
-    assert progress.running() == "running: ilql (weights 0a1b, seed 0, silent for 0 min)"
+    assert progress.running() == "running: ilql (weights 0a1b, seed 0, silent for 0 s)"
 
 
 def test_of_many_jobs_that_run_the_most_silent_are_named(
@@ -131,7 +149,7 @@ def test_of_many_jobs_that_run_the_most_silent_are_named(
     assert said.startswith("running: component-ilql at step 3 (weights 0a1b, seed 0, silent for 10 min), ")
     assert said.endswith("(weights 0a1b, seed 7, silent for 3 min), 2 more")
     schedule.running_names = ["psi-0a1b-3-rung"]
-    assert progress.running() == "running: psi (to its rung) (weights 0a1b, seed 3, silent for 0 min)"
+    assert progress.running() == "running: psi (to its rung) (weights 0a1b, seed 3, silent for 0 s)"
     schedule.running_names = []
     assert progress.running() == "no job runs"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import functools
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from sweeps.experiment import driving
 from sweeps.job import Job, MachineFault, Resources
 from sweeps.leases import LeaseLostError
 from sweeps.progress import Progress
+from sweeps.stopping import Signals
 from sweeps.store import MARK, Store
 
 if TYPE_CHECKING:
@@ -81,7 +83,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.changes = self.ticks = 0
+        self.changes = self.ticks = self.stopping = 0
 
     def told(self, name: str, numbers: Mapping[str, float], where: str | None) -> None:
         self.said.append(f"{name.partition('-')[0]} {dict(numbers)}")
@@ -92,8 +94,9 @@ class Watched:
     def lost(self, name: str, why: str, wait: float | None) -> None:
         self.said.append(f"{name.partition('-')[0]}: {why}, {wait}")
 
-    def tick(self) -> None:
+    def tick(self, *, stopping: bool) -> None:
         self.ticks += 1
+        self.stopping += stopping
 
     def running(self) -> str:
         return "running: whatever"
@@ -133,8 +136,8 @@ def test_a_job_that_hangs_while_a_place_is_free_ends_the_sweep_and_is_named(
     assert time.monotonic() - start < PATIENCE
     method, weights, seed = names[0].split("-")
     assert method == "bc"
-    assert re.sub(r"\d+ s:", "N s:", said) == (
-        f"nothing was reported for N s: running: bc at step 3 (weights {weights}, seed {seed}, silent for 0 min, "
+    assert re.sub(r"\d+ s", "N s", said) == (
+        f"nothing was reported for N s: running: bc at step 3 (weights {weights}, seed {seed}, silent for N s, "
         "process 4711 of a-machine); 1 of 2 CPU free"
     )
 
@@ -349,6 +352,34 @@ def test_a_signal_asks_the_jobs_to_stop_and_nothing_is_concluded_from_what_they_
     with pytest.raises(KeyboardInterrupt):
         run(sweep, tmp_path / "tune")
     assert [trial.state.name for trial in sweep.read_study().trials] == ["RUNNING"]  # SARSA's has not failed
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_job_that_still_tells_how_far_it_is_is_waited_for_and_a_silent_one_is_not(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tells: bool
+) -> None:
+    watched, waited = Watched(), []
+
+    def stop(tuner: PretendedTuner) -> None:
+        name = tuner.algorithm.suggest("trial 0")["name"]
+        signal.raise_signal(signal.SIGTERM)
+        for step in range(8):  # twice the time after which silence would be an end
+            waited.append(step)
+            time.sleep(STUCK / 8)
+            if tells:
+                tuner.tell(name, step=step)
+        tuner.algorithm.on_trial_complete("trial 0")
+
+    monkeypatch.setattr(search, "STUCK_SECONDS", 1000.0)
+    monkeypatch.setattr(search, "CHECK_SECONDS", 0.05)
+    monkeypatch.setattr(search, "Signals", functools.partial(Signals, patience=STUCK / 2))
+    monkeypatch.setattr(PretendedTuner, "act", stop, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        search.run_schedule(
+            sweep.schedule(), concurrent=lambda: 2, resources=Resources(), folder=tmp_path / "tune", watcher=watched
+        )
+    assert (waited == list(range(8))) == tells
+    assert watched.stopping > 0
 
 
 def test_tunes_folder_is_made_anew_and_gone_afterwards(
