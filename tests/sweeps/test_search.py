@@ -134,9 +134,7 @@ def stuck_in(sweep: PretendedSweep, folder: Path, **resources: Any) -> str:
     schedule = sweep.schedule()
     progress = Progress(sweep.store, "sweep", schedule, io.StringIO())
     with pytest.raises(StuckError) as stuck:
-        search.run_schedule(
-            schedule, concurrent=lambda: 2, resources=Resources(**resources), folder=folder, watcher=progress
-        )
+        search.run_schedule(schedule, places=Room(2), resources=Resources(**resources), folder=folder, watcher=progress)
     return str(stuck.value)
 
 
@@ -206,7 +204,7 @@ def test_whoever_watches_is_told_that_time_passes_though_no_job_says_a_word(
     monkeypatch.setattr(search, "CHECK_SECONDS", 0.05)
     monkeypatch.setattr(PretendedTuner, "act", work, raising=False)
     search.run_schedule(
-        sweep.schedule(), concurrent=lambda: 2, resources=Resources(), folder=tmp_path / "tune", watcher=watched
+        sweep.schedule(), places=Room(2), resources=Resources(), folder=tmp_path / "tune", watcher=watched
     )
     assert watched.ticks > 0
     assert watched.said == []
@@ -396,7 +394,7 @@ def test_a_job_that_still_tells_how_far_it_is_is_waited_for_and_a_silent_one_is_
     monkeypatch.setattr(PretendedTuner, "act", stop, raising=False)
     with pytest.raises(KeyboardInterrupt):
         search.run_schedule(
-            sweep.schedule(), concurrent=lambda: 2, resources=Resources(), folder=tmp_path / "tune", watcher=watched
+            sweep.schedule(), places=Room(2), resources=Resources(), folder=tmp_path / "tune", watcher=watched
         )
     assert (waited == list(range(8))) == tells
     assert watched.stopping > 0
@@ -439,7 +437,7 @@ def test_a_driver_that_was_followed_ends_at_its_next_turn_and_leaves_its_followe
     monkeypatch.setattr(PretendedTuner, "act", sleep, raising=False)
     with pytest.raises(LeaseLostError, match=r"^the sweep sweep was taken over"):
         search.run_schedule(
-            sweep.schedule(lease=lease), concurrent=lambda: 1, resources=Resources(), folder=folder, watcher=Watched()
+            sweep.schedule(lease=lease), places=Room(1), resources=Resources(), folder=folder, watcher=Watched()
         )
     assert [path.name for path in folder.iterdir()] == ["theirs"]
 
