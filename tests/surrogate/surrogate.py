@@ -165,7 +165,7 @@ class Surrogate:
         """Trainings, or evaluations, that were looked up."""
         return sum(each == kind for each, _ in self.done)
 
-    def _train(self, store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell) -> bool:
+    def _train(self, store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell, placed: object) -> bool:
         """In place of `sweeps.train_weights.train_weights`."""
         found = self._entry(self.table.trainings, "training", spec, spec.weights_id)
         tell({"step": float(spec.train.steps)})
