@@ -189,11 +189,11 @@ def _row(
 def _complete(cells: Sequence[Cell], policy: Policy, floor: float | None) -> _Block:
     """The cells that have every seed that half of the design's have. Failed runs count as `policy` says."""
     finished = [cell for cell in cells if cell.seeds]
-    if not finished:
-        return _Block(np.empty((0, 0, 0)), np.empty(0, np.str_), np.empty(0, bool), np.empty(0, np.str_))
     known = sorted({seed for cell in finished for seed in cell.seeds})
     counted = [cell for cell in finished if cell.origin == "design"] or finished
     seeds = [seed for seed in known if 2 * sum(seed in cell.seeds for cell in counted) >= len(counted)]
+    if not seeds:  # nothing has finished, or each cell at a seed of its own
+        return _Block(np.empty((0, 0, 0)), np.empty(0, np.str_), np.empty(0, bool), np.empty(0, np.str_))
     worst = min((cell.returns[i] for cell in finished for i in range(len(cell.seeds))), key=lambda r: float(r.mean()))
     lost = np.full_like(worst, floor) if policy == "floor" and floor is not None else worst
     kept: list[Cell] = []

@@ -166,6 +166,16 @@ def test_a_cell_without_every_seed_is_left_out_and_named(run: Make, honest: Call
     assert "ILQL: its highest mean, 50.00, is of a cell that is left out." in table.footnotes
 
 
+def test_cells_that_finished_at_different_seeds_have_no_numbers_and_a_reason(
+    run: Make, honest: Callable[..., HonestTable]
+) -> None:
+    scores = np.where(np.eye(3, dtype=bool), 1.0, math.nan).tolist()  # each cell at one seed, none at that of another
+    runs = [flat(run, "ilql", {"train.tau": t}, *own) for t, own in zip((0.7, 0.8, 0.9), scores, strict=True)]
+    table = honest(*[each for cell in runs for each in cell])
+    assert row(table).tuned == Ranged(None, refused="no cell has finished at every seed")
+    assert (row(table).cells, row(table).seeds) == (0, 0)
+
+
 def test_a_failed_run_leaves_counts_as_the_worst_or_as_the_floor(run: Make, honest: Callable[..., HonestTable]) -> None:
     runs = [
         *flat(run, "ilql", {"train.tau": 0.7}, 4.0, 4.0),
