@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.bounded import Bounded, hull_interval
+from analysis.bounded import Bounded
 from analysis.cells import Cell
 from analysis.estimators import Floats
 from analysis.labels import Value, setting_label
@@ -27,6 +27,11 @@ from analysis.landscape import Landscape, landscape_of, weights_key
 
 BETA = "decode.beta"
 DRAWS = 2000
+
+HELD = 0.8
+"""How often a curve lies, as a whole, between the two that the interval of its width is made of.
+
+Less than .95, for no curve is as high as it may be at all doses at once; chosen by coverage (docs/statistics.md)."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,8 @@ def dose_responses(
     """The answer of every training of one method's design cells that was played at three or more positive, finite β.
 
     The noise that the β of one training have among each other is pooled over the trainings that were played at the same
-    β: a few seeds of one training could not say how four numbers vary together. The interval of a width is of draws of
-    what the curve may be (`Landscape.likely_means`), and within what a width can be: from 0 to that of all β played.
+    β: a few seeds of one training could not say how four numbers vary together. The interval of a width is
+    `width_interval`'s; its ends lie between 0 and the width of all β played. The tolerance is taken as given.
 
     Args:
         cells: Of one method.
@@ -106,10 +111,9 @@ def dose_responses(
         near = float(errors[peak]) if tolerance is None else tolerance
         doses = np.log2([betas[place] for place in finite])
         low, high = (float(end) for end in near_best(doses, scape.means[finite], near))
-        likely = pooled.of(finite).likely_means(rng, draws)
-        lows, highs = near_best(doses, likely, near)
-        width, whole = high - low, float(doses[-1] - doses[0])
-        why = pooled.of(finite).unclear
+        of_finite, width = pooled.of(finite), high - low
+        ends = width_interval(doses, of_finite.means, of_finite.noise_draws(rng, draws), near)
+        why = pooled.unknown
         found.append(
             DoseResponse(
                 method=own[0].method,
@@ -121,9 +125,7 @@ def dose_responses(
                 peak=betas[peak],
                 beyond=float(scape.means[best] - scape.means[peak]),
                 range=(2.0**low, 2.0**high),
-                width=Bounded(width, why=why)
-                if why
-                else Bounded(width, *np.clip(hull_interval(width, highs - lows), 0.0, whole).tolist()),
+                width=Bounded(width, why=why) if why else Bounded(width, *ends),
                 open=bool(low == doses[0] or high == doses[-1]),
                 tolerance=near,
                 seeds=scape.seeds,
@@ -150,7 +152,41 @@ def near_best(doses: Floats, scores: Floats, tolerance: float) -> tuple[Floats, 
         raise ValueError(
             f"a tolerance must not be negative and shapes be alike, got {tolerance}, {doses.shape}, {scores.shape}"
         )
-    best = scores.argmax(axis=-1)
+    return _around(doses, scores, scores.argmax(axis=-1), tolerance)
+
+
+def width_interval(doses: Floats, means: Floats, noise: Floats, tolerance: float) -> tuple[float, float]:
+    """The ends of an interval for the width of a curve's near-best range.
+
+    Let p be the dose at which the true curve is highest, d_x = ȳ_x − ȳ_p, and c·s_x such that the noise of all d_x is
+    within it with probability `HELD`. Then the true curve, less its top, is between d − c·s and min(0, d + c·s), and
+    its range around p between those of the two. Nobody knows p: so the ends are the lowest and the highest over all p
+    that may be the top, those with no d_x above c·s_x. Draws of whole curves, mean + noise, would not do: noise makes
+    peaks, and the flatter the top the more they are too narrow.
+
+    Args:
+        doses: Ascending, shape (B,).
+        means: The curve's, shape (B,).
+        noise: Draws of their noise, shape (draws, B).
+        tolerance: See `near_best`.
+    """
+    lows, highs = list[float](), list[float]()
+    for p in range(doses.size):
+        away = noise - noise[:, [p]]
+        spread = away.std(axis=0)
+        largest = np.abs(away / np.where(spread > 0, spread, math.inf)).max(axis=1)
+        slack = float(np.quantile(largest, HELD)) * spread
+        d = means - means[p]
+        if (d - slack).max() > 0:
+            continue
+        for curve, found in ((d - slack, lows), (np.minimum(0.0, d + slack), highs)):
+            low, high = _around(doses, curve, np.asarray(p), tolerance)
+            found.append(float(high - low))
+    return min(lows), max(highs)
+
+
+def _around(doses: Floats, scores: Floats, best: NDArray[np.int64], tolerance: float) -> tuple[Floats, Floats]:
+    """The ends of the stretch around the places `best`, of highest scores, where curves are near their best."""
     return (
         _last_near(doses[::-1], scores[..., ::-1], doses.size - 1 - best, tolerance),
         _last_near(doses, scores, best, tolerance),

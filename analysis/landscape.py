@@ -85,9 +85,12 @@ class Landscape:
 
         Empty where they have. Seeds are asked first: of too few of them the noise is not known.
         """
-        if self.seeds < 2 or self.freedom < FEWEST_DEGREES:
-            return TOO_FEW_SEEDS
-        return "" if self.reliability >= LEAST_RELIABILITY else TOO_MUCH_NOISE
+        return self.unknown or ("" if self.reliability >= LEAST_RELIABILITY else TOO_MUCH_NOISE)
+
+    @property
+    def unknown(self) -> str:
+        """Why `noise` is not known well enough for an interval, too few seeds; empty where it is."""
+        return TOO_FEW_SEEDS if self.seeds < 2 or self.freedom < FEWEST_DEGREES else ""
 
     def likely_means(self, rng: np.random.Generator, draws: int) -> Floats:
         """Draws of what the cells' expected returns may be, given their means alone, shape (draws, C): means + noise.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from analysis.cells import Cell, cells_of
-from analysis.dose import dose_responses, near_best
+from analysis.dose import dose_responses, near_best, width_interval
 from analysis.runs import RunTable
 from analysis.sensitivity_section import sensitivity_section
 
@@ -122,7 +122,29 @@ def test_a_width_is_between_nothing_and_all_that_was_played() -> None:
                 assert 0.0 <= found.width.low <= found.width.high <= 3.0  # from 1 to 8 are three doublings
 
 
-def test_noise_is_the_reason_where_there_are_seeds_enough() -> None:
+def test_a_flat_curve_may_be_near_its_best_anywhere() -> None:
+    # Noise makes peaks, each with a narrow range; the truth is three doublings, and so the interval must end there.
     means = dict.fromkeys((1.0, 2.0, 4.0, 8.0), 0.0)
     for found in dose_responses(_played(means, seed_sd=dict.fromkeys(means, 1.0), seeds=10), np.random.default_rng(0)):
-        assert found.width.text().endswith("(too much noise for an interval)")
+        assert found.width.high == 3.0
+
+
+def test_a_width_lies_between_those_of_the_curves_that_noise_allows() -> None:
+    # The outer doses are ±1 with sd 1, the middle is sure: −4 ± 1 below it on either side.
+    doses, means = np.array([0.0, 1.0, 2.0]), np.array([0.0, 4.0, 0.0])
+    noise = np.array([[a, 0.0, b] for a in (-1.0, 1.0) for b in (-1.0, 1.0)])
+    # Within 1 of the top are a fifth of the way to −5, and a third of that to −3.
+    assert width_interval(doses, means, noise, 1.0) == pytest.approx((2 / 5, 2 / 3))
+
+
+def test_whichever_dose_may_be_the_top_counts() -> None:
+    doses, means = np.array([0.0, 1.0, 2.0]), np.array([2.9, 4.0, 4.5])
+    noise = np.array([[0.0, 1.0, 0.0], [0.0, -1.0, 0.0]])
+    # Top at the last: the middle is 1.5 to 0 below, the first 1.6: two thirds of a dose, or one and 1/1.6. Top at the
+    # middle, which may be: the first 2.1 to .1 below and the last .5 to 0: one and 1/2.1, or both.
+    assert width_interval(doses, means, noise, 1.0) == pytest.approx((2 / 3, 2.0))
+
+
+def test_without_noise_a_width_is_what_it_is() -> None:
+    doses, means = np.array([1.0, 2, 3, 4]), np.array([0.0, 4, 3.5, 2.5])
+    assert width_interval(doses, means, np.zeros((10, 4)), 1.0) == pytest.approx((1.75, 1.75))

@@ -162,20 +162,30 @@ def test_the_ends_of_the_width_of_beta() -> None:
     tolerance, doses, fine = 0.5, np.arange(len(betas), dtype=float), np.linspace(0, 5, 1001)
     found = dose_responses(cells, rng(), tolerance=tolerance, draws=DRAWS)
 
-    def width(curve: np.ndarray) -> float:
-        """The stretch around the top, walked in small steps along the line between doses."""
+    def walked(curve: np.ndarray, top: int) -> float:
+        """The stretch around a place of `fine`, walked in small steps along the line between doses."""
         line = np.interp(fine, doses, curve)
-        near = line >= line.max() - tolerance
-        top = int(line.argmax())
+        near = line >= line[top] - tolerance
         first = top - int(np.argmin(np.append(near[top::-1], False))) + 1
         last = top + int(np.argmin(np.append(near[top:], False))) - 1
         return float(fine[last] - fine[first])
 
-    drawn = noise(np.mean(covariances, axis=0), 2 * 2)[:15_000]
+    drawn = noise(np.mean(covariances, axis=0), 2 * 2)
     for each, curve in zip(found, curves, strict=True):
-        assert each.width.value == pytest.approx(width(curve), abs=0.01)
-        widths = np.array([width(curve + one) for one in drawn])
-        assert_ends((each.width.low, each.width.high), hulls(width(curve), widths, most=5.0))
+        assert each.width.value == pytest.approx(walked(curve, int(np.interp(fine, doses, curve).argmax())), abs=0.01)
+        at: dict[float, tuple[float, float]] = {}
+        for level, share in ((0.95, 0.8), (0.90, 0.7)):  # of curves that lie wholly between the two
+            ends = []
+            for place, top in enumerate(np.searchsorted(fine, doses)):
+                apart = (drawn.T - drawn.T[place]).T
+                error = np.sqrt((apart**2).mean(axis=0) - apart.mean(axis=0) ** 2)
+                ratios = [np.abs(apart[:, x]) / error[x] for x in range(len(doses)) if x != place]
+                by = np.sort(np.max(ratios, axis=0))[round(share * len(drawn))] * error
+                if all(curve - curve[place] <= by):
+                    less = curve - curve[place]
+                    ends.append((walked(less - by, int(top)), walked(np.minimum(less + by, 0), int(top))))
+            at[level] = (min(low for low, _ in ends), max(high for _, high in ends))
+        assert_ends((each.width.low, each.width.high), at)
 
 
 def test_the_ends_of_the_interquartile_mean() -> None:
