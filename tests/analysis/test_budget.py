@@ -60,7 +60,7 @@ def test_weights_that_cells_share_are_paid_for_once() -> None:
 def test_how_many_evaluations_until_the_bar_is_passed() -> None:
     # One of five cells is above 0, with the best tune score: after k evaluations it is kept with probability k/5.
     scores = np.tile([-9.0, -9.0, -9.0, -9.0, 9.0], (3, 1))
-    half, most = crossings(trained(scores, scores), Estimate(0.0, 0.1, 2, 1))
+    half, most = crossings(trained(scores, scores), Estimate(0.0, 0.1, 2, 3))
     assert (half.evaluations, most.evaluations) == (3, 5)
     assert half.seconds == pytest.approx(33.0)
     assert (half.low or 0) <= 3 <= (half.high or 5)
@@ -129,6 +129,11 @@ class TestBar:
         assert (found.value, found.standard_error, found.seeds) == (10.0, 0.0, 1)
         scores = np.arange(24.0).reshape(4, 6)
         assert all(each.why == "too few seeds" for each in crossings(trained(scores, scores), found))
+
+    @pytest.mark.parametrize(("own", "of_bar", "why"), [(3, 3, ""), (2, 3, "too few seeds"), (3, 2, "too few seeds")])
+    def test_either_side_needs_three_seeds(self, own: int, of_bar: int, why: str) -> None:
+        scores = np.arange(24.0).reshape(4, 6)[:own]
+        assert {each.why for each in crossings(trained(scores, scores), Estimate(9.0, 0.1, 2, of_bar))} == {why}
 
     def test_several_cells_without_tune_scores_are_no_bar(self, run: Make, make_table: Make) -> None:
         cells = cells_of(make_table(*(run("bc", [1.0], {"decode.temperature": t}) for t in (0.5, 1.0))))
