@@ -98,7 +98,8 @@ def sensitivity(
     """Φ and d of a method.
 
     Intervals are of draws of what the cells' expected returns may be (`Landscape.likely_means`), independent between
-    environments. The percentiles of the scale are taken as given: they rest on all cells of all methods.
+    environments. The percentiles of the scale are taken as given: they rest on all cells of all methods. So is which
+    runs failed: where these count, Φ is of the settings as their runs went, and not of what may fail again.
 
     Args:
         environments: All cells of each environment, of all methods.

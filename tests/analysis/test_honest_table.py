@@ -192,6 +192,42 @@ def test_a_failed_run_leaves_counts_as_the_worst_or_as_the_floor(run: Make, hone
     assert "ILQL, 2 failed runs: σ 1.00 without them, 2.94 at −1.00." in floor.footnotes
 
 
+def test_where_failed_runs_count_sigma_has_no_interval(run: Make, honest: Callable[..., HonestTable]) -> None:
+    runs = [
+        *flat(run, "ilql", {"train.tau": 0.7, "decode.beta": 4.0}, 4.0, 5.0, math.nan),
+        *flat(run, "ilql", {"train.tau": 0.7, "decode.beta": 8.0}, 5.0, 5.0, math.nan),
+        *flat(run, "ilql", {"train.tau": 0.8, "decode.beta": 4.0}, 6.0, 6.0, 7.0),
+        *flat(run, "ilql", {"train.tau": 0.8, "decode.beta": 8.0}, 7.0, 6.0, 7.0),
+    ]
+    out, worst = row(honest(*runs)), row(honest(*runs, policy="worst"))
+    assert out.sigma.low is not None
+    for each in (worst.sigma, worst.sigma_train):
+        assert each.value is not None
+        assert each.refused == "failed runs count at a value that nobody played, whose noise is not known"
+    assert worst.sigma_decode.low is not None  # of τ .8, whose runs have all finished
+    assert out.sigma_bounds is not None
+    assert [each.low is not None for each in out.sigma_bounds] == [True, False]
+
+
+def test_too_many_failed_runs_leave_tuned_without_an_interval(run: Make, honest: Callable[..., HonestTable]) -> None:
+    def of(*lost: int) -> Ranged:
+        """Four cells at four seeds, a few of which fail in each."""
+        cells = [
+            flat(
+                run,
+                "ilql",
+                {"train.tau": 0.6 + k / 10},
+                *[math.nan if (s + k) % 4 < n else k + s % 2 for s in range(4)],
+            )
+            for k, n in enumerate(lost)
+        ]
+        return row(honest(*[each for cell in cells for each in cell], policy="floor", floor=-9.0)).tuned
+
+    assert of(0, 1, 1, 1).low is not None  # 3 of 16
+    assert of(0, 0, 2, 2).refused == "too many failed runs: more than 20 %"
+    assert of(0, 0, 0, 4).low is not None  # a cell that never finishes is known: it is not one that may fail or not
+
+
 def test_a_floor_must_be_known(run: Make, honest: Callable[..., HonestTable]) -> None:
     with pytest.raises(ValueError, match="the policy 'floor' needs the task's lowest return, got none"):
         honest(*lucky(run), policy="floor")
