@@ -1,13 +1,14 @@
 """How often nominal 95 % intervals hold the truth, over simulated worlds: `make coverage`.
 
 Each line of the file of results is one estimator in one world; those that are there are not done again. Prints the
-region of each estimator and, with --all, every world.
+region of each estimator and, with --all, every world. Where an estimator refuses, `given` says how often it did not.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import zlib
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from as_reported import crossing, sigma_counted, sigma_failing, tuned_failing, width
 from numpy.typing import NDArray
 from worlds import World, population_sd, sample_many
 
@@ -25,11 +27,17 @@ from analysis.paired import bootstrap_difference, paired_t, tuned_difference
 from analysis.student import t_quantile
 from analysis.variance import sigma
 
-Covered: TypeAlias = NDArray[np.bool_]
+Covered: TypeAlias = NDArray[np.bool_] | NDArray[np.float64]
+"""Whether each interval held the truth; NaN for one that was refused."""
 Estimator: TypeAlias = Callable[[World, np.random.Generator, int], Covered]
 
 SEEDS = (2, 3, 5, 10)
 BASE = World(episodes=64)
+
+DOSES = dataclasses.replace(
+    BASE, trainings=4, decodings=6, episodes=128, config_sd=0.7, seed_by_decoding_sd=0.2, cell_by_scene_sd=0.5
+)
+"""Four trainings at six β, to which scores answer with a peak."""
 
 SHAPES: Mapping[str, World] = {
     "12 cells": BASE,
@@ -56,7 +64,24 @@ SHAPES: Mapping[str, World] = {
     "seeds in common": dataclasses.replace(BASE, seed_common_sd=1.0, config_sd=0.5),
     "scenes by cell": dataclasses.replace(BASE, cell_by_scene_sd=2.0, config_sd=0.2),
     "4 episodes a scene": dataclasses.replace(BASE, episodes=128, episodes_per_scene=4, cell_by_scene_sd=1.0),
+    "12 × 4 cells, decodings apart": dataclasses.replace(
+        BASE, decodings=4, config_sd=0.3, decoding_sd=0.3, config_by_decoding_sd=0.1, seed_by_decoding_sd=0.5
+    ),
+    "6 β, steep": dataclasses.replace(DOSES, curvature=1.0),
+    "6 β": dataclasses.replace(DOSES, curvature=0.3),
+    "6 β, flat": dataclasses.replace(DOSES, curvature=0.05),
+    "6 β, a plateau": dataclasses.replace(DOSES, curvature=0.5, plateau=1.0),
+    "6 β, all alike": DOSES,
+    "6 β, any": dataclasses.replace(DOSES, decoding_sd=0.7, config_by_decoding_sd=0.3),
+    "6 β, seeds 1": dataclasses.replace(DOSES, curvature=0.3, seed_sd=1.0, seed_by_decoding_sd=0.4),
+    "6 β, t₃": dataclasses.replace(DOSES, curvature=0.3, seed_by_decoding_sd=0.4, tails="t3"),
+    "6 β, skewed": dataclasses.replace(DOSES, curvature=0.3, seed_by_decoding_sd=0.4, tails="skewed"),
     "a tenth fails": dataclasses.replace(BASE, failures=0.1),
+    "a fifth fails": dataclasses.replace(BASE, failures=0.2),
+    "three tenths fail": dataclasses.replace(BASE, failures=0.3),
+    "a quarter is hopeless": dataclasses.replace(BASE, hopeless=3),
+    "4 cells, a fifth fails": dataclasses.replace(BASE, trainings=4, failures=0.2),
+    "σ 0.2, a tenth fails": dataclasses.replace(BASE, config_sd=0.2, failures=0.1),
 }
 
 
@@ -118,6 +143,18 @@ def sigma_train(world: World, rng: np.random.Generator, worlds: int) -> Covered:
     return (low <= truth + 1e-9) & (truth <= high)
 
 
+def sigma_decode(world: World, rng: np.random.Generator, worlds: int) -> Covered:
+    """σ over the decodings of the training that is best by the scores of `sigma_train`: of that one's true means."""
+    drawn = sample_many(world, rng, worlds)
+    trainings, decodings = world.trainings, world.decodings
+    tuned = tuned_decodings(drawn.returns, world.training_of, world.scenes)
+    best = np.arange(worlds), tuned.mean(axis=(-1, -2)).argmax(axis=-1)
+    own = drawn.returns.reshape(worlds, trainings, decodings, world.seeds, world.episodes)[best]
+    _, low, high = sigma(own, np.zeros(decodings), world.scenes, rng, draws=1000)
+    truth = population_sd(drawn.means.reshape(worlds, trainings, decodings)[best])
+    return (low <= truth + 1e-9) & (truth <= high + 1e-9)
+
+
 def difference(world: World, rng: np.random.Generator, worlds: int) -> Covered:
     """The difference of two cells, by a t."""
     drawn, one = sample_many(_pair(world), rng, worlds), world.decodings > 1
@@ -165,18 +202,51 @@ ESTIMATORS: Mapping[str, Estimator] = {
     "checkpoint": checkpoint,
     "σ": sigma_all,
     "σ, β tuned": sigma_train,
+    "σ of decoding": sigma_decode,
     "difference, t": difference,
     "difference, tuned": difference_tuned,
     "difference, bootstrap": bootstrap,
+    "width of β": width,
+    "evaluations until BC is beaten, P ½": crossing(0.5),
+    "evaluations until BC is beaten, P .9": crossing(0.9),
 }
+
+FAILING: Mapping[str, Estimator] = {
+    "σ, failed runs left out": sigma_failing("exclude"),
+    "σ, failed runs as the worst (refused)": sigma_counted("worst"),
+    "σ, failed runs at the floor (refused)": sigma_counted("floor"),
+    "tuned, failed runs left out": tuned_failing("exclude"),
+    "tuned, failed runs as the worst": tuned_failing("worst"),
+    "tuned, failed runs at the floor": tuned_failing("floor"),
+}
+"""Of worlds with failures, as a report deals with them."""
+
+EVERY: Mapping[str, Estimator] = {**ESTIMATORS, **FAILING}
+
+CROSSED = (
+    "12 cells", "12 cells, σ 0.2", "4 cells", "3 × 4 cells", "2 × 6 cells, seeds 1", "seeds 2", "seeds 2, t₃",
+    "seeds 2, skewed", "6 β", "6 β, seeds 1",
+)  # fmt: skip
+"""The worlds that crossings are tried in, which take long."""
 
 
 def applies(estimator: str, shape: str) -> bool:
     """Whether a world says something about an estimator. Failures are about complete cells, so they have their own."""
     world = SHAPES[shape]
-    if world.failures:
-        return estimator in {"tuned", "σ"}
-    if estimator == "σ, β tuned":
+    fails = world.failures > 0 or world.hopeless > 0
+    if estimator in FAILING:
+        return fails
+    if fails:
+        return estimator in {"tuned", "σ"} and shape == "a tenth fails"
+    if estimator.startswith("evaluations"):
+        return shape in CROSSED
+    if shape.startswith("6 β"):
+        return estimator in {"width of β", "σ of decoding"}
+    if "decodings apart" in shape:
+        return estimator == "σ of decoding"
+    if estimator == "width of β":
+        return world.decodings > 2
+    if estimator in {"σ, β tuned", "σ of decoding"}:
         return world.decodings > 1
     return not (estimator == "tuned, one cell" and (world.decodings > 1 or ("cells" in shape and shape != "12 cells")))
 
@@ -185,10 +255,13 @@ def measure(estimator: str, shape: str, seeds: int, worlds: int) -> dict[str, ob
     """The share of intervals that hold the truth, seeded by what is asked."""
     world = dataclasses.replace(SHAPES[shape], seeds=seeds)
     rng = np.random.default_rng(zlib.crc32(f"{estimator}|{shape}|{seeds}".encode()))
-    of, size = ESTIMATORS[estimator], 100
-    covered = np.concatenate([_complete(of, world, rng, size) for _ in range(max(1, worlds // size))])
+    of, size = EVERY[estimator], 100
+    own = of if estimator in FAILING else functools.partial(_complete, of)
+    covered = np.concatenate([own(world, rng, size) for _ in range(max(1, worlds // size))]).astype(np.float64)
+    given = covered[~np.isnan(covered)]
     return {
-        "estimator": estimator, "world": shape, "seeds": seeds, "worlds": covered.size, "share": float(covered.mean()),
+        "estimator": estimator, "world": shape, "seeds": seeds, "worlds": covered.size,
+        "share": float(given.mean()) if given.size else None, "given": given.size / max(1, covered.size),
     }  # fmt: skip
 
 
@@ -205,26 +278,33 @@ def _complete(of: Estimator, world: World, rng: np.random.Generator, worlds: int
 
 
 def region(results: list[dict[str, object]]) -> str:
-    """Lowest and highest coverage over the worlds, in per cent: a line per estimator, a column per number of seeds."""
+    """Lowest and highest coverage over the worlds, in per cent: a line per estimator, a column per number of seeds.
+
+    In brackets, the lowest share of worlds in which there was an interval, where that was not in all.
+    """
     lines = [
         "| estimator | " + " | ".join(f"{seeds} seeds" for seeds in SEEDS) + " |",
         "| --- |" + " ---: |" * len(SEEDS),
     ]
-    for estimator in ESTIMATORS:
+    for estimator in EVERY:
         cells = []
         for seeds in SEEDS:
-            own = [100 * float(str(r["share"])) for r in results if (r["estimator"], r["seeds"]) == (estimator, seeds)]
-            cells.append(f"{min(own):.0f}–{max(own):.0f}" if own else "–")
+            own = [r for r in results if (r["estimator"], r["seeds"]) == (estimator, seeds)]
+            shares = [100 * float(str(r["share"])) for r in own if r["share"] is not None]
+            least = min((float(str(r.get("given", 1.0))) for r in own), default=1.0)
+            text = f"{min(shares):.0f}–{max(shares):.0f}" if shares else "refused" if own else "–"
+            cells.append(text + (f" ({100 * least:.0f})" if shares and least < 1 else ""))
         lines.append(f"| {estimator} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def by_world(results: list[dict[str, object]], seeds: int) -> str:
     """Coverage in per cent at one number of seeds, a line per world and a column per estimator."""
-    share = {(r["estimator"], r["world"]): float(str(r["share"])) for r in results if r["seeds"] == seeds}
-    lines = [f"| {seeds} seeds | " + " | ".join(ESTIMATORS) + " |", "| --- |" + " ---: |" * len(ESTIMATORS)]
+    share = {(r["estimator"], r["world"]): r["share"] for r in results if r["seeds"] == seeds}
+    lines = [f"| {seeds} seeds | " + " | ".join(EVERY) + " |", "| --- |" + " ---: |" * len(EVERY)]
     for shape in SHAPES:
-        cells = [f"{100 * share[e, shape]:.1f}" if (e, shape) in share else "–" for e in ESTIMATORS]
+        of = [share.get((estimator, shape)) for estimator in EVERY]
+        cells = ["–" if each is None else f"{100 * float(str(each)):.1f}" for each in of]
         lines.append(f"| {shape} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -234,11 +314,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="file of results, one JSON object a line")
     parser.add_argument("--worlds", type=int, default=2000, help="simulated sweeps of each kind")
     parser.add_argument("--all", action="store_true", help="print every world, too")
+    parser.add_argument("--only", nargs="+", choices=EVERY, default=list(EVERY), help="these estimators")
     given = parser.parse_args()
     given.out.parent.mkdir(parents=True, exist_ok=True)
     results = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
     done = {(r["estimator"], r["world"], r["seeds"]) for r in results}
-    wanted = [(e, w, s) for s in SEEDS for e in ESTIMATORS for w in SHAPES if applies(e, w)]
+    wanted = [(e, w, s) for s in SEEDS for e in given.only for w in SHAPES if applies(e, w)]
     for asked in wanted:
         if asked not in done:
             results.append(measure(*asked, given.worlds))

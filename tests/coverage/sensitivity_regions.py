@@ -15,7 +15,6 @@ from worlds import Sample, Tails, World, sample, standardised
 from analysis import across as aggregates
 from analysis.bounded import hull_interval
 from analysis.budget import Trained, expected_best, tuning_curve
-from analysis.dose import near_best
 from analysis.importance import _variances, anova
 from analysis.landscape import Landscape, landscape
 from analysis.selection import spearman
@@ -89,30 +88,6 @@ def phi(world: World, worlds: int, environments: int = 3) -> tuple[float, float]
         low, high = hull_interval(value, likely)
         held.append(low <= float(phi_of(np.stack([each.means for each in samples]))) <= high)
     return float(np.mean(held)) if held else 1.0, given / worlds
-
-
-def widths(world: World, worlds: int, tolerance: float = 0.3) -> tuple[float, float]:
-    """Of the near-best range of two trainings' curves over their decodings, one apart."""
-    rng = np.random.default_rng(2)
-    count = world.decodings
-    doses = np.arange(float(count))
-    held, asked = [], 0
-    for _ in range(worlds):
-        drawn = sample(world, rng)
-        whole = scape_of(world, drawn)
-        curves = [whole.of(range(at * count, (at + 1) * count)) for at in range(world.trainings)]
-        noise = np.mean([each.noise for each in curves], axis=0)
-        for at in range(2):
-            asked += 1
-            curve = dataclasses.replace(curves[at], noise=noise)
-            if curve.unclear:
-                continue
-            low, high = near_best(doses, drawn.means[at * count : (at + 1) * count], tolerance)
-            own = near_best(doses, curve.means, tolerance)
-            ends = np.array([near_best(doses, each, tolerance) for each in curve.likely_means(rng, 300)])
-            left, right = hull_interval(own[1] - own[0], ends[:, 1] - ends[:, 0])
-            held.append(left - 1e-9 <= high - low <= right + 1e-9)
-    return float(np.mean(held)) if held else 1.0, len(held) / asked
 
 
 def bands(world: World, worlds: int) -> float:
@@ -191,14 +166,14 @@ def main() -> None:
         "12 × 4": change(BASE, trainings=12),
         "flat": change(BASE, config_sd=0.3, decoding_sd=0.3, config_by_decoding_sd=0.1),
     }
-    say("world        shares (t, b, t × b)   their sd, and σ               Φ (given)     width (given)   band\n")
+    say("world        shares (t, b, t × b)   their sd, and σ               Φ (given)     band\n")
     for name, world in worlds.items():
         found = shares(world, 600)
         terms = " ".join(f"{found[term]:.3f}" for term in (("t",), ("b",), ("t", "b")))
         spread = spreads(world, 600)
         terms += "  " + " ".join(f"{spread[term]:.3f}" for term in (("t",), ("b",), ("t", "b"), ("sigma",)))
-        (one, given), (other, asked) = phi(world, 400), widths(change(world, seed_by_decoding_sd=0.2), 250)
-        say(f"{name:12} {terms}        {one:.3f} ({given:.2f})  {other:.3f} ({asked:.2f})  {bands(world, 300):.3f}\n")
+        covered, given = phi(world, 400)
+        say(f"{name:12} {terms}        {covered:.3f} ({given:.2f})  {bands(world, 300):.3f}\n")
         sys.stdout.flush()
     for runs in (3, 5, 10):
         for tasks in (3, 8, 26):

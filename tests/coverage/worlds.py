@@ -4,12 +4,13 @@ Axes: *W* worlds, *K* cells, *S* training seeds, *E* episodes; the K = trainings
 order: the decodings of one training stand side by side and share its weights. The return of cell k = (t, b) at seed s
 is
 
-    y[k, s, e] = mean + config[t] + decoding[b] + both[t, b]                 what the settings do, a cell's truth
+    y[k, s, e] = mean + config[t] + curve[b] + decoding[b] + both[t, b]      what the settings do, a cell's truth
                + common[s] + seed[t, s] + seed_by_decoding[t, b, s]          what the training seed does
                + scene[i] + cell_by_scene[k, i] + training_by_scene[t, s, i] where i is the scene of episode e
                + episode[k, s, e]
 
-with independent effects of mean 0 and the standard deviations of `World`. All cells and seeds play the same scenes.
+with independent effects of mean 0 and the standard deviations of `World`. All cells and seeds play the same scenes. The
+curve is the same in all worlds: highest at the decodings in the middle, as scores are of a dose.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ class World:
         config_sd: Of the effect of a training's setting.
         decoding_sd: Of the effect that a decoding has on all trainings.
         config_by_decoding_sd: Of what a decoding does to one training beyond that.
+        curvature: The curve is −curvature · d² at a decoding that is d places from the middle, or from its plateau.
+        plateau: Places on either side of the middle at which the curve is as high as there.
         seed_sd: Of a training seed's effect on one training, shared by all its decodings.
         seed_sd_varies: How much `seed_sd` differs between trainings: it is f · seed_sd with log f normal of this sd and
             E f² = 1.
@@ -52,6 +55,7 @@ class World:
         tails: `normal`; `t3`, Student's t with 3 degrees of freedom; `skewed`, an exponential turned to the left, as
             returns are that are bounded above. All are scaled to sd 1.
         failures: Probability that a training at one seed fails, and with it all its decodings there.
+        hopeless: Trainings that fail at every seed.
     """
 
     trainings: int = 12
@@ -63,6 +67,8 @@ class World:
     config_sd: float = 1.0
     decoding_sd: float = 0.0
     config_by_decoding_sd: float = 0.0
+    curvature: float = 0.0
+    plateau: float = 0.0
     seed_sd: float = 0.5
     seed_sd_varies: float = 0.0
     seed_common_sd: float = 0.0
@@ -73,6 +79,7 @@ class World:
     episode_sd: float = 3.0
     tails: Tails = "normal"
     failures: float = 0.0
+    hopeless: int = 0
 
     def __post_init__(self) -> None:
         sizes = (self.trainings, self.decodings, self.seeds, self.episodes, self.episodes_per_scene)
@@ -86,11 +93,25 @@ class World:
             raise ValueError(f"unknown tails {self.tails!r}; known: {', '.join(TAILS)}")
         if not 0 <= self.failures < 1:
             raise ValueError(f"failures must be a probability below 1, got {self.failures}")
+        if not 0 <= self.hopeless < self.trainings:
+            raise ValueError(f"some trainings must not be hopeless, got {self.hopeless} of {self.trainings} that are")
 
     @property
     def cells(self) -> int:
         """K, all trainings at all decodings."""
         return self.trainings * self.decodings
+
+    @property
+    def curve(self) -> Floats:
+        """Of the decodings, shape (B,)."""
+        places = np.abs(np.arange(self.decodings) - (self.decodings - 1) / 2)
+        found: Floats = -self.curvature * np.square(np.maximum(0.0, places - self.plateau))
+        return found
+
+    @property
+    def fails(self) -> Floats:
+        """The probability with which each cell fails at a seed, shape (K,)."""
+        return np.where(self.training_of < self.hopeless, 1.0, self.failures)
 
     @property
     def training_of(self) -> NDArray[np.int64]:
@@ -178,6 +199,7 @@ def sample_many(world: World, rng: np.random.Generator, worlds: int) -> Sample:
         + settings(w.config_sd, t, 1)
         + settings(w.decoding_sd, 1, b)
         + settings(w.config_by_decoding_sd, t, b)
+        + w.curve
         + np.zeros((worlds, t, b))
     )
     unequal = np.exp(settings(w.seed_sd_varies, t, 1, 1) - w.seed_sd_varies**2)
@@ -193,8 +215,8 @@ def sample_many(world: World, rng: np.random.Generator, worlds: int) -> Sample:
     returns = noise(w.episode_sd, t, b, s, w.episodes) + trained[..., None] + np.zeros(w.episodes)
     returns += np.repeat(by_scene, w.episodes_per_scene, axis=-1)
     finished = np.ones((worlds, t, b, s), dtype=np.bool_)
-    if w.failures:
-        finished &= rng.random((worlds, t, 1, s)) >= w.failures
+    if w.failures or w.hopeless:
+        finished &= rng.random((worlds, t, 1, s)) >= w.fails.reshape(1, t, b, 1)[:, :, :1]
         returns[~finished] = math.nan
     k = world.cells
     return Sample(
