@@ -18,7 +18,7 @@ from tabulated import Table
 
 from ilql.task import Environment, Reply, TaskFault
 from ilql.tasks.bandit import Bandit
-from sweeps import experiment, job
+from sweeps import experiment, provenance
 from sweeps.store import Store
 
 WHOLE = ("--name", "whole", "--seeds", "2")
@@ -55,7 +55,7 @@ def record(folder: Path) -> Table:
         ask("--store", str(folder), "--no-mlflow", *options)
 
     # Of a report nothing is kept, and the machine's name says nothing.
-    with in_this_process(), patch.object(experiment, "present"), patch.object(job, "host", lambda: "a machine"):
+    with in_this_process(), patch.object(experiment, "present"), patch.object(provenance, "host", lambda: "a machine"):
         for options in (WHOLE, DIVERGED, NO_START, SOUND):
             run(*options)
         with a_world_that_breaks():
