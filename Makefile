@@ -5,7 +5,7 @@ ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: ablation grid test check docs bench bench-long crash nodes hangs stress fuzz coverage surrogate clean
+.PHONY: ablation grid test check docs bench bench-long crash nodes long hangs stress fuzz coverage surrogate clean
 .DELETE_ON_ERROR:
 
 ablation: $(INSTALLED)
@@ -42,6 +42,10 @@ crash: $(INSTALLED)
 # Some ten minutes: several Ray nodes on this machine, nodes and heads killed, visual dialogue as a job.
 nodes: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long or not long" tests/cluster/test_nodes.py tests/cluster/test_launch.py $(ARGS)
+
+# All tests that are left out of `test` because they run for minutes, those of `nodes` among them. @MINUTES@
+long: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long $(ARGS)
 
 # Two hours. Goes on where it was, as `crash` does.
 hangs: $(INSTALLED)

@@ -17,19 +17,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks import public_step
 from benchmarks.measure import Benchmark, Line, seconds
-from benchmarks.public_step import (
-    GPT2_SMALL,
-    QUICK,
-    PublicStep,
-    Sizes,
-    check_equal,
-    dialogues,
-    micro_batches,
-    networks,
-    our_steps,
-    settings,
-)
 from benchmarks.training_step import operations
 from ilql.train import Loop
 
@@ -48,19 +37,19 @@ class Scale:
         product: Side of the square matrices by which the device's rate is measured.
     """
 
-    sizes: Sizes
+    sizes: public_step.Sizes
     full: int
     rounds: int
     product: int
 
 
 WHOLE = Scale(
-    sizes=dataclasses.replace(GPT2_SMALL, dialogues=64),
+    sizes=dataclasses.replace(public_step.GPT2_SMALL, dialogues=64),
     full=256,
     rounds=3,
     product=8192,
 )
-SMALLEST = Scale(sizes=QUICK, full=4, rounds=1, product=128)
+SMALLEST = Scale(sizes=public_step.QUICK, full=4, rounds=1, product=128)
 
 
 def run(quick: bool) -> list[Line]:
@@ -74,12 +63,14 @@ def run(quick: bool) -> list[Line]:
     return steps(scale, device)
 
 
-def check(sizes: Sizes, device: torch.device) -> None:
+def check(sizes: public_step.Sizes, device: torch.device) -> None:
     """Compare a step's losses on equal weights, in float32, the whole vocabulary on both sides."""
-    module, sequences = networks(sizes), dialogues(sizes)
-    other = PublicStep(module, settings("token")).to(device)
-    ours = our_steps(module, sequences, settings("token"), Loop(device=device, log_every=1))
-    check_equal(next(ours), other.step([batch.to(device) for batch in micro_batches(sequences, len(sequences))]))
+    module, sequences = public_step.networks(sizes), public_step.dialogues(sizes)
+    other = public_step.PublicStep(module, public_step.settings("token")).to(device)
+    ours = public_step.our_steps(module, sequences, public_step.settings("token"), Loop(device=device, log_every=1))
+    public_step.check_equal(
+        next(ours), other.step([batch.to(device) for batch in public_step.micro_batches(sequences, len(sequences))])
+    )
 
 
 def steps(scale: Scale, device: torch.device) -> list[Line]:
@@ -149,11 +140,11 @@ class OurSide:
         every: Steps at a time.
     """
 
-    def __init__(self, sizes: Sizes, device: torch.device, *, every: int = STEPS) -> None:
-        self.sizes, self.every, self._sequences = sizes, every, dialogues(sizes)
-        half = dataclasses.replace(settings("dialogue"), precision="bfloat16")
+    def __init__(self, sizes: public_step.Sizes, device: torch.device, *, every: int = STEPS) -> None:
+        self.sizes, self.every, self._sequences = sizes, every, public_step.dialogues(sizes)
+        half = dataclasses.replace(public_step.settings("dialogue"), precision="bfloat16")
         loop = Loop(device=device, log_every=every)
-        self._steps = our_steps(networks(sizes), self._sequences, half, loop)
+        self._steps = public_step.our_steps(public_step.networks(sizes), self._sequences, half, loop)
         next(self._steps)  # the first logs
         self()  # up to where the next one does, so that all that follow are as long
 
@@ -174,11 +165,11 @@ class OurSide:
 class PublicSide:
     """The public implementation's steps in micro-batches; says how many tokens a second that was."""
 
-    def __init__(self, sizes: Sizes, micro_batch: int, device: torch.device) -> None:
-        sequences = dialogues(sizes)
+    def __init__(self, sizes: public_step.Sizes, micro_batch: int, device: torch.device) -> None:
+        sequences = public_step.dialogues(sizes)
         self._tokens, self._device = sizes.dialogues * sizes.tokens, device
-        self._step = PublicStep(networks(sizes), settings("dialogue")).to(device)
-        self._batches = [batch.to(device) for batch in micro_batches(sequences, micro_batch)]
+        self._step = public_step.PublicStep(public_step.networks(sizes), public_step.settings("dialogue")).to(device)
+        self._batches = [batch.to(device) for batch in public_step.micro_batches(sequences, micro_batch)]
         self()
 
     def __call__(self) -> float:

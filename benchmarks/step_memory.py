@@ -20,24 +20,13 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import public_step
 from benchmarks.measure import Benchmark, Line
-from benchmarks.public_step import (
-    GPT2_SMALL,
-    QUICK,
-    PublicStep,
-    Sizes,
-    check_equal,
-    dialogues,
-    micro_batches,
-    networks,
-    our_steps,
-    settings,
-)
 from ilql.language_model import Architecture, build_language_model
 
 TINY = Architecture(layers=1, width=2, heads=1, context=2)
 
-ALL_SIZES = {"quick": QUICK, "small": GPT2_SMALL}
+ALL_SIZES = {"quick": public_step.QUICK, "small": public_step.GPT2_SMALL}
 ALL_SIZES |= {f"{name}_cut": dataclasses.replace(sizes, vocabulary=sizes.used) for name, sizes in ALL_SIZES.items()}
 
 
@@ -66,24 +55,24 @@ def peak_bytes(work: Callable[[], object]) -> int:
     return max(seen)
 
 
-def measure_here(side: str, sizes: Sizes, micro_batch: int) -> tuple[int, list[float]]:
+def measure_here(side: str, sizes: public_step.Sizes, micro_batch: int) -> tuple[int, list[float]]:
     """The bytes one side takes, and its losses at two steps."""
     build_language_model(TINY, vocabulary=2, seed=0)  # what torch and Transformers load at first is nobody's
     before = resident_bytes()
     weighting = "dialogue" if micro_batch == 1 else "token"
     torch.set_num_threads(os.cpu_count() or 1)  # what is measured is memory: let it be soon over
-    module, sequences = networks(sizes), dialogues(sizes)
+    module, sequences = public_step.networks(sizes), public_step.dialogues(sizes)
     if side == "ours":
-        ours = our_steps(module, sequences, settings(weighting))
+        ours = public_step.our_steps(module, sequences, public_step.settings(weighting))
 
         def step() -> float:
             return next(ours)
     else:
-        other = PublicStep(module, settings(weighting))
+        other = public_step.PublicStep(module, public_step.settings(weighting))
         del module
 
         def step() -> float:
-            return other.step(micro_batches(sequences, micro_batch))
+            return other.step(public_step.micro_batches(sequences, micro_batch))
 
     losses = [step()]
     gc.collect()
@@ -106,14 +95,14 @@ def run(quick: bool) -> list[Line]:
     ours = {own: measure("ours", own, sizes.dialogues) for own in (cut, name)}
     other = {micro_batch: measure("other", name, micro_batch) for micro_batch in (1, sizes.dialogues)}
     for pair in zip(ours[name][1], other[sizes.dialogues][1], strict=True):
-        check_equal(*pair)
+        public_step.check_equal(*pair)
     return [
         line(sizes, ALL_SIZES[own], ours[own][0], other[micro_batch][0], micro_batch)
         for own, micro_batch in ((cut, 1), (name, 1), (name, sizes.dialogues))
     ]
 
 
-def line(sizes: Sizes, own: Sizes, ours: int, other: int, micro_batch: int) -> Line:
+def line(sizes: public_step.Sizes, own: public_step.Sizes, ours: int, other: int, micro_batch: int) -> Line:
     """One line, of bytes on both sides."""
     held = held_bytes(own)
     what = "whole vocabulary" if own == sizes else f"our vocabulary cut to the {own.vocabulary:,} ids that occur"
@@ -133,7 +122,7 @@ def line(sizes: Sizes, own: Sizes, ours: int, other: int, micro_batch: int) -> L
     )
 
 
-def held_bytes(sizes: Sizes) -> int:
+def held_bytes(sizes: public_step.Sizes) -> int:
     """What a training of ILQL holds whatever it does: five numbers for each weight, of which one is the target's."""
     trunk = (sizes.vocabulary + 1024) * sizes.width + sizes.layers * 12 * sizes.width**2
     q_head = 2 * sizes.width**2 + 2 * sizes.width * sizes.vocabulary

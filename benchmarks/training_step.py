@@ -19,25 +19,14 @@ from functools import partial
 
 import torch
 
+from benchmarks import public_step
 from benchmarks.measure import Benchmark, Line, seconds
-from benchmarks.public_step import (
-    GPT2_SMALL,
-    QUICK,
-    PublicStep,
-    Sizes,
-    check_equal,
-    dialogues,
-    micro_batches,
-    networks,
-    our_steps,
-    settings,
-)
 from ilql.products import linear
 
 
 def run(quick: bool) -> list[Line]:
     """The cut vocabulary against micro-batches of one; the whole one against those, and against one batch of all."""
-    sizes = QUICK if quick else GPT2_SMALL
+    sizes = public_step.QUICK if quick else public_step.GPT2_SMALL
     cut = dataclasses.replace(sizes, vocabulary=sizes.used)
     rate = rates(512 if quick else 2048)
     check(cut, 1)
@@ -75,7 +64,7 @@ def rates(size: int) -> Rates:
     )
 
 
-def check(sizes: Sizes, micro_batch: int) -> None:
+def check(sizes: public_step.Sizes, micro_batch: int) -> None:
     """Compare two steps' losses on equal weights.
 
     Args:
@@ -83,14 +72,16 @@ def check(sizes: Sizes, micro_batch: int) -> None:
         micro_batch: The other side's dialogues in a forward pass; one weighs dialogues alike, all weigh tokens alike.
     """
     weighting = "dialogue" if micro_batch == 1 else "token"
-    module, sequences = networks(sizes), dialogues(sizes)
-    other = PublicStep(module, settings(weighting))
-    ours = our_steps(module, sequences, settings(weighting))
+    module, sequences = public_step.networks(sizes), public_step.dialogues(sizes)
+    other = public_step.PublicStep(module, public_step.settings(weighting))
+    ours = public_step.our_steps(module, sequences, public_step.settings(weighting))
     for _ in range(2):
-        check_equal(next(ours), other.step(micro_batches(sequences, micro_batch)))
+        public_step.check_equal(next(ours), other.step(public_step.micro_batches(sequences, micro_batch)))
 
 
-def against(sizes: Sizes, own: Sizes, goals: Mapping[int, float], rate: Rates, *, rounds: int) -> list[Line]:
+def against(
+    sizes: public_step.Sizes, own: public_step.Sizes, goals: Mapping[int, float], rate: Rates, *, rounds: int
+) -> list[Line]:
     """Measure ours, always one batch, and the other side in turn; a line for each size of its micro-batches.
 
     Args:
@@ -100,17 +91,19 @@ def against(sizes: Sizes, own: Sizes, goals: Mapping[int, float], rate: Rates, *
         rate: How fast the machine multiplies.
         rounds: How often all are measured.
     """
-    module, sequences = networks(own), dialogues(own)
-    other = PublicStep(module if own == sizes else networks(sizes), settings("dialogue"))
-    ours = our_steps(module, sequences, settings("dialogue"))
+    module, sequences = public_step.networks(own), public_step.dialogues(own)
+    other = public_step.PublicStep(
+        module if own == sizes else public_step.networks(sizes), public_step.settings("dialogue")
+    )
+    ours = public_step.our_steps(module, sequences, public_step.settings("dialogue"))
 
     def step_of_other(micro_batch: int) -> float:
-        return other.step(micro_batches(dialogues(sizes), micro_batch))
+        return other.step(public_step.micro_batches(public_step.dialogues(sizes), micro_batch))
 
     steps: list[Callable[[], float]] = [lambda: next(ours), *(partial(step_of_other, size) for size in goals)]
     first = [step() for step in steps]  # this warms up, too
     if own == sizes:
-        check_equal(*first[:2])
+        public_step.check_equal(*first[:2])
     count = sizes.dialogues * sizes.tokens
     measured: list[list[float]] = [[] for _ in steps]
     for turn in range(rounds):
@@ -138,7 +131,7 @@ def against(sizes: Sizes, own: Sizes, goals: Mapping[int, float], rate: Rates, *
     ]
 
 
-def operations(sizes: Sizes, actions: int) -> float:
+def operations(sizes: public_step.Sizes, actions: int) -> float:
     """Floating-point operations of a step's matrix products that cannot be left out, on all dialogues.
 
     Forth once and back twice: the online trunk at every token, two Q heads and V at every action; forth once: the

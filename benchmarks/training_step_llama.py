@@ -17,17 +17,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from benchmarks import public_step
 from benchmarks.measure import Benchmark, Line, alternately, per_second
-from benchmarks.public_step import (
-    PublicStep,
-    Sizes,
-    check_equal,
-    dialogues,
-    micro_batches,
-    networks_on,
-    our_steps,
-    settings,
-)
 from ilql.products import hasten
 
 
@@ -60,7 +51,7 @@ def run(quick: bool) -> list[Line]:
         return []
     model = load(file)
     config: Any = model.config
-    sizes = Sizes(
+    sizes = public_step.Sizes(
         layers=config.num_hidden_layers,
         width=config.hidden_size,
         heads=config.num_attention_heads,
@@ -68,16 +59,16 @@ def run(quick: bool) -> list[Line]:
     )
     if quick:
         sizes = dataclasses.replace(sizes, dialogues=1, tokens=16)
-    sequences = dialogues(sizes)
-    module = networks_on(model)
-    other = PublicStep(module, settings("dialogue"))
-    ours = our_steps(module, sequences, settings("dialogue"))
+    sequences = public_step.dialogues(sizes)
+    module = public_step.networks_on(model)
+    other = public_step.PublicStep(module, public_step.settings("dialogue"))
+    ours = public_step.our_steps(module, sequences, public_step.settings("dialogue"))
 
     def other_step() -> float:
-        return other.step(micro_batches(sequences, 1))
+        return other.step(public_step.micro_batches(sequences, 1))
 
     for _ in range(2):
-        check_equal(next(ours), other_step())
+        public_step.check_equal(next(ours), other_step())
     count = sizes.dialogues * sizes.tokens
     measured = alternately(
         per_second(count, lambda: next(ours)),

@@ -6,11 +6,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import ray
 
 from cluster.faults import Fault, classify
+from cluster.nodes import this_node
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,6 +28,7 @@ def call(
     tell: Callable[[Told], None],
     *,
     gpus: float = 0.0,
+    at: Callable[[str], None] = lambda node: None,
 ) -> Result | Fault:
     """Give `function(item, tell)`, run on the cluster once, or the fault that ended it.
 
@@ -37,6 +40,7 @@ def call(
         item: Picklable.
         tell: Called here with what the function tells there.
         gpus: GPUs of the call, beside one logical CPU; not negative.
+        at: Called here with Ray's id of the node where it begins.
 
     Raises:
         ValueError: `gpus` is negative.
@@ -49,16 +53,21 @@ def call(
         scheduling_strategy="DEFAULT",
     )(_running)  # fmt: skip
     answers: Any = remote.remote(function, item)
+    nodes: tuple[str, ...] = ()
     try:
         while True:
             try:
-                ended, value = ray.get(next(answers))
+                what, value = ray.get(next(answers))
             except Exception as error:  # noqa: BLE001  (whatever the function raised is its result)
-                return classify(error)
-            if ended:
+                return replace(classify(error), nodes=nodes)
+            if what == "begun":
+                nodes = (value,)
+                at(value)
+            elif what == "ended":
                 result: Result = value
                 return result
-            tell(value)
+            else:
+                tell(value)
     except BaseException:
         ray.cancel(answers, force=True)
         raise
@@ -66,8 +75,9 @@ def call(
 
 def _running(
     function: Callable[[Item, Callable[[Told], None]], Result], item: Item
-) -> Iterator[tuple[bool, Told | Result]]:
-    """On a worker: what the function tells, and what it returns, each with whether it has ended."""
+) -> Iterator[tuple[str, str | Told | Result]]:
+    """On a worker: where it has `begun`, what the function has `told`, and what it returned when it `ended`."""
+    yield "begun", this_node()
     heard: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
 
     def run() -> None:
@@ -83,7 +93,7 @@ def _running(
         wait = max(0.0, due - time.monotonic()) if newest else None
         if wait == 0:
             due = time.monotonic() + TELL_SECONDS
-            yield False, newest.pop()
+            yield "told", newest.pop()
             continue
         try:
             what, value = heard.get(timeout=wait)
@@ -92,6 +102,6 @@ def _running(
         if what == "raised":
             raise value
         if what == "ended":
-            yield True, value
+            yield "ended", value
             return
         newest = [value]

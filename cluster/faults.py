@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import ray.exceptions
@@ -76,11 +76,13 @@ class Fault:
         owner: "machine" where another try elsewhere may well succeed, "program" where it would fail again.
         error: The name of the exception's type.
         reason: One line, at most `REASON_LENGTH` characters, without the secrets that are known here.
+        nodes: Ray's ids of the nodes that failed, as far as they are known.
     """
 
     owner: Owner
     error: str
     reason: str
+    nodes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if self.owner not in get_args(Owner):
@@ -111,6 +113,26 @@ def classify(error: BaseException) -> Fault:
         if not _is_echo(root):
             return _fault("program", root)
     return _fault("machine", roots[0])
+
+
+def nodes_lost(error: BaseException, nodes: Mapping[int, str]) -> tuple[str, ...]:
+    """The nodes that failed under a group of workers, as far as an error says.
+
+    Whoever only lost a peer is no sign. Where nobody else is known, and all workers were on one node, it is that.
+
+    Args:
+        error: What ended the group.
+        nodes: The ids of the workers' nodes, by rank.
+    """
+    failures = getattr(error, "worker_failures", None)
+    ranks = failures if isinstance(failures, Mapping) else {}
+    known = {
+        nodes[rank]
+        for rank, failure in ranks.items()
+        if rank in nodes and any(_is_machine(root) for root in _roots(failure))
+    }
+    one = set(nodes.values()) if len(set(nodes.values())) == 1 else set()
+    return tuple(sorted(known or one))
 
 
 def back_off_seconds(losses: int) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.faults import Fault, classify
@@ -88,15 +88,30 @@ def call_on_nodes(
     return {node: _outcome(reference, seconds) for node, reference in calls.items()}
 
 
-def set_aside(node: Node) -> Sequence[PlacementGroup]:
+Reserved: TypeAlias = Sequence[PlacementGroup]
+"""What keeps work away from a node."""
+
+
+def set_aside(node: Node) -> Reserved:
     """Reserve every CPU of a node, each as soon as it is free, so that no job of ours begins there.
 
-    Ray gives them back when this program ends, or they are removed one by one.
+    Ray gives them back when this program ends; or `let_back` does.
     """
     return [
         placement_group([{"CPU": 1}], name=f"{SET_ASIDE}{node.id} {cpu}", bundle_label_selector=[{_NODE_ID: node.id}])
         for cpu in range(int(node.machine.cpus))
     ]
+
+
+def let_back(reserved: Reserved) -> None:
+    """Give back the CPUs of a node that was set aside."""
+    for group in reserved:
+        remove_placement_group(group)
+
+
+def this_node() -> str:
+    """Ray's id of the node that this process is on; empty where it is connected to no cluster."""
+    return ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
 
 
 def _outcome(reference: Any, seconds: float) -> Any:

@@ -18,6 +18,7 @@ on the loopback alone; elsewhere torch and its backends listen where they like (
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -26,8 +27,8 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Generic
@@ -37,8 +38,9 @@ import ray.train
 from ray.train.backend import Backend, BackendConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.faults import Fault, classify
+from cluster.faults import Fault, classify, nodes_lost
 from cluster.group import Config, GroupResult, Report, TrainLoop, check_metrics, combine
+from cluster.nodes import this_node
 from cluster.placement import release_orphans
 
 # Ray Train's own annotations are still those of its first version, whose classes take other arguments.
@@ -54,6 +56,8 @@ LOOPBACKS = ("lo", "lo0")
 _NETWORKS = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 """By which variables gloo and NCCL are told the network to listen on."""
 
+_NODE_OF = "node-of-"
+"""How the names of the files begin in which each worker says on which node it is; its rank ends them."""
 _POLL_SECONDS = 0.1
 _TEND_SECONDS = 5.0
 _ABORT_SECONDS = 5.0
@@ -80,6 +84,7 @@ def run_group(
     storage: Path,
     name: str,
     on_report: Callable[[Report], None] | None = None,
+    at: Callable[[Sequence[str]], None] = lambda nodes: None,
 ) -> GroupResult:
     """Train in a group of workers, a CPU each, and give how it ended; failures of workers come back as a value.
 
@@ -93,6 +98,7 @@ def run_group(
         storage: An absolute folder that all machines see, for Ray Train's notes.
         name: One path component, stable across restarts: a weights_id, never a time.
         on_report: Called in this process with each report, in order. What it raises ends the group and is raised here.
+        at: Called at its end with Ray's ids of the nodes on which its workers had begun.
 
     Raises:
         ValueError: A number is out of its range, or `storage` or `name` is not as described.
@@ -102,6 +108,8 @@ def run_group(
     if gpus_per_worker < 0:
         raise ValueError(f"gpus_per_worker must not be negative, got {gpus_per_worker}")
     check_place(storage, name)
+    for file in storage.glob(f"{_NODE_OF}*"):
+        file.unlink(missing_ok=True)
     release_orphans()
     order = _Order(train_loop, config, workers, gpus_per_worker, storage, name)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
@@ -129,7 +137,17 @@ def run_group(
     except BaseException:
         _abort(events)
         raise
+    at(sorted(set(_nodes_of(order).values())))
     return GroupResult(metrics, fault)
+
+
+def _nodes_of(order: _Order[Config]) -> dict[int, str]:
+    """By rank, Ray's id of the node of each worker that had begun, as far as that is seen here."""
+    found = {}
+    for rank in range(order.workers):
+        with contextlib.suppress(OSError):
+            found[rank] = (order.storage / f"{_NODE_OF}{rank}").read_text(encoding="utf-8")
+    return found
 
 
 def check_place(storage: Path, name: str) -> None:
@@ -188,7 +206,7 @@ def _fit_quietly(order: _Order[Config], journal: Path) -> _Ended:
     try:
         _trainer(order, journal).fit()
     except Exception as error:  # noqa: BLE001  (whatever ended the group is its result)
-        return _Ended(classify(error))
+        return _Ended(replace(classify(error), nodes=nodes_lost(error, _nodes_of(order))))
     return _Ended(None)
 
 
@@ -329,4 +347,6 @@ def _worker(settings: dict[str, _Order[Config]]) -> None:
 
     order = settings["order"]
     context = train.get_context()
+    order.storage.mkdir(parents=True, exist_ok=True)
+    (order.storage / f"{_NODE_OF}{context.get_world_rank()}").write_text(this_node(), encoding="utf-8")
     order.train_loop(order.config, _Member(context.get_world_rank(), context.get_world_size(), str(get_device())))

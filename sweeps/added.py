@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import tempfile
 from collections import defaultdict
@@ -18,7 +17,7 @@ from ilql.methods import method_named
 from sweeps.cells import Shared
 from sweeps.driving import carry_out, check_room, connected, driving, present
 from sweeps.job import Resources
-from sweeps.machines import Fleet, check_fits
+from sweeps.machines import Fleet, Share, check_fits
 from sweeps.mirror import Mirror
 from sweeps.overrides import parted, resolved
 from sweeps.questions import question_named
@@ -185,9 +184,9 @@ def add_evaluations(
             need = resources.need
             check_fits(fleet.machines, need)
             resume = "the same command goes on from here"
-            at_a_time = functools.partial(fleet.places, need, concurrent)
+            share = Share(fleet, need, concurrent)
             with nullcontext() if mirror is None else mirror:
-                ended = carry_out(store, sweep, schedule, resources, at_a_time, resume, say)
+                ended = carry_out(store, sweep, schedule, resources, share, resume, say)
                 if ended != 0:
                     return ended or 1
                 present(store, sweep, question, mirror, say)

@@ -90,9 +90,9 @@ def aside(asked: bool) -> AbstractContextManager[object]:
     return redirect_stdout(sys.stderr) if asked else nullcontext()
 
 
-def print_json(value: object) -> None:
-    """Print a value as one line of JSON that every reader takes: what is no finite number is its name, as text."""
-    print(json.dumps(_finite(value), allow_nan=False))
+def print_json(value: object, *, indent: int | None = None) -> None:
+    """Print a value as JSON that every reader takes, on one line unless indented: what is no finite number is text."""
+    print(json.dumps(_finite(value), allow_nan=False, indent=indent))
 
 
 def _finite(value: object) -> object:

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from cluster.redaction import without_secrets
@@ -17,6 +17,9 @@ LARGEST_SEED = 2**32 - 1
 
 Plain: TypeAlias = str | int | float | bool
 """What a value on the command line can be."""
+
+Said: TypeAlias = Mapping[str, tuple[Plain, ...]]
+"""What a command line says of columns: values by `COLUMN` or `ARM.COLUMN`."""
 
 Read = TypeVar("Read")
 

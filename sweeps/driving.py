@@ -21,7 +21,7 @@ from sweeps.provenance import package_folders
 from sweeps.question import Question
 from sweeps.reporting import files_to_show, print_report, write_sweep_report
 from sweeps.schedule import Schedule
-from sweeps.search import run_schedule
+from sweeps.search import Places, run_schedule
 from sweeps.shares import shares_line
 from sweeps.store import Store
 
@@ -95,7 +95,7 @@ def carry_out(
     sweep: str,
     schedule: Schedule,
     resources: Resources,
-    concurrent: Callable[[], int],
+    places: Places,
     resume: str,
     say: Callable[[str], None],
 ) -> int | None:
@@ -110,7 +110,7 @@ def carry_out(
     try:
         run_schedule(
             schedule,
-            concurrent=concurrent,
+            places=places,
             resources=resources,
             folder=store.folder / "tune" / sweep,
             watcher=Progress(store, sweep, schedule),

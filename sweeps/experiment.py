@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shlex
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
@@ -16,7 +15,7 @@ from sweeps.driving import carry_out, connected, driving, present
 from sweeps.guard import STOPPED
 from sweeps.journal import utc
 from sweeps.leases import Lease
-from sweeps.machines import Fleet, check_fits
+from sweeps.machines import Fleet, Share, check_fits
 from sweeps.mirror import Mirror
 from sweeps.options import Options
 from sweeps.planning import made_ready, plan_of
@@ -109,9 +108,9 @@ def _run_sweep(
         resources=sweep.resources,
         lease=lease,
     )
-    limit = functools.partial(fleet.places, need, options.concurrent)
+    share = Share(fleet, need, options.concurrent)
     with nullcontext() if mirror is None else mirror:
-        ended = carry_out(store, sweep.name, schedule, sweep.resources, limit, resume, say)
+        ended = carry_out(store, sweep.name, schedule, sweep.resources, share, resume, say)
         if ended != 0:
             return ended
         drop_stale(store, sweep.name, schedule.members, lease)

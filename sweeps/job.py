@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -92,7 +92,16 @@ class Job:
 
 
 class MachineFault(RuntimeError):  # noqa: N818  a fault is whose it was, as in cluster.faults
-    """A machine failed under work of ours that ran elsewhere."""
+    """A machine failed under work of ours that ran elsewhere.
+
+    Args:
+        said: What happened.
+        nodes: Ray's ids of the nodes that failed, as far as they are known.
+    """
+
+    def __init__(self, said: str, nodes: Sequence[str] = ()) -> None:
+        super().__init__(said)
+        self.nodes = tuple(nodes)
 
 
 @functools.lru_cache(maxsize=2)
@@ -109,7 +118,13 @@ Tell = Callable[[Mapping[str, float]], None]
 """Called now and then with numbers that say how far a job is."""
 
 
-def elsewhere(part: Callable[[Item, Tell], None], item: Item, resources: Resources, tell: Tell) -> Fault | None:
+Placed = Callable[[Sequence[str]], None]
+"""Called with Ray's ids of the nodes that did a part of a job which runs elsewhere."""
+
+
+def elsewhere(
+    part: Callable[[Item, Tell], None], item: Item, resources: Resources, tell: Tell, placed: Placed
+) -> Fault | None:
     """Run a part of a job wherever one worker of its shape has a place; give the fault of its own that ended it.
 
     Args:
@@ -117,16 +132,17 @@ def elsewhere(part: Callable[[Item, Tell], None], item: Item, resources: Resourc
         item: Picklable.
         resources: The job's.
         tell: Told what it tells.
+        placed: Told where it begins.
 
     Raises:
         JobStopped: It was asked to stop.
         MachineFault: The machine's fault ended it.
     """
-    done = call(part, item, tell, gpus=resources.gpus_per_worker)
+    done = call(part, item, tell, gpus=resources.gpus_per_worker, at=lambda node: placed([node]))
     if not isinstance(done, Fault):
         return None
     if done.error == JobStopped.__name__:
         raise JobStopped(done.reason)
     if done.owner == "machine":
-        raise MachineFault(str(done))
+        raise MachineFault(str(done), done.nodes)
     return done

@@ -1,8 +1,11 @@
-"""The machines a sweep may use: those that have the driver's code and versions, and see the driver's store.
+"""The machines a sweep may use: those that have the driver's code and versions, see its store, and do what they get.
 
 A node is asked before it gets work. The driver leaves a file of random content in the store; each node reads it there
 and writes what it read into a file beside it, which the driver reads: so both see the same folder. A cluster that has a
 node which cannot be used is refused at once. One that joins later is left out instead, and said so.
+
+A node that lives and kills whatever it is given is free sooner than all others, and would take every try of many jobs.
+So one that has lost several in a row gets none for a while, as long as others are left that jobs fit.
 """
 
 from __future__ import annotations
@@ -11,7 +14,8 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +24,7 @@ from typing import Self
 import torch
 
 from cluster.faults import Fault
-from cluster.nodes import Node, alive_nodes, call_on_nodes, set_aside
+from cluster.nodes import Node, Reserved, alive_nodes, call_on_nodes, let_back, set_aside
 from cluster.shapes import Machine, Need, places, worker_places
 from sweeps.provenance import code_digest, library_versions
 
@@ -28,7 +32,13 @@ CHECKED = ("python", "ray", "torch", "transformers", "tokenizers", "numpy", "sci
 """What must be of one version everywhere: it decides numbers, or whether processes understand each other."""
 
 LOOK_SECONDS = 2.0
-"""How often a running sweep looks for nodes that have come or gone."""
+"""How often a running sweep looks for nodes that have come or gone, or that lose what they are given."""
+
+LOSSES = 3
+"""After so many lost jobs in a row, with none done in between, a node gets no more: fewer than the tries of a job."""
+
+ASIDE_SECONDS = 600.0
+"""For so long; then it may show with one job that it is well again. Longer than a job waits between its tries."""
 
 _NOT_FOR_GPUS = "training on GPUs needs a torch that is built for them, {whose} has torch {torch}, which is not"
 _ARRIVAL_SECONDS = 10.0  # a network file system may show a new file late
@@ -151,6 +161,21 @@ def _says(file: Path, content: str) -> bool:
         time.sleep(0.2)
 
 
+@dataclass(frozen=True)
+class _Aside:
+    """A node that gets no jobs for a while.
+
+    Attributes:
+        node: It.
+        reserved: What keeps them away.
+        until: When it gets some again, by our clock.
+    """
+
+    node: Node
+    reserved: Reserved
+    until: float
+
+
 class Fleet:
     """The nodes that sweeps use, while the block lasts: of a cluster that somebody else started, as they come and go.
 
@@ -159,14 +184,26 @@ class Fleet:
         say: Told of nodes that came, went, or are left out.
         own: True for a cluster of this process: one node, this machine.
         on_gpus: Whether jobs are to run on GPUs.
+        clock: Seconds that only grow.
 
     Raises:
         ValueError: A node of the cluster as it is now cannot be used.
     """
 
-    def __init__(self, store: Path, say: Callable[[str], None], *, own: bool, on_gpus: bool) -> None:
-        self._store, self._say, self._own, self._on_gpus = store, say, own, on_gpus
+    def __init__(
+        self,
+        store: Path,
+        say: Callable[[str], None],
+        *,
+        own: bool,
+        on_gpus: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._say, self._own, self._on_gpus, self._clock = store, say, own, on_gpus, clock
         self._left_out: dict[str, object] = {}
+        self._aside: dict[str, _Aside] = {}
+        self._lost = Counter[str]()  # jobs in a row, by node
+        self._need = Need()
         nodes = alive_nodes()
         if own and on_gpus and any(node.machine.gpus for node in nodes) and not built_for_gpus():
             raise ValueError(_NOT_FOR_GPUS.format(whose="this machine", torch=torch.__version__))
@@ -184,8 +221,18 @@ class Fleet:
 
     def places(self, need: Need, wanted: int | None) -> int:
         """How many jobs may run at a time now, at most `wanted`; at least 1, for what is to come back."""
+        self._need = need
         fit = places(self.machines, need)
         return max(1, min(fit, wanted or fit))
+
+    def lost(self, nodes: Iterable[str]) -> None:
+        """A job was lost under nodes of these ids."""
+        self._lost.update(nodes)
+
+    def done(self, nodes: Iterable[str]) -> None:
+        """A job has come to an end of its own on nodes of these ids."""
+        for node in nodes:
+            self._lost.pop(node, None)
 
     def __enter__(self) -> Self:
         if not self._own:
@@ -203,13 +250,17 @@ class Fleet:
         while not self._ended.wait(LOOK_SECONDS):
             # A cluster in trouble may refuse to say; what it says next time counts.
             with contextlib.suppress(Exception):
-                self._look()
+                self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """See which nodes have come or gone, and which lose what they get."""
         alive = {node.id: node for node in alive_nodes()}
         for gone in self._used.keys() - alive.keys():
             self._say(f"the node {self._used.pop(gone)} is gone; what it was at is done elsewhere")
-        came = [node for id_, node in alive.items() if id_ not in self._used and id_ not in self._left_out]
+        for gone in self._aside.keys() - alive.keys():
+            self._say(f"the node {self._aside.pop(gone).node} is gone")
+        known = self._used.keys() | self._aside.keys() | self._left_out.keys()
+        came = [node for id_, node in alive.items() if id_ not in known]
         wrong = survey(self._store, came, on_gpus=self._on_gpus) if came else {}
         for node in came:
             if node in wrong:
@@ -218,6 +269,60 @@ class Fleet:
             else:
                 self._used[node.id] = node
                 self._say(f"the node {node} has joined")
+        self._let_back()
+        self._set_aside()
+
+    def _let_back(self) -> None:
+        """Give jobs again to nodes whose time is over; to all, if jobs fit no others."""
+        for id_, aside in list(self._aside.items()):
+            if self._clock() > aside.until or not self._fits(self._used.values()):
+                let_back(aside.reserved)
+                del self._aside[id_]
+                self._used[id_] = aside.node
+                self._lost[id_] = LOSSES - 1
+                self._say(f"the node {aside.node} gets jobs again")
+
+    def _set_aside(self) -> None:
+        """Give no more to nodes that have lost what they had, unless jobs fit no others."""
+        for id_, node in list(self._used.items()):
+            others = [other for other in self._used.values() if other != node]
+            if self._lost[id_] < LOSSES or not self._fits(others):
+                continue
+            until = self._clock() + ASIDE_SECONDS
+            self._aside[id_] = _Aside(self._used.pop(id_), set_aside(node), until)
+            minutes = f"{ASIDE_SECONDS / 60:.0f} min"
+            self._say(f"the node {node} has lost {self._lost[id_]} jobs in a row; it gets none for {minutes}")
+
+    def _fits(self, nodes: Iterable[Node]) -> bool:
+        """Whether a job as they are now fits some nodes."""
+        return places([node.machine for node in nodes], self._need) > 0
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many jobs of a sweep may run at a time, asked again and again; told where they were lost and done.
+
+    Attributes:
+        fleet: Of what.
+        need: What a job needs.
+        wanted: At most so many; None for as many as fit.
+    """
+
+    fleet: Fleet
+    need: Need
+    wanted: int | None
+
+    def __call__(self) -> int:
+        """How many just now, at least 1."""
+        return self.fleet.places(self.need, self.wanted)
+
+    def lost(self, nodes: Sequence[str]) -> None:
+        """A job was lost under these nodes."""
+        self.fleet.lost(nodes)
+
+    def done(self, nodes: Sequence[str]) -> None:
+        """A job ended well on these nodes, or by its own fault."""
+        self.fleet.done(nodes)
 
 
 def check_fits(machines: Sequence[Machine], need: Need, *, whose: str = "the cluster", hint: str = "") -> None:

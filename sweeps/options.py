@@ -17,6 +17,7 @@ from sweeps.command_line import (
     LARGEST_SEED,
     OneLineParser,
     Plain,
+    Said,
     assignment,
     columns_said,
     name_list,
@@ -28,8 +29,8 @@ from sweeps.command_line import (
 from sweeps.paths import store_at
 
 COLUMNS = (
-    "COLUMN=VALUE fixes a column, as --set does, also one that the design varies; COLUMN=VALUE,VALUE,... makes the "
-    "design vary it over these; ARM.COLUMN=... says so of one arm."
+    "COLUMN=VALUE, or --set COLUMN=VALUE, fixes a column, also one that the design varies; COLUMN=VALUE,VALUE,... "
+    "makes the design vary it over these; ARM.COLUMN=... says so of one arm."
 )
 
 
@@ -55,10 +56,7 @@ class Options:
         methods: Arms to run, or None for the question's main ones.
         refine: Arms whose trainings proposals vary, or None for the question's own.
         convention: Whose conventions the value methods follow, or None for ours.
-        columns: Hyperparameters and settings of the world and of cloning that are fixed, by column: those of `--set`,
-            and when they are settled all single values of what the design does not vary.
-        said: What else was said of columns, by `COLUMN` or `ARM.COLUMN`. `Question.settled`, which knows the design,
-            puts it among `columns` or `overrides` and leaves nothing here.
+        columns: Hyperparameters and settings of the world and of cloning that are fixed, by column.
         overrides: Columns of the design and the values they take instead, by `COLUMN` or `ARM.COLUMN`.
         vary: A column and the values at each of which everything is done, one sweep each, or None.
         seeds: Training seeds of every cell, or None for the preset's.
@@ -71,7 +69,7 @@ class Options:
         mirror: False to leave MLflow out.
         plan_only: True to print the plan and stop.
         cluster: The description of a cluster that the plan is to be for, or None.
-        show: True to print the preset and stop.
+        show: True to print the preset and the design, and stop.
         as_json: True to print the plan for programs.
     """
 
@@ -92,9 +90,8 @@ class Options:
     methods: tuple[str, ...] | None = None
     refine: tuple[str, ...] | None = None
     convention: str | None = None
-    columns: Mapping[str, Value]
-    said: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
-    overrides: Mapping[str, tuple[Plain, ...]] = field(default_factory=dict)
+    columns: Mapping[str, Value] = field(default_factory=dict)
+    overrides: Said = field(default_factory=dict)
     vary: tuple[str, tuple[Plain, ...]] | None = None
     seeds: int | None = None
     episodes: int | None = None
@@ -140,8 +137,10 @@ def parse(
     presets: Sequence[str],
     arguments: Sequence[str],
     inputs: Mapping[str, str] | None = None,
-) -> Options:
-    """Options from a command line, not yet settled; leaves with one line and status 2 if it is wrong.
+) -> tuple[Options, Said]:
+    """Options from a command line, and what it says of columns; leaves with one line and status 2 if it is wrong.
+
+    Where a column belongs depends on the design, which `sweeps.asked.options_of` knows.
 
     Args:
         program: What was called.
@@ -153,8 +152,8 @@ def parse(
     parser = OneLineParser(prog=program, description=description, epilog=COLUMNS)
     add_question_options(parser, presets, inputs or {}, rewards=reward_options(inputs or {}))
     given, rest = parser.parse_known_args(arguments)
-    said = columns_said(parser, rest)
-    _check_varied(parser, given)
+    said = _all_said(parser, given, rest)
+    _check_varied(parser, given, said)
     plan_only = given.plan or given.cluster is not None
     if given.json and not plan_only:
         parser.error("--json is of a plan: `sweeps rows` has a sweep's rows")
@@ -170,7 +169,7 @@ def parse(
         )
         if value is not None
     }
-    return Options(
+    options = Options(
         command=tuple(map(without_secrets, sys.orig_argv)),
         preset=given.preset,
         store=store_at(given.store),
@@ -188,8 +187,6 @@ def parse(
         methods=given.methods,
         refine=given.refine,
         convention=given.convention,
-        columns=dict(given.set),
-        said=said,
         vary=given.vary,
         seeds=given.seeds,
         episodes=given.episodes,
@@ -204,6 +201,7 @@ def parse(
         show=given.show,
         as_json=given.json,
     )
+    return options, said
 
 
 def add_question_options(
@@ -219,7 +217,7 @@ def add_question_options(
     """
     add = parser.add_argument
     add_world(parser, presets, inputs, columns="fix a hyperparameter, or with world.FIELD a setting of the world")
-    add("--show", action="store_true", help="print the preset and stop")
+    add("--show", action="store_true", help="print the preset and the design, and stop")
     add("--plan", action="store_true", help="prepare the world, print what would be trained and evaluated, and stop")
     add("--json", action="store_true", help="with --plan: print it as JSON, for programs")
     add("--cluster", metavar="4x8:80GB", help="with --plan: what it takes of such a cluster, MACHINESxGPUS:MEMORY")
@@ -343,13 +341,23 @@ def add_machines(parser: argparse.ArgumentParser) -> None:
     add("--no-mlflow", action="store_true", help="do not mirror to MLflow")
 
 
-def _check_varied(parser: OneLineParser, given: argparse.Namespace) -> None:
+def _all_said(parser: OneLineParser, given: argparse.Namespace, rest: Sequence[str]) -> Said:
+    """What is said of columns, with `--set` or without; leaves with one line where that is both of one column."""
+    found: dict[str, tuple[Plain, ...]] = {name: (value,) for name, value in given.set}
+    for name, values in columns_said(parser, rest).items():
+        if name in found:
+            parser.error(f"a column must be said once, got {name} and --set {name}")
+        found[name] = values
+    return found
+
+
+def _check_varied(parser: OneLineParser, given: argparse.Namespace, said: Said) -> None:
     """Leave with one line where a column is varied that is fixed, or where its values make names that are none."""
     if given.vary is None:
         return
     column, values = given.vary
-    if column in dict(given.set):
-        parser.error(f"--vary may not vary a column that --set fixes, got {column}")
+    if column in said:
+        parser.error(f"--vary may not vary a column that is said beside it, got {column}")
     for value in values if given.name is not None else ():
         try:
             sweep_name(f"{given.name}-{value}")

@@ -11,36 +11,7 @@ import dataclasses
 from collections.abc import Container, Iterable, Mapping, Sequence
 
 from ilql.hyperparameters import Value, unknown
-from sweeps.command_line import Plain
-from sweeps.options import Options
-from sweeps.space import BAGS, Grid, known_columns
-
-
-def settled(grids: Sequence[Grid], options: Options) -> Options:
-    """The options with what was said of columns put where `--set` puts its own, or to the values of the design.
-
-    A single value of a column that the arms' designs do not vary goes the first way.
-
-    Args:
-        grids: The arms that are run, as the question has them.
-        options: Not yet settled.
-
-    Raises:
-        ValueError: A column that no design can vary, such as one of the world, has several values; or is also set.
-    """
-    columns: dict[str, Value] = dict(options.columns)
-    overrides: dict[str, tuple[Plain, ...]] = {}
-    for name, values in options.said.items():
-        designed = name.startswith(tuple(f"{bag}." for bag in BAGS)) or name.partition(".")[0] in _arms(grids)
-        if not designed and len(values) > 1:
-            raise ValueError(f"a design varies train.* and decode.*, got {name} with {len(values)} values; try --vary")
-        if name in columns:
-            raise ValueError(f"a column must be said once, got {name} and --set {name}")
-        if designed and (len(values) > 1 or _decided(name, grids)):
-            overrides[name] = values
-        else:
-            columns[name] = values[0]
-    return dataclasses.replace(options, columns=columns, said={}, overrides=overrides)
+from sweeps.space import Grid, known_columns
 
 
 def varied(grids: Sequence[Grid], overrides: Mapping[str, Sequence[Value]]) -> list[Grid]:
@@ -105,15 +76,6 @@ def widened(grids: Sequence[Grid], overrides: Mapping[str, Sequence[Value]]) -> 
                 f"{also[0]}.{name}=VALUE fixes it there"
             )
     return lines
-
-
-def _arms(grids: Sequence[Grid]) -> set[str]:
-    return {grid.arm for grid in grids}
-
-
-def _decided(name: str, grids: Sequence[Grid]) -> bool:
-    """True if a design decides the column, or it is said of one arm."""
-    return name.partition(".")[0] in _arms(grids) or any(name in grid.decided for grid in grids)
 
 
 def _over(grid: Grid, column: str, values: Sequence[Value]) -> Grid:

@@ -19,7 +19,7 @@ from sweeps.power import power_of
 from sweeps.presets import Preset
 from sweeps.question import Question, Sweep
 from sweeps.schedule import no_room
-from sweeps.sizing import chosen_preset, side_effects, unreached
+from sweeps.sizing import chosen_preset, proposed_too, side_effects, unreached
 from sweeps.store import Store
 
 
@@ -131,7 +131,11 @@ def made_ready(question: Question, options: Options, say: Callable[[str], None])
         say(f"preset {preset.name}; against the paper it changes")
         for line in preset.differences():
             say(f"  {line}")
-    notes = (*unreached(question, preset, options), *side_effects(question, options))
+    notes = (
+        *unreached(question, preset, options),
+        *proposed_too(question, preset, options),
+        *side_effects(question, options),
+    )
     for line in notes:
         say(line)
     return Ready(preset=preset, store=store, notes=notes, sweeps=asked_sweeps(question, preset, options, store, say))

@@ -11,7 +11,7 @@ from sweeps.cells import Shared
 from sweeps.job import Resources
 from sweeps.names import one_component
 from sweeps.options import Options
-from sweeps.overrides import settled, varied
+from sweeps.overrides import varied
 from sweeps.presets import Preset
 from sweeps.refinement import Refinement
 from sweeps.reporting import Against, MakeSection
@@ -103,15 +103,6 @@ class Question:
             if arm != ALL:
                 self.grid(arm)
         return varied([grid for grid in self.grids if grid.arm in named or ALL in named], options.overrides)
-
-    def settled(self, options: Options) -> Options:
-        """The options, with what they say of columns put where it belongs: to the design, or to what is fixed.
-
-        Raises:
-            KeyError: An arm that is named does not exist.
-            ValueError: A column is said twice, or several values of one that no design can vary.
-        """
-        return settled(self.chosen(options), options)
 
     def refined(self, options: Options) -> list[Grid]:
         """The chosen arms whose trainings proposals vary.

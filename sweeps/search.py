@@ -18,7 +18,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from cluster.faults import classify, ended_for_memory
-from cluster.nodes import why_hopeless
+from cluster.nodes import this_node, why_hopeless
 from cluster.placement import describe_cluster, release_all, release_orphans
 from cluster.redaction import without_secrets
 from cluster.watchdog import Watchdog
@@ -117,6 +117,19 @@ TOLD = ("step", "loss", "episodes", "dialogues_drawn", "estimating", "waiting")
 """The numbers that are passed on to whoever watches."""
 
 
+class Places(Protocol):
+    """How many jobs may run at a time; told what became of those that ran where."""
+
+    def __call__(self) -> int:
+        """How many just now."""
+
+    def lost(self, nodes: Sequence[str]) -> None:
+        """A job was lost under nodes of these ids."""
+
+    def done(self, nodes: Sequence[str]) -> None:
+        """A job came to an end of its own on nodes of these ids."""
+
+
 class Watcher(Protocol):
     """Whoever is told how a schedule's jobs are getting on."""
 
@@ -140,13 +153,31 @@ class Watcher(Protocol):
 
 
 class _Listener(tune.Callback):
-    """Passes on what running jobs tell."""
+    """Passes on what running jobs tell.
+
+    Args:
+        watcher: Told how far they are.
+        watchdog: Told that they live.
+        signals: Told the same: who is waited for after a signal is.
+        places: Told where they ended.
+        faults: What machines did to jobs that told of it.
+        at: The nodes whose fault it is if a job is lost now.
+        in_group: Whether trials only wait for worker groups.
+    """
 
     def __init__(
-        self, watcher: Watcher, watchdog: Watchdog, signals: Signals, faults: dict[str, str], *, in_group: bool
+        self,
+        watcher: Watcher,
+        watchdog: Watchdog,
+        signals: Signals,
+        places: Places,
+        faults: dict[str, str],
+        at: dict[str, list[str]],
+        *,
+        in_group: bool,
     ) -> None:
-        self._watcher, self._watchdog, self._signals = watcher, watchdog, signals
-        self._faults, self._in_group = faults, in_group
+        self._watcher, self._watchdog, self._signals, self._places = watcher, watchdog, signals, places
+        self._faults, self._at, self._in_group = faults, at, in_group
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -154,24 +185,27 @@ class _Listener(tune.Callback):
         """A job told how far it is, or what its machine did to it."""
         self._watchdog.progress()
         self._signals.heard()
+        name = trial.config["name"]
+        if "nodes" in result:
+            self._at[name] = [str(node) for node in result["nodes"]]
         if "fault" in result:
-            self._faults[trial.config["name"]] = str(result["fault"])
+            self._faults[name] = str(result["fault"])
+        if result.get("status") in ("finished", "failed"):
+            self._places.done(self._at.pop(name, []))
         # A trial that has a worker group only waits: where its workers are Tune does not know.
         where = None if self._in_group or "pid" not in result else f"process {result['pid']} of {result['hostname']}"
-        self._watcher.told(trial.config["name"], {key: value for key, value in result.items() if key in TOLD}, where)
+        self._watcher.told(name, {key: value for key, value in result.items() if key in TOLD}, where)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-def run_schedule(
-    schedule: Schedule, *, concurrent: Callable[[], int], resources: Resources, folder: Path, watcher: Watcher
-) -> None:
+def run_schedule(schedule: Schedule, *, places: Places, resources: Resources, folder: Path, watcher: Watcher) -> None:
     """Do all jobs of a schedule on the connected cluster.
 
     Args:
         schedule: What to do.
-        concurrent: Jobs at a time, asked again and again, as nodes come and go; of that many the half from when a
+        places: Jobs at a time, asked again and again, as nodes come and go; of that many the half from when a
             machine's memory was full.
         resources: What each may use; decides what Tune reserves for it.
         folder: Where Tune keeps its own notes, pickles among them: in a folder of this run's own, never read again, and
@@ -189,12 +223,12 @@ def run_schedule(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # the watcher has a line for it
     # Tune starts so many processes at once; left to itself, without a limit of its own on trials, one after the other.
-    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(max(STARTING, concurrent())))
+    os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(max(STARTING, places())))
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of what failed the rows tell, and why
     cut = 1
     while True:
         try:
-            _run_once(schedule, functools.partial(_share_of, concurrent, cut), resources, folder, watcher)
+            _run_once(schedule, places, cut, resources, folder, watcher)
             return
         except RuntimeError as error:
             # Where memory is full Ray kills workers before the kernel kills anyone, and Tune ends over it.
@@ -206,15 +240,10 @@ def run_schedule(
         cut *= 2
 
 
-def _share_of(concurrent: Callable[[], int], cut: int) -> int:
-    """A part of what fits, at least 1."""
-    return max(1, concurrent() // cut)
-
-
 def _run_once(
-    schedule: Schedule, concurrent: Callable[[], int], resources: Resources, folder: Path, watcher: Watcher
+    schedule: Schedule, places: Places, cut: int, resources: Resources, folder: Path, watcher: Watcher
 ) -> None:
-    """Do all jobs in one run of Tune; what ends it early is raised."""
+    """Do all jobs in one run of Tune, on a `cut`-th of the places, at least one; what ends it early is raised."""
     schedule.check()
     shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
     own = folder / secrets.token_hex(4)  # whoever follows us, should we sleep, has another
@@ -231,7 +260,7 @@ def _run_once(
     watchdog = Watchdog(STUCK_SECONDS, stuck, tend=tend, hopeless=why_hopeless, check_seconds=CHECK_SECONDS)
     try:
         with signals, watchdog:
-            _tuner(schedule, concurrent, resources, own, watcher, watchdog, signals).fit()
+            _tuner(schedule, places, cut, resources, own, watcher, watchdog, signals).fit()
     except BaseException:
         schedule.check()  # Tune has errors of its own for ours, and some for a folder that whoever follows us removed
         raise
@@ -255,7 +284,8 @@ def _what_is_stuck(watcher: Watcher) -> str:
 
 def _tuner(
     schedule: Schedule,
-    concurrent: Callable[[], int],
+    places: Places,
+    cut: int,
     resources: Resources,
     folder: Path,
     watcher: Watcher,
@@ -274,10 +304,12 @@ def _tuner(
             watchdog.progress()
             watcher.changed()
 
-    faults: dict[str, str] = {}  # what machines did to jobs that told of it
+    faults = dict[str, str]()  # what machines did to jobs that told of it
+    at = dict[str, list[str]]()  # the nodes whose fault it is if a job is lost now
 
     def lost(name: str) -> None:
         why = faults.pop(name, DIED)
+        places.lost(at.pop(name, []))
         watcher.lost(name, why, schedule.job_lost(name, why))
 
     # With a worker group the trial itself only waits; its workers reserve what they need.
@@ -285,7 +317,9 @@ def _tuner(
     return tune.Tuner(
         tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
-            search_alg=_FromSchedule(schedule, concurrent, changed, lost, folder / "stop", signals),
+            search_alg=_FromSchedule(
+                schedule, lambda: max(1, places() // cut), changed, lost, folder / "stop", signals
+            ),
             num_samples=-1,  # and no max_concurrent_trials, which could not grow with the cluster
             reuse_actors=True,
         ),
@@ -294,7 +328,7 @@ def _tuner(
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
-            callbacks=[_Listener(watcher, watchdog, signals, faults, in_group=resources.in_group)],
+            callbacks=[_Listener(watcher, watchdog, signals, places, faults, at, in_group=resources.in_group)],
         ),
     )
 
@@ -312,16 +346,21 @@ def _trial(config: dict[str, Any]) -> None:
             last, of = time.monotonic(), frozenset(numbers)
             tune.report(dict(numbers))
 
+    here = this_node()
+    # With a worker group this process only waits: it can be lost itself, but what it is for is done elsewhere.
+    worked = set[str]() if job.resources.in_group else {here}
+    tune.report({"nodes": [here]})
     try:
         check_store(job.store, config["mark"])
-        status = run_job(job, tell)
+        status = run_job(job, tell, worked.update)
     except JobStopped:
         status = "stopped"
     except Exception as error:
         fault = str(error if isinstance(error, MachineFault) else classify(error))
-        tune.report({"fault": without_secrets(fault)})
+        nodes = error.nodes if isinstance(error, MachineFault) and job.resources.in_group else (here,)
+        tune.report({"fault": without_secrets(fault), "nodes": list(nodes)})
         raise
-    tune.report({"status": status})
+    tune.report({"status": status, "nodes": sorted(worked)})
 
 
 def check_store(folder: str, mark: str) -> None:

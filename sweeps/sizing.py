@@ -10,13 +10,13 @@ from ilql.conventions import convention
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
 from sweeps.options import Options
-from sweeps.overrides import widened
+from sweeps.overrides import parted, widened
 from sweeps.presets import Preset
 from sweeps.question import Question
 from sweeps.space import Grid, known_columns
 
 WORLD = "world."
-"""Begins the columns of `--set` that are settings of the task."""
+"""Begins the columns that are settings of the task."""
 
 
 def chosen_preset(question: Question, options: Options) -> Preset:
@@ -52,13 +52,16 @@ def chosen_preset(question: Question, options: Options) -> Preset:
         if column.startswith("behaviour."):
             behaviour[column.removeprefix("behaviour.")] = value
         elif any(column in grid.decided for grid in chosen):
-            raise ValueError(f"--set may not fix a column that the design varies, got {column}")
+            raise ValueError(
+                f"a column that the design varies may not be fixed beside it, got {column}; {column}=VALUE,VALUE gives "
+                "the design others"
+            )
         elif column in searched:
-            raise ValueError(f"--set may not fix a column that proposals vary, got {column}; --trials 0 makes none")
+            raise ValueError(f"a column that proposals vary may not be fixed, got {column}; --trials 0 makes none")
         elif not any(_reaches(preset, grid, column) for grid in chosen):
             raise ValueError(
-                f"--set must fix a column that a method which is run takes from the preset, got {column} with {arms}; "
-                "how cloning is trained is set with behaviour.*"
+                f"what is fixed must be a column that a method which is run takes from the preset, got {column} with "
+                f"{arms}; how cloning is trained is set with behaviour.*"
             )
         else:
             base[column] = value
@@ -98,8 +101,27 @@ def chosen_preset(question: Question, options: Options) -> Preset:
     return changed
 
 
+def shown(question: Question, options: Options) -> dict[str, Any]:
+    """The preset as it would be used, as JSON values, and as `design` each arm's values by column.
+
+    Where a column is varied over whole sweeps, it and its values are there as `vary`.
+
+    Raises:
+        KeyError, ValueError: As of `chosen_preset`.
+        TypeError, ValueError: A value of the design is none that its column may have.
+    """
+    preset = chosen_preset(question, options)
+    design = {}
+    for grid in question.chosen(options):
+        base = for_grid(preset, grid)
+        grid.trainings(base)  # what could not be run is not shown as if it could
+        design[grid.arm] = {column: list(values) for column, values in grid.values(base).items()}
+    vary = {} if options.vary is None else {"vary": {options.vary[0]: list(options.vary[1])}}
+    return {**preset.shown(), "design": design, **vary}
+
+
 def world_settings(question: Question, preset: Preset, options: Options) -> Any:
-    """The task's settings, with what `--set world.…` says of them.
+    """The task's settings, with what columns `world.…` say of them.
 
     Raises:
         KeyError: There is no such setting.
@@ -126,7 +148,7 @@ def for_grid(preset: Preset, grid: Grid) -> dict[str, Value]:
 
 
 def unreached(question: Question, preset: Preset, options: Options) -> list[str]:
-    """One line for each column of `--set` that some of the arms have and do not take from it."""
+    """One line for each column that is fixed, and that some of the arms have and do not take from it."""
     lines = []
     for column in options.columns:
         own = [grid for grid in question.chosen(options) if column in known_columns([grid.method])]
@@ -134,6 +156,23 @@ def unreached(question: Question, preset: Preset, options: Options) -> list[str]
         if kept:
             cloned = f"behaviour.{column.removeprefix('train.')}"
             lines.append(f"{column} is the behaviour policy's for {', '.join(kept)}: --set {cloned} sets it there")
+    return lines
+
+
+def proposed_too(question: Question, preset: Preset, options: Options) -> list[str]:
+    """One line for each column that has one value in the design, as was asked, and that proposals vary nevertheless."""
+    lines = []
+    refined = question.refined(options) if preset.proposals else []
+    for name, values in options.overrides.items():
+        named, column = parted(name, question.arms)
+        arms = [
+            grid.arm
+            for grid in refined
+            if named in (None, grid.arm) and column in {d.column for d in grid.space(question.held)}
+        ]
+        if arms and len(values) == 1:
+            only = f"{name}={values[0]} is the design's alone: proposals vary {column} in {', '.join(arms)} too"
+            lines.append(f"{only}; --trials 0 makes none")
     return lines
 
 

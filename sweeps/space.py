@@ -66,6 +66,12 @@ class Grid:
         """The columns that the design decides: nobody else may set them."""
         return frozenset({*self.columns, *self.switch})
 
+    def values(self, base: Mapping[str, Value]) -> dict[str, tuple[Value, ...]]:
+        """The values of every column that the design decides; a switch has one, which `base` may make."""
+        switch = {name: value(base) if callable(value) else value for name, value in self.switch.items()}
+        columns = {name: tuple(values) for name, values in self.columns.items()}
+        return columns | {name: (value,) for name, value in switch.items()}
+
     def to_refine(self) -> Grid:
         """The one training, with all decodings, that proposals of this arm vary."""
         columns = {
@@ -105,9 +111,7 @@ class Grid:
         for bag, kind in (("train", method.train), ("decode", method.decode)):
             known = column_names(kind, bag)
             fixed = {name: value for name, value in base.items() if name in known}
-            switch = {name: value(base) if callable(value) else value for name, value in self.switch.items()}
-            every = {**self.columns, **{name: (value,) for name, value in switch.items()}}
-            varied = {name: values for name, values in every.items() if name.startswith(f"{bag}.")}
+            varied = {name: values for name, values in self.values(base).items() if name.startswith(f"{bag}.")}
             bags[bag] = [
                 fixed | dict(zip(varied, combination, strict=True))
                 for combination in itertools.product(*varied.values())

@@ -22,7 +22,7 @@ from ilql.sharding import all_finite
 from ilql.train import Loop, TrainingInterrupted, train
 from sweeps.curve import Curve
 from sweeps.exact_json import Record
-from sweeps.job import Job, MachineFault, Resources, Tell, elsewhere, opened_store
+from sweeps.job import Job, MachineFault, Placed, Resources, Tell, elsewhere, opened_store
 from sweeps.journal import utc
 from sweeps.leases import Lease
 from sweeps.provenance import provenance
@@ -57,7 +57,7 @@ SEEN_SECONDS = 90.0
 LOOK_SECONDS = 0.5
 
 
-def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell) -> bool:
+def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: Tell, placed: Placed) -> bool:
     """Train, record how it ended; True if the weights are there now.
 
     Raises:
@@ -69,7 +69,7 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
     if lacks_candidates(store, spec):
         if not job.resources.in_group:
             draw(job, tell)
-        elif (fault := elsewhere(draw, job, job.resources, tell)) is not None:
+        elif (fault := elsewhere(draw, job, job.resources, tell, placed)) is not None:
             record_failed_training(store, spec, fault.cause, lease, started=started)
             return False
 
@@ -92,13 +92,14 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
                 storage=store.scratch("group", spec.trajectory_id),
                 name=spec.weights_id,
                 on_report=on_report,
+                at=placed,
             )
         finally:
             drop_group_notes(store, spec)
     else:
         result = run_here(train_loop, Held(job, lease), on_report=on_report)
     if result.fault is not None and result.fault.owner == "machine":
-        raise MachineFault(without_secrets(str(result.fault)))
+        raise MachineFault(without_secrets(str(result.fault)), result.fault.nodes)
     so_far: Record = {
         "train_seconds": _seconds_before(store, spec), "metrics": logged, **_cut(job.resources)
     }  # fmt: skip

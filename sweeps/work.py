@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from cluster.faults import classify
 from sweeps.evaluate_cells import Block, evaluate_cells, is_evaluated, record_failed_evaluations
-from sweeps.job import Job, MachineFault, Tell, elsewhere, opened_store
+from sweeps.job import Job, MachineFault, Placed, Tell, elsewhere, opened_store
 from sweeps.journal import utc
 from sweeps.leases import Lease, LeaseLostError
 from sweeps.spec import TrialSpec
@@ -24,11 +24,16 @@ SILENT_SECONDS = 1800.0
 """A job that has told nothing for so long hangs, for all that others know: whoever waits for its weights follows it."""
 
 
-def run_job(job: Job, tell: Tell) -> str:
+def run_job(job: Job, tell: Tell, placed: Placed = lambda nodes: None) -> str:
     """Do a job; returns the status of its training, `finished` or `failed`.
 
     It holds the lease on its trajectory, whose checkpoints and rows nobody else writes meanwhile: where another driver
     is at the same weights, this one waits and then finds what is done.
+
+    Args:
+        job: It.
+        tell: Told how far it is.
+        placed: Told where its parts are done, those that are done elsewhere.
 
     Raises:
         MachineFault: See there; like everything a machine does to us, it is for whoever runs jobs to try again.
@@ -50,7 +55,7 @@ def run_job(job: Job, tell: Tell) -> str:
 
         lease.vouch(SILENT_SECONDS)
         try:
-            return _run(job, store, spec, lease, lives)
+            return _run(job, store, spec, lease, lives, placed)
         except (MachineFault, LeaseLostError, JobStopped):
             raise
         except Exception as error:
@@ -69,9 +74,9 @@ def _trials(job: Job) -> list[TrialSpec]:
     return [TrialSpec.from_json(trial) for trial in job.evaluations]
 
 
-def _run(job: Job, store: Store, spec: TrialSpec, lease: Lease, tell: Tell) -> str:
+def _run(job: Job, store: Store, spec: TrialSpec, lease: Lease, tell: Tell, placed: Placed) -> str:
     if store.stage("weights", spec.weights_id) is None:
-        if not train_weights(store, spec, job, lease, tell):
+        if not train_weights(store, spec, job, lease, tell, placed):
             return "failed"
     else:  # perhaps by a process that was killed before it could record them, and clear up
         if (store.get("training", spec.weights_id) or {}).get("status") != "finished":
@@ -85,7 +90,7 @@ def _run(job: Job, store: Store, spec: TrialSpec, lease: Lease, tell: Tell) -> s
         if not job.resources.in_group:
             evaluate_cells(block, tell)
         # Whoever waits for a group has reserved nothing of the machine it is on.
-        elif (fault := elsewhere(evaluate_cells, block, job.resources, tell)) is not None:
+        elif (fault := elsewhere(evaluate_cells, block, job.resources, tell, placed)) is not None:
             record_failed_evaluations(store, trials, fault.cause, lease)
     if not job.keep_trajectory:
         drop_trajectory(store, spec)

@@ -29,8 +29,9 @@ from typing import Any
 import pytest
 
 from sweeps import cli
+from sweeps.asked import options_of
 from sweeps.command_line import columns_said
-from sweeps.options import Options, parse
+from sweeps.options import Options
 from sweeps.questions import question_named
 from sweeps.store import Store
 
@@ -471,7 +472,7 @@ def understand(words: Sequence[str]) -> None:
 def asked(question: str, words: Sequence[str]) -> Options:
     """What a question reads of a command line."""
     found = question_named(question)
-    options = parse(question, question, list(found.presets), words, found.inputs)
+    options = options_of(found, question, words)
     assert options.preset in found.presets
     return options
 

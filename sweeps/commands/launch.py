@@ -75,16 +75,14 @@ def _check_room(order: Order) -> Options:
     Raises:
         KeyError, ValueError: They are not, or it does not; on the cluster it would be said after the queue.
     """
+    from sweeps.asked import options_of  # noqa: PLC0415
     from sweeps.machines import check_fits  # noqa: PLC0415
-    from sweeps.options import parse  # noqa: PLC0415
     from sweeps.questions import question_named  # noqa: PLC0415
     from sweeps.sizing import chosen_preset  # noqa: PLC0415
 
     file, *words = order.command
     question = question_named(Path(file).stem.removesuffix("_ablation"))
-    options = question.settled(
-        parse("sweeps launch --run", question.name, list(question.presets), words, question.inputs)
-    )
+    options = options_of(question, "sweeps launch --run", words)
     need = chosen_preset(question, options).resources.need
     check_fits(order.workers, need, whose="what is launched", hint="--machines, --gpus and --cpus have more")
     return options

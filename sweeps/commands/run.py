@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.command import Command, aside, print_json
 from sweeps.guard import guarded
-from sweeps.options import add_question_options, parse
+from sweeps.options import add_question_options
 from sweeps.question_file import is_question_file, read_question
 from sweeps.questions import question_named, question_names
 
@@ -22,14 +21,14 @@ def run_command(question: Question, program: str, arguments: Sequence[str]) -> i
     """Run a question with a command line's arguments; returns the exit status."""
 
     def run() -> int:
+        from sweeps.asked import options_of  # noqa: PLC0415
         from sweeps.experiment import run_question  # noqa: PLC0415
         from sweeps.planning import plan_question  # noqa: PLC0415
-        from sweeps.sizing import chosen_preset  # noqa: PLC0415
+        from sweeps.sizing import shown  # noqa: PLC0415
 
-        options = parse(program, question.name + " ablation", list(question.presets), arguments, question.inputs)
-        options = question.settled(options)
+        options = options_of(question, program, arguments)
         if options.show:
-            print(json.dumps(chosen_preset(question, options).shown(), indent=2, default=str))
+            print_json(shown(question, options), indent=2)
             return 0
         if options.plan_only:
             with aside(options.as_json):

@@ -16,6 +16,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from cluster.call import call
 from cluster.connect import ClusterInfo
 from cluster.faults import Fault
+from cluster.nodes import this_node
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -52,9 +53,11 @@ def test_a_killed_worker_is_the_machines_fault(ray_here: ClusterInfo) -> None:
         tell(number)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    outcome = call(die, 9, unheard)
+    begun: list[str] = []
+    outcome = call(die, 9, unheard, at=begun.append)
     assert isinstance(outcome, Fault)
     assert (outcome.owner, outcome.error) == ("machine", "WorkerCrashedError")
+    assert begun == [this_node()] == list(outcome.nodes)
 
 
 def test_who_is_told_may_end_it(ray_here: ClusterInfo, tmp_path: Path) -> None:

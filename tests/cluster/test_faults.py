@@ -10,7 +10,7 @@ import ray.exceptions
 import ray.train
 import torch
 
-from cluster.faults import REASON_LENGTH, Fault, back_off_seconds, classify
+from cluster.faults import REASON_LENGTH, Fault, back_off_seconds, classify, nodes_lost
 
 LOST = ray.exceptions.NodeDiedError("the node is gone")  # type: ignore[no-untyped-call]
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
@@ -76,6 +76,27 @@ def test_a_programs_error_is_the_cause_of_its_peers_broken_collectives() -> None
 
 def test_broken_collectives_alone_mean_that_a_peer_vanished() -> None:
     assert classify(ray.train.WorkerGroupError("text", {0: ECHO, 1: ECHO})).owner == "machine"
+
+
+@pytest.mark.parametrize(
+    ("failures", "nodes", "lost"),
+    [
+        ({0: ECHO, 1: LOST}, {0: "a", 1: "b"}, ("b",)),  # who lost a peer is no sign
+        ({0: LOST, 1: LOST}, {0: "b", 1: "a"}, ("a", "b")),
+        ({0: ECHO, 1: ECHO}, {0: "a", 1: "b"}, ()),  # one of them is gone, and nobody says which
+        ({0: ECHO, 1: ECHO}, {0: "a", 1: "a"}, ("a",)),
+        ({0: LOST}, {}, ()),  # it had not said where it was
+    ],
+)
+def test_the_nodes_of_lost_workers_are_those_that_failed(
+    failures: dict[int, Exception], nodes: dict[int, str], lost: tuple[str, ...]
+) -> None:
+    assert nodes_lost(ray.train.WorkerGroupError("text", failures), nodes) == lost
+
+
+def test_of_a_group_that_ends_otherwise_the_one_node_that_it_was_on_has_failed() -> None:
+    assert nodes_lost(LOST, {0: "a", 1: "a"}) == ("a",)
+    assert nodes_lost(LOST, {0: "a", 1: "b"}) == ()
 
 
 def test_a_reason_is_one_short_line() -> None:

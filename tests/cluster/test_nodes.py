@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services import BIN, Nodes, environment, wait_for
+from services import BIN, Nodes, cut, environment, wait_for
 
 from ilql.checkpoint import file_digest
 from sweeps.journal import JournalReader
@@ -343,6 +343,35 @@ def test_a_node_that_joins_without_the_store_is_left_out_and_the_sweep_goes_on(n
 
 
 # What takes minutes
+
+
+@pytest.mark.long
+def test_a_node_that_kills_whatever_it_is_given_gets_no_more_and_the_sweep_ends_whole(tmp_path: Path) -> None:
+    store, killed, ended = tmp_path / "store", list[int](), threading.Event()
+
+    def kill_on(cluster: Nodes) -> None:
+        while not ended.wait(0.1):
+            there = cluster.processes("second") if (store / "store.json").is_file() else set()
+            leases = Store(store).leases() if there else ()
+            holders = {int(holder.number) for key, _, holder in leases if holder is not None and key[:6] != "sweep-"}
+            killed.extend(there & holders)
+            cut(there & holders)
+
+    with three_nodes("killer") as cluster:
+        killing = threading.Thread(target=kill_on, args=(cluster,))
+        killing.start()
+        job = submit(cluster, store, *BANDIT)
+        try:
+            out, _ = job.communicate(timeout=1200)
+        finally:
+            end(job)
+            ended.set()
+            killing.join()
+    assert job.returncode == 0, out
+    assert out.count(" has lost 3 jobs in a row; it gets none for 10 min") >= 1, out
+    assert {row["status"] for row in rows_of(store).values()} == {"finished"}
+    # One each time that it is tried again after ten minutes; one more may have begun before it was known.
+    assert len(set(killed)) <= 4 + out.count(" gets jobs again"), out
 
 
 @pytest.mark.long

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import ray
 
 from cluster.connect import ClusterInfo
 from cluster.group import Group, Report
+from cluster.nodes import this_node
 from cluster.placement import live_placement_groups, release_orphans
 from cluster.workers import backend_of, keep_to_loopback, run_group
 
@@ -110,9 +112,11 @@ def test_a_killed_worker_is_the_machines_fault(ray_here: ClusterInfo, tmp_path: 
         time.sleep(2)  # the controller hears of it at its next poll, 0.2 s later
         os.kill(os.getpid(), signal.SIGKILL)
 
-    result = run_group(loop, None, workers=1, storage=tmp_path, name="killed")
+    begun: list[Sequence[str]] = []
+    result = run_group(loop, None, workers=1, storage=tmp_path, name="killed", at=begun.append)
     assert result.fault is not None
     assert result.fault.owner == "machine"
+    assert begun == [[this_node()]] == [list(result.fault.nodes)]
     assert result.metrics == {"step": 1.0}
     assert live_placement_groups() == ()
 

@@ -1,15 +1,18 @@
 """Kill what runs a sweep, with signal 9, run the same command again, and compare with a run that nobody disturbed.
 
     python tests/crash/matrix.py --kills 60                       every cell of the matrix, five times each
-    python tests/crash/matrix.py --kills 4 --seed 1 --sweep grid  four cells, drawn, of a sweep that proposes nothing
+    python tests/crash/matrix.py --kills 4                        each victim once, in a phase that is drawn
+    python tests/crash/matrix.py --sweep grid                     of a sweep that proposes nothing, and is sooner done
 
 Killed are {the driver, a training worker, a whole Ray node, the MLflow server} in the middle of {training, evaluation,
-report}, at a random moment of it. The victim is ended as a power cut would: no handler runs. After that the command is
-run again until it ends. The sweep has a grid, proposals, and rungs at which some of them stop; it trains in groups of
-Ray Train's at every other kill of a driver, a worker and a node. Asserted every time:
+report}, at a random moment of it: the victim, or the sweep where the victim does no such work, is at it just before the
+kill and not at its end just after, else another moment is drawn. The victim is ended as a power cut would: no handler
+runs. After that the command is run again until it ends. The sweep has a grid, proposals, and rungs at which some of
+them stop; it trains in groups of Ray Train's at every other kill of a driver, a worker and a node, and of few kills at
+the worker's. Asserted every time:
 
 - the rows are those of the undisturbed run, scores and weights equal to the bit, none lost and none doubled;
-- the victim was there, and the sweep in the middle of what it did;
+- the victim was there, and the phase held: of a training, steps were made and others were still to go;
 - no more was lost of a training than what came after its last checkpoint: they came as often as promised, and none was
   written a second time;
 - `sweeps doctor` finds nothing but what a kill must leave (a torn last line is none), and no partial work stays;
@@ -28,25 +31,25 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from services import Broken, Nodes, Tracker, cut, demand, environment, marked, name_of, users_of, wait_for
+from running import PATIENCE, Sweep
+from services import Broken, Nodes, Tracker, demand, name_of, wait_for
+from strike import Scene, Strike
+from underway import Ends, checkpoints_of, ends_of, trajectories_of
 
-from ilql.checkpoint import CheckpointError, check_checkpoint, file_digest
+from ilql.checkpoint import file_digest
 from sweeps.doctor import findings
 from sweeps.store import Store
-
-ROOT = Path(__file__).resolve().parents[2]
 
 VICTIMS = ("driver", "worker", "node", "mlflow")
 PHASES = ("training", "evaluation", "report")
@@ -63,76 +66,15 @@ ROWS = {"search": 13, "grid": 5}
 """How many rows each ends with."""
 RESULTS = ("trial_id", "weights_id", "origin", "method", "seed", "status", "reason", "score", "score_sd", "tune_score")
 
-PATIENCE = 420.0
-"""Seconds after which a command counts as hung."""
+SLOWER = 6
+"""So many times as long as undisturbed a command may take: in groups, after a kill, beside others' work."""
+ATTEMPTS = 6
+"""So many moments are drawn until one hits."""
+DEEPEST = 0.85
+"""Before so much of a training is over, its curve has a line that a strike can wait for."""
 
 
 # One run
-
-
-@dataclass
-class Sweep:
-    """The command on a store, as a process."""
-
-    store: Path
-    arguments: tuple[str, ...]
-    rows: int
-    mark: str
-    tracking: str
-    address: str | None = None
-    process: subprocess.Popen[str] | None = None
-    ray: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="r", dir="/tmp")))  # short, for sockets
-
-    @property
-    def output(self) -> Path:
-        """Where what it prints goes."""
-        return self.store.with_suffix(".out")
-
-    def processes(self) -> set[int]:
-        """All it has started that are there, itself among them, but for what its jobs run in on others' clusters."""
-        return marked(self.mark) | users_of(self.ray)
-
-    def clean(self) -> None:
-        """Leave nothing of it: no process, and no folder but its store."""
-        cut(self.processes())
-        shutil.rmtree(self.ray, ignore_errors=True)
-
-    def start(self) -> None:
-        """Start it."""
-        more = {"MLFLOW_TRACKING_URI": self.tracking, "RAY_TMPDIR": str(self.ray)}
-        more |= {"RAY_ADDRESS": self.address} if self.address else {}
-        with self.output.open("a") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, ROOT / "sweeps" / "bandit_ablation.py", *self.arguments, "--store", self.store],
-                env=environment(self.mark) | more, stdout=out, stderr=out, text=True, start_new_session=True,
-            )  # fmt: skip
-
-    def wait(self) -> int:
-        """Its exit status."""
-        assert self.process is not None
-        try:
-            return self.process.wait(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            raise Broken(f"the command ended within {PATIENCE:.0f} s; it hangs, see {self.output}") from None
-
-    def has_begun(self, phase: str) -> bool:
-        """Whether it is in the middle of a phase."""
-        assert self.process is not None
-        demand(self.process.poll() is None, f"it was still running when {phase} was waited for: see {self.output}")
-        if phase == "training":
-            return any(self.store.glob("scratch/trajectory/*/*/checkpoints/step-*"))
-        if not (self.store / "store.json").is_file():
-            return False
-        store = Store(self.store)  # what it prints comes every ten seconds, and these last one
-        played, members = store.all("evaluation"), list(store.members())
-        if phase == "evaluation":
-            return any(
-                member["trial_id"] not in played and store.stage("weights", member["weights_id"]) is not None
-                for member in members
-            )
-        # When the last score is there: a moment later the workers have nothing to do, and leave.
-        statuses = [row["status"] for row in store.rows("crash")] if len(members) == self.rows else []
-        return bool(statuses) and all(status in ("finished", "stopped") for status in statuses)
 
 
 @dataclass(frozen=True)
@@ -142,8 +84,14 @@ class Reference:
     rows: dict[str, dict[str, Any]]
     weights: dict[str, str]
     runs: Counter[str]
+    ends: Ends
     seconds: float
     reporting: float
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a command counts as hung on a machine as busy as it was then."""
+        return max(PATIENCE, SLOWER * self.seconds)
 
 
 def rows_of(store: Path) -> dict[str, dict[str, Any]]:
@@ -171,28 +119,6 @@ def runs_of(uri: str) -> Counter[str]:
     return Counter(kind for kind, _ in keys)
 
 
-def checkpoints_of(store: Path) -> dict[Path, tuple[int, int]]:
-    """The sound checkpoints of all trainings under way: the step of each, and what tells it from one of its name."""
-    found = {}
-    for path in store.glob("scratch/trajectory/*/*/checkpoints/step-*"):
-        with contextlib.suppress(CheckpointError, OSError):
-            found[path] = check_checkpoint(path), path.stat().st_ino
-    return found
-
-
-def lost_steps(store: Path) -> int:
-    """The most steps that any training under way has made since its newest sound checkpoint, as its curve says."""
-    lost, sound = 0, checkpoints_of(store)
-    for trajectory in store.glob("scratch/trajectory/*/*"):
-        try:
-            last = [json.loads(line)["step"] for line in (trajectory / "curve.jsonl").read_text().splitlines()][-1]
-        except (OSError, ValueError, IndexError):
-            continue
-        newest = max((step for path, (step, _) in sound.items() if trajectory in path.parents), default=0)
-        lost = max(lost, last - newest)
-    return lost
-
-
 class Repeats:
     """Watches, from a kill on, for checkpoints of steps that a training had a sound one of, or of a later one, before.
 
@@ -200,7 +126,7 @@ class Repeats:
     """
 
     def __init__(self, store: Path) -> None:
-        self._before = checkpoints_of(store)
+        self._before = checkpoints_of(trajectories_of(store))
         self._newest: dict[Path, int] = {}
         for path, (step, _) in self._before.items():
             self._newest[path.parent] = max(step, self._newest.get(path.parent, 0))
@@ -250,35 +176,34 @@ def check_gone(sweep: Sweep) -> None:
 def undisturbed(kind: str, folder: Path) -> Reference:
     """Run a sweep to its end, once."""
     tracker = Tracker(folder)
-    sweep = Sweep(folder / "undisturbed", SWEEPS[kind], ROWS[kind], f"{os.getpid()}-undisturbed", tracker.uri)
+    mark, patience = f"{os.getpid()}-undisturbed", SLOWER * PATIENCE
+    sweep = Sweep(folder / "undisturbed", SWEEPS[kind], ROWS[kind], mark, tracker.uri, patience=patience)
     try:
         tracker.start()
         begin = time.monotonic()
         sweep.start()
-        wait_for(lambda: sweep.has_begun("report"), PATIENCE, "report began")
+        wait_for(lambda: sweep.has_begun("report", {}), patience, "report began")
         scored = time.monotonic()
         demand(sweep.wait() == 0, f"the undisturbed command succeeds: see {sweep.output}")
         end = time.monotonic()
         check_gone(sweep)
         check_store(sweep.store)
-        found = rows_of(sweep.store), weights_of(sweep.store), runs_of(tracker.uri)
+        found = rows_of(sweep.store), weights_of(sweep.store), runs_of(tracker.uri), ends_of(Store(sweep.store))
         return Reference(*found, seconds=end - begin, reporting=end - scored)
     finally:
         sweep.clean()
         tracker.kill()
 
 
-def one_kill(
-    victim: str, phase: str, delay: float, arguments: tuple[str, ...], reference: Reference, folder: Path
-) -> dict[str, Any]:
-    """Kill once and check everything; returns what is worth noting.
+def one_kill(strike: Strike, arguments: tuple[str, ...], reference: Reference, folder: Path) -> dict[str, Any] | None:
+    """Kill once and check everything; returns what is worth noting, or None if the moment never came.
 
     Raises:
         Broken: A promise did not hold.
     """
-    mark = f"{os.getpid()}-{folder.parent.name}-{folder.name}"
+    mark, victim = f"{os.getpid()}-{folder.parent.name}-{folder.name}", strike.victim
     tracker, nodes = Tracker(folder), None
-    sweep = Sweep(folder / "store", arguments, len(reference.rows), mark, tracker.uri)
+    sweep = Sweep(folder / "store", arguments, len(reference.rows), mark, tracker.uri, patience=reference.patience)
     try:
         tracker.start()
         if victim == "node":
@@ -287,17 +212,17 @@ def one_kill(
             nodes.start_node("second", 2)
             sweep.address = nodes.address
         sweep.start()
-        assert sweep.process is not None
-        wait_for(lambda: sweep.has_begun(phase), PATIENCE, f"{phase} began")
-        time.sleep(delay)
-        alive = sweep.process.poll() is None
-        lost = lost_steps(sweep.store)
-        killed = kill(victim, sweep, tracker, nodes)
+        wait_for(lambda: sweep.has_begun(strike.phase, reference.ends), sweep.patience, f"{strike.phase} began")
+        scene = Scene(strike, sweep, tracker, nodes, reference.ends)
+        if not scene.wait():
+            return None
+        noted = scene.hit()
         with Repeats(sweep.store) as repeats:
             status = sweep.wait()
             if victim == "driver":
                 wait_for(lambda: not sweep.processes(), 90, "what a killed driver had started went away")
             demand(victim != "mlflow" or status == 0, f"a sweep goes on without MLflow, its exit status was {status}")
+            lost = noted["lost_steps"]
             demand(lost <= CHECKPOINT_EVERY, f"at most {CHECKPOINT_EVERY} steps are lost, {lost} were")
             if victim == "mlflow":
                 tracker.start()
@@ -313,7 +238,7 @@ def one_kill(
         demand(weights == reference.weights, "the weights are those of an undisturbed run, to the bit")
         demand(runs_of(tracker.uri) == reference.runs, "MLflow has the runs of an undisturbed run")
         check_store(sweep.store)
-        return {"killed": killed, "running": alive, "status_of_killed": status, "lost_steps": lost}
+        return {"status_of_killed": status, **noted}
     finally:
         sweep.clean()
         if nodes is not None:
@@ -323,63 +248,42 @@ def one_kill(
 
 
 def one_kill_that_hits(
-    victim: str, phase: str, delay: float, arguments: tuple[str, ...], reference: Reference, folder: Path
+    strike: Strike, arguments: tuple[str, ...], reference: Reference, folder: Path
 ) -> dict[str, Any]:
-    """Kill as `one_kill` does; sooner, in a run of its own, as long as victim or sweep had ended before that."""
-    for attempt in range(6):
-        place = folder / str(attempt)
+    """Kill as `one_kill` does; sooner, in a run of its own, as long as victim, sweep or phase had ended before that."""
+    for attempt in range(ATTEMPTS):
+        place, moment = folder / str(attempt), strike.sooner(attempt)
         place.mkdir(parents=True)
-        notes = one_kill(victim, phase, delay / 2**attempt, arguments, reference, place)
-        if notes["killed"] and notes["running"]:
-            return {"delay": round(delay / 2**attempt, 3), **notes}
-    raise Broken(f"a {victim} is there to be killed in the {phase}")
+        notes = one_kill(moment, arguments, reference, place)
+        if notes is not None and all(notes[each] for each in ("killed", "running", "held_before", "held_after")):
+            times = {"delay": round(moment.delay, 3), "depth": round(moment.depth, 3)}
+            return {"attempts": attempt + 1, **times, **notes}
+    raise Broken(f"a {strike.victim} is there to be killed in the {strike.phase}")
 
 
-def kill(victim: str, sweep: Sweep, tracker: Tracker, nodes: Nodes | None) -> int:
-    """Kill; returns how many processes that were."""
-    assert sweep.process is not None
-    if victim == "driver":
-        cut({sweep.process.pid})
-        return 1
-    if victim == "worker":
-        # Whoever works, if anybody does: in the report's time there may be nobody left.
-        named = {process: name_of(process) for process in sweep.processes()}
-        # Ray's own agents have such names, too: with one of them goes its node, which is another cell.
-        workers = {process for process, name in named.items() if name.startswith("ray::") and "Agent" not in name}
-        busy = {process for process in workers if "IDLE" not in name_of(process)}
-        group = {process for process, name in named.items() if "RayTrainWorker" in name}
-        chosen = set(sorted(group or busy or workers)[:1])
-        cut(chosen)
-        return len(chosen)
-    if victim == "node":
-        assert nodes is not None
-        there = len(nodes.processes("second"))
-        nodes.kill_node("second")
-        return there
-    tracker.kill()
-    return 1
+def cells(kills: int, generator: random.Random, *, reporting: float) -> Iterator[Strike]:
+    """Who is killed when in what phase, and whether in a group: every cell equally often, if it can be.
 
+    Struck is up to two seconds after the first training began, up to one after the first evaluation, or as soon as the
+    victim is at one of them; in the report at any time of it. But a sweep's workers leave when its last job has ended:
+    in the report's time there is one for a moment only.
 
-def cells(kills: int, generator: random.Random) -> Iterator[tuple[str, str, float, bool]]:
-    """Who is killed in what phase, how much of it later, and whether in a group: every cell equally often, if it can.
-
-    The moment is a share: of two seconds of training, of one of evaluation, of all of the report; but a sweep's workers
-    leave when its last job has ended, and in the report's time there is one for a moment only.
+    Args:
+        kills: How many.
+        generator: Draws the moments.
+        reporting: Seconds that a sweep takes after its last score.
     """
     matrix = [(victim, phase) for victim in VICTIMS for phase in PHASES]
-    if kills < len(matrix):
+    few = kills < len(matrix)
+    if few:
         phases = generator.sample(PHASES, len(PHASES))
         matrix = [(victim, phases[place % len(phases)]) for place, victim in enumerate(VICTIMS)]
+    longest = {"training": 2.0, "evaluation": 1.0, "report": reporting}
     for number in range(kills):
         victim, phase = matrix[number % len(matrix)]
-        yield victim, phase, generator.random(), victim in IN_GROUPS and number // len(matrix) % 2 == 1
-
-
-def longest(victim: str, phase: str, reference: Reference) -> float:
-    """Seconds from a phase's beginning in which a victim is struck."""
-    if phase == "report":
-        return 0.02 if victim == "worker" else reference.reporting
-    return 2.0 if phase == "training" else 1.0
+        seconds = 0.02 if (victim, phase) == ("worker", "report") else longest[phase]
+        grouped = victim == "worker" if few else victim in IN_GROUPS and number // len(matrix) % 2 == 1
+        yield Strike(victim, phase, generator.random() * seconds, generator.random() * DEEPEST, grouped)
 
 
 def table(results: list[dict[str, Any]]) -> str:
@@ -395,8 +299,23 @@ def table(results: list[dict[str, Any]]) -> str:
             row.append(f"{good} of {len(each)}")
         lines.append(f"| {victim} | " + " | ".join(row) + " |")
     good = sum(result["broken"] is None for result in results)
-    lines += ["", f"{whole} of 12 cells hold; {good} of {len(results)} kills left nothing lost, doubled or running"]
-    return "\n".join(lines)
+    lost, trained = behind_a_checkpoint(results)
+    return "\n".join([
+        *lines, "", f"{whole} of 12 cells hold; {good} of {len(results)} kills left nothing lost, doubled or running; "
+        f"{lost} of {trained} in a training came when it had steps to lose, at most {CHECKPOINT_EVERY}",
+    ])  # fmt: skip
+
+
+def behind_a_checkpoint(results: list[dict[str, Any]]) -> tuple[int, int]:
+    """How many kills in a training came when steps had been made since its last checkpoint; and how many did in all."""
+    trained = [result for result in results if result["phase"] == "training" and result["broken"] is None]
+    return sum(result["lost_steps"] > 0 for result in trained), len(trained)
+
+
+def hold(results: list[dict[str, Any]]) -> bool:
+    """Whether every promise held, and was put to the test: of many kills in a training some cost it steps."""
+    lost, trained = behind_a_checkpoint(results)
+    return bool(results) and all(result["broken"] is None for result in results) and (lost > 0 or trained < 4)
 
 
 def main(arguments: list[str]) -> int:
@@ -420,17 +339,19 @@ def main(arguments: list[str]) -> int:
         reference = undisturbed(asked.sweep, folder)
         times = f"{reference.seconds:.0f} s, {reference.reporting:.1f} of them after the last score"
         print(f"undisturbed: {len(reference.rows)} rows, {dict(reference.runs)} MLflow runs, {times}", flush=True)
-        for number, (victim, phase, share, grouped) in enumerate(cells(asked.kills, random.Random(asked.seed))):
-            if number < len(results) or asked.victim not in (None, victim) or asked.phase not in (None, phase):
+        strikes = cells(asked.kills, random.Random(asked.seed), reporting=reference.reporting)
+        for number, strike in enumerate(strikes):
+            others = asked.victim not in (None, strike.victim) or asked.phase not in (None, strike.phase)
+            if number < len(results) or others:
                 continue
             begin, broken, notes = time.monotonic(), None, dict[str, Any]()
-            place, delay = folder / f"kill-{number}", share * longest(victim, phase, reference)
-            more = ("--ray-train",) if grouped else ()
+            place, more = folder / f"kill-{number}", ("--ray-train",) if strike.grouped else ()
             try:
-                notes = one_kill_that_hits(victim, phase, delay, arguments + more, reference, place)
+                notes = one_kill_that_hits(strike, arguments + more, reference, place)
             except Broken as promise:
                 broken = str(promise)
-            result = {"victim": victim, "phase": phase, "grouped": grouped, "delay": round(delay, 3)}
+            drawn = {"delay": round(strike.delay, 3), "depth": round(strike.depth, 3)}
+            result = {"victim": strike.victim, "phase": strike.phase, "grouped": strike.grouped, **drawn}
             result |= {"broken": broken, **notes}
             result["seconds"] = round(time.monotonic() - begin, 1)
             results.append(result)
@@ -447,7 +368,7 @@ def main(arguments: list[str]) -> int:
         else:
             print(f"what broke is kept in {folder}", file=sys.stderr)
     print(table(results))
-    return 0 if results and all(result["broken"] is None for result in results) else 1
+    return 0 if hold(results) else 1
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from ilql.batch import TokenSequence, tokenize
+from ilql.batch import TokenBatch, TokenSequence, collate, tokenize
 from ilql.candidates import Candidates, load_candidates
+from ilql.dialogue import Dialogue, Turn
 from ilql.language_model import Architecture, build_language_model
 from ilql.method import Method, Start
 from ilql.methods import method_named
@@ -61,6 +62,20 @@ def bandit() -> Bandit:
 @pytest.fixture(scope="session")
 def pulls(bandit: Bandit, tokenizer: Tokenizer) -> list[TokenSequence]:
     return [tokenize(dialogue, tokenizer) for dialogue in bandit.dialogues("train", "standard")]
+
+
+@pytest.fixture
+def start(language_model: LanguageModels) -> Start:
+    """Give two models that differ: the pretrained one, and the behaviour policy."""
+    return Start(language_model(seed=1), language_model(seed=2), seed=3)
+
+
+@pytest.fixture
+def batch(tokenizer: Tokenizer) -> TokenBatch:
+    """Give a dialogue of two utterances of the agent that has ended, and its first utterance alone, cut off."""
+    turns = (Turn("is it red ?", True, -1.0), Turn("no", False), Turn("a", True, 2.0))
+    sequences = [tokenize(Dialogue(turns[:length], ended=length == 3), tokenizer) for length in (3, 1)]
+    return collate(sequences, pad=tokenizer.structural("pad"))
 
 
 @pytest.fixture(scope="session")

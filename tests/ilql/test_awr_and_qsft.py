@@ -10,23 +10,9 @@ import torch
 from torch import nn
 
 from ilql import token_values
-from ilql.batch import TokenBatch, collate, dialogue_weights, tokenize
-from ilql.dialogue import Dialogue, Turn
+from ilql.batch import TokenBatch, dialogue_weights
 from ilql.method import Method, Start
 from ilql.methods import awr, bc, ilql, psi, qsft
-from ilql.tokens import Tokenizer
-
-
-@pytest.fixture
-def start(language_model: Callable[..., nn.Module]) -> Start:
-    return Start(language_model(seed=1), language_model(seed=2), seed=3)
-
-
-@pytest.fixture
-def batch(tokenizer: Tokenizer) -> TokenBatch:
-    turns = (Turn("is it red ?", True, -1.0), Turn("no", False), Turn("a", True, 2.0))
-    sequences = [tokenize(Dialogue(turns[:length], ended=length == 3), tokenizer) for length in (3, 1)]
-    return collate(sequences, pad=tokenizer.structural("pad"))
 
 
 def extraction(start: Start, train: awr.Train) -> awr.Extraction:

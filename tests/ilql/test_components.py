@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ilql import networks, token_values
-from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, tokenize
-from ilql.dialogue import Dialogue, Turn
+from ilql.batch import TokenBatch, TokenSequence, dialogue_weights
 from ilql.language_model import gather, hidden_states, trunk_of
 from ilql.losses import masked_mean
 from ilql.method import Loss, Method, Start
@@ -22,18 +21,6 @@ from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
 
 TOKEN_METHODS = {m.name: m for m in (ilql.METHOD, sarsa.METHOD, cql.METHOD, mc_returns.METHOD)}
-
-
-@pytest.fixture
-def start(language_model: Callable[..., nn.Module]) -> Start:
-    return Start(language_model(seed=1), language_model(seed=2), seed=3)
-
-
-@pytest.fixture
-def batch(tokenizer: Tokenizer) -> TokenBatch:
-    turns = (Turn("is it red ?", True, -1.0), Turn("no", False), Turn("a", True, 2.0))
-    sequences = [tokenize(Dialogue(turns[:length], ended=length == 3), tokenizer) for length in (3, 1)]
-    return collate(sequences, pad=tokenizer.structural("pad"))
 
 
 @pytest.fixture(params=TOKEN_METHODS)

@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ilql import fused, token_values
-from ilql.batch import TokenBatch, collate, dialogue_weights, tokenize
-from ilql.dialogue import Dialogue, Turn
+from ilql.batch import TokenBatch, dialogue_weights
 from ilql.fused import cloning_loss, counted, linear_cross_entropy, linear_taken
 from ilql.losses import conservative_loss, td_loss, weighted_nll
 from ilql.method import Start
 from ilql.methods import ilql
 from ilql.networks import ValueNetworks, taken
-from ilql.tokens import Tokenizer
 
 
 class Case:
@@ -287,12 +285,6 @@ def test_no_tensor_over_the_vocabulary_and_all_rows_is_made() -> None:
 
 
 class TestOfAMethod:
-    @pytest.fixture
-    def batch(self, tokenizer: Tokenizer) -> TokenBatch:
-        turns = (Turn("is it red ?", True, -1.0), Turn("no", False), Turn("a", True, 2.0))
-        sequences = [tokenize(Dialogue(turns[:length], ended=length == 3), tokenizer) for length in (3, 1)]
-        return collate(sequences, pad=tokenizer.structural("pad"))
-
     @pytest.mark.parametrize("terms", [{}, {"cql_weight": 0.0}, {"cql_temperature": 0.5, "double_q": False}])
     def test_a_margin_that_weighs_next_to_nothing_changes_the_path_and_not_the_gradients(
         self, language_model: Callable[..., nn.Module], batch: TokenBatch, terms: dict[str, float]

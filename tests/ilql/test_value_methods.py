@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ilql import token_values
-from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, tokenize
-from ilql.dialogue import Dialogue, Turn
+from ilql.batch import TokenBatch, TokenSequence, dialogue_weights
 from ilql.language_model import hidden_states
 from ilql.losses import conservative_loss, expectile_loss, td_loss, td_target
 from ilql.method import Start
@@ -20,18 +19,6 @@ from ilql.methods import filtered_bc, ilql, sarsa
 from ilql.networks import ValueNetworks, follow, renew_target
 from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
-
-
-@pytest.fixture
-def start(language_model: Callable[..., nn.Module]) -> Start:
-    return Start(language_model(seed=1), language_model(seed=2), seed=3)
-
-
-@pytest.fixture
-def batch(tokenizer: Tokenizer) -> TokenBatch:
-    turns = (Turn("is it red ?", True, -1.0), Turn("no", False), Turn("a", True, 2.0))
-    sequences = [tokenize(Dialogue(turns[:length], ended=length == 3), tokenizer) for length in (3, 1)]
-    return collate(sequences, pad=tokenizer.structural("pad"))
 
 
 def networks(start: Start, settings: ilql.Train) -> ValueNetworks:

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from ilql.adapters import SharedParameter
 from ilql.methods import known_methods
 from sweeps import bandit_ablation
-from sweeps.options import parse
+from sweeps.asked import options_of
 from sweeps.policy import export_policy, load_policy
 from sweeps.sizing import chosen_preset
 from sweeps.spec import TrialSpec
@@ -107,7 +107,7 @@ def test_the_command_line_names_a_rank() -> None:
     question = bandit_ablation.QUESTION
 
     def options(*arguments: str) -> Any:
-        return parse("bandit", "", question.presets, ["--preset", "smoke", *arguments])
+        return options_of(question, "bandit", ["--preset", "smoke", *arguments])
 
     assert chosen_preset(question, options()).adapter_rank == 0
     assert chosen_preset(question, options("--adapter-rank", "8")).adapter_rank == 8

@@ -12,8 +12,9 @@ import pytest
 
 from ilql.hyperparameters import Search
 from sweeps import bandit_ablation, visdial_ablation
+from sweeps.asked import options_of
 from sweeps.definite import make_sweep
-from sweeps.options import Options, parse
+from sweeps.options import Options
 from sweeps.presets import Preset
 from sweeps.question import Question, Sweep
 from sweeps.refinement import Refinement
@@ -243,16 +244,14 @@ QUESTION = dataclasses.replace(
 """Six arms on the bandit: three are run unless others are named, two of them refined."""
 
 
-def options(*arguments: str, store: Path | None = None) -> Options:
+def options(*arguments: str, store: Path | None = None, question: Question = QUESTION) -> Options:
     where = () if store is None else ("--store", str(store))
-    return parse(
-        "sweeps/bandit_ablation.py", "bandit ablation", ["smoke", "own"], ("--preset", "smoke", *arguments, *where)
-    )
+    return options_of(question, "sweeps/bandit_ablation.py", ("--preset", "smoke", *arguments, *where))
 
 
 def definite(store: Path, *arguments: str, question: Question = QUESTION) -> Sweep:
     """The sweep that a command line names."""
-    asked = options(*arguments, store=store)
+    asked = options(*arguments, store=store, question=question)
     preset = chosen_preset(question, asked)
     return make_sweep(question, preset, asked, Store(store, durable=False), lambda line: None)
 
@@ -376,15 +375,14 @@ def test_columns_for_one_method_hold_with_data_too() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--set", "train.tau=0.6"), "--set may not fix a column that the design varies, got train.tau"),
         (
             ("--methods", "single", "--set", "train.double_q=true"),
-            "--set may not fix a column that the design varies, got train.double_q",
+            r"single is what it is by its train\.double_q, which cannot vary, got \[True\]",
         ),
-        (("--set", "train.cql_weight=3"), "--set may not fix a column that proposals vary, got train.cql_weight; "),
+        (("--set", "train.cql_weight=3"), "a column that proposals vary may not be fixed, got train.cql_weight; "),
     ],
 )
-def test_what_the_design_or_the_proposals_decide_cannot_be_set(arguments: tuple[str, ...], message: str) -> None:
+def test_what_makes_an_arm_or_the_proposals_vary_cannot_be_set(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         chosen_preset(QUESTION, options(*arguments))
 
@@ -396,9 +394,10 @@ def test_what_the_design_or_the_proposals_decide_cannot_be_set(arguments: tuple[
         ("--trials", "0", "--set", "train.cql_weight=3"),
         ("--methods", "sarsa", "--set", "train.cql_weight=3"),  # nothing is refined
         ("--set", "train.double_q=false"),
+        ("--set", "train.tau=0.6"),  # the design's own then has this one value
     ],
 )
-def test_what_nobody_decides_can_be_set(arguments: tuple[str, ...]) -> None:
+def test_the_rest_can_be_set(arguments: tuple[str, ...]) -> None:
     chosen_preset(QUESTION, options(*arguments))
 
 
@@ -407,7 +406,7 @@ def test_a_column_that_no_method_which_is_run_has_cannot_be_set(column: str) -> 
     question = dataclasses.replace(
         QUESTION, grids=(*QUESTION.grids, Grid("decision_transformer", {}), Grid("chai", {"decode.candidates": (2,)}))
     )
-    arguments = options("--methods", "bc,sarsa", "--trials", "0", "--set", column)
+    arguments = options("--methods", "bc,sarsa", "--trials", "0", "--set", column, question=question)
     with pytest.raises(
         ValueError, match=rf"a method which is run takes .*, got {column.partition('=')[0]} with bc, sarsa"
     ):
@@ -469,7 +468,9 @@ def test_the_whole_grid_has_the_papers_cells() -> None:
 
 
 def test_refining_all_refines_whatever_can_be_refined() -> None:
-    options = parse("program", "", ["smoke"], ["--preset", "smoke", "--methods", "all", "--refine", "all"])
+    options = options_of(
+        visdial_ablation.QUESTION, "program", ["--preset", "smoke", "--methods", "all", "--refine", "all"]
+    )
     refined = [grid.arm for grid in visdial_ablation.QUESTION.refined(options)]
     assert "bc" not in refined  # it has nothing to search
     assert {"filtered_bc", "ilql", "cql", "awr", "chai"} <= set(refined)

@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, GPT2Config, PreTrainedTokenizerFast
 
 from sweeps import bandit_ablation
+from sweeps.asked import options_of
 from sweeps.definite import make_sweep
-from sweeps.options import parse
 from sweeps.sizing import chosen_preset
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_tokenizer_stage, load_tokens
@@ -83,7 +83,7 @@ def test_it_is_a_pretrained_models(make_trial: MakeTrial) -> None:
 
 
 def bandit(*arguments: str) -> Any:
-    return parse("bandit", "", bandit_ablation.QUESTION.presets, ["--preset", "smoke", *arguments])
+    return options_of(bandit_ablation.QUESTION, "bandit", ["--preset", "smoke", *arguments])
 
 
 @pytest.mark.parametrize("cut", ["--cut-vocabulary", "--no-cut-vocabulary"])

@@ -7,10 +7,8 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +17,6 @@ import mlflow
 import pytest
 from services import users_of
 
-from cluster.connect import free_port
 from ilql.checkpoint import check_checkpoint
 from sweeps.stopping import Asked, JobStopped, Signals
 from sweeps.store import Store
@@ -134,45 +131,6 @@ def test_a_second_signal_ends_it_at_once_without_a_traceback(
     assert "Traceback" not in out + err
     assert left_over(ray_folder) == set()
     assert [check_checkpoint(path) for path in checkpoints(folder)] != []  # none is half written
-
-
-@pytest.mark.long
-def test_a_ray_that_somebody_else_started_outlives_a_signal(
-    commands: Commands, tmp_path: Path, ray_folder: Path
-) -> None:
-    ports = [free_port() for _ in range(4)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    head = subprocess.Popen(
-        [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus=2", f"--port={ports[0]}",
-         f"--dashboard-port={ports[1]}", f"--dashboard-agent-listen-port={ports[2]}",
-         f"--ray-client-server-port={ports[3]}", f"--temp-dir={ray_folder}/h"],
-        env=environment | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    url = f"http://127.0.0.1:{ports[1]}/api/version"
-    try:
-        wait_until(lambda: _answers(url), head)
-        folder = tmp_path / "store"
-        process = commands.start(
-            SCRIPT, *ONE_TRAINING, "--store", str(folder), "--no-mlflow", RAY_ADDRESS=f"127.0.0.1:{ports[0]}"
-        )  # fmt: skip
-        wait_until(lambda: checkpoints(folder), process)
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 130, out + err
-        assert "Traceback" not in out + err
-        assert head.poll() is None
-        assert _answers(url)
-    finally:
-        head.send_signal(signal.SIGTERM)
-        head.wait(timeout=60)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return bool(urllib.request.urlopen(url, timeout=5).status == 200)  # noqa: S310  (our own loopback)
-    except OSError:
-        return False
 
 
 # Without a cluster

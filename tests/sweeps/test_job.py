@@ -14,11 +14,15 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cluster.connect import free_port
 from sweeps.store import Store
+
+if TYPE_CHECKING:
+    from conftest import Commands
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -28,10 +32,12 @@ pytestmark = pytest.mark.timeout(900)
 
 @dataclass(frozen=True)
 class Head:
-    """A head node of Ray that takes jobs."""
+    """A head node of Ray that takes jobs, and drivers beside it."""
 
+    address: str
     job_server: str
     environment: dict[str, str]
+    process: subprocess.Popen[bytes]
 
     def submit(self, *entrypoint: str) -> subprocess.CompletedProcess[str]:
         """Submit the checkout as a job, and wait for its end."""
@@ -62,7 +68,7 @@ def head() -> Iterator[Head]:
     job_server = f"http://127.0.0.1:{ports[1]}"
     try:
         _wait_until_answering(f"{job_server}/api/version", process)
-        yield Head(job_server, environment)
+        yield Head(f"127.0.0.1:{ports[0]}", job_server, environment, process)
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=90)
@@ -97,6 +103,32 @@ def test_a_job_with_bad_input_fails_in_one_line(head: Head, tmp_path: Path) -> N
     assert done.returncode == 1
     assert "error: 'iqll' is no method of a bandit sweep; known: " in done.stdout + done.stderr
     assert "sweeps/experiment.py" not in done.stdout + done.stderr
+
+
+def test_a_signal_to_a_driver_beside_the_head_ends_the_sweep_and_leaves_the_cluster(
+    head: Head, commands: Commands, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    process = commands.start(
+        ROOT / "sweeps" / "bandit_ablation.py", "--preset", "smoke", "--methods", "bc", "--trials", "0",
+        "--set", "behaviour.steps=20000", "--store", str(store), "--no-mlflow", RAY_ADDRESS=head.address,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 300
+        while not any(store.glob("scratch/trajectory/*/*/checkpoints/step-*")):
+            assert process.poll() is None, "".join(process.communicate())
+            assert time.monotonic() < deadline, "it does not train"
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130, out + err
+    assert "Traceback" not in out + err
+    time.sleep(3.5)  # so long after its end a Ray of our own would be ended by force
+    assert head.process.poll() is None
+    done = head.submit("python", "-c", "import ray; ray.init(); print('NODES', len(ray.nodes()))")
+    assert "NODES 1" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.long

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,35 @@ import pytest
 from cluster.faults import Fault
 from cluster.nodes import Node
 from cluster.shapes import Machine, Need
-from sweeps.machines import CHECKED, Asked, Seen, check_fits, difference, look, survey
+from sweeps.machines import (
+    ASIDE_SECONDS,
+    CHECKED,
+    Asked,
+    Fleet,
+    Seen,
+    Share,
+    check_fits,
+    difference,
+    look,
+    survey,
+)
 from sweeps.provenance import code_digest, library_versions
 
 HERE = Seen(dict.fromkeys(CHECKED, "1.2.3"), "abc")
+
+
+@dataclass
+class Cluster:
+    """A pretended one: which nodes are alive, which are kept without work, the time, and what was said."""
+
+    alive: list[Node]
+    reserved: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    said: list[str] = field(default_factory=list)
+
+    def fleet(self, store: Path) -> Fleet:
+        """Its nodes, as a sweep uses them."""
+        return Fleet(store, self.said.append, own=False, on_gpus=False, clock=lambda: self.seconds)
 
 
 class TestDifferences:
@@ -94,6 +120,88 @@ class TestSurvey:
         refused = survey(tmp_path, alive, on_gpus=True)
         assert list(refused) == [with_gpus]
         assert "needs a torch that is built for them, the node big (192.0.2.2, node cccccccc) has" in refused[with_gpus]
+
+
+class TestNodesThatLoseWhatTheyGet:
+    """Three nodes of two CPUs each, asked and well; what is reserved of one is its id."""
+
+    IDS = ("aa" * 14, "bb" * 14, "cc" * 14)
+
+    @pytest.fixture
+    def cluster(self, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+        cluster = Cluster([Node(id_, "host", "192.0.2.1", Machine(cpus=2)) for id_ in self.IDS])
+        monkeypatch.setattr("sweeps.machines.alive_nodes", lambda: list(cluster.alive))
+        monkeypatch.setattr("sweeps.machines.survey", lambda store, nodes, on_gpus: {})
+        monkeypatch.setattr("sweeps.machines.set_aside", lambda node: cluster.reserved.append(node.id) or node.id)
+        monkeypatch.setattr("sweeps.machines.let_back", cluster.reserved.remove)
+        return cluster
+
+    def test_after_three_in_a_row_one_gets_none_for_ten_minutes_and_is_tried_with_one(
+        self, cluster: Cluster, tmp_path: Path
+    ) -> None:
+        fleet = cluster.fleet(tmp_path)
+        share = Share(fleet, Need(), None)
+        for losses, places in ((1, 6), (2, 6), (3, 4)):
+            share.lost([self.IDS[0]])
+            fleet.look()
+            assert (losses, share()) == (losses, places)
+        assert cluster.reserved == [self.IDS[0]]
+        cluster.seconds += ASIDE_SECONDS - 1
+        fleet.look()
+        assert share() == 4
+        cluster.seconds += 2
+        fleet.look()
+        assert (share(), cluster.reserved) == (6, [])
+        share.lost([self.IDS[0]])
+        fleet.look()
+        assert (share(), cluster.reserved) == (4, [self.IDS[0]])
+        name = "the node host (192.0.2.1, node aaaaaaaa)"
+        aside = f"{name} has lost 3 jobs in a row; it gets none for 10 min"
+        assert cluster.said == [aside, f"{name} gets jobs again", aside]
+
+    def test_a_job_that_it_does_in_between_makes_it_well(self, cluster: Cluster, tmp_path: Path) -> None:
+        fleet = cluster.fleet(tmp_path)
+        for _ in range(4):
+            fleet.lost([self.IDS[0]] * 2)
+            fleet.done(self.IDS)
+            fleet.look()
+        assert cluster.said == []
+
+    def test_the_last_that_jobs_fit_is_never_set_aside_and_one_that_is_comes_back_when_it_would_be_the_last(
+        self, cluster: Cluster, tmp_path: Path
+    ) -> None:
+        cluster.alive[2] = Node(self.IDS[2], "head", "192.0.2.2", Machine(cpus=0))  # no job of ours fits it
+        fleet = cluster.fleet(tmp_path)
+        fleet.lost([*self.IDS[:2]] * 3)
+        fleet.look()
+        assert cluster.reserved == [self.IDS[0]]
+        del cluster.alive[1]
+        fleet.look()
+        assert cluster.reserved == []
+        assert cluster.said[1:] == [
+            "the node host (192.0.2.1, node bbbbbbbb) is gone; what it was at is done elsewhere",
+            "the node host (192.0.2.1, node aaaaaaaa) gets jobs again",
+        ]
+
+    def test_a_cluster_of_one_goes_on(self, cluster: Cluster, tmp_path: Path) -> None:
+        del cluster.alive[1:]
+        fleet = cluster.fleet(tmp_path)
+        fleet.lost([self.IDS[0]] * 9)
+        fleet.look()
+        assert (cluster.reserved, cluster.said) == ([], [])
+
+    def test_one_that_goes_while_it_is_aside_has_not_joined_when_it_comes_again_as_another(
+        self, cluster: Cluster, tmp_path: Path
+    ) -> None:
+        fleet = cluster.fleet(tmp_path)
+        fleet.lost([self.IDS[0]] * 3)
+        fleet.look()
+        del cluster.alive[0]
+        fleet.look()
+        cluster.seconds += 2 * ASIDE_SECONDS
+        fleet.look()
+        assert cluster.said[1:] == ["the node host (192.0.2.1, node aaaaaaaa) is gone"]
+        assert fleet.places(Need(), None) == 4
 
 
 class TestRoom:

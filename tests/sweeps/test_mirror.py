@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from members import member
 from mlflow import MlflowClient
 
 from sweeps import cli
@@ -49,12 +50,8 @@ def fill(store: Store, sweep: str, trainings: int = 2) -> None:
         store.put("training", weights_id, times | {"status": "finished", "steps": 3, "train_seconds": 60.0})
         for beta in (1.0, 4.0):
             trial_id = f"{weights_id}-{beta:g}"
-            columns = {"task": "bandit", "train.tau": number / 10, "decode.beta": beta, "evaluation.split": "report"}
-            member = {
-                "sweep": sweep, "trial_id": trial_id, "weights_id": weights_id, "cell_id": trial_id, "method": "ilql",
-                "origin": "design", "seed": 0, "split": "report", "columns": columns, "tune_trial_id": None,
-            }  # fmt: skip
-            store.put("member", f"{sweep}/{trial_id}", member)
+            place = member(sweep, trial_id, weights_id, columns={"train.tau": number / 10, "decode.beta": beta})
+            store.put("member", f"{sweep}/{trial_id}", place)
             result = {"status": "finished", "score": beta, "score_sd": 0.5, "episodes": 4, "measures": {"turns": 2.0}}
             store.put("evaluation", trial_id, result | times)
     report = store.folder / "reports" / sweep
@@ -258,11 +255,11 @@ def test_training_is_not_held_up_and_the_mirror_catches_up(bench: Bench, tracker
     """
     trial = bench.trial()
     bench.store.put("sweep", "mine", {"task": "bandit"})
-    member = {
+    place = {
         "sweep": "mine", "trial_id": trial.trial_id, "weights_id": trial.weights_id, "cell_id": trial.cell_id,
         "method": "ilql", "origin": "design", "seed": 0, "columns": trial.columns(), "tune_trial_id": None,
     }  # fmt: skip
-    bench.store.put("member", f"mine/{trial.trial_id}", member)
+    bench.store.put("member", f"mine/{trial.trial_id}", place)
     tracker.delay_seconds, tracker.fails = (600.0, False) if trouble == "slow" else (0.0, True)
     mirror = Mirror(bench.store, "mine", tracker.uri)
     mirror.start(0.1)
@@ -295,8 +292,8 @@ def test_what_was_half_sent_of_a_row_that_is_gone_ends_with_its_sweep(
         patch.setattr(MlflowClient, "set_terminated", gone)
         assert not mirror.sync()
     assert "RUNNING" in mirrored(uri_of(store)).values()
-    for member in list(store.members("one")):
-        store.remove("member", f"one/{member['trial_id']}")
+    for each in list(store.members("one")):
+        store.remove("member", f"one/{each['trial_id']}")
     assert mirror.finish((), "stopped")
     assert set(mirrored(uri_of(store)).values()) == {"KILLED"}
 

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from sweeps.options import Options, parse
+from sweeps.asked import options_of
+from sweeps.bandit_ablation import QUESTION
+from sweeps.options import Options
 
 
 def parsed(*arguments: str) -> Options:
-    return parse("sweeps/bandit_ablation.py", "bandit ablation", ["smoke", "laptop"], arguments)
+    return options_of(QUESTION, "sweeps/bandit_ablation.py", arguments)
+
+
+def with_inputs(inputs: Mapping[str, str], *arguments: str) -> Options:
+    """The options of a question that has other sources."""
+    return options_of(dataclasses.replace(QUESTION, inputs=inputs), "p", arguments)
 
 
 def test_without_options_everything_is_the_presets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -46,10 +55,10 @@ def test_every_option_arrives() -> None:
 
 def test_a_questions_other_sources_have_options_of_their_own() -> None:
     inputs = {"words": "a file of words", "judge_data": "another"}
-    options = parse("p", "d", ["laptop"], ["--data", "d", "--words", "w.txt"], inputs)
+    options = with_inputs(inputs, "--data", "d", "--words", "w.txt")
     assert options.inputs == {"words": "w.txt"}
     assert options.sources == {"data": "d", "words": "w.txt"}
-    assert parse("p", "d", ["laptop"], ["--judge-data", "j"], inputs).sources == {"judge_data": "j"}
+    assert with_inputs(inputs, "--judge-data", "j").sources == {"judge_data": "j"}
     assert parsed("--data", "d").sources == {"data": "d"}
     assert parsed().sources == {}
 
@@ -64,14 +73,14 @@ def test_a_setting_may_be_varied() -> None:
 
 
 def test_a_question_with_a_reward_function_takes_it_as_reward() -> None:
-    options = parse("p", "d", ["laptop"], ["--reward", "f.py:g", "--rewards", "custom"], {"reward": "a function"})
+    options = with_inputs({"reward": "a function"}, "--reward", "f.py:g", "--rewards", "custom")
     assert (options.inputs, options.rewards) == ({"reward": "f.py:g"}, ("custom",))
 
 
 def test_another_source_makes_another_sweep() -> None:
-    one, other = (parse("p", "d", ["laptop"], ["--words", file], {"words": "words"}) for file in ("a", "b"))
+    one, other = (with_inputs({"words": "words"}, "--words", file) for file in ("a", "b"))
     assert one.distinction("standard") != other.distinction("standard")
-    assert parse("p", "d", ["laptop"], [], {"words": "words"}).distinction("standard") == []
+    assert with_inputs({"words": "words"}).distinction("standard") == []
 
 
 def test_one_reward_is_named_as_several_are() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from command_line import ask, contents
+from command_line import ask, contents, one_line
 
 from sweeps import cli, questions
 
@@ -35,6 +35,26 @@ def test_show_prints_the_preset_as_it_would_be_used(capsys: pytest.CaptureFixtur
     shown = json.loads(capsys.readouterr().out)
     assert (shown["base"]["train.steps"], shown["behaviour"]["steps"], shown["seeds"]) == (77, 5, 4)
     assert not (tmp_path / "no").exists()
+
+
+def test_show_prints_the_design_that_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("train.tau=0.6,0.8", "sarsa.decode.beta=3", "--set", "train.keep=0.5", "--methods", "all")
+    assert ask("--show", *asked) == 0
+    plainly = json.loads(capsys.readouterr().out)["design"]
+    betas = plainly["ilql"].pop("decode.beta")
+    assert len(betas) > 1
+    assert plainly == {
+        "bc": {}, "filtered_bc": {"train.keep": [0.5]}, "ilql": {"train.tau": [0.6, 0.8]},
+        "sarsa": {"decode.beta": [3]},
+    }  # fmt: skip
+    assert ask("--show", "--vary", "world.dialogues=4,8", "--methods", "ilql", "decode.beta=1,inf") == 0
+    shown = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)  # Infinity is no JSON
+    assert (shown["design"]["ilql"]["decode.beta"], shown["vary"]) == ([1, "inf"], {"world.dialogues": [4, 8]})
+
+
+def test_a_design_that_cannot_be_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask("--show", "train.tau=0.6,7") == 2
+    assert one_line(capsys) == "error: train.tau must be in (0, 1), got 7.0"
 
 
 def test_who_does_not_take_a_column_that_is_set_is_said(

@@ -12,7 +12,8 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -102,10 +103,29 @@ class Watched:
         return "running: whatever"
 
 
-def run(sweep: PretendedSweep, folder: Path) -> tuple[list[str], int]:
+class Room:
+    """So many places, and what became of the jobs that had them."""
+
+    def __init__(self, places: int) -> None:
+        self.places = places
+        self.ends: list[tuple[str, list[str]]] = []
+
+    def __call__(self) -> int:
+        return self.places
+
+    def lost(self, nodes: Sequence[str]) -> None:
+        self.ends.append(("lost", list(nodes)))
+
+    def done(self, nodes: Sequence[str]) -> None:
+        self.ends.append(("done", list(nodes)))
+
+
+def run(sweep: PretendedSweep, folder: Path, room: Room | None = None) -> tuple[list[str], int]:
     """Run it; what its jobs told, and how often a job was said to have started or ended."""
     watched = Watched()
-    search.run_schedule(sweep.schedule(), concurrent=lambda: 2, resources=Resources(), folder=folder, watcher=watched)
+    search.run_schedule(
+        sweep.schedule(), places=room or Room(2), resources=Resources(), folder=folder, watcher=watched
+    )  # fmt: skip
     return watched.said, watched.changes
 
 
@@ -231,19 +251,20 @@ def test_where_memory_is_full_what_ran_is_begun_again_with_half_as_many_at_a_tim
 def test_of_reports_within_a_second_only_those_of_something_new_are_passed_on(
     monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial, tmp_path: Path
 ) -> None:
-    def work(job: Job, tell: Callable[[Mapping[str, float]], None]) -> str:
+    def work(job: Job, tell: Callable[[Mapping[str, float]], None], placed: object) -> str:
         for numbers in ({"step": 1.0}, {"step": 2.0}, {"episodes": 4.0}, {"estimating": 1.0}, {"episodes": 5.0}):
             tell(numbers)
         return "finished"
 
     told: list[Mapping[str, Any]] = []
     monkeypatch.setattr(search, "run_job", work)
+    monkeypatch.setattr(search, "this_node", lambda: "here")
     monkeypatch.setattr(search.tune, "report", told.append)
     Store(tmp_path / "store")
     search._trial(trial_config(make_trial, tmp_path / "store", mark_of(tmp_path / "store")))
-    assert told == [
-        {"step": 1.0}, {"episodes": 4.0}, {"estimating": 1.0}, {"episodes": 5.0}, {"status": "finished"}
-    ]  # fmt: skip
+    at, *numbers, end = told
+    assert numbers == [{"step": 1.0}, {"episodes": 4.0}, {"estimating": 1.0}, {"episodes": 5.0}]
+    assert (at, end) == ({"nodes": ["here"]}, {"status": "finished", "nodes": ["here"]})
 
 
 def trial_config(make_trial: MakeTrial, folder: Path, mark: str) -> dict[str, str]:
@@ -262,7 +283,7 @@ def test_a_worker_that_has_no_store_or_another_at_that_path_writes_nothing_and_i
     monkeypatch: pytest.MonkeyPatch, make_trial: MakeTrial, tmp_path: Path, there: bool
 ) -> None:
     monkeypatch.setattr(search, "AWAY_SECONDS", 0.0)
-    monkeypatch.setattr(search, "run_job", lambda job, tell: pytest.fail("it was run"))
+    monkeypatch.setattr(search, "run_job", lambda *_: pytest.fail("it was run"))
     monkeypatch.setattr(search.tune, "report", lambda told: None)
     folder = tmp_path / "store"
     if there:
@@ -276,20 +297,19 @@ def test_more_jobs_run_as_soon_as_the_cluster_has_grown(
     make_sweep: MakeSweep, make_trainings: MakeTrainings, sweep: PretendedSweep, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    room = [1]
+    room = Room(1)
 
     def grow(tuner: PretendedTuner) -> None:
         assert tuner.algorithm.suggest("trial 0") is not None
         assert tuner.algorithm.suggest("trial 1") is None
-        room[0] = 2
+        room.places = 2
         assert tuner.algorithm.suggest("trial 1") is not None
         assert tuner.algorithm.suggest("trial 2") is None
 
     monkeypatch.setattr(PretendedTuner, "act", grow, raising=False)
     three = make_sweep([*make_trainings("bc"), *make_trainings("filtered_bc", {"train.keep": (0.3, 0.6)})])
     search.run_schedule(
-        three.schedule(), concurrent=lambda: room[0], resources=Resources(), folder=tmp_path / "tune",
-        watcher=Watched(),
+        three.schedule(), places=room, resources=Resources(), folder=tmp_path / "tune", watcher=Watched()
     )  # fmt: skip
 
 
@@ -459,16 +479,76 @@ def test_a_job_that_its_machine_failed_tells_of_it(
 ) -> None:
     reported: list[object] = []
 
-    def fail(job: Job, tell: object) -> str:
+    def fail(job: Job, tell: object, placed: object) -> str:
         raise fault
 
     monkeypatch.setattr(search, "run_job", fail)
+    monkeypatch.setattr(search, "this_node", lambda: "here")
     monkeypatch.setattr(search.tune, "report", reported.append)
     mark = (Store(tmp_path).folder / MARK).read_text(encoding="utf-8")
     job = {"store": str(tmp_path), "training": "", "evaluations": [], "resources": {}, "keep_trajectory": False}
     with pytest.raises(type(fault)):
         search._trial({"name": "job", "job": json.dumps(job), "mark": mark})
-    assert reported == [{"fault": told}]
+    assert reported == [{"nodes": ["here"]}, {"fault": told, "nodes": ["here"]}]
+
+
+@pytest.mark.parametrize(
+    ("fault", "nodes"),
+    [
+        (MachineFault("machine: ActorDiedError: gone", ["there"]), ["there"]),
+        (MachineFault("machine: ActorDiedError: gone"), []),  # nobody knows where
+        (OSError(errno.ENOSPC, "No space left on device"), ["here"]),  # of the process that waits for the group
+        (None, ["elsewhere", "there"]),
+    ],
+)
+def test_what_a_group_does_is_told_of_the_nodes_where_it_was(
+    fault: Exception | None, nodes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[Mapping[str, Any]] = []
+
+    def work(job: Job, tell: object, placed: Callable[[Sequence[str]], None]) -> str:
+        placed(["there"])
+        placed(["there", "elsewhere"])
+        if fault is not None:
+            raise fault
+        return "finished"
+
+    monkeypatch.setattr(search, "run_job", work)
+    monkeypatch.setattr(search, "this_node", lambda: "here")
+    monkeypatch.setattr(search.tune, "report", reported.append)
+    mark = (Store(tmp_path).folder / MARK).read_text(encoding="utf-8")
+    job = {"store": str(tmp_path), "training": "", "evaluations": [], "resources": {"ray_train": True}}
+    with nullcontext() if fault is None else pytest.raises(type(fault)):
+        search._trial({"name": "job", "job": json.dumps(job), "mark": mark})
+    assert [told["nodes"] for told in reported] == [["here"], nodes]
+
+
+def test_where_jobs_were_lost_and_done_is_told(
+    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "back_off_seconds", lambda losses: 0.0)
+    worker, room = sweep.worker(), Room(2)
+
+    def work(tuner: PretendedTuner) -> None:
+        for number, told in enumerate(
+            (
+                [],  # its process was not even there
+                [{"nodes": ["one"]}],
+                [{"nodes": ["one"]}, {"fault": "machine: gone", "nodes": ["two"]}],
+                [{"nodes": ["one"]}, {"fault": "machine: gone", "nodes": []}],
+                [{"nodes": ["one"]}, {"status": "finished", "nodes": ["one", "two"]}],
+            )
+        ):
+            found = tuner.algorithm.suggest(f"trial {number}")
+            for result in told:
+                tuner.listener.on_trial_result(1, [], SimpleNamespace(config=found), result)
+            if number == 4:
+                worker.work(job_of(found))
+            tuner.algorithm.on_trial_complete(f"trial {number}", error=number < 4)
+
+    monkeypatch.setattr(PretendedTuner, "act", work, raising=False)
+    run(sweep, tmp_path / "tune", room)
+    assert room.ends == [("lost", []), ("lost", ["one"]), ("lost", ["two"]), ("lost", []), ("done", ["one", "two"])]
 
 
 def job_of(found: dict[str, Any]) -> Job:

@@ -20,6 +20,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from members import member
 
 from sweeps.artefacts import Stages
 from sweeps.exact_json import JSON, dumps
@@ -32,23 +33,6 @@ SPAWN = multiprocessing.get_context("spawn")
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store", durable=False)
-
-
-def member(sweep: str, trial_id: str, weights_id: str, **more: Any) -> dict[str, Any]:
-    columns = {"task": "bandit", "train.tau": 0.7, "decode.beta": 8.0, "data.reward": "win"}
-    columns |= {"evaluation.reward": "win", "evaluation.split": "report", "evaluation.episodes": 4}
-    return {
-        "sweep": sweep,
-        "trial_id": trial_id,
-        "weights_id": weights_id,
-        "cell_id": f"cell-{trial_id}",
-        "method": "ilql",
-        "origin": "design",
-        "seed": 0,
-        "split": "report",
-        "columns": columns | more.pop("columns", {}),
-        "tune_trial_id": None,
-    } | more
 
 
 def finished(score: float, **more: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from members import member
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -55,20 +56,8 @@ def _environment_is_put_back() -> Iterator[None]:
 
 
 def add(store: Store, sweep: str, trial_id: str, weights_id: str, **columns: Any) -> None:
-    value: dict[str, Any] = {
-        "sweep": sweep,
-        "trial_id": trial_id,
-        "weights_id": weights_id,
-        "cell_id": f"cell-{trial_id}",
-        "method": "ilql",
-        "origin": "design",
-        "seed": 0,
-        "split": "report",
-        "columns": {"task": "bandit", "train.tau": 0.7, "decode.beta": 8.0, "evaluation.split": "report"} | columns,
-        "tune_trial_id": None,
-    }
     store.put("sweep", sweep, {"task": "bandit", "command": "sweeps run", "created_at": "2026-01-02T03:04:05Z"})
-    store.put("member", f"{sweep}/{trial_id}", value)
+    store.put("member", f"{sweep}/{trial_id}", member(sweep, trial_id, weights_id, columns=columns))
 
 
 def train(store: Store, weights_id: str, status: str = "finished", **more: Any) -> None:
@@ -145,7 +134,13 @@ def test_sweep_training_and_evaluation_are_nested_with_all_that_is_known(
     assert [file.path for file in files] == ["plots", "table.md"]
     assert not str(root.info.artifact_uri).startswith(str(Path.cwd()))
 
-    assert training.data.params == {"train.tau": "0.7", "task": "bandit", "seed": "0", "weights_id": "w"}
+    assert training.data.params == {
+        "train.tau": "0.7",
+        "data.reward": "win",
+        "task": "bandit",
+        "seed": "0",
+        "weights_id": "w",
+    }
     assert history(uri, training, "loss") == [(10, 2.0), (20, 1.0)]
     assert training.data.metrics["final.perplexity"] == 3.0
     assert training.data.metrics["train_seconds"] == 60.0

@@ -21,9 +21,10 @@ from ilql.language_model import vocabulary_size
 from ilql.logits_processor import ValueGuidance, load_values
 from ilql.networks import QNetwork, ValueNetworks
 from sweeps import bandit_ablation, cli, dialogue_ablation, reddit_ablation, visdial_ablation, wordle_ablation
+from sweeps.asked import options_of
 from sweeps.definite import make_sweep
 from sweeps.model_card import model_card
-from sweeps.options import Options, parse
+from sweeps.options import Options
 from sweeps.policy import export_policy, load_policy
 from sweeps.sizing import chosen_preset
 from sweeps.spec import Backbone, TrialSpec
@@ -312,7 +313,7 @@ class TestExport:
 
 def options(*arguments: str, store: Path | None = None) -> Options:
     where = () if store is None else ("--store", str(store))
-    return parse("p", "d", ["smoke", "laptop", "paper"], ("--preset", "smoke", *arguments, *where))
+    return options_of(bandit_ablation.QUESTION, "p", ("--preset", "smoke", *arguments, *where))
 
 
 class TestAsking:

@@ -453,21 +453,24 @@ def test_a_job_of_a_group_does_nothing_heavy_where_it_waits(bench: Bench, monkey
     """Its trial has reserved nothing there: candidates are drawn, and episodes played, where a worker has a place."""
     parts: list[str] = []
 
-    def somewhere(part: Any, item: object, tell: Any, *, gpus: float) -> None:
+    def somewhere(part: Any, item: object, tell: Any, *, gpus: float, at: Any) -> None:
         assert gpus == 0.0
+        at("there")
         parts.append(part.__name__)
         part(item, tell)
 
-    def group(loop: Any, config: object, *, workers: int, on_report: Any, **_: object) -> GroupResult:
+    def group(loop: Any, config: object, *, workers: int, on_report: Any, at: Any, **_: object) -> GroupResult:
         parts.append(f"{workers} workers")
+        at(["there", "elsewhere"])
         return run_here(loop, config, on_report=on_report)
 
     monkeypatch.setattr(job_module, "call", somewhere)
     monkeypatch.setattr(train_weights, "run_group", group)
     trial = bench.trial("chai", train={"proposals": 2, "proposal_tokens": 4, "polyak": 0.1}, decode={"candidates": 2})
-    told: list[Mapping[str, float]] = []
+    told, placed = list[Mapping[str, float]](), list[Sequence[str]]()
     job = dataclasses.replace(bench.job(trial, trial), resources=Resources(workers=2))
-    assert run_job(job, told.append) == "finished"
+    assert run_job(job, told.append, placed.append) == "finished"
+    assert placed == [["there"], ["there", "elsewhere"], ["there"]]
     assert parts == ["draw", "2 workers", "evaluate_cells"]
     assert max(numbers.get("dialogues_drawn", 0) for numbers in told) == 16
     assert training_of(bench.store, trial)["workers"] == 2
@@ -587,14 +590,15 @@ def test_no_worker_group_tries_again_by_itself_what_failed(
 
     def group_that_fails(*_: object, **__: object) -> GroupResult:
         tries.append(1)
-        return GroupResult({}, Fault(owner, "SomeError", "of no use"))
+        return GroupResult({}, Fault(owner, "SomeError", "of no use", ("there",)))
 
     monkeypatch.setattr(train_weights, "run_group", group_that_fails)
     trial = bench.trial()
     job = dataclasses.replace(bench.job(trial), resources=Resources(ray_train=True))
     if owner == "machine":
-        with pytest.raises(MachineFault, match="machine: SomeError: of no use"):
+        with pytest.raises(MachineFault, match="machine: SomeError: of no use") as raised:
             run_job(job, silently)
+        assert raised.value.nodes == ("there",)
         assert bench.store.get("training", trial.weights_id) is None
     else:
         assert run_job(job, silently) == "failed"
