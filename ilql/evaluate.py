@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -72,6 +75,10 @@ class Episode:
     measures: dict[str, float]
 
 
+EpisodeId: TypeAlias = tuple[int, int]
+"""An episode among those that are played: the numbers of its player and of its seed."""
+
+
 @dataclass(frozen=True)
 class Player:
     """One way of acting.
@@ -98,13 +105,9 @@ class Player:
 
 
 class _Running:
-    """An episode under way.
+    """An episode under way."""
 
-    Attributes:
-        job: The numbers of its player and of its seed.
-    """
-
-    def __init__(self, job: tuple[int, int], player: Player, task: Task, seed: int, split: str) -> None:
+    def __init__(self, job: EpisodeId, player: Player, task: Task, seed: int, split: str) -> None:
         self.job, self.player, self.seed = job, player, seed
         self.environment = task.environment(seed, split)
         # The draws of an episode follow from its seed alone, so all cells that sample use common random numbers.
@@ -236,9 +239,13 @@ def play(
     *,
     device: torch.device,
     slots: int | None = None,
+    played: Mapping[EpisodeId, Episode] = MappingProxyType({}),
+    on_end: Callable[[EpisodeId, Episode], None] | None = None,
     on_episode: Callable[[int], None] | None = None,
 ) -> list[list[Episode]]:
     """Every player plays every seed with one actor; all of them share the forward passes.
+
+    An episode is the same whatever is played beside it, so what was interrupted may be gone on with.
 
     Args:
         task: The world.
@@ -249,6 +256,8 @@ def play(
         seeds: Episode seeds, the same for every player.
         device: Where the networks run.
         slots: Conversations per forward pass; without a number, as many as suit the device.
+        played: Episodes that are there, and are not played again.
+        on_end: Called with each of the others when it has ended.
         on_episode: Called after every round with the number of episodes finished so far.
 
     Returns:
@@ -259,23 +268,25 @@ def play(
     """
     if len({player.manner.online_critic for player in players}) > 1:
         # A speaker has one critic, so that two transformers run and no third: each kind of player plays by itself.
-        played: dict[int, list[Episode]] = {}
+        whole: dict[int, list[Episode]] = {}
         for online in (False, True):
             chosen = [number for number, player in enumerate(players) if player.manner.online_critic is online]
             group = [players[number] for number in chosen]
+            theirs = {(chosen.index(p), s): episode for (p, s), episode in played.items() if p in chosen}
+            ended = None if on_end is None else functools.partial(_renumbered, on_end, chosen)
             episodes = play(
-                task, split, actor, tokenizer, group, seeds, device=device, slots=slots, on_episode=on_episode
-            )
-            played |= dict(zip(chosen, episodes, strict=True))
-        return [played[number] for number in range(len(players))]
+                task, split, actor, tokenizer, group, seeds, device=device, slots=slots, played=theirs, on_end=ended,
+                on_episode=on_episode,
+            )  # fmt: skip
+            whole |= dict(zip(chosen, episodes, strict=True))
+        return [whole[number] for number in range(len(players))]
     acting = _acting(actor, players)
     slots = slots or slots_on(device, acting, episodes=len(players) * len(seeds))
     speaker = Speaker(acting, tokenizer, slots=slots, device=device)
     seats = _Seats(speaker, tokenizer)
-    # By the numbers of player and seed.
-    done: dict[tuple[int, int], Episode] = {}
+    done = dict(played)
     sharing = sum(player.shares for player in players) >= SHARE_FROM
-    upcoming = _groups(players, len(seeds), sharing=sharing)
+    upcoming = _groups(players, len(seeds), sharing=sharing, but=done.keys())
     while True:
         free = [slot for slot in range(slots) if slot not in seats.running]
         for slot in free:
@@ -292,12 +303,14 @@ def play(
         )
         said = [(e, s.utterance) for (_, e), s in zip(voices, spoken, strict=True) if s.utterance is not None]
         replies = task.step([episode.environment for episode, _ in said], [utterance.text for _, utterance in said])
-        answers: dict[tuple[int, int], Reply] = {}
+        answers: dict[EpisodeId, Reply] = {}
         for (episode, utterance), reply in zip(said, replies, strict=True):
             episode.take(utterance, reply)
             answers[episode.job] = reply
             if reply.ended:
                 done[episode.job] = episode.result()
+                if on_end is not None:
+                    on_end(episode.job, done[episode.job])
         seats.hear(voices, spoken, [answers.get(episode.job) for _, episode in voices])
         if on_episode is not None:
             on_episode(len(done))
@@ -313,8 +326,15 @@ def slots_on(device: torch.device, actor: Actor, *, episodes: int) -> int:
     return max(SLOTS, min(wanted, SLOTS * (room // SLOTS)))
 
 
-def _groups(players: Sequence[Player], seeds: int, *, sharing: bool) -> deque[list[tuple[int, int]]]:
-    """The numbers of player and seed of all episodes: those that begin in one slot together, in an order to begin in.
+def _renumbered(
+    on_end: Callable[[EpisodeId, Episode], None], chosen: Sequence[int], job: EpisodeId, episode: Episode
+) -> None:
+    """Tell of an episode by its player's number among all players."""
+    on_end((chosen[job[0]], job[1]), episode)
+
+
+def _groups(players: Sequence[Player], seeds: int, *, sharing: bool, but: Set[EpisodeId]) -> deque[list[EpisodeId]]:
+    """All episodes but some: those that begin in one slot together, in an order to begin in.
 
     Players of as many candidates stand beside each other: a slot with few waits for those with many.
     """
@@ -324,7 +344,8 @@ def _groups(players: Sequence[Player], seeds: int, *, sharing: bool) -> deque[li
     groups = deque([(p, s)] for p in alone for s in range(seeds))
     if together:
         groups += [[(p, s) for p in together] for s in range(seeds)]
-    return groups
+    left = ([job for job in group if job not in but] for group in groups)
+    return deque(group for group in left if group)
 
 
 def _acting(actor: Actor, players: Sequence[Player]) -> Actor:

@@ -4,7 +4,7 @@ stages/<kind>/<key[:2]>/<key>/              complete: its files and about.json, 
 stages/<kind>/<key[:2]>/.building@<key>@…   being made; left behind only by a process that was killed
 stages/<kind>/<key[:2]>/.damaged@<key>@…    was complete, then lost or changed the size of a file; set aside
 stages/<kind>/<key[:2]>/.dropped@<key>@…    was complete, and is being removed; left behind only as `.building` is
-scratch/<kind>/<key[:2]>/<key>/             partial work to resume from: checkpoints, curves
+scratch/<kind>/<key[:2]>/<key>/             partial work to resume from: checkpoints, curves, episodes
 """
 
 from __future__ import annotations

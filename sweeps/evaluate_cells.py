@@ -21,6 +21,7 @@ from sweeps.exact_json import Record
 from sweeps.frames import EPISODES_FILE
 from sweeps.job import Tell, opened_store
 from sweeps.journal import utc
+from sweeps.kept_episodes import KeptEpisodes
 from sweeps.leases import Lease
 from sweeps.offline import estimated
 from sweeps.provenance import provenance
@@ -52,6 +53,7 @@ class Block:
 def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
     """Play trials that share weights and episodes in one model load; record each of them.
 
+    Episodes that have ended are kept meanwhile (`sweeps.kept_episodes`): whoever goes on plays the others alone.
     A world that fails is recorded as the reason of a failed evaluation; its episodes so far are no score.
 
     Args:
@@ -59,7 +61,7 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
         tell: Called now and then with the number of episodes finished, or of a fit's steps while returns are estimated.
 
     Raises:
-        JobStopped: It was asked to stop; nothing of what was not finished is recorded.
+        JobStopped: It was asked to stop; what was not finished is not recorded, and its episodes are kept.
     """
     torch.set_num_threads(1)
     store, specs, lease = opened_store(block.store), [TrialSpec.from_json(trial) for trial in block.trials], block.lease
@@ -71,24 +73,33 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
     behaviour = load_behaviour(store, first) if first.kind.needs_behaviour else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    asked = Asked(block.stop)
+    asked, kept = Asked(block.stop), KeptEpisodes(store, specs, device)
 
     def lives(what: str, done: int) -> None:
         asked.check()
         if tell is not None:
             tell({what: float(done)})
 
+    def on_episode(done: int) -> None:
+        kept.note()
+        lives("episodes", done)
+
     try:
-        played = play(
-            task,
-            first.evaluation.split,
-            first.kind.actor(module, behaviour),
-            tokenizer,
-            [Player(spec.decode, spec.kind.manner(spec.train, spec.decode), spec.data.reward) for spec in specs],
-            first.evaluation.seeds,
-            device=device,
-            on_episode=functools.partial(lives, "episodes"),
-        )
+        with kept:
+            played = play(
+                task,
+                first.evaluation.split,
+                first.kind.actor(module, behaviour),
+                tokenizer,
+                [Player(spec.decode, spec.kind.manner(spec.train, spec.decode), spec.data.reward) for spec in specs],
+                first.evaluation.seeds,
+                device=device,
+                played=kept.played,
+                on_end=kept.end,
+                on_episode=on_episode,
+            )
+            if first.evaluation.by == "fitted_q":
+                kept.note(now=True)  # what follows takes longer than playing did
     except JobStopped:
         raise
     except Exception as error:
@@ -96,9 +107,10 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
         if fault.owner == "machine":
             raise
         record_failed_evaluations(store, specs, fault.cause, lease)
+        kept.drop()
         return
-    seconds = (time.monotonic() - clock) / len(specs)
-    for spec, samples in zip(specs, played, strict=True):
+    share = (time.monotonic() - clock) / len(specs)
+    for spec, samples, before in zip(specs, played, kept.seconds, strict=True):
         episodes, clock = samples, time.monotonic()
         if spec.evaluation.by == "fitted_q":
             estimating = functools.partial(lives, "estimating")
@@ -123,7 +135,7 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
             spec.trial_id,
             {"status": "finished", "reason": None, **summary(episodes, spec.evaluation)}
             | {
-                "evaluate_seconds": seconds + time.monotonic() - clock,
+                "evaluate_seconds": before + share + time.monotonic() - clock,
                 "backbone": spec.backbone_key,
                 "workers": 1,
                 "gpus": (block.gpus or 1.0) if device.type == "cuda" else 0.0,
@@ -131,6 +143,7 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
             },
             lease,
         )
+    kept.drop()
 
 
 def is_evaluated(store: Store, trial: TrialSpec) -> bool:

@@ -200,6 +200,11 @@ class Records:
             found = self._current.get(kind, {}).get(key)
             return None if found is None else found[0].time_ns
 
+    def close(self) -> None:
+        """Give our journal's file back; a later put begins another journal."""
+        with self._lock:
+            self._writer.close()
+
     def problems(self) -> list[str]:
         """What is wrong with the journals, one line for each fault; empty if all is well."""
         with self._lock:

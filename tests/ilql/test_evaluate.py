@@ -176,6 +176,28 @@ class TestPlay:
         assert told == sorted(told)
         assert told[-1] == len(SEEDS)
 
+    @pytest.mark.parametrize("kept", [0, 1, 5, 100])
+    def test_what_was_played_is_not_played_again_and_the_rest_is_the_same(
+        self, actor: Actor, tokenizer: Tokenizer, kept: int
+    ) -> None:
+        online = dataclasses.replace(PLAYERS[3], manner=dataclasses.replace(PLAYERS[3].manner, online_critic=True))
+        for players in (PLAYERS[:2], LADDER, [PLAYERS[0], online, PLAYERS[3]]):  # alone, sharing slots, of both critics
+            ended: dict[tuple[int, int], Episode] = {}
+            whole = play(
+                Chats(), "tune", actor, tokenizer, players, SEEDS, device=CPU, slots=8, on_end=ended.__setitem__
+            )
+            assert {(p, s): whole[p][s] for p in range(len(players)) for s in range(len(SEEDS))} == ended
+            before = dict(list(ended.items())[:kept])
+            world = Counting()
+            rest: dict[tuple[int, int], Episode] = {}
+            again = play(
+                world, "tune", actor, tokenizer, players, SEEDS, device=CPU, slots=8, played=before,
+                on_end=rest.__setitem__,
+            )  # fmt: skip
+            assert again == whole
+            assert rest == {which: episode for which, episode in ended.items() if which not in before}
+            assert sorted(world.begun) == sorted(SEEDS[s] for _, s in rest)
+
     def test_nobody_and_nothing_is_no_episode(self, actor: Actor, tokenizer: Tokenizer) -> None:
         assert play(Chats(), "tune", actor, tokenizer, [], SEEDS, device=CPU) == []
         assert play(Chats(), "tune", actor, tokenizer, PLAYERS[:2], [], device=CPU) == [[], []]
@@ -191,6 +213,17 @@ LADDER = [
     for greedy, limit in ((True, 7), (False, 7), (False, 3))
 ]
 """Ways of acting that say the same for a while; two of each are the same way."""
+
+
+@dataclass(frozen=True)
+class Counting(Chats):
+    """Keeps the seeds of the episodes that are begun."""
+
+    begun: list[int] = field(default_factory=list)
+
+    def environment(self, seed: int, split: str) -> Environment:
+        self.begun.append(seed)
+        return super().environment(seed, split)
 
 
 class Counted(Speaker):
