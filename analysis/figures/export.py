@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,11 @@ Picture = Mapping[str, Any]
 STATIC_FORMATS = ("svg", "png", "pdf")
 
 WIDTH, HEIGHT = 860, 480
+
+BROWSER_SECONDS = 120.0
+"""What drawing may take: some twenty times what a report's figures take on two cores. A browser may hang for good."""
+
+_BROWSER = Path(__file__).with_name("browser.py")
 
 
 def plotly_script() -> str:
@@ -50,28 +58,55 @@ def write_static(figures: Mapping[str, Picture], folder: Path, formats: Sequence
     """Write every figure in every format to `folder/NAME.FORMAT`, all in one browser, and give the paths.
 
     Raises:
-        RuntimeError: Kaleido is not installed, or no Chrome or Chromium is found or starts.
+        RuntimeError: Kaleido is not installed, or no Chrome or Chromium is found or starts, or it hangs.
         ValueError: A format is unknown.
     """
     unknown = [name for name in formats if name not in STATIC_FORMATS]
     if unknown:
         raise ValueError(f"unknown figure format {unknown[0]!r}; known: {', '.join(STATIC_FORMATS)}")
-    jobs = [(figure, folder / f"{name}.{suffix}") for name, figure in figures.items() for suffix in formats]
+    jobs = [(name, folder / f"{name}.{suffix}") for name in figures for suffix in formats]
     paths = [path for _, path in jobs]
-    if jobs:  # one call, so one browser; and unlike kaleido's server it raises, rather than waits, where none starts
-        plotly.io.write_images(
-            fig=[figure for figure, _ in jobs],
-            file=list(paths),
-            validate=False,
-            scale=[3 if path.suffix == ".png" else 1 for path in paths],
-            width=WIDTH,
-            height=HEIGHT,
-        )
+    if jobs:
+        drawn = {name: plotly.io.to_json(figure, validate=False, remove_uids=False) for name, figure in figures.items()}
+        asked = {
+            "figures": {name: json.loads(text) for name, text in drawn.items()},
+            "files": [
+                {"name": name, "path": str(path.absolute()), "scale": 3 if path.suffix == ".png" else 1}
+                for name, path in jobs
+            ],
+            "width": WIDTH,
+            "height": HEIGHT,
+            "seconds": BROWSER_SECONDS,
+        }
+        try:
+            _in_a_browser(json.dumps(asked))
+        except RuntimeError:
+            for path in paths:  # all of them or none: one may be half written
+                path.unlink(missing_ok=True)
+            raise
     for path in paths:
         if path.suffix == ".svg":
             text = without_lot(path.read_text(encoding="utf-8"), path.stem)
             path.write_text(text, encoding="utf-8", newline="\n")
     return paths
+
+
+def _in_a_browser(asked: str) -> None:
+    """Let `browser.py` do what is asked."""
+    # -P: the modules that lie beside the program are none of its own.
+    command = [sys.executable, "-P", str(_BROWSER)]
+    drawing = subprocess.run(
+        command,
+        input=asked,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+    if drawing.returncode:
+        said = drawing.stderr.strip().rpartition("\n")[2]
+        raise RuntimeError(said or f"The drawing ended with {drawing.returncode}.")
 
 
 def without_lot(svg: str, name: str) -> str:

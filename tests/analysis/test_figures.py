@@ -22,6 +22,7 @@ from analysis.bounded import Bounded
 from analysis.cells import cells_of
 from analysis.comparison import compare_chosen
 from analysis.figure_data import LABEL_SHARE, beta_curves, has_grid, heat_map, score_by_cell, table_picture
+from analysis.figures import export
 from analysis.figures.export import without_lot
 from analysis.labels import METHOD_LABELS, in_order, setting_label, value_label
 from analysis.overview_data import Parallel, ParallelAxis
@@ -357,6 +358,24 @@ def test_without_a_browser_a_line_says_how_to_get_static_figures(
     assert "apt-get install chromium" in report.notes[0]
     assert "\n" not in report.notes[0]
     assert not list(tmp_path.rglob("*.svg"))
+
+
+def test_a_browser_that_hangs_is_ended_and_costs_the_static_figures_alone(
+    grid: RunTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("kaleido")
+    browser, number = tmp_path / "browser", tmp_path / "number"
+    browser.write_text(f"#!/bin/sh\necho $$ >{number}\nexec sleep 600\n", encoding="utf-8")
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER_PATH", str(browser))
+    monkeypatch.setattr(export, "BROWSER_SECONDS", 3.0)
+    (tmp_path / "to").mkdir()
+    report = write_report(grid, tmp_path / "to", rng=np.random.default_rng(0), static_formats=("svg",))
+    assert "had not drawn them after 3 s" in report.notes[0]
+    assert not list(tmp_path.rglob("*.svg"))
+    assert report.paths[0].is_file()
+    state = Path(f"/proc/{int(number.read_text())}/stat")
+    assert not state.exists() or ") Z " in state.read_text()  # a zombie is a process that was ended
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="static figures need Chromium on the PATH")
