@@ -1,4 +1,4 @@
-"""The honest table as Markdown, LaTeX, CSV and JSON, by the rules of `analysis.render`."""
+"""The honest table as Markdown, LaTeX, CSV and JSON, by the rules of `analysis.ablation_render`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CAPTION = "The method when tuned, and how far its hyperparameters move it, with 
 RANGED = ("tuned", "optimism", "checkpoint", "sigma", "sigma_train", "sigma_decode")
 
 
-def cells_of_text(table: HonestTable) -> tuple[tuple[str, ...], ...]:
+def body_of(table: HonestTable) -> tuple[tuple[str, ...], ...]:
     """The table's body as text, one tuple per method with an entry per column of `HEADER`."""
     halves = [
         (r.high - r.low) / 4 for row in table.rows for r in _ranged(row) if r.low is not None and r.high is not None
@@ -46,7 +46,7 @@ def ranged(value: Ranged, decimals: int = 2) -> str:
 
 def to_markdown(table: HonestTable) -> str:
     """Caption, table and numbered footnotes."""
-    body = markdown_table(HEADER, cells_of_text(table), NUMERIC)
+    body = markdown_table(HEADER, body_of(table), NUMERIC)
     notes = "\n".join(f"{index}. {note}" for index, note in enumerate(table.footnotes, 1))
     return f"{CAPTION}\n\n{body}\n\n{notes}\n"
 
@@ -58,7 +58,7 @@ def to_latex(table: HonestTable) -> str:
         "honest",
         "".join("r" if numeric else "l" for numeric in NUMERIC),
         [f"{' & '.join(latex(name) for name in HEADER)} \\\\"],
-        cells_of_text(table),
+        body_of(table),
         table.footnotes,
         style=r"\footnotesize\setlength{\tabcolsep}{3pt}",
         environment="table*",

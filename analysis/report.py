@@ -302,7 +302,7 @@ def _honest_body(honest: HonestTable | None) -> list[str]:
     if not honest.possible:
         return [f"<p>{escape(ONE_SEED)}</p>"]
     files = [(f"honest.{suffix}", f"honest.{suffix}") for suffix in ("md", "tex", "csv", "json")]
-    body = honest_render.cells_of_text(honest)
+    body = honest_render.body_of(honest)
     return [
         f"<h2>{HONEST_HEADING}</h2>",
         html_table(honest_render.HEADER, body, honest_render.NUMERIC, stacked=True),

@@ -26,7 +26,7 @@ from sweeps.reward_report import write_reward_report, write_varied_report
 from sweeps.schedule import Schedule
 from sweeps.stages import load_task
 from sweeps.store import Store
-from sweeps.study import Study
+from sweeps.study import Study, study_file
 
 
 def run_question(question: Question, options: Options, say: Callable[[str], None]) -> int:
@@ -91,7 +91,7 @@ def _run_sweep(
     mirror = Mirror(store, sweep.name, options.tracking) if options.mirror else None
     store.put("sweep", sweep.name, _record(store, question, sweep, options), lease)
     study = Study(
-        store.folder / "optuna" / f"{sweep.name}.log",
+        study_file(store, sweep.name),
         name=sweep.name,
         seed=options.search_seed,
         space=sweep.space,

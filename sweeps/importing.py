@@ -106,7 +106,11 @@ def read_sweep(
     """
     if points < 2:
         raise ValueError(f"an interval must become at least 2 values, got --points {points}")
-    parameters = dict(_of_wandb(found) if form == "wandb" else _of_trlx(found))
+    parameters: dict[str, _Interval | tuple[Plain, ...]] = {}
+    for name, what in _of_wandb(found) if form == "wandb" else _of_trlx(found):
+        if name in parameters:  # once nested, once with a dot in its name
+            raise ValueError(f"a parameter must be there once, got {name} twice; take one of them out of the file")
+        parameters[name] = what
     columns: dict[str, tuple[Plain, ...]] = {}
     notes: list[str] = []
     for name, what in parameters.items():

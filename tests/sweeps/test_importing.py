@@ -152,6 +152,11 @@ def test_our_own_names_stay_and_theirs_are_said_by_the_user_where_they_are_not_k
             {"parameters": {"lr": {"value": 1}, "learning_rate": {"value": 1}}},
             "a column must have one name, got learning_rate for train.learning_rate as well",
         ),
+        (
+            "wandb",
+            {"parameters": {"train": {"parameters": {"tau": {"value": 0.5}}}, "train.tau": {"value": 0.9}}},
+            "a parameter must be there once, got train.tau twice",
+        ),
     ],
 )
 def test_what_cannot_be_taken_over_is_one_line(form: Format, found: dict[str, Any], line: str) -> None:
