@@ -43,7 +43,7 @@ crash: $(INSTALLED)
 nodes: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "long or not long" tests/cluster/test_nodes.py tests/cluster/test_launch.py $(ARGS)
 
-# All tests that are left out of `test` because they run for minutes, those of `nodes` among them. @MINUTES@
+# All tests that are left out of `test` because they run for minutes, those of `nodes` among them.
 long: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long $(ARGS)
 
