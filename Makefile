@@ -35,7 +35,7 @@ bench: $(INSTALLED)
 bench-long: $(INSTALLED)
 	$(BIN)/python -m benchmarks --long $(ARGS)
 
-# An hour and more. Goes on where it was: the file of results says what is done.
+# Two hours and more. Goes on where it was: the file of results says what is done.
 crash: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/crash/matrix.py --kills 60 --out build/crash.jsonl $(ARGS)
 
