@@ -1,6 +1,6 @@
 """Draw figures as files in a browser: a program of its own, for a browser may hang, and then both are to end.
 
-    python -P analysis/figures/browser.py    reads {"figures": {name: figure}, "files": [{"name", "path", "scale"}, …],
+    python -P analysis/figures/browser.py    reads {"figures": {name: JSON}, "files": [{"name", "path", "scale"}, …],
                                              "width", "height", "seconds"} as JSON from standard input
 
 Ends with 1 and one line on standard error where no browser is found or starts, or where it takes longer than that.
@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import plotly.io
 
@@ -22,10 +22,10 @@ def main() -> int:
     """Draw what standard input asks for; gives the exit status."""
     asked = json.load(sys.stdin)
     _end_after(asked["seconds"])
-    files: list[dict[str, Any]] = asked["files"]
+    figures, files = {name: json.loads(text) for name, text in asked["figures"].items()}, asked["files"]
     try:  # one call, so one browser; and unlike kaleido's server it raises, rather than waits, where none starts
         plotly.io.write_images(
-            fig=[asked["figures"][file["name"]] for file in files],
+            fig=[figures[file["name"]] for file in files],
             file=[file["path"] for file in files],
             validate=False,  # as all that a figure of plotly's was made of
             scale=[file["scale"] for file in files],

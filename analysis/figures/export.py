@@ -67,9 +67,10 @@ def write_static(figures: Mapping[str, Picture], folder: Path, formats: Sequence
     jobs = [(name, folder / f"{name}.{suffix}") for name in figures for suffix in formats]
     paths = [path for _, path in jobs]
     if jobs:
-        drawn = {name: plotly.io.to_json(figure, validate=False, remove_uids=False) for name, figure in figures.items()}
         asked = {
-            "figures": {name: json.loads(text) for name, text in drawn.items()},
+            "figures": {
+                name: plotly.io.to_json(figure, validate=False, remove_uids=False) for name, figure in figures.items()
+            },
             "files": [
                 {"name": name, "path": str(path.absolute()), "scale": 3 if path.suffix == ".png" else 1}
                 for name, path in jobs
