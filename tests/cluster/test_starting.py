@@ -85,10 +85,19 @@ def tell(process: subprocess.Popen[str], number: signal.Signals) -> None:
         process.send_signal(number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("begun", ["gcs_server", "raylet", "DashboardAgent"])
+@pytest.mark.parametrize(
+    ("begun", "number"),
+    [
+        ("gcs_server", signal.SIGTERM),
+        ("raylet", signal.SIGINT),
+        ("DashboardAgent", signal.SIGTERM),
+        pytest.param("gcs_server", signal.SIGINT, marks=pytest.mark.long),
+        pytest.param("raylet", signal.SIGTERM, marks=pytest.mark.long),
+        pytest.param("DashboardAgent", signal.SIGINT, marks=pytest.mark.long),
+    ],
+)
 def test_a_signal_while_ray_starts_leaves_nothing_and_is_answered(
-    drive: Callable[..., subprocess.Popen[str]], folder: Path, number: signal.Signals, begun: str
+    drive: Callable[..., subprocess.Popen[str]], folder: Path, begun: str, number: signal.Signals
 ) -> None:
     process = drive()
     wait_for(process, lambda: has_begun(folder, begun))

@@ -84,9 +84,8 @@ class Sweep:
         """Whether the last score is there: a moment later the workers have nothing to do, and leave."""
         if not (self.store / "store.json").is_file():
             return False
-        store = opened(self.store)
-        statuses = [row["status"] for row in store.rows("crash")] if len(store.members()) == self.rows else []
-        return bool(statuses) and all(status in ("finished", "stopped") for status in statuses)
+        statuses = [row["status"] for row in opened(self.store).rows("crash")]  # only of those that have come to an end
+        return len(statuses) == self.rows and all(status in ("finished", "stopped") for status in statuses)
 
 
 @functools.lru_cache(maxsize=2)

@@ -82,7 +82,7 @@ class Scene:
         running, trainings = self._driver.poll() is None, self.sweep.work("training", self.ends)
         work = self._work()
         at_it = self._at_it(work)
-        before = self.sweep.reports() if self.strike.phase == REPORT else bool(at_it)
+        before = self.sweep.reports() and not trainings if self.strike.phase == REPORT else bool(at_it)
         killed = self._kill(at_it)
         return {
             "killed": killed,

@@ -62,7 +62,7 @@ def trainings(store: Store, ends: Ends) -> list[Work]:
         built = max((end for key, end in steps.items() if key not in missing), default=0)
         if missing and built < step < (end := min(missing.values())):
             newest = max((at for at, _ in checkpoints_of([folder]).values()), default=0)
-            found.append(Work(folder.name, int(holder.number), step, step - newest, end - step))
+            found.append(Work(folder.name, int(holder.number), step, max(0, step - newest), end - step))
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,14 +18,6 @@ if TYPE_CHECKING:
     from conftest import BanditSweep, Commands
 
 pytestmark = pytest.mark.timeout(1200)
-
-
-@pytest.fixture
-def copied(bandit_sweep: BanditSweep, tmp_path: Path) -> BanditSweep:
-    """The finished sweep's store, to change."""
-    folder = tmp_path / "store"
-    shutil.copytree(bandit_sweep.store.folder, folder, ignore=shutil.ignore_patterns("tune", "mlflow*"))
-    return type(bandit_sweep)(Store(folder), bandit_sweep.name, bandit_sweep.out)
 
 
 def betas(store: Store, sweep: str) -> dict[str, Counter[float]]:

@@ -254,7 +254,7 @@ def weights_of(store: Store, weights_id: str) -> bytes:
     return (folder / "weights.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 def test_a_signal_ends_it_cleanly_and_it_says_how_to_go_on(
     commands: Commands, tmp_path: Path, number: signal.Signals
 ) -> None:

@@ -75,7 +75,7 @@ def tell(process: subprocess.Popen[str], number: signal.Signals) -> None:
         process.send_signal(number)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_signal_while_it_trains_loses_no_step_and_a_rerun_goes_on(
     commands: Commands, tmp_path: Path, ray_folder: Path, number: signal.Signals
 ) -> None:

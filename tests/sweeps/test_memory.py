@@ -37,20 +37,24 @@ def results(store: Store) -> dict[str, tuple[object, ...]]:
 def test_workers_that_are_always_killed_are_failed_rows_and_a_rerun_with_room_is_as_if_nothing_had_been(
     commands: Commands, bandit_sweep: BanditSweep, tmp_path: Path
 ) -> None:
-    options = ("--preset", "smoke", "--store", str(tmp_path / "store"), "--no-mlflow")
+    folder = tmp_path / "store"
+    part = ("--methods", "bc,sarsa", "--trials", "0", "--no-mlflow")
+    options = ("--preset", "smoke", "--store", str(folder), *part)
     # Any use of memory is too much of it: every worker is killed, as soon as it is looked at.
     process = commands.start("-c", IMPATIENT, *options, RAY_memory_usage_threshold="0.001")
     out, err = process.communicate(timeout=600)
     assert process.returncode == 1, out + err
     assert "Traceback" not in out + err
     assert "it is begun again in 0 s" in out
-    store = Store(tmp_path / "store")
+    store = Store(folder)
     # Ray reports a death as it finds it: of the task, if one had begun, or of its process.
     reasons = {row["reason"] for row in store.rows()}
     died = {f"{why}; tried {TRIES} times" for why in (MEMORY, DIED)}
     assert reasons & died
     assert {reason.removeprefix("its behaviour policy failed: ") for reason in reasons} <= died
     assert {row["status"] for row in store.rows()} == {"failed"}
-    done = commands.bandit(tmp_path / "store", "--no-mlflow")
+    done = commands.bandit(folder, *part)
     assert done.status == 0, done.out + done.err
-    assert results(Store(tmp_path / "store")) == results(bandit_sweep.store)
+    found = results(Store(folder))
+    assert len(found) > 1
+    assert found.items() <= results(bandit_sweep.store).items()
