@@ -59,6 +59,8 @@ def main(arguments: Sequence[str]) -> int:
                 with asked.out.open("a", encoding="utf-8") as out:
                     out.write(json.dumps(result) + "\n")
                 print(json.dumps(result), flush=True)
+                if is_bad(result):
+                    print(f"what it said is kept in {home / str(result['sweep'])}", file=sys.stderr)
         except BaseException:
             end(running, missing, home)
             raise
@@ -129,8 +131,6 @@ def one_sweep(number: int, home: Path, *, dashboard: bool, limit_seconds: float)
     cut(marked(f"{mark}-head"))
     if not is_bad(result):
         shutil.rmtree(folder)
-    else:
-        print(f"what it said is kept in {folder}", file=sys.stderr)
     return result
 
 

@@ -50,6 +50,7 @@ def test_ended_from_outside_it_ends_its_sweeps(tmp_path: Path) -> None:
     assert [mark for number in range(4) for mark in _marks(process.pid, number) if marked(mark)] == []
     assert not home.exists()
     assert not (tmp_path / "out.jsonl").exists()
+    assert "kept" not in said
 
 
 def _marks(process: int, number: int) -> tuple[str, str]:
