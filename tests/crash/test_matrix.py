@@ -11,9 +11,11 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from matrix import PHASES, VICTIMS, cells, hold
+from running import Sweep
 
 MATRIX = Path(__file__).with_name("matrix.py")
 
@@ -49,6 +51,24 @@ def test_in_24_kills_each_cell_comes_twice_and_once_in_a_group_if_its_victim_may
         for grouped in ((False, False) if victim == "mlflow" else (False, True))
     ]
     assert sorted(drawn) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("ended", "reports"),
+    [
+        (["finished", "stopped"], True),
+        (["finished"], False),  # the other is planned, and trains or plays
+        (["finished", "failed"], False),
+        ([], False),
+    ],
+)
+def test_a_sweep_is_in_its_report_once_every_row_has_ended_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: list[str], reports: bool
+) -> None:
+    store = SimpleNamespace(rows=lambda name: [{"status": each} for each in ended], members=lambda: [{}, {}])
+    monkeypatch.setattr("running.opened", lambda folder: store)
+    (tmp_path / "store.json").touch()
+    assert Sweep(tmp_path, (), 2, "mark", "uri", ray=tmp_path).reports() is reports
 
 
 def test_many_kills_in_trainings_that_had_nothing_to_lose_are_no_proof() -> None:
