@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
+from surrogate import in_this_process
 
 from sweeps import bandit_ablation
 from sweeps.commands.run import run_command
-
-if TYPE_CHECKING:
-    pass
+from sweeps.questions import question_named
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:
@@ -42,3 +42,11 @@ def status_of(run: Callable[[], int]) -> int:
         return run()
     except SystemExit as left:
         return int(str(left.code))
+
+
+def answered(question: str, *arguments: str) -> tuple[int, str]:
+    """Answer a question in this process, without Ray, by real workers; its exit status, and what was printed."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), in_this_process():
+        status = run_command(question_named(question), f"sweeps/{question}_ablation.py", arguments)
+    return status, said.getvalue()

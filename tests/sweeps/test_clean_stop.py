@@ -90,7 +90,10 @@ def test_a_signal_while_it_trains_loses_no_step_and_a_rerun_goes_on(
 
     assert process.returncode == 130, out + err
     assert "Traceback" not in out + err
-    assert [line.partition(";")[0] for line in out.splitlines() if line.startswith("stopped")] == ["stopped"]
+    (line,) = [line for line in out.splitlines() if line.startswith("stopped")]
+    said, _, command = line.partition("the same command goes on from here: ")
+    assert said.startswith("stopped; ")
+    assert f"{SCRIPT} {' '.join(ONE_TRAINING)} --store {folder}" in command
     assert [line.partition(":")[0] for line in err.splitlines()] == ["stopping"]
     assert left_over(ray_folder) == set()
     store = Store(folder)

@@ -1,4 +1,4 @@
-"""Wordle, comments and one's own dialogues, asked as a user asks: a small sweep of each, run for real."""
+"""Wordle, comments, one's own dialogues: a small sweep of each by real workers in this process; long: as commands."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from command_line import answered
 
 from sweeps import cli
 from sweeps.stages import load_task
@@ -37,36 +38,40 @@ class Asked:
         return (self.store.folder / "reports" / self.name / name).read_text(encoding="utf-8")
 
 
-def ask(commands: Commands, folder: Path, question: str, *options: str) -> Asked:
-    """Run a question at its smallest, without the mirror."""
-    small = ("--preset", "smoke", "--trials", "0", "--no-mlflow", "--store", str(folder))
-    done = commands.run(ROOT / "sweeps" / f"{question}_ablation.py", *small, *options)
-    assert done.status == 0, done.out + done.err
+SMALL = ("--preset", "smoke", "--trials", "0", "--no-mlflow", "--methods", "bc,sarsa")
+
+
+def ask(folder: Path, question: str, *options: str) -> Asked:
+    """Answer a question at its smallest, without the mirror."""
+    status, out = answered(question, *SMALL, "--store", str(folder), *options)
+    assert status == 0, out
     store = Store(folder)
     (info,) = store.sweeps()
-    return Asked(store, info.name, done.out)
+    return Asked(store, info.name, out)
 
 
 @pytest.fixture(scope="module")
-def wordle(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Asked:
-    return ask(commands, tmp_path_factory.mktemp("wordle") / "store", "wordle", "--methods", "bc,sarsa")
+def wordle(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    return ask(tmp_path_factory.mktemp("wordle") / "store", "wordle")
 
 
 @pytest.fixture(scope="module")
-def reddit(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Asked:
-    return ask(commands, tmp_path_factory.mktemp("reddit") / "store", "reddit", "--methods", "bc,sarsa")
+def reddit(tmp_path_factory: pytest.TempPathFactory) -> Asked:
+    return ask(tmp_path_factory.mktemp("reddit") / "store", "reddit")
 
 
 @pytest.fixture(scope="module")
-def offline(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+def offline(tmp_path_factory: pytest.TempPathFactory) -> Asked:
     """Fifty dialogues in a file, and nobody to answer."""
     folder = tmp_path_factory.mktemp("dialogue")
-    lines = [_dialogue(number) for number in range(50)]
+    return ask(folder / "store", "dialogue", *_own_dialogues(folder))
+
+
+def _own_dialogues(folder: Path) -> tuple[str, ...]:
+    """Options that name a file of them."""
     file = folder / "mine.jsonl"
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    options = ("--data", str(file), "--methods", "bc,sarsa", "--set", "world.train_share=0.6",
-               "--set", "world.tune_share=0.2")  # fmt: skip
-    return ask(commands, folder / "store", "dialogue", *options)
+    file.write_text("".join(json.dumps(_dialogue(number)) + "\n" for number in range(50)), encoding="utf-8")
+    return ("--data", str(file), "--set", "world.train_share=0.6", "--set", "world.tune_share=0.2")
 
 
 def _dialogue(number: int) -> dict[str, object]:
@@ -237,24 +242,34 @@ class TestOwnDialogues:
         assert said[3] == "over: nobody is there to answer, and nothing was paid"
 
 
-def test_noise_in_the_rewards_is_varied(commands: Commands, tmp_path: Path) -> None:
-    small = ("--preset", "smoke", "--trials", "0", "--no-mlflow", "--episodes", "8", "--set", "behaviour.steps=10")
-    options = (
-        *small,
-        "--store",
-        str(tmp_path),
-        "--methods",
-        "filtered_bc",
-        "--vary",
-        "world.noise=0,1",
-        "--name",
-        "quiet",
-    )
-    done = commands.run(ROOT / "sweeps" / "reddit_ablation.py", *options)
-    assert done.status == 0, done.out + done.err
+def test_noise_in_the_rewards_is_varied(tmp_path: Path) -> None:
+    status, out = answered(
+        "reddit", "--preset", "smoke", "--trials", "0", "--no-mlflow", "--episodes", "8", "--set", "behaviour.steps=10",
+        "--store", str(tmp_path), "--methods", "filtered_bc", "--vary", "world.noise=0,1", "--name", "quiet",
+    )  # fmt: skip
+    assert status == 0, out
     assert sorted(info.name for info in Store(tmp_path).sweeps()) == ["quiet-0", "quiet-1"]
-    table = done.out[done.out.index("### Over noise") :]
+    table = out[out.index("### Over noise") :]
     assert "| Method |" in table
     assert "| %BC " in table
     (page,) = tmp_path.glob("reports/*/over_world_noise.html")
     assert page.stat().st_size > 10_000
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("question", ["wordle", "reddit", "dialogue"])
+def test_as_a_command_it_has_the_same_rows(
+    commands: Commands, tmp_path: Path, request: pytest.FixtureRequest, question: str
+) -> None:
+    options = _own_dialogues(tmp_path) if question == "dialogue" else ()
+    script = ROOT / "sweeps" / f"{question}_ablation.py"
+    done = commands.run(script, *SMALL, "--store", str(tmp_path / "store"), *options)
+    assert done.status == 0, done.out + done.err
+    asked: Asked = request.getfixturevalue("offline" if question == "dialogue" else question)
+    (info,) = Store(tmp_path / "store").sweeps()
+    assert results(Store(tmp_path / "store"), info.name) == results(asked.store, asked.name)
+
+
+def results(store: Store, sweep: str) -> dict[object, tuple[object, object]]:
+    """How every trial ended, and its score."""
+    return {row["trial_id"]: (row["status"], row["score"]) for row in store.rows(sweep)}
