@@ -178,7 +178,11 @@ def test_the_job_server_runs_nothing_for_who_has_no_token(here: Here, tmp_path: 
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize(("token", "joined"), [("the right one", True), ("a wrong one", False), (None, False)], ids=str)
+@pytest.mark.parametrize(
+    ("token", "joined"),
+    [("the right one", True), pytest.param("a wrong one", False, marks=pytest.mark.long), (None, False)],
+    ids=str,
+)
 def test_the_cluster_takes_no_driver_without_its_token(here: Here, token: str | None, joined: bool) -> None:
     given = {"RAY_AUTH_MODE": "disabled"} if token is None else {"RAY_AUTH_MODE": "token"}
     if token is not None:

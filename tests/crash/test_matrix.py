@@ -24,12 +24,16 @@ SEED = 207
 """Of it the worker is killed while it trains, the node while it plays, the driver and MLflow's server in the report."""
 
 
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "BROWSER_PATH": "/nowhere/chromium"}
+"""No browser: drawing figures is most of what a report takes, and nine are written. `make crash` has them drawn."""
+
+
 @pytest.mark.timeout(1200)
 def test_each_victim_killed_once_leaves_nothing_lost_doubled_or_running(tmp_path: Path) -> None:
     out = tmp_path / "results.jsonl"
     done = subprocess.run(
         [sys.executable, MATRIX, "--sweep", "grid", "--kills", "4", "--seed", str(SEED), "--out", out],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=1100, check=False,
+        env=os.environ | ENVIRONMENT, capture_output=True, text=True, timeout=1100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     results = [json.loads(line) for line in out.read_text().splitlines()]

@@ -82,7 +82,9 @@ def opening_value(who: Acting, fitted: FittedQ, tokenizer: Tokenizer) -> float:
     return float(fitted.values(who, [opening], CPU).mean())
 
 
-@pytest.mark.parametrize("beta", [0.0, 1.0, 3.0])
+@pytest.mark.parametrize(
+    "beta", [pytest.param(0.0, marks=pytest.mark.long), 1.0, pytest.param(3.0, marks=pytest.mark.long)]
+)
 def test_a_pull_is_worth_sigmoid_of_beta(
     policy: nn.Module, pulls: list[TokenSequence], tokenizer: Tokenizer, beta: float
 ) -> None:
@@ -98,7 +100,7 @@ def test_a_greedy_policy_is_worth_its_own_arm(
     assert opening_value(who, fit(who, pulls, FIT, CPU), tokenizer) == pytest.approx(1.0, abs=0.03)
 
 
-@pytest.mark.parametrize("beta", [0.0, 1.0])
+@pytest.mark.parametrize("beta", [pytest.param(0.0, marks=pytest.mark.long), 1.0])
 def test_two_pulls_that_pay_if_they_match_are_worth_p_squared_plus_q_squared(
     policy: nn.Module, twice: list[TokenSequence], tokenizer: Tokenizer, beta: float
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from command_line import answered
 
 from sweeps.schedule import TRIES
 from sweeps.search import DIED, MEMORY
@@ -38,8 +39,7 @@ def test_workers_that_are_always_killed_are_failed_rows_and_a_rerun_with_room_is
     commands: Commands, bandit_sweep: BanditSweep, tmp_path: Path
 ) -> None:
     folder = tmp_path / "store"
-    part = ("--methods", "bc,sarsa", "--trials", "0", "--no-mlflow")
-    options = ("--preset", "smoke", "--store", str(folder), *part)
+    options = ("--preset", "smoke", "--store", str(folder), "--methods", "bc,sarsa", "--trials", "0", "--no-mlflow")
     # Any use of memory is too much of it: every worker is killed, as soon as it is looked at.
     process = commands.start("-c", IMPATIENT, *options, RAY_memory_usage_threshold="0.001")
     out, err = process.communicate(timeout=600)
@@ -53,8 +53,8 @@ def test_workers_that_are_always_killed_are_failed_rows_and_a_rerun_with_room_is
     assert reasons & died
     assert {reason.removeprefix("its behaviour policy failed: ") for reason in reasons} <= died
     assert {row["status"] for row in store.rows()} == {"failed"}
-    done = commands.bandit(folder, *part)
-    assert done.status == 0, done.out + done.err
+    status, out = answered("bandit", *options)
+    assert status == 0, out
     found = results(Store(folder))
     assert len(found) > 1
     assert found.items() <= results(bandit_sweep.store).items()
