@@ -1,51 +1,43 @@
 """Games of Wordle a second: the engine of `ilql.tasks.wordle` against the same rules written plainly, side by side.
 
-`python benchmarks/wordle_games.py --words FILE --out FILE.json` plays the random mixture and the optimal player both
-ways, in turn, several times, and prints medians and spreads, in processor seconds of one thread: what else the machine
-does counts less. The plain side plays one game at a time, keeps what is known of each letter, filters the list by it,
-and memoises best guesses by it. It comes in two makes: `plain` is how one would write it first, with a state for each
-of 26 letters and a filter of the whole list after every guess; `careful` has a state only for letters that were guessed
-and filters only the words that were left.
+The other side plays one game at a time, keeps what is known of each letter, filters the list by it, and memoises best
+guesses by it. It comes in two makes: the plain one is how one would write it first, with a state for each of 26 letters
+and a filter of the whole list after every guess; the careful one has a state only for letters that were guessed and
+filters only the words that were left. The ratio is over the plain one; the note has the one over the careful.
 
-All sides get the same uniforms, and every game that a plain side plays must be the engine's, guess by guess.
+All get the same uniforms, and every game that another side plays must be the engine's, guess by guess. Numbers are
+processor seconds of one thread: what else the machine does counts less.
 
-The optimal player is measured twice: from an empty memo, both sides playing the same few games; and with the memo
-filled by them, when the plain side plays them again and the engine a large batch.
+The optimal player is measured twice: from an empty memo, all sides playing the same few games; and with the memo filled
+by them, when the other sides play them again and the engine a large batch.
 """
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
 import json
 import math
-import platform
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
+from benchmarks.measure import Benchmark, Line
 from ilql.tasks.wordle.game import Game, Games, make_game
 from ilql.tasks.wordle.patterns import ALPHABET, COLOUR_TEXTS, LENGTH
 from ilql.tasks.wordle.policies import EXPERT, Policy, deal, play
 from ilql.tasks.wordle.scripted import SUBOPTIMAL
 from ilql.tasks.wordle.words import words_of
 
-ROOT = Path(__file__).resolve().parents[1]
+GOAL = 1000.0
 
 UNKNOWN, ABSENT, PRESENT = "?", "-", "+"
 Knowledge = dict[str, list[str]]
 Rows = Sequence[Sequence[float]]
 PlainPolicy = Callable[[Knowledge, Sequence[str], Sequence[float]], str]
 Result = TypeVar("Result")
-MAKES = ("plain", "careful")
 
 
 def learn(known: Knowledge, guess: str, target: str) -> Knowledge:
@@ -160,29 +152,33 @@ def transcripts(game: Game, games: Games) -> list[list[tuple[str, str]]]:
 
 
 @dataclass(frozen=True)
-class Sides:
-    """Games a second of both sides, one number for each repetition.
+class Size:
+    """How much is played.
 
     Attributes:
-        what: What was played.
-        make: `plain` or `careful`.
-        plain: The plain player.
-        engine: The engine, measured right after it.
-        plain_games: Games of each repetition of the plain player.
-        engine_games: The same of the engine.
+        rounds: How often, with another seed each time.
+        mixture: Games of the other sides' random mixture.
+        optimal: Games of their optimal player.
+        batch: Games of the engine, where it plays more than they do.
     """
 
-    what: str
-    make: str
-    plain_games: int
-    engine_games: int
-    plain: list[float] = field(default_factory=list)
-    engine: list[float] = field(default_factory=list)
+    rounds: int
+    mixture: int
+    optimal: int
+    batch: int
 
-    @property
-    def ratios(self) -> list[float]:
-        """How many times faster the engine was, by repetition."""
-        return [fast / slow for fast, slow in zip(self.engine, self.plain, strict=True)]
+
+FULL = Size(rounds=5, mixture=200, optimal=25, batch=20_000)
+QUICK = Size(rounds=1, mixture=4, optimal=1, batch=64)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Games a second, a number for each round."""
+
+    engine: list[float] = field(default_factory=list)
+    plain: list[float] = field(default_factory=list)
+    careful: list[float] = field(default_factory=list)
 
 
 def timed(run: Callable[[], Result]) -> tuple[float, Result]:
@@ -192,111 +188,90 @@ def timed(run: Callable[[], Result]) -> tuple[float, Result]:
     return time.process_time() - begun, result
 
 
-def measure(words: Sequence[str], *, repetitions: int, plain_games: int, cold_games: int, batch: int) -> list[Sides]:
-    """Both sides in turn, for both makes of the plain one, by `repetitions` different seeds.
+def measure(words: Sequence[str], size: Size) -> Mapping[str, Rates]:
+    """All sides in turn, by what is played.
 
     Raises:
-        ValueError: The two sides played different games.
+        ValueError: They played different games.
     """
     game = make_game(words, "consistent")
     openers = [words[number] for number in game.openers.tolist()]
-    measured = []
-    for make in MAKES:
-        mixture = Sides("random mixture", make, plain_games, batch)
-        cold = Sides("optimal, memo empty", make, cold_games, cold_games)
-        warm = Sides("optimal, memo filled", make, cold_games, batch)
-        for seed in range(repetitions):
-            player = PlainPlayer(words, openers, careful=make == "careful")
-            compare(mixture, game, SUBOPTIMAL, player, player.mixture, seed)
-            game.best.clear()
-            compare(cold, game, EXPERT, player, player.optimal, seed)
-            play(game, EXPERT, *deal(game, EXPERT, batch, np.random.default_rng(seed)))
-            compare(warm, game, EXPERT, player, player.optimal, seed)
-        measured += [mixture, cold, warm]
-    return measured
+    mixture, cold, warm = Rates(), Rates(), Rates()
+    for seed in range(size.rounds):
+        plain, careful = (PlainPlayer(words, openers, careful=each) for each in (False, True))
+        mixing = (plain, plain.mixture), (careful, careful.mixture)
+        compare(mixture, game, SUBOPTIMAL, *mixing, seed=seed, games=size.mixture, batch=size.batch)
+        gaining = (plain, plain.optimal), (careful, careful.optimal)
+        game.best.clear()
+        compare(cold, game, EXPERT, *gaining, seed=seed, games=size.optimal, batch=size.optimal)
+        play(game, EXPERT, *deal(game, EXPERT, size.batch, np.random.default_rng(seed)))
+        compare(warm, game, EXPERT, *gaining, seed=seed, games=size.optimal, batch=size.batch)
+    return {"random mixture": mixture, "optimal player, memo empty": cold, "optimal player, memo filled": warm}
 
 
-def compare(sides: Sides, game: Game, policy: Policy, player: PlainPlayer, plain: PlainPolicy, seed: int) -> None:
-    """Time both sides once and add their rates to `sides`.
+def compare(
+    rates: Rates,
+    game: Game,
+    policy: Policy,
+    plain: tuple[PlainPlayer, PlainPolicy],
+    careful: tuple[PlainPlayer, PlainPolicy],
+    *,
+    seed: int,
+    games: int,
+    batch: int,
+) -> None:
+    """Time each side once.
+
+    Args:
+        rates: Where each side's rate is added.
+        game: The engine's words and rules.
+        policy: Who plays, as the engine knows it.
+        plain: The same as the plain side knows it, and its player.
+        careful: The same of the careful side.
+        seed: Of the uniforms.
+        games: How many the other sides play.
+        batch: How many the engine plays, those among them.
 
     Raises:
-        ValueError: The engine does not play what the plain side plays.
+        ValueError: Another side does not play what the engine plays.
     """
-    few = deal(game, policy, sides.plain_games, np.random.default_rng(seed))
-    many = deal(game, policy, sides.engine_games, np.random.default_rng(seed))
-    rows = few[1].tolist()
-    slow, played = timed(lambda: [player.play(plain, each) for each in rows])
-    fast, games = timed(lambda: play(game, policy, *many))
-    sides.plain.append(sides.plain_games / slow)
-    sides.engine.append(sides.engine_games / fast)
-    engine = transcripts(game, games.take(np.arange(sides.plain_games)))
-    for number, (own, other) in enumerate(zip(engine, played, strict=True)):
-        if own != other:
-            raise ValueError(f"both sides must play the same games, got {own} and {other} as game {number}")
+    rows = deal(game, policy, games, np.random.default_rng(seed))[1].tolist()
+    dealt = deal(game, policy, batch, np.random.default_rng(seed))
+    took, all_games = timed(lambda: play(game, policy, *dealt))
+    rates.engine.append(batch / took)
+    engine = transcripts(game, all_games.take(np.arange(games)))
+    for kept, (player, follow) in ((rates.plain, plain), (rates.careful, careful)):
+        took, played = timed(lambda: [player.play(follow, each) for each in rows])  # noqa: B023
+        kept.append(games / took)
+        for number, (own, other) in enumerate(zip(engine, played, strict=True)):
+            if own != other:
+                raise ValueError(f"all sides must play the same games, got {own} and {other} as game {number}")
 
 
-def provenance() -> dict[str, str]:
-    """The commit, the machine, the versions."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], check=False, cwd=ROOT, capture_output=True, text=True)  # nosec B607
-        return done.stdout.strip()
-
-    cpu = [
-        line.split(":", 1)[1].strip()
-        for line in (
-            Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").is_file() else []
-        )
-        if line.startswith("model name")
-    ]
-    return {
-        "commit": git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else ""),
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": f"{cpu[0] if cpu else platform.processor()}, {len(cpu)} cores, {platform.system()}",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
+def run(quick: bool) -> list[Line]:
+    """A line for each player, on the words of an installed package."""
+    words, _ = words_of({})
+    size = QUICK if quick else FULL
+    return [_line(what, len(words), rates) for what, rates in measure(words, size).items()]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, print, and write a JSON file if one is named."""
-    parser = argparse.ArgumentParser(prog="python benchmarks/wordle_games.py", description=main.__doc__)
-    parser.add_argument("--words", help="a file of words of five letters, one a line; those of wonderwords if left out")
-    parser.add_argument("--out", type=Path, help="a JSON file to write")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--plain-games", type=int, default=200, help="the plain random mixture's games of a repetition")
-    parser.add_argument("--cold-games", type=int, default=25, help="the plain optimal player's games of a repetition")
-    parser.add_argument("--batch", type=int, default=20_000, help="the engine's games of a repetition")
-    chosen = parser.parse_args(arguments)
-    try:
-        words, _ = words_of({} if chosen.words is None else {"words": chosen.words})
-    except ValueError as fault:
-        sys.stderr.write(f"{fault}\n")
-        return 2
-    measured = measure(
-        words,
-        repetitions=chosen.repetitions,
-        plain_games=chosen.plain_games,
-        cold_games=chosen.cold_games,
-        batch=chosen.batch,
+def _line(what: str, words: int, rates: Rates) -> Line:
+    careful = [fast / slow for fast, slow in zip(rates.engine, rates.careful, strict=True)]
+    return Line(
+        name=f"Wordle, {what}, {words:,} words",
+        unit="games/s",
+        ours=tuple(rates.engine),
+        other=tuple(rates.plain),
+        other_is="one game at a time, a state for each letter, the whole list filtered after every guess",
+        goal=GOAL,
+        note="over one that keeps only letters that were guessed and filters only words that were left: "
+        f"{statistics.median(careful):,.0f} ({min(careful):,.0f} to {max(careful):,.0f})",
+        details={"careful": rates.careful},
     )
-    about = provenance()
-    lines = [", ".join(f"{key} {value}" for key, value in about.items()), f"{len(words)} words"]
-    for each in measured:
-        ratios = each.ratios
-        lines.append(
-            f"{each.what:<21} {each.make:<7} {statistics.median(each.plain):>8.2f}/s   engine"
-            f" {statistics.median(each.engine):>9.0f}/s   {statistics.median(ratios):>7.0f} times"
-            f" ({min(ratios):.0f} to {max(ratios):.0f} over {len(ratios)})"
-        )
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    if chosen.out is not None:
-        rows = [{**dataclasses.asdict(each), "ratios": each.ratios} for each in measured]
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**about, "words": len(words), "games_a_second": rows}, indent=1)
-        chosen.out.write_text(text + "\n", encoding="utf-8")
-    return 0
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+BENCHMARK = Benchmark(
+    name="wordle_games",
+    question="How many games of Wordle a second does the engine play, beside the same rules written plainly?",
+    run=run,
+)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import re
-import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
+from benchmarks import wordle_games
 from ilql.dialogue import Dialogue, Turn
 from ilql.task import SPLITS
 from ilql.tasks.wordle import build, load
@@ -312,26 +310,15 @@ class TestCommand:
         assert play_scripted(game, "suboptimal", 20_000, 0).mean() == pytest.approx(-4.24, abs=0.04)
 
 
-@pytest.fixture(scope="module")
-def plain() -> ModuleType:
-    """Give the benchmark's file, which is in no package."""
-    spec = importlib.util.spec_from_file_location("wordle_games", ROOT / "benchmarks" / "wordle_games.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 class TestBenchmark:
-    def test_both_sides_play_the_same_games(self, plain: ModuleType) -> None:
-        measured = plain.measure(WORDS[:150], repetitions=1, plain_games=60, cold_games=30, batch=60)
-        assert [each.make for each in measured] == ["plain"] * 3 + ["careful"] * 3
-        assert all(ratio > 0 for each in measured for ratio in each.ratios)
+    def test_all_sides_play_the_same_games(self) -> None:
+        measured = wordle_games.measure(WORDS[:150], wordle_games.Size(rounds=1, mixture=60, optimal=30, batch=60))
+        assert len(measured) == 3
+        for rates in measured.values():
+            assert all(rate > 0 for (rate,) in (rates.engine, rates.plain, rates.careful))
 
-    def test_it_notices_rules_that_differ(self, plain: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_notices_rules_that_differ(self, monkeypatch: pytest.MonkeyPatch) -> None:
         real = dataclasses.replace(make_game(WORDS, "real"), rules="consistent")
-        monkeypatch.setattr(plain, "make_game", lambda words, rules: real)
+        monkeypatch.setattr(wordle_games, "make_game", lambda words, rules: real)
         with pytest.raises(ValueError, match="must play the same games"):
-            plain.measure(WORDS, repetitions=1, plain_games=50, cold_games=1, batch=50)
+            wordle_games.measure(WORDS, wordle_games.Size(rounds=1, mixture=50, optimal=1, batch=50))
