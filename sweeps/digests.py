@@ -7,10 +7,9 @@ versions. What code made the rows stands in the rows themselves (`code_digest`).
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 
-from sweeps.exact_json import JSON, Record, dumps
+from sweeps.exact_json import Record, dumps
 from sweeps.frames import EPISODES_FILE
 from sweeps.store import Store
 
@@ -36,10 +35,13 @@ def report_digests(store: Store, sweep: str) -> dict[str, tuple[str, ...]]:
         ("training", trainings),
         ("episodes", {key: {"sha256": _episodes(store, key)} for key in evaluations}),
     )
-    lines = (f"{kind} {key} {_line(records[key])}\n" for kind, records in kinds for key in sorted(records))
+    # By name: a journal that was compacted keeps no other order.
+    lines = (
+        f"{kind} {key} {dumps(records[key], by_name=True)}\n" for kind, records in kinds for key in sorted(records)
+    )
     worlds = {each["columns"].get(name) for each in members for name in WORLDS}
     found = [each["versions"] for each in (*evaluations.values(), *trainings.values()) if each.get("versions")]
-    environments = {_line(versions): versions for versions in found}
+    environments = {dumps(versions, by_name=True): versions for versions in found}
     return {
         "store": (_digest(lines),) if members else (),
         "data": tuple(sorted(str(world)[:DIGITS] for world in worlds if world)),
@@ -54,11 +56,6 @@ def _environment(line: str, versions: Mapping[str, str]) -> str:
 def _episodes(store: Store, trial: str) -> str | None:
     files: Mapping[str, Mapping[str, str]] = (store.about("evaluation", trial) or {}).get("files", {})
     return files.get(EPISODES_FILE, {}).get("sha256")
-
-
-def _line(record: Mapping[str, JSON]) -> str:
-    """The record as one line, its fields in the order of their names: a journal that was compacted keeps no other."""
-    return json.dumps(json.loads(dumps(record)), sort_keys=True, separators=(",", ":"))
 
 
 def _digest(lines: Iterable[str]) -> str:

@@ -17,14 +17,18 @@ Record: TypeAlias = dict[str, Any]
 _FLOAT = "$float"  # JSON has no inf and no NaN; one of them is written as {"$float": "inf"}
 
 
-def dumps(value: JSON) -> str:
+def dumps(value: JSON, *, by_name: bool = False) -> str:
     """One line of ASCII JSON for `value`; `loads` gives it back. NumPy's numbers are taken as Python's.
+
+    Args:
+        value: What to write.
+        by_name: Fields in the order of their names, else in that of `value`.
 
     Raises:
         TypeError: Something in it is no JSON value; the message names where.
         ValueError: A key begins with `$`, which marks what plain JSON cannot say.
     """
-    return _ENCODER.encode(_plain(value, ()))
+    return (_BY_NAME if by_name else _ENCODER).encode(_plain(value, ()))
 
 
 def loads(text: str | bytes) -> Any:
@@ -42,11 +46,6 @@ def _plain(value: object, where: tuple[str, ...]) -> object:
         return value  # nearly all there is, told without asking what it might be
     if isinstance(value, str):
         return value
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        number = float(value)
-        return number if math.isfinite(number) else {_FLOAT: repr(number)}
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
@@ -56,6 +55,11 @@ def _plain(value: object, where: tuple[str, ...]) -> object:
         return {key: _plain(item, (*where, key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, (*where, str(i))) for i, item in enumerate(value)]
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        number = float(value)
+        return number if math.isfinite(number) else {_FLOAT: repr(number)}
     raise TypeError(f"a record must hold JSON values only, got a {type(value).__name__} in {_name(where)}")
 
 
@@ -72,4 +76,5 @@ def _refuse_constant(name: str) -> float:
 
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+_BY_NAME = json.JSONEncoder(separators=(",", ":"), allow_nan=False, sort_keys=True)
 _DECODER = json.JSONDecoder(object_hook=_from_object, parse_constant=_refuse_constant)

@@ -50,6 +50,12 @@ def test_infinity_is_written_as_json_that_others_can_read() -> None:
     assert json.loads(dumps({"decode.beta": math.inf})) == {"decode.beta": {"$float": "inf"}}
 
 
+def test_fields_come_in_the_order_of_their_names_where_it_is_asked_for() -> None:
+    value = {"b": {"d": 8.0, "c": None}, "a": math.inf}
+    assert dumps(value, by_name=True) == '{"a":{"$float":"inf"},"b":{"c":null,"d":8.0}}'
+    assert dumps(value) == '{"b":{"d":8.0,"c":null},"a":{"$float":"inf"}}'
+
+
 def test_numpy_numbers_become_numbers_and_other_things_are_refused_by_name() -> None:
     numbers: dict[str, Any] = {"a": np.float32(0.5), "b": np.int64(3), "half": Fraction(1, 2)}
     assert loads(dumps(numbers)) == {"a": 0.5, "b": 3, "half": 0.5}
