@@ -36,7 +36,7 @@ def unlisted(store: Store, sweep: str) -> tuple[Unlisted, ...]:
     played: dict[str, str] = {}  # and of each evaluation
     in_rows = {str(row["weights_id"]) for row in rows}
     have_rows = set(listed)
-    followed: set[str] = set()  # the trainings of which all that they need is found
+    followed: set[tuple[object, object]] = set()  # methods and weights of which all that they need is found
     for member in members:
         arm = arm_of(member)
         for name in ("trial_id", "tune_trial_id"):
@@ -44,10 +44,11 @@ def unlisted(store: Store, sweep: str) -> tuple[Unlisted, ...]:
                 played.setdefault(str(member[name]), arm)
         if member["trial_id"] in listed and member.get("tune_trial_id"):
             have_rows.add(str(member["tune_trial_id"]))
-        if member["origin"] != "refinement" and member.get("weights_id") in followed:
+        training = (member["method"], member["weights_id"])
+        if member["origin"] != "refinement" and training in followed:
             continue  # it differs in how it acts alone
         spec = TrialSpec.from_json(str(member["spec"]))
-        followed.add(spec.weights_id)
+        followed.add(training)
         trained.setdefault(spec.weights_id, arm)
         needed = list(spec.required)
         for short in _at_rungs(spec, lengths) if member["origin"] == "refinement" else ():

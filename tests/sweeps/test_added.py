@@ -92,7 +92,9 @@ def test_what_is_there_is_an_empty_list_for_programs(
     assert "nothing to add: what is asked for is there" in captured.err
 
 
-def test_it_plays_trains_nothing_and_what_it_added_stays(copied: BanditSweep, commands: Commands) -> None:
+def test_it_plays_trains_nothing_and_what_it_added_stays(
+    copied: BanditSweep, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
     store, sweep, weights = copied.store, copied.name, trained(copied.store)
     before = betas(store, sweep)
     command = ("eval", str(store.folder), "--decode.beta", "77,78", "--no-mlflow", "--json")
@@ -110,6 +112,8 @@ def test_it_plays_trains_nothing_and_what_it_added_stays(copied: BanditSweep, co
     spec = TrialSpec.from_json(store.get("member", f"{sweep}/{row['trial_id']}")["spec"])
     assert spec.trial_id == row["trial_id"]
     assert row["tune_score"] is not None
+    assert cli.main(list(command)) == 0
+    assert "nothing to add: what is asked for is there" in capsys.readouterr().err
     status, out = answered("bandit", "--preset", "smoke", "--store", str(store.folder), "--no-mlflow")
     assert status == 0, out
     assert betas(Store(store.folder), sweep) == after
