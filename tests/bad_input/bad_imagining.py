@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from bad_dialogues import as_lines, rows
 from faults import Fault, Place, Reader
 from files import DIGITS, path_faults, text_faults
 from line_models import BEGIN_AGENT, REPAIRS, save_line_model
+from scratch import scratch
 
 DESCRIPTION = "A repair shop and its customers."
 REWARD = "def reward(dialogue, turn):\n    return -float(len(dialogue[turn]['text'].split()))\n"
@@ -23,20 +23,20 @@ Command = Callable[..., Sequence[str]]
 @functools.cache
 def shop() -> str:
     """The folder of a model that writes dialogues; made once."""
-    return str(save_line_model(Path(tempfile.mkdtemp(prefix="bad_input_lines")), REPAIRS))
+    return str(save_line_model(scratch("lines"), REPAIRS))
 
 
 @functools.cache
 def clerk() -> str:
     """The folder of a model that rewrites one turn; made once."""
     chain = {BEGIN_AGENT: {" ok": 1.0}, " ok": {"END": 1.0}, "END": {"END": 1.0}}
-    return str(save_line_model(Path(tempfile.mkdtemp(prefix="bad_input_lines")), chain))
+    return str(save_line_model(scratch("lines"), chain))
 
 
 @functools.cache
 def pay() -> str:
     """A sound reward function; written once."""
-    file = Path(tempfile.mkdtemp(prefix="bad_input_pay")) / "pay.py"
+    file = scratch("pay") / "pay.py"
     file.write_text(REWARD)
     return f"{file}:reward"
 
@@ -55,7 +55,7 @@ def hindsight(path: str, *more: str, model: str | None = None, reward: str | Non
 
 def shown(path: str) -> Sequence[str]:
     """Examples that are read."""
-    folder = Path(path).parent if len(path) < 200 else Path(tempfile.mkdtemp(prefix="bad_input_text"))
+    folder = Path(path).parent if len(path) < 200 else scratch("text")
     while not folder.is_dir():
         folder = folder.parent
     (folder / "shop.txt").write_text(DESCRIPTION)

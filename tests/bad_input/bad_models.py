@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import struct
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from faults import Fault, Place, Reader
 from files import DEEP
 from safetensors.torch import load_file, save_file
+from scratch import scratch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
     BertConfig,
@@ -35,7 +35,7 @@ Spoil = Callable[[Path], object]
 @functools.cache
 def model_folder() -> Path:
     """A tiny GPT-2 with a byte-level tokeniser; made once, copied for each fault."""
-    folder = Path(tempfile.mkdtemp(prefix="bad_input_model"))
+    folder = scratch("model")
     text = Tokenizer(models.BPE())
     text.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     text.decoder = decoders.ByteLevel()
@@ -57,7 +57,7 @@ def model_folder() -> Path:
 @functools.cache
 def _classifier() -> Path:
     """A tiny classifier with a tokeniser of four words."""
-    folder = Path(tempfile.mkdtemp(prefix="bad_input_classifier"))
+    folder = scratch("classifier")
     words = ["[UNK]", "kind", "foul", "zorp"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
