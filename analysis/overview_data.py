@@ -77,7 +77,8 @@ class Cost:
             of what no row stands on.
         evaluate: Playing of what finished, on the scenes of the rows and on the tune scenes; and at rungs.
         failed: Training and playing of what failed or was stopped.
-        saved: What training every row's weights for itself would have taken beyond `train`.
+        saved: What training for every row anew all that it stands on, behaviour policy and critic too, would have
+            taken beyond `train`.
     """
 
     method: str
@@ -164,7 +165,8 @@ def costs(table: RunTable) -> tuple[Cost, ...]:
             evaluate += played
             alone += trained
             train += trained if first else 0.0
-        saved, more = alone - train, beyond.get(method, Unlisted(method, 0.0, 0.0))
+        more = beyond.get(method, Unlisted(method, 0.0, 0.0))
+        saved = alone - train + more.shared_seconds
         found.append(Cost(method, train + more.train_seconds, evaluate + more.play_seconds, failed, saved))
     return tuple(found)
 

@@ -72,11 +72,14 @@ class Unlisted:
         method: The method.
         train_seconds: Trainings that no row stands on: behaviour policies and critics of no cell, trainings to a rung.
         play_seconds: Play that no row has: at rungs, and of cells whose rows are still to come.
+        shared_seconds: What training behaviour policies and critics anew for every finished row of the method that
+            stands on them would have taken beyond doing it once.
     """
 
     method: str
     train_seconds: float
     play_seconds: float
+    shared_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,15 @@ from analysis.cells import Cell
 from analysis.figures import Figure, draw_estimates
 from analysis.labels import in_order, method_label
 from analysis.section import Section
-from analysis.selection import Key, RungPair, SignalCorrelation, constant_signals, correlations, spearman
+from analysis.selection import (
+    FEWEST_TRAININGS,
+    Key,
+    RungPair,
+    SignalCorrelation,
+    constant_signals,
+    correlations,
+    spearman,
+)
 from analysis.text import DASH, count
 
 MOST_SIGNALS = 12
@@ -23,23 +31,7 @@ def selection_section(
     for method in in_order(cell.method for cell in cells):
         found += correlations(cells, method, signals)
         same += [f"{method_label(method)} {_read_at(*each)}" for each in constant_signals(cells, method, signals)]
-    text = []
-    if found:
-        deciding = [each for each in found if each.decides]
-        strongest = max(found, key=lambda each: (not each.correlation.why, abs(each.correlation.value)))
-        text.append(
-            f"Can a policy be chosen without playing it? Of {count(len(found), 'signal')} the strongest that was read, "
-            f"{_signal_label(strongest)}, has rank correlation {strongest.correlation.text()} with the score over "
-            f"{count(len(strongest.pairs), 'training')} of {method_label(strongest.method)}. "
-            + (
-                f"{count(len(deciding), 'signal has', 'signals have')} an interval beyond ½: "
-                f"{'; '.join(map(_signal_label, deciding[:3]))}."
-                if deciding
-                else "None has an interval beyond ½, so none is shown to be fit to choose or to stop by."
-            )
-            + " Of several signals the strongest is strong by luck, too: intervals are for each alone. In them "
-            "trainings are taken for independent draws, and a grid's are chosen: of settings outside they say nothing."
-        )
+    text = [_said(found)] if found else []
     if same:
         text.append(
             f"No rank correlation, since the signal or the score is the same in all trainings: {', '.join(same)}."
@@ -63,18 +55,47 @@ def selection_section(
         "Signals are those of training batches. What held-out dialogues would say (TD error, Q against what followed) "
         "is not recorded for tasks that can be played, and may rank better."
     )
-    shown = found[:MOST_SIGNALS]
+    bounded = [each for each in found if not each.correlation.why]
+    shown = sorted(bounded, key=lambda each: -abs(each.correlation.value))[:MOST_SIGNALS]
     figures: dict[str, tuple[Figure, str]] = {}
     if shown:
         rows = [(f"{method_label(e.method)}: {_signal_label(e)}", e.method, e.correlation) for e in shown]
         figures["offline_selection"] = (
             draw_estimates(rows, x_title="rank correlation with the score", at=0.0),
             "Rank correlation of training signals with the score over trainings, seeds averaged, each at the β that "
-            f"the tune scenes choose; the {len(shown)} strongest of {len(found)}. Bars: 95 % by Fisher's z, as if "
-            "trainings were independent draws; hollow: too few trainings for an interval. A share in per cent: read "
-            "after that share of the steps.",
+            f"the tune scenes choose; the {len(shown)} strongest of {len(bounded)}, of methods with at least "
+            f"{FEWEST_TRAININGS} trainings. Bars: 95 % by Fisher's z, as if trainings were independent draws. A share "
+            "in per cent: read after that share of the steps.",
         )
     return Section("selection", "Choosing without playing", tuple(text), (), figures)
+
+
+def _said(found: Sequence[SignalCorrelation]) -> str:
+    """What the signals together say."""
+    asked = "Can a policy be chosen without playing it? "
+    bounded = [each for each in found if not each.correlation.why]
+    if not bounded:
+        most = max(len(each.pairs) for each in found)
+        return (
+            f"{asked}This sweep cannot say: a rank correlation is read where a method has at least {FEWEST_TRAININGS} "
+            f"trainings that differ in more than their seed, and the most that a method has here is {most}. So few are "
+            f"ranked rightly by luck, by one or another of {count(len(found), 'signal')}."
+        )
+    deciding = [each for each in bounded if each.decides]
+    strongest = max(bounded, key=lambda each: abs(each.correlation.value))
+    return (
+        f"{asked}Of {count(len(bounded), 'signal')} the strongest that was read, {_signal_label(strongest)}, has rank "
+        f"correlation {strongest.correlation.text()} with the score over {count(len(strongest.pairs), 'training')} of "
+        f"{method_label(strongest.method)}. "
+        + (
+            f"{count(len(deciding), 'signal has', 'signals have')} an interval beyond ½: "
+            f"{'; '.join(map(_signal_label, deciding[:3]))}."
+            if deciding
+            else "None has an interval beyond ½, so none is shown to be fit to choose or to stop by."
+        )
+        + " Of several signals the strongest is strong by luck, too: intervals are for each alone. In them trainings "
+        "are taken for independent draws, and a grid's are chosen: of settings outside they say nothing."
+    )
 
 
 def _signal_label(each: SignalCorrelation) -> str:

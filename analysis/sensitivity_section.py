@@ -110,7 +110,7 @@ def _importance_text(each: Importance) -> str:
         )
     rest = ", ".join(f"{term.label} {term.share.text()}" for term in others[:3])
     return (
-        f"{first.label} explains {first.share.text()} of the variance of {label}'s expected scores; {rest}. Their "
+        f"Of the variance of {label}'s expected scores {first.label} explains {first.share.text()}; {rest}. Their "
         f"standard deviation over the {count(each.cells, 'cell')} is {sigma}; noise would make {noise} of what is "
         f"measured. Shares are of these levels ({_levels_text(each)}), each with equal weight: of others they differ."
     )

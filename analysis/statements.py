@@ -87,13 +87,13 @@ def overview_section(
         draw_costs(spent),
         "What every method took: training, that of behaviour policies and critics which no row stands on with it, and "
         "play on the report scenes, the tune scenes and at rungs. Weights that several rows stand on are counted once, "
-        "by the method that comes first; hollow: what training each row's weights for itself would have added.",
+        "by the method that comes first; hollow: what training anew for each row all it stands on would have added.",
     )
     whole = sum(each.train + each.evaluate + each.failed for each in spent)
     saved = sum(each.saved for each in spent)
     lost = sum(each.failed for each in spent)
     text = (
-        f"All of it took {whole:,.0f} s, {lost:,.0f} s of that in runs that failed or were stopped; sharing weights "
-        f"saved {saved:,.0f} s."
+        f"All of it took {whole:,.0f} s, {lost:,.0f} s of that in runs that failed or were stopped; had every run "
+        f"trained all that it stands on for itself, it would have been {saved:,.0f} s more."
     )
     return Section("overview", "The sweep as a whole", (text,), (), figures)

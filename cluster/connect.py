@@ -77,6 +77,8 @@ class ConnectOptions:
             threads each on two cores run at 40 % of the speed of two with one each.
         worker_env: Further environment variables of every worker.
         object_store_bytes: Shared memory of a cluster started here; what does not fit spills to disk.
+        groups: Whether Ray Train's worker groups will run. Ray Train cleans up after a killed trial through the State
+            API, and with that come a dozen processes of the dashboard's.
     """
 
     cpus: int | None = None
@@ -86,6 +88,7 @@ class ConnectOptions:
     threads: int = 1
     worker_env: Mapping[str, str] = field(default_factory=dict)
     object_store_bytes: int = 256 * 2**20
+    groups: bool = True
 
     def __post_init__(self) -> None:
         if self.cpus is not None and self.cpus < 1:
@@ -169,7 +172,7 @@ def connect(options: ConnectOptions) -> Iterator[ClusterInfo]:
         return
     address = options.address or os.environ.get(ADDRESS)
     if address is None:
-        state_api: str | None = f"http://{_LOOPBACK}:{free_port()}"
+        state_api = f"http://{_LOOPBACK}:{free_port()}" if options.groups else None
         changes = {_SEVERAL_MACHINES: "0"}
     else:
         _check_joinable(address)
@@ -180,7 +183,7 @@ def connect(options: ConnectOptions) -> Iterator[ClusterInfo]:
         if address is None:
             with _ended_with_all(folder := _private_folder()):
                 with _held_signals():
-                    _start(options, str(state_api), folder)
+                    _start(options, state_api, folder)
                 yield _info(state_api=state_api, started=True)
         else:
             try:
@@ -270,7 +273,7 @@ def _leave_it(handler: object) -> None:
     """In place of a function of Ray's that answers SIGTERM."""
 
 
-def _start(options: ConnectOptions, state_api: str, folder: Path) -> None:
+def _start(options: ConnectOptions, state_api: str | None, folder: Path) -> None:
     if _AUTH_MODE not in os.environ:
         # Left to itself, Ray turns authentication on for a local cluster and writes a token into the user's home, which
         # changes what `ray start` and `ray job submit` do from then on. A token of this process alone does not.
@@ -290,7 +293,7 @@ def _start(options: ConnectOptions, state_api: str, folder: Path) -> None:
         ray_constants.ENABLE_RAY_CLUSTER = several
 
 
-def _init_local(options: ConnectOptions, state_api: str, folder: Path) -> None:
+def _init_local(options: ConnectOptions, state_api: str | None, folder: Path) -> None:
     ray.init(
         address="local",  # never the cluster somebody else started on this machine
         _node_ip_address=_LOOPBACK,
@@ -298,9 +301,9 @@ def _init_local(options: ConnectOptions, state_api: str, folder: Path) -> None:
         num_cpus=options.cpus if options.cpus is not None else available_cpus(),
         num_gpus=options.gpus if options.gpus is not None else local_gpus(),
         object_store_memory=options.object_store_bytes,
-        include_dashboard=True,  # without it, Ray Train cannot clean up after a killed trial
+        include_dashboard=state_api is not None,
         dashboard_host=_LOOPBACK,
-        dashboard_port=int(state_api.rpartition(":")[2]),
+        dashboard_port=free_port() if state_api is None else int(state_api.rpartition(":")[2]),  # never a user's 8265
         logging_level=logging.ERROR,
         log_to_driver=False,
         runtime_env={"env_vars": {_LEAVE_SIGNALS: "0"} | worker_environment(options, state_api=state_api, local=True)},

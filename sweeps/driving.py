@@ -30,9 +30,13 @@ SHOWN_FORMATS = ("svg",)
 
 
 @contextmanager
-def connected() -> Iterator[ClusterInfo]:
-    """A cluster to work on: the one that the environment names, or one of our own until the end of the context."""
-    with connect(ConnectOptions(packages=package_folders())) as info:
+def connected(*, groups: bool = False) -> Iterator[ClusterInfo]:
+    """A cluster to work on: the one that the environment names, or one of our own until the end of the context.
+
+    Args:
+        groups: Whether trainings will go through Ray Train's worker groups.
+    """
+    with connect(ConnectOptions(packages=package_folders(), groups=groups)) as info:
         yield info
 
 

@@ -40,7 +40,8 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
     store, sweeps = ready.store, ready.sweeps
     status = 0
     with ExitStack() as stack:
-        info = stack.enter_context(connected())
+        groups = any(sweep.resources.in_group for sweep in sweeps.values())
+        info = stack.enter_context(connected(groups=groups))
         on_gpus = any(sweep.resources.need.gpus > 0 for sweep in sweeps.values())
         fleet = stack.enter_context(Fleet(store.folder, say, own=info.started, on_gpus=on_gpus))
         for sweep in sweeps.values():

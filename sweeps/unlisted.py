@@ -1,4 +1,4 @@
-"""What a sweep took beyond its rows: trainings that no row stands on, and play that no row has.
+"""What a sweep took beyond its rows: trainings that no row is of, and play that no row has; and what sharing saved.
 
 A row stands on the weights of its cell and on play on the report scenes, with that on the tune scenes beside it. A
 sweep also trains behaviour policies and critics that are in no cell, trains and plays proposals to a rung, and has
@@ -22,6 +22,8 @@ from sweeps.store import Store
 def unlisted(store: Store, sweep: str) -> tuple[Unlisted, ...]:
     """By arm, the seconds of trainings and of play that are the sweep's and in none of its rows, each counted once.
 
+    And, by the arm of finished rows, what their behaviour policies and critics would have taken anew for each of them.
+
     A training that went on from a rung has the rung's seconds in its own, so the rung's are not counted; what a stopped
     or failed one took stands in its row. Play at a rung is found where an evaluation on the tune scenes has its stage,
     which says what these are. Drawing utterances, tokenising and loading are not recorded, and not in it.
@@ -36,7 +38,7 @@ def unlisted(store: Store, sweep: str) -> tuple[Unlisted, ...]:
     played: dict[str, str] = {}  # and of each evaluation
     in_rows = {str(row["weights_id"]) for row in rows}
     have_rows = set(listed)
-    followed: set[tuple[object, object]] = set()  # methods and weights of which all that they need is found
+    needs: dict[tuple[object, object], tuple[str, ...]] = {}  # by method and weights, the weights that they need
     for member in members:
         arm = arm_of(member)
         for name in ("trial_id", "tune_trial_id"):
@@ -45,10 +47,10 @@ def unlisted(store: Store, sweep: str) -> tuple[Unlisted, ...]:
         if member["trial_id"] in listed and member.get("tune_trial_id"):
             have_rows.add(str(member["tune_trial_id"]))
         training = (member["method"], member["weights_id"])
-        if member["origin"] != "refinement" and training in followed:
+        if member["origin"] != "refinement" and training in needs:
             continue  # it differs in how it acts alone
         spec = TrialSpec.from_json(str(member["spec"]))
-        followed.add(training)
+        needs[training] = tuple(other.weights_id for other in spec.required)
         trained.setdefault(spec.weights_id, arm)
         needed = list(spec.required)
         for short in _at_rungs(spec, lengths) if member["origin"] == "refinement" else ():
@@ -63,7 +65,33 @@ def unlisted(store: Store, sweep: str) -> tuple[Unlisted, ...]:
             trained.setdefault(other.weights_id, other.method)
     train = _by_arm(trained, in_rows, trainings, "train_seconds")
     play = _by_arm(played, have_rows, evaluations, "evaluate_seconds")
-    return tuple(Unlisted(arm, train.get(arm, 0.0), play.get(arm, 0.0)) for arm in dict.fromkeys((*train, *play)))
+    finished = {str(row["trial_id"]) for row in rows if row["status"] == "finished"}
+    anew = _anew([member for member in members if member["trial_id"] in finished], needs, trainings)
+    return tuple(
+        Unlisted(arm, train.get(arm, 0.0), play.get(arm, 0.0), anew.get(arm, 0.0))
+        for arm in dict.fromkeys((*train, *play, *anew))
+    )
+
+
+def _anew(
+    members: Sequence[Record], needs: Mapping[tuple[object, object], Sequence[str]], trainings: Mapping[str, Record]
+) -> dict[str, float]:
+    """The seconds that the needs of members would have taken again, by arm: all but those of the first, if no row has.
+
+    Args:
+        members: With finished rows.
+        needs: By method and weights, the weights that are trained before.
+        trainings: Records by weights.
+    """
+    done = {str(member["weights_id"]) for member in members}
+    found: dict[str, float] = {}
+    for member in {str(each["trial_id"]): each for each in members}.values():
+        arm = arm_of(member)
+        for weights in needs[member["method"], member["weights_id"]]:
+            if weights in done:
+                found[arm] = found.get(arm, 0.0) + float(trainings.get(weights, {}).get("train_seconds") or 0.0)
+            done.add(weights)
+    return {arm: seconds for arm, seconds in found.items() if seconds > 0}
 
 
 def _tune(store: Store, members: Sequence[Record]) -> Evaluation | None:

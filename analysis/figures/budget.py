@@ -113,7 +113,7 @@ def draw_costs(costs: Sequence[Cost]) -> go.Figure:
                 hovertemplate=f"%{{y}}, {name}: %{{x:,.0f}} s<extra></extra>",
             )
         )
-    figure.update_layout(barmode="stack", bargap=0.35)
+    figure.update_layout(barmode="stack", bargap=0.35, legend={"traceorder": "normal"})
     figure.update_xaxes(title_text="seconds")
     figure.update_yaxes(autorange="reversed", showgrid=False, ticksuffix=" ")
     return finish(figure)

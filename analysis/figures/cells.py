@@ -76,7 +76,7 @@ def draw_score_by_cell(data: ScoreByCell, *, y_title: str) -> go.Figure:
         showgrid=False,
     )
     figure.update_yaxes(title_text=y_title, range=[bottom - 0.1 * (top - bottom), top + 0.05 * (top - bottom)])
-    return finish(figure)
+    return finish(figure, least_width=800 if len(data.slots) > 6 else 0)
 
 
 def draw_beta_curves(data: BetaCurves, *, y_title: str) -> go.Figure:

@@ -15,6 +15,8 @@ import plotly.graph_objects as go
 import plotly.io
 from plotly.offline import get_plotlyjs
 
+from analysis.figures.theme import LEAST_WIDTH
+
 Picture = Mapping[str, Any]
 """A figure as plotly.js reads it."""
 
@@ -41,7 +43,7 @@ def picture(figure: go.Figure) -> Picture:
 
 def figure_html(figure: Picture, name: str) -> str:
     """The figure as a piece of HTML for a page that holds `plotly_script()`; `name` becomes its id."""
-    return str(
+    drawn = str(
         plotly.io.to_html(
             figure,
             validate=False,  # as all that a figure of plotly's was made of
@@ -52,6 +54,8 @@ def figure_html(figure: Picture, name: str) -> str:
             config={"displayModeBar": False, "responsive": True},  # the bar would lie on the legend of a narrow page
         )
     )
+    least = (figure["layout"].get("meta") or {}).get(LEAST_WIDTH)
+    return f'<div class="scroll"><div style="min-width:{least}px">{drawn}</div></div>' if least else drawn
 
 
 def write_static(figures: Mapping[str, Picture], folder: Path, formats: Sequence[str] = STATIC_FORMATS) -> list[Path]:

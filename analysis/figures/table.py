@@ -58,7 +58,7 @@ def draw_table(data: TablePicture, *, x_title: str) -> go.Figure:
         range=[len(places) - 0.5, -0.5],
         showgrid=False,
     )
-    finish(figure)
+    finish(figure, least_width=640)
     figure.update_yaxes(showline=False)
     figure.update_layout(margin={"t": 16}, xaxis={"nticks": 8}, xaxis2={"nticks": 5})
     return figure

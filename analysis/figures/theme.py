@@ -36,6 +36,9 @@ INK, GREY, FAINT = "#1f2328", "#6b7280", "#e5e7eb"
 
 _TAU_BLUES = ((0x7F, 0xBA, 0xE6), (0x08, 0x26, 0x4A))  # from the lowest to the highest tau of ILQL
 
+LEAST_WIDTH = "least_width"
+"""In a layout's `meta`, which plotly hands on: see `finish`."""
+
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 
 DASHES = ("dash", "dot", "dashdot", "longdash")
@@ -75,8 +78,14 @@ def band(
     )
 
 
-def finish(figure: go.Figure, *, axis_lines: bool = True) -> go.Figure:
-    """The figure, with the fonts, margins and axes of all."""
+def finish(figure: go.Figure, *, axis_lines: bool = True, least_width: int = 0) -> go.Figure:
+    """The figure, with the fonts, margins and axes of all.
+
+    Args:
+        figure: Drawn.
+        axis_lines: Whether its axes have lines.
+        least_width: Pixels below which its texts would lie upon each other: a narrower page scrolls it.
+    """
     axis = {
         "showline": axis_lines,
         "linecolor": GREY,
@@ -97,6 +106,8 @@ def finish(figure: go.Figure, *, axis_lines: bool = True) -> go.Figure:
         separators=".,",
         hoverlabel={"bgcolor": "#ffffff", "font": {"family": FONT, "size": 13, "color": INK}},
     )
+    if least_width:
+        figure.update_layout(meta={LEAST_WIDTH: least_width})
     for number, trace in enumerate(figure.data):
         trace.uid = str(number)  # else drawn by lot, and written into the files
     return figure

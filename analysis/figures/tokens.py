@@ -41,7 +41,7 @@ def draw_advantages(utterances: Sequence[tuple[Sequence[str], Sequence[float]]])
     )
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False, autorange="reversed")
-    return finish(figure, axis_lines=False)
+    return finish(figure, axis_lines=False, least_width=min(940, 120 + 48 * width))
 
 
 def _visible(piece: str) -> str:

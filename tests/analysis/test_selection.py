@@ -82,6 +82,19 @@ def test_a_constant_signal_is_named_and_has_no_number(run: Make, make_table: Mak
     assert any("taken for independent draws" in line for line in section.text)
 
 
+def test_of_few_trainings_no_signal_is_called_the_strongest(run: Make, make_table: MakeTable) -> None:
+    cells = cells_of(make_table(*(run("ilql", [t, t], {"train.tau": t}) for t in (1.0, 2.0, 3.0))))
+    rising = {weights_key(cell): float(cell.hyperparameters["train.tau"]) for cell in cells}
+    section = selection_section(cells, {("loss", 1.0): rising}, ())
+    assert section is not None
+    assert section.text[0] == (
+        "Can a policy be chosen without playing it? This sweep cannot say: a rank correlation is read where a method "
+        "has at least 8 trainings that differ in more than their seed, and the most that a method has here is 3. So "
+        "few are ranked rightly by luck, by one or another of 1 signal."
+    )
+    assert not section.figures
+
+
 def test_equal_scores_at_the_rung_are_refused_in_words() -> None:
     section = selection_section((), {}, [RungPair("ilql", 10, 1.0, float(i)) for i in range(9)])
     assert section is not None

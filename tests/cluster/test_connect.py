@@ -10,6 +10,7 @@ import pytest
 import ray
 
 from cluster.connect import ConnectOptions, available_cpus, connect, worker_environment
+from cluster.placement import describe_cluster
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -26,6 +27,21 @@ def test_a_cluster_is_started_joined_from_within_and_ended(monkeypatch: pytest.M
             assert (inner.started, inner.address, inner.state_api) == (False, outer.address, outer.state_api)
         assert ray.is_initialized()  # the inner block ended nothing
     assert not ray.is_initialized()
+    assert os.environ["RAY_API_SERVER_ADDRESS"] == "http://127.0.0.1:1"
+
+
+def _told() -> str | None:
+    return os.environ.get("RAY_API_SERVER_ADDRESS")
+
+
+def test_a_cluster_without_groups_runs_tasks_and_no_state_api(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")  # a stranger's
+    with connect(ConnectOptions(cpus=1, gpus=0, groups=False)) as info:
+        assert (info.started, info.state_api) == (True, None)
+        assert "RAY_API_SERVER_ADDRESS" not in os.environ
+        assert ray.get(ray.remote(_told).remote()) is None
+        assert describe_cluster().endswith("waiting: unknown (the State API does not answer: ConnectionError)")
     assert os.environ["RAY_API_SERVER_ADDRESS"] == "http://127.0.0.1:1"
 
 

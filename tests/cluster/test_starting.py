@@ -25,7 +25,7 @@ from sweeps.guard import guarded
 from sweeps.driving import connected
 
 def run():
-    with connected() as info:
+    with connected(groups=True) as info:  # with all the processes that there can be
         print("up", flush=True)
         time.sleep(float(sys.argv[1]))
     return 0

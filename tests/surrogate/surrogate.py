@@ -83,7 +83,7 @@ def without_ray() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(patch.dict(os.environ))
         for module in ("sweeps.experiment", "sweeps.added"):
-            stack.enter_context(patch(f"{module}.connected", lambda: nullcontext(NO_CLUSTER)))
+            stack.enter_context(patch(f"{module}.connected", lambda **_: nullcontext(NO_CLUSTER)))
             stack.enter_context(patch(f"{module}.Fleet", OneMachine))
         try:
             yield

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from analysis.runs import Unlisted
+from sweeps.shares import shares
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
 from sweeps.unlisted import unlisted
@@ -98,6 +99,18 @@ def test_a_cell_without_its_row_has_been_trained_and_tuned(sweep: Sweep) -> None
     sweep.train(sweep.trial(0.8, REPORT))
     sweep.play(sweep.trial(0.8, TUNE))
     assert unlisted(sweep.store, "s") == (Unlisted("ilql", 20.0, 1.0),)
+
+
+def test_what_rows_stand_on_is_saved_for_all_but_one(sweep: Sweep) -> None:
+    # Three trainings of 20 s on one behaviour policy of 12 s, which each row by itself would have trained, too.
+    for gamma in (0.9, 0.8, 0.7):
+        sweep.finish(gamma)
+    sweep.train(sweep.trial(0.9, REPORT).behaviour)
+    store = sweep.store
+    assert unlisted(store, "s") == (Unlisted("bc", 12.0, 0.0), Unlisted("ilql", 0.0, 0.0, shared_seconds=24.0))
+    finished = {row["trial_id"] for row in store.rows("s")}
+    by_hand = shares(store.members("s"), finished, store.all("training"))
+    assert by_hand.alone_seconds - by_hand.seconds == 24.0
 
 
 def test_a_store_that_keeps_no_trials_has_nothing_beyond_its_rows(sweep: Sweep) -> None:
