@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from cluster.connect import ClusterInfo, ConnectOptions, connect, joins, this_machine
 from cluster.nodes import alive_nodes
-from cluster.shapes import described
+from cluster.shapes import Machine, described
 from cluster.watchdog import StuckError
 from sweeps.guard import STOPPED
 from sweeps.job import Resources
@@ -40,8 +40,8 @@ def connected(*, groups: bool = False) -> Iterator[ClusterInfo]:
         yield info
 
 
-def check_room(resources: Resources, cluster: str | None = None) -> None:
-    """Do nothing if a job fits where it would run; asked before anything is built or begun for it.
+def check_room(resources: Resources, cluster: str | None = None) -> Sequence[Machine]:
+    """The machines that a job would run on, if it fits; asked before anything is built or begun for it.
 
     Args:
         resources: What a job uses.
@@ -53,15 +53,16 @@ def check_room(resources: Resources, cluster: str | None = None) -> None:
         ConnectionError: No cluster answers.
     """
     need = resources.need
+    machines: Sequence[Machine]
     if cluster is not None:
-        check_fits(described(cluster), need, whose=f"a cluster {cluster}")
+        check_fits(machines := described(cluster), need, whose=f"a cluster {cluster}")
     elif joins():
         with connected():
-            check_fits([node.machine for node in alive_nodes()], need)
+            check_fits(machines := [node.machine for node in alive_nodes()], need)
     else:
-        check_fits(
-            [this_machine()], need, whose="this machine", hint="--cluster plans for others, RAY_ADDRESS joins them"
-        )
+        machines = [this_machine()]
+        check_fits(machines, need, whose="this machine", hint="--cluster plans for others, RAY_ADDRESS joins them")
+    return machines
 
 
 def driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:

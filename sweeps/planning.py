@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.shapes import described
+from cluster.shapes import Machine, places
 from sweeps.command_line import Plain
 from sweeps.definite import asked_sweeps
 from sweeps.driving import check_room
@@ -31,12 +31,14 @@ class Ready:
         preset: How big.
         store: Where.
         notes: What was asked that not all take, and what it brings with it, a line each.
+        machines: What it would run on.
         sweeps: By training reward, or by the value of the column that `--vary` varies.
     """
 
     preset: Preset
     store: Store
     notes: tuple[str, ...]
+    machines: Sequence[Machine]
     sweeps: Mapping[Plain, Sweep]
 
 
@@ -48,6 +50,7 @@ class SweepPlan:
         sweep: Its name.
         asked: The reward, or the value, that it is for.
         seeds: Training seeds of every cell.
+        concurrent: Jobs at a time.
         work: What is wanted and what is there.
         forecast: What its design would take of the cluster that was described, or None without one.
         power: Which difference it could find, in lines.
@@ -56,13 +59,15 @@ class SweepPlan:
     sweep: str
     asked: Plain
     seeds: int
+    concurrent: int
     work: Plan
     forecast: Forecast | None
     power: tuple[str, ...]
 
     def document(self) -> dict[str, Any]:
         """The sweep's part of `QuestionPlan.document`."""
-        found = {"sweep": self.sweep, "for": self.asked, "seeds": self.seeds, **dataclasses.asdict(self.work)}
+        asked = {"sweep": self.sweep, "for": self.asked, "seeds": self.seeds, "concurrent": self.concurrent}
+        found = asked | dataclasses.asdict(self.work)
         if self.forecast is not None:
             found["forecast"] = dataclasses.asdict(self.forecast)
         return {**found, "power": list(self.power)}
@@ -86,11 +91,11 @@ class QuestionPlan:
     cluster: str | None
     sweeps: tuple[SweepPlan, ...]
 
-    def lines(self, *, concurrent: int) -> list[str]:
+    def lines(self) -> list[str]:
         """The sweeps' work in words; store, preset and notes were said while they were made ready."""
         text = []
         for each in self.sweeps:
-            text += [f"sweep {each.sweep}", *each.work.lines(concurrent=concurrent)]
+            text += [f"sweep {each.sweep}", *each.work.lines(concurrent=each.concurrent)]
             if each.forecast is not None:
                 text.append(f"on a cluster {self.cluster}, of its design:")
                 text += [f"  {line}" for line in each.forecast.lines()]
@@ -100,8 +105,9 @@ class QuestionPlan:
     def document(self) -> dict[str, Any]:
         """The same as JSON values.
 
-        Of a sweep: `for`, the reward or value that it is for; the counts of `plan.Plan`, with `seconds` of one job at a
-        time; where a cluster was described the `forecast` of `forecast.Forecast`; the lines on power.
+        Of a sweep: `for`, the reward or value that it is for; `concurrent`, how many jobs run at a time; the counts of
+        `plan.Plan`, with `seconds` of one job at a time; where a cluster was described the `forecast` of
+        `forecast.Forecast`; the lines on power.
         """
         sweeps = [each.document() for each in self.sweeps]
         return {"store": self.store, "preset": self.preset, "notes": list(self.notes), "sweeps": sweeps}
@@ -122,7 +128,7 @@ def made_ready(question: Question, options: Options, say: Callable[[str], None])
         StoreError: The disk is full.
     """
     preset = chosen_preset(question, options)
-    check_room(preset.resources, options.cluster)
+    machines = check_room(preset.resources, options.cluster)
     store = Store(options.store)
     say(f"store {store.folder}")
     if (full := no_room(store.folder)) is not None:
@@ -138,7 +144,13 @@ def made_ready(question: Question, options: Options, say: Callable[[str], None])
     )
     for line in notes:
         say(line)
-    return Ready(preset=preset, store=store, notes=notes, sweeps=asked_sweeps(question, preset, options, store, say))
+    return Ready(
+        preset=preset,
+        store=store,
+        notes=notes,
+        machines=machines,
+        sweeps=asked_sweeps(question, preset, options, store, say),
+    )
 
 
 def plan_question(question: Question, options: Options, say: Callable[[str], None]) -> QuestionPlan:
@@ -152,7 +164,7 @@ def plan_question(question: Question, options: Options, say: Callable[[str], Non
         preset=ready.preset.name,
         notes=ready.notes,
         cluster=options.cluster,
-        sweeps=tuple(_planned(ready.store, asked, sweep, options.cluster) for asked, sweep in ready.sweeps.items()),
+        sweeps=tuple(_planned(ready, asked, sweep, options) for asked, sweep in ready.sweeps.items()),
     )
 
 
@@ -162,16 +174,18 @@ def plan_of(store: Store, sweep: Sweep) -> Plan:
     return make_plan(store, sweep.shared, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement, need=need)
 
 
-def _planned(store: Store, asked: Plain, sweep: Sweep, cluster: str | None) -> SweepPlan:
-    on_cluster = None
-    if cluster is not None:
+def _planned(ready: Ready, asked: Plain, sweep: Sweep, options: Options) -> SweepPlan:
+    store, on_cluster = ready.store, None
+    if options.cluster is not None:
         left = remaining(store, sweep.shared, sweep.design, seeds=sweep.seeds)
-        on_cluster = forecast(store, left, sweep.resources, described(cluster))
+        on_cluster = forecast(store, left, sweep.resources, ready.machines)
+    fit = max(1, places(ready.machines, sweep.resources.need))
     episodes = sweep.shared.report.episodes
     return SweepPlan(
         sweep=sweep.name,
         asked=asked,
         seeds=sweep.seeds,
+        concurrent=min(fit, options.concurrent or fit),
         work=plan_of(store, sweep),
         forecast=on_cluster,
         power=tuple(power_of(store, sweep.name, seeds=sweep.seeds, episodes=episodes)),

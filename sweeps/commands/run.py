@@ -36,7 +36,7 @@ def run_command(question: Question, program: str, arguments: Sequence[str]) -> i
             if options.as_json:
                 print_json(plan.document())
             else:
-                print("\n".join(plan.lines(concurrent=options.concurrent or 1)))
+                print("\n".join(plan.lines()))
             return 0
         return run_question(question, options, say)
 

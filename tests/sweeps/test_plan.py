@@ -204,9 +204,9 @@ def test_planning_writes_nothing(store: Store, shared: Shared, design: list[Plan
 
 def test_a_questions_plan_says_the_same_in_words_and_to_programs() -> None:
     work = Plan(trainings=5, trained=1, dropped=0, evaluations=22, evaluated=4, cells=11, proposals=2, seconds=120.0)
-    sweep = SweepPlan(sweep="s", asked=0.5, seeds=3, work=work, forecast=None, power=("a line",))
+    sweep = SweepPlan(sweep="s", asked=0.5, seeds=3, concurrent=2, work=work, forecast=None, power=("a line",))
     plan = QuestionPlan(store="/store", preset="smoke", notes=("a note",), cluster=None, sweeps=(sweep,))
-    assert plan.lines(concurrent=2) == [
+    assert plan.lines() == [
         "sweep s",
         "11 cells need 5 trainings and 22 evaluations; 1 and 4 are in the store, 4 and 18 are to be done",
         "then 2 proposals, each a training and what it starts from",
@@ -216,7 +216,8 @@ def test_a_questions_plan_says_the_same_in_words_and_to_programs() -> None:
     assert plan.document() == {
         "store": "/store", "preset": "smoke", "notes": ["a note"],
         "sweeps": [
-            {"sweep": "s", "for": 0.5, "seeds": 3, "trainings": 5, "trained": 1, "dropped": 0, "evaluations": 22,
-             "evaluated": 4, "cells": 11, "proposals": 2, "seconds": 120.0, "failed": {}, "power": ["a line"]},
+            {"sweep": "s", "for": 0.5, "seeds": 3, "concurrent": 2, "trainings": 5, "trained": 1, "dropped": 0,
+             "evaluations": 22, "evaluated": 4, "cells": 11, "proposals": 2, "seconds": 120.0, "failed": {},
+             "power": ["a line"]},
         ],
     }  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 from command_line import ask, contents, one_line, status_of
 
 from cluster.nodes import Node
-from cluster.shapes import Machine
+from cluster.shapes import Machine, Need, described, places
 from ilql.task import TaskFault
 from sweeps import cli, guard
 from sweeps.store import Store
@@ -237,6 +238,21 @@ def test_on_a_cluster_that_is_there_its_nodes_decide(
     assert ask(*command, "--gpus-per-worker", "2", "--store", str(tmp_path / "store")) == 2
     assert "and a worker is all on one machine; the cluster has room for 0 of them" in one_line(capsys)
     assert not (tmp_path / "store").exists()
+
+
+def test_a_plan_counts_as_many_jobs_at_a_time_as_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sweeps.driving.this_machine", lambda: Machine(cpus=6))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    plan = ("--store", str(tmp_path / "store"), "--plan", "--json")
+    on_cluster = places(described("2x8"), Need())
+    asked = [((), 6), (("--workers", "2"), 3), (("--concurrent", "4"), 4), (("--cluster", "2x8"), on_cluster)]
+    assert on_cluster > 6
+    for options, jobs in asked:
+        assert ask(*plan, *options) == 0
+        (sweep,) = json.loads(capsys.readouterr().out)["sweeps"]
+        assert sweep["concurrent"] == jobs
 
 
 def test_more_gpus_than_there_are_to_play_with_is_refused_before_anything_is_begun(
