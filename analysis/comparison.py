@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -78,12 +78,14 @@ class Comparison:
         first, second: The two cells.
         score: The difference in mean return; with no error over training seeds where a cell was chosen.
         turns: The difference in the agent's turns per episode.
+        measured: The differences of measures, by column, as far as they are known episode by episode.
     """
 
     first: Side
     second: Side
     score: PairedDifference
     turns: PairedDifference
+    measured: Mapping[str, PairedDifference] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -338,7 +340,7 @@ def comparison_rows(comparison: Comparison) -> tuple[tuple[str, ...], tuple[tupl
             with_error(second.turns.value, second.turns.standard_error),
             with_error(turns.value, turns.over_episodes),
         ),
-        *(_measure_row(column, first, second) for column in _measures(first, second)),
+        *(_measure_row(column, comparison) for column in _measures(first, second)),
         ("training seeds", str(len(first.seeds)), str(len(second.seeds)), DASH),
         ("runs of the method failed", str(first.failed), str(second.failed), DASH),
         ("runs of the method stopped", str(first.stopped), str(second.stopped), DASH),
@@ -379,16 +381,22 @@ def _measures(first: Side, second: Side) -> tuple[str, ...]:
     return tuple(column for column in known if column != "measure.turns")  # the table has the agent's turns already
 
 
-def _measure_row(column: str, first: Side, second: Side) -> tuple[str, str, str, str]:
-    a, b = first.measures.get(column), second.measures.get(column)
-    difference = None if a is None or b is None else a - b
-    if not is_share(column):
-        return (measure_label(column), number(a), number(b), number(difference))
+def _measure_row(column: str, comparison: Comparison) -> tuple[str, str, str, str]:
+    """A measure of both sides, and their difference, with its error over scenes where it is known."""
+    a, b = comparison.first.measures.get(column), comparison.second.measures.get(column)
+    paired, label = comparison.measured.get(column), measure_label(column)
+    times, unit, points, decimals = (100, " %", " points", 1) if is_share(column) else (1, "", "", 2)
+    error = None if paired is None or paired.over_scenes is None else times * paired.over_scenes
+    if error is not None:
+        label, decimals = f"{label}; ± s.e. over scenes", max(decimals, decimals_for((0.1 * error,)))
 
-    def per_cent(share: float | None, unit: str) -> str:
-        return DASH if share is None else f"{number(100 * share, 1)} {unit}"
+    def said(value: float | None, unit: str) -> str:
+        return DASH if value is None else f"{number(times * value, decimals)}{unit}"
 
-    return (measure_label(column), per_cent(a, "%"), per_cent(b, "%"), per_cent(difference, "points"))
+    if a is None or b is None:
+        return (label, said(a, unit), said(b, unit), DASH)
+    between = number(times * (a - b), decimals) if error is None else with_error(times * (a - b), error, decimals)
+    return (label, said(a, unit), said(b, unit), f"{between}{points}")
 
 
 def _ratio(value: float, error: float | None) -> float | None:

@@ -16,8 +16,10 @@ from analysis.comparison import Comparison, cells_with, compare_chosen, compare_
 from analysis.family import family_markdown
 from analysis.figures import STATIC_FORMATS
 from analysis.labels import in_order, method_label
+from analysis.measured import MEASURE, with_measures
 from analysis.published import beside_published
 from analysis.report import ONE_SEED, Report, write_report
+from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
 from analysis.statements import Evidence, statements
 from analysis.styles import Policy, Style
@@ -92,7 +94,7 @@ def write_sweep_report(
     cells = cells_of(table)
     estimated = table.estimated
     made = [] if estimated else [comparisons_of(cells, asked) for asked in against]
-    comparisons = tuple(comparison for found, _ in made for comparison in found)
+    comparisons = tuple(_measured(store, table, comparison) for found, _ in made for comparison in found)
     missing = [line for _, lines in made for line in lines]
     store.compact()
     folder = folder or report_folder(store.folder, sweep)
@@ -174,6 +176,16 @@ def comparisons_of(cells: Sequence[Cell], asked: Against) -> tuple[list[Comparis
         if (comparison.pair, comparison.is_chosen) not in [(other.pair, other.is_chosen) for other in found]:
             found.append(comparison)
     return found, list(dict.fromkeys(missing))
+
+
+def _measured(store: Store, table: RunTable, comparison: Comparison) -> Comparison:
+    """The comparison with the errors of what its cells measured; only their episodes are read for it."""
+    runs = table.runs.filter(table.runs["cell_id"].is_in(comparison.pair) & (table.runs["status"] == "finished"))
+    trials = runs["trial_id"].unique(maintain_order=True).to_list()
+    measures = [name for name in store.episodes(trials[:1]).columns if name.startswith(MEASURE)]
+    if not measures:
+        return comparison
+    return with_measures(comparison, runs, store.episodes(trials, columns=["episode_seed", "scene", *measures]))
 
 
 def files_to_show(report: Report) -> list[Path]:
