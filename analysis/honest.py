@@ -108,8 +108,8 @@ def fold_share(seeds: int) -> float:
     return max(FOLD_SHARE / (seeds - 1), FOLD_SHARE_MANY / math.sqrt(seeds))
 
 
-def tuned_max(returns: Floats, scenes: NDArray[np.generic]) -> tuple[Floats, Floats, Floats]:
-    """How good the method is when tuned: estimate and half width of a 95 % interval, with its degrees of freedom.
+def tuned_max(returns: Floats, scenes: NDArray[np.generic]) -> tuple[Floats, Floats]:
+    """How good the method is when tuned: estimate and half width of a 95 % interval.
 
     The estimand is the mean of μ_k over the S cells that `leave_one_seed_out` chooses: what a new training seed of them
     returns on new scenes. The variance of the estimate is
@@ -122,16 +122,24 @@ def tuned_max(returns: Floats, scenes: NDArray[np.generic]) -> tuple[Floats, Flo
     the width for three seeds. f is more than 1/S because folds choose by each other's seeds, and less than the
     1/S + 1/(S−1) of Nadeau & Bengio (2003), which covers 99 %. Both were chosen by coverage (docs/statistics.md).
 
-    With one cell nothing is chosen: the mean, f = 1/S, and its own M.
+    With one cell nothing is chosen: the mean, f = 1/S, and its own M, whose S − 1 degrees are so few that those of
+    Satterthwaite's sum, estimated from it, are too many whenever it is small by chance. So each part has its own t,
+
+        half width = √(t²_{S−1}·M/S + t²_{C−1}·max(0, T − R/S)),
+
+    which is the interval of either part where the other is nothing (as Graybill & Wang 1980 join two).
 
     Args:
         returns: Finite, shape (..., K, S, E), S at least 2.
         scenes: The scene of each episode, shape (E,).
     """
     found = tuned(returns, scenes)
-    degrees = found.noise.degrees(found.share)
-    half = t_quantile(0.975, degrees) * np.sqrt(found.noise.variance(found.share))
-    return found.returns.mean(axis=(-1, -2)), half, degrees
+    value, noise, share = found.returns.mean(axis=(-1, -2)), found.noise, found.share
+    if returns.shape[-3] == 1:
+        of_seeds = np.square(t_quantile(0.975, noise.seed_degrees)) * share * noise.seed
+        of_scenes = np.square(t_quantile(0.975, noise.common_degrees)) * noise.scene
+        return value, np.sqrt(of_seeds + of_scenes)
+    return value, t_quantile(0.975, noise.degrees(share)) * np.sqrt(noise.variance(share))
 
 
 def scene_folds(scenes: NDArray[np.generic], folds: int = FOLDS) -> NDArray[np.int64]:

@@ -41,22 +41,30 @@ def test_one_seed_cannot_say_how_good_a_tuned_method_is() -> None:
 
 def test_a_single_cell_has_an_ordinary_t_interval() -> None:
     # Scores 1, 2, 3: sd 1, s.e. 1/√3, t at two degrees 4.3027.
-    value, half, degrees = tuned_max(scores([[1.0, 2.0, 3.0]]), np.arange(2))
-    assert (value, degrees) == pytest.approx((2.0, 2.0))
+    value, half = tuned_max(scores([[1.0, 2.0, 3.0]]), np.arange(2))
+    assert value == pytest.approx(2.0)
     assert half == pytest.approx(4.302652730 / np.sqrt(3))
+
+
+def test_scenes_have_their_own_degrees_where_there_is_one_cell() -> None:
+    # Seeds 0 and 2, and on three scenes −1, 0 and 1 beside: M = 2, M/S = 1; T = 1/3, R = 0. t at one degree 12.7062, at
+    # two 4.3027: √(12.7062²·1 + 4.3027²/3).
+    returns = np.array([[0.0], [2.0]]) + np.array([-1.0, 0.0, 1.0])
+    value, half = tuned_max(returns[None], np.arange(3))
+    assert value == pytest.approx(1.0)
+    assert half == pytest.approx(np.sqrt(12.70620474**2 + 4.302652730**2 / 3))
 
 
 def test_seed_noise_is_pooled_over_cells_and_folds_are_not_independent() -> None:
     # Variances of the cells 27 and 1/3: pooled 13.67, above that of the held-out 0, 2, 0, 4/3.
     # f = 1/3 + .6/2 = .6333, 2·2 degrees: t = 2.7764.
-    _, half, degrees = tuned_max(LUCKY, np.arange(2))
-    assert degrees == pytest.approx(4.0)
+    _, half = tuned_max(LUCKY, np.arange(2))
     assert half == pytest.approx(2.776445105 * np.sqrt((27 + 1 / 3) / 2 * (1 / 3 + 0.3)))
 
 
 def test_held_out_scores_that_vary_more_than_seeds_do_count() -> None:
     # Cell 0 is chosen whichever seed is left out, and has 10, 10, 70: variance 1200, where the other cell's is 0.
-    _, half, _ = tuned_max(scores([[10.0, 10.0, 70.0], [0.0, 0.0, 0.0]]), np.arange(2))
+    _, half = tuned_max(scores([[10.0, 10.0, 70.0], [0.0, 0.0, 0.0]]), np.arange(2))
     assert half == pytest.approx(2.776445105 * np.sqrt(1200 * (1 / 3 + 0.3)))
 
 
