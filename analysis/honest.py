@@ -127,7 +127,7 @@ def tuned_max(returns: Floats, scenes: NDArray[np.generic]) -> tuple[Floats, Flo
 
         half width = √(t²_{S−1}·M/S + t²_{C−1}·max(0, T − R/S)),
 
-    which is the interval of either part where the other is nothing (as Graybill & Wang 1980 join two).
+    which is the interval of either part where the other is nothing; by coverage, it holds what it should between them.
 
     Args:
         returns: Finite, shape (..., K, S, E), S at least 2.
