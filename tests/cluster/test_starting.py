@@ -20,9 +20,11 @@ from cluster import leftovers
 pytestmark = pytest.mark.timeout(300)
 
 DRIVER = """
-import sys, time
+import signal, sys, time
 from sweeps.guard import guarded
 from sweeps.driving import connected
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background inherit that it is ignored
 
 def run():
     with connected(groups=True) as info:  # with all the processes that there can be
