@@ -255,6 +255,25 @@ def test_a_plan_counts_as_many_jobs_at_a_time_as_fit(
         assert sweep["concurrent"] == jobs
 
 
+@pytest.mark.parametrize(
+    ("options", "groups"), [((), False), (("--ray-train",), True), (("--workers", "2"), True)], ids=str
+)
+def test_ray_is_told_whether_there_will_be_worker_groups(
+    options: tuple[str, ...], groups: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def connected(*, groups: bool) -> None:
+        told.append(groups)
+        raise ConnectionError("a test goes no further")
+
+    monkeypatch.setattr("sweeps.driving.this_machine", lambda: HERE)
+    monkeypatch.setattr("sweeps.experiment.connected", connected)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert ask("--store", str(tmp_path / "store"), *options) != 0
+    assert told == [groups]
+
+
 def test_more_gpus_than_there_are_to_play_with_is_refused_before_anything_is_begun(
     copied: BanditSweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
