@@ -9,12 +9,15 @@ instead, and removes what a dead actor of this job reserved, however far its gro
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+
+from cluster.connect import STATE_API
 
 SET_ASIDE = "set aside "
 """How the names of placement groups begin that are there to keep work away from a node."""
@@ -83,7 +86,12 @@ def _bundles(bundles: dict[int, dict[str, float]]) -> str:
 
 
 def _waiting() -> str:
-    """Name tasks and actors that wait for resources, through the State API; says so where that does not answer."""
+    """Name tasks and actors that wait for resources, through the State API; says so where that does not answer.
+
+    Ray would look for one by itself where we know of none, and that may be a stranger's.
+    """
+    if STATE_API not in os.environ:
+        return "unknown (this Ray runs no State API)"
     from ray.util.state import list_actors, list_tasks  # noqa: PLC0415  (loads the dashboard's libraries)
     from ray.util.state.exception import RayStateApiException  # noqa: PLC0415
 

@@ -41,7 +41,10 @@ def test_a_cluster_without_groups_runs_tasks_and_no_state_api(monkeypatch: pytes
         assert (info.started, info.state_api) == (True, None)
         assert "RAY_API_SERVER_ADDRESS" not in os.environ
         assert ray.get(ray.remote(_told).remote()) is None
-        assert describe_cluster().endswith("waiting: unknown (the State API does not answer: ConnectionError)")
+        assert describe_cluster().endswith("waiting: unknown (this Ray runs no State API)")
+        with monkeypatch.context() as dead:
+            dead.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
+            assert describe_cluster().endswith("waiting: unknown (the State API does not answer: ServerUnavailable)")
     assert os.environ["RAY_API_SERVER_ADDRESS"] == "http://127.0.0.1:1"
 
 
