@@ -33,8 +33,8 @@ BOOTSTRAP_SEEDS = 10
 Coverage of nominal 95 % intervals of a difference over the simulated worlds (docs/statistics.md):
 
                                      2 seeds    3 seeds    5 seeds    10 seeds
-    t over seeds and scenes         95-100 %    95-99 %   94-100 %   95-100 %
-    hierarchical bootstrap          77-100 %   83-100 %   90-100 %   92-100 %
+    t over seeds and scenes          95-99 %    95-99 %   95-100 %   94-100 %
+    hierarchical bootstrap          84-100 %   90-100 %   91-100 %   94-100 %
 """
 
 TUNED = ", tuned,"

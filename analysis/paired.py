@@ -6,6 +6,7 @@ Axes: *S* training seeds, *E* episodes; axes in front of these are worlds, for s
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -146,8 +147,8 @@ def bootstrap_difference(
     """Ends of the 95 % percentile interval of a hierarchical bootstrap of the difference.
 
     Each replicate draws the seeds of both sides with replacement, once for both where they are `one_training`, and
-    scenes with all their episodes, once for both sides. With S seeds it sees (S − 1)/S of their variance, and no t:
-    it needs many.
+    scenes with all their episodes, once for both sides. Drawn from S seeds, their variance is (S − 1)/S of what it is:
+    so each side's seeds are spread around their mean by √(S/(S − 1)) before (Efron 1982). It has no t and needs many.
 
     Args:
         first: Finite returns, shape (S₁, E).
@@ -160,7 +161,7 @@ def bootstrap_difference(
     order, starts = clusters(scenes)
     sums = [np.add.reduceat(side[:, order], starts, axis=1) for side in (first, second)]
     sizes = np.diff(np.append(starts, scenes.size)).astype(np.float64)
-    drawn = [_shares(rng, replicates, side.shape[0]) for side in sums]
+    drawn = [_spread(_shares(rng, replicates, side.shape[0])) for side in sums]
     if one_training:
         drawn[1] = drawn[0]
     times = _shares(rng, replicates, sizes.size)
@@ -172,3 +173,10 @@ def bootstrap_difference(
 def _shares(rng: np.random.Generator, replicates: int, of: int) -> Floats:
     """How often each of `of` things is drawn, as shares of 1, shape (replicates, of)."""
     return rng.multinomial(of, np.full(of, 1 / of), size=replicates) / of
+
+
+def _spread(shares: Floats) -> Floats:
+    """Shares of S things, of each as much further from 1/S as spreads what they weigh by √(S/(S − 1)); S on axis 1."""
+    of = shares.shape[1]
+    spread: Floats = 1 / of + (shares - 1 / of) * math.sqrt(of / max(1, of - 1))
+    return spread
