@@ -15,7 +15,7 @@ from analysis.figures import (
     draw_tuning,
 )
 from analysis.honest import tuned
-from analysis.honest_table import FEWEST_SEEDS
+from analysis.honest_table import FEWEST_SEEDS, training_of
 from analysis.labels import in_order, method_label
 from analysis.landscape import weights_key
 from analysis.runs import RunTable
@@ -119,7 +119,7 @@ def bar_of(cells: Sequence[Cell]) -> Estimate | None:
     scores = None
     if len(among) > 1:
         scores = np.array([[(c.tune_scores or ())[i] for i in at] for c, at in zip(among, places, strict=True)])
-    found = tuned(returns, first.scenes, scores)
+    found = tuned(returns, first.scenes, scores, len({training_of(cell) for cell in among}))
     error = float(np.sqrt(found.noise.variance(found.share)))
     return Estimate(float(found.returns.mean()), error, first.scenes.size, len(seeds))
 

@@ -174,7 +174,7 @@ def _tuned(cells: Sequence[Cell], seeds: Sequence[int], episodes: NDArray[np.int
     if len(cells) == 1:
         return tuned(returns, scenes)
     scores = [[(cell.tune_scores or ())[at] for at in own] for cell, own in zip(cells, places, strict=True)]
-    return tuned(returns, scenes, np.array(scores))
+    return tuned(returns, scenes, np.array(scores), len({training_of(cell) for cell in cells}))
 
 
 def _too_few(seeds: tuple[int, int], scenes: NDArray[np.str_]) -> str | None:

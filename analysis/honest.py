@@ -49,11 +49,13 @@ class CrossFitted:
 def leave_one_seed_out(returns: Floats, chosen_by: Floats | None = None) -> CrossFitted:
     """Per seed, the cell with the highest mean score at the *other* seeds, and what it returns at this one.
 
-    The mean over seeds is an unbiased estimate of how good a cell is that is chosen by S − 1 training seeds.
+    Chosen by scores on other scenes, the mean over seeds is an unbiased estimate of how good a cell is that S − 1
+    training seeds choose. Chosen by the mean returns themselves it is too high where scenes mean something of their own
+    to each cell: what they do to it is the same at every seed, and no other seed takes it away.
 
     Args:
         returns: Finite, shape (..., K, S, E).
-        chosen_by: Scores to choose by, such as those of the tune scenes, shape (..., K, S); the mean returns if None.
+        chosen_by: Scores to choose by, those of the tune scenes, shape (..., K, S); the mean returns if None.
 
     Raises:
         ValueError: There is one seed: nothing is left to choose by; or the shapes do not fit.
@@ -85,13 +87,16 @@ class Tuned:
     noise: Noise
 
 
-def tuned(returns: Floats, scenes: NDArray[np.generic], chosen_by: Floats | None = None) -> Tuned:
+def tuned(
+    returns: Floats, scenes: NDArray[np.generic], chosen_by: Floats | None = None, trainings: int | None = None
+) -> Tuned:
     """A method at the cells that `leave_one_seed_out` chooses, and the noise of its mean as `tuned_max` has it.
 
     Args:
         returns: Finite, shape (..., K, S, E), S at least 2. One cell alone is not chosen: f = 1/S, and its own M.
         scenes: The scene of each episode, shape (E,).
         chosen_by: See `leave_one_seed_out`.
+        trainings: How many different trainings the cells are of, T; K if None.
     """
     cells, seeds = returns.shape[-3:-1]
     held = leave_one_seed_out(returns, chosen_by).returns
@@ -99,7 +104,8 @@ def tuned(returns: Floats, scenes: NDArray[np.generic], chosen_by: Floats | None
     if cells == 1:
         return Tuned(held, 1 / seeds, own)
     pooled = returns.mean(axis=-1).var(axis=-1, ddof=1).mean(axis=-1)
-    noise = dataclasses.replace(own, seed=np.maximum(own.seed, pooled), seed_degrees=cells * (seeds - 1.0))
+    degrees = (cells if trainings is None else trainings) * (seeds - 1.0)
+    noise = dataclasses.replace(own, seed=np.maximum(own.seed, pooled), seed_degrees=degrees)
     return Tuned(held, 1 / seeds + fold_share(seeds), noise)
 
 
@@ -108,7 +114,9 @@ def fold_share(seeds: int) -> float:
     return max(FOLD_SHARE / (seeds - 1), FOLD_SHARE_MANY / math.sqrt(seeds))
 
 
-def tuned_max(returns: Floats, scenes: NDArray[np.generic]) -> tuple[Floats, Floats]:
+def tuned_max(
+    returns: Floats, scenes: NDArray[np.generic], chosen_by: Floats | None = None, trainings: int | None = None
+) -> tuple[Floats, Floats]:
     """How good the method is when tuned: estimate and half width of a 95 % interval.
 
     The estimand is the mean of μ_k over the S cells that `leave_one_seed_out` chooses: what a new training seed of them
@@ -118,9 +126,9 @@ def tuned_max(returns: Floats, scenes: NDArray[np.generic]) -> tuple[Floats, Flo
 
     T and R of the held-out returns, as in `analysis.variance`. M is the variance of one seed's score: that of the
     held-out scores, or the mean over all cells of that between their seeds, whichever is larger, with the latter's
-    T(S−1) degrees of freedom where T trainings share nothing. One cell's S − 1 degrees alone would do at twice
-    the width for three seeds. f is more than 1/S because folds choose by each other's seeds, and less than the
-    1/S + 1/(S−1) of Nadeau & Bengio (2003), which covers 99 %. Both were chosen by coverage (docs/statistics.md).
+    T(S−1) degrees of freedom: the decodings of one training are the same weights. One cell's S − 1 degrees alone would
+    do at twice the width for three seeds. f is more than 1/S because folds choose by each other's seeds, and less than
+    the 1/S + 1/(S−1) of Nadeau & Bengio (2003), which covers 99 %. Both were chosen by coverage (docs/statistics.md).
 
     With one cell nothing is chosen: the mean, f = 1/S, and its own M, whose S − 1 degrees are so few that those of
     Satterthwaite's sum, estimated from it, are too many whenever it is small by chance. So each part has its own t,
@@ -132,8 +140,10 @@ def tuned_max(returns: Floats, scenes: NDArray[np.generic]) -> tuple[Floats, Flo
     Args:
         returns: Finite, shape (..., K, S, E), S at least 2.
         scenes: The scene of each episode, shape (E,).
+        chosen_by: See `leave_one_seed_out`.
+        trainings: See `tuned`.
     """
-    found = tuned(returns, scenes)
+    found = tuned(returns, scenes, chosen_by, trainings)
     value, noise, share = found.returns.mean(axis=(-1, -2)), found.noise, found.share
     if returns.shape[-3] == 1:
         of_seeds = np.square(t_quantile(0.975, noise.seed_degrees)) * share * noise.seed

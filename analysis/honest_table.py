@@ -74,7 +74,7 @@ class HonestRow:
 
     Attributes:
         method: Its name.
-        tuned: How good it is when tuned: chosen on all training seeds but one, scored at that one.
+        tuned: How good it is when tuned: chosen on the tune scenes by all training seeds but one, scored at that one.
         checkpoint: How good the best trained model is: chosen on some scenes, scored on the others.
         paper_max: The highest mean return of a cell of those that `tuned` chooses from.
         optimism: `paper_max` less `tuned`, by how much the paper's number is above the truth of `tuned`. `paper_max` is
@@ -89,6 +89,7 @@ class HonestRow:
         design_cells: Cells in `sigma`.
         seeds: Training seeds that all of them have.
         failed: Failed runs among its cells.
+        chosen_on_tune: Whether `tuned` chooses by scores on the tune scenes: all of these cells' runs have one.
     """
 
     method: str
@@ -105,6 +106,7 @@ class HonestRow:
     design_cells: int
     seeds: int
     failed: int
+    chosen_on_tune: bool
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ class _Block:
 
     Attributes:
         returns: Shape (K, S, E).
+        tune: Scores on the tune scenes, shape (K, S); NaN where there is none.
         trainings: The training of each, shape (K,).
         design: Whether it is of the design, shape (K,).
         counted: Whether a run failed and counts nevertheless, at what the policy says, shape (K, S).
@@ -134,13 +137,26 @@ class _Block:
     """
 
     returns: Floats
+    tune: Floats
     trainings: NDArray[np.str_]
     design: NDArray[np.bool_]
     counted: NDArray[np.bool_]
     scenes: NDArray[np.str_]
 
+    @property
+    def chosen_by(self) -> Floats | None:
+        """What a cell is chosen by: tune scores, shape (K, S); None, the returns themselves, where one is missing."""
+        return self.tune if np.isfinite(self.tune).all() else None
+
     def of(self, kept: NDArray[np.bool_]) -> _Block:
-        return _Block(self.returns[kept], self.trainings[kept], self.design[kept], self.counted[kept], self.scenes)
+        return _Block(
+            self.returns[kept],
+            self.tune[kept],
+            self.trainings[kept],
+            self.design[kept],
+            self.counted[kept],
+            self.scenes,
+        )
 
 
 def honest_table(
@@ -200,6 +216,7 @@ def _row(
         design_cells=len(design.returns),
         seeds=s,
         failed=failed,
+        chosen_on_tune=choosable.chosen_by is not None,
     )
 
 
@@ -210,12 +227,14 @@ def _complete(cells: Sequence[Cell], policy: Policy, floor: float | None) -> _Bl
     counted = [cell for cell in finished if cell.origin == "design"] or finished
     seeds = [seed for seed in known if 2 * sum(seed in cell.seeds for cell in counted) >= len(counted)]
     if not seeds:  # nothing has finished, or each cell at a seed of its own
-        none = np.empty(0, bool)
-        return _Block(np.empty((0, 0, 0)), np.empty(0, np.str_), none, np.empty((0, 0), bool), np.empty(0, np.str_))
+        none, empty = np.empty(0, bool), np.empty((0, 0))
+        return _Block(empty[..., None], empty, np.empty(0, np.str_), none, empty.astype(bool), np.empty(0, np.str_))
     worst = min((cell.returns[i] for cell in finished for i in range(len(cell.seeds))), key=lambda r: float(r.mean()))
     lost = np.full_like(worst, floor) if policy == "floor" and floor is not None else worst
+    unseen = float(lost.mean())  # on the tune scenes, too, a failed run is taken to score what it counts as
     kept: list[Cell] = []
     returns: list[Floats] = []
+    tune: list[list[float]] = []
     for cell in cells:
         missing = [seed for seed in seeds if seed not in cell.seeds]
         if missing and (policy == "exclude" or len(missing) > cell.failed):
@@ -225,9 +244,12 @@ def _complete(cells: Sequence[Cell], policy: Policy, floor: float | None) -> _Bl
         row = {seed: cell.returns[i] for i, seed in enumerate(cell.seeds)}
         kept.append(cell)
         returns.append(np.stack([row.get(seed, lost) for seed in seeds]))
+        known_on_tune = dict(zip(cell.seeds, cell.tune_scores or (math.nan,) * len(cell.seeds), strict=True))
+        tune.append([known_on_tune.get(seed, unseen) for seed in seeds])
     shape = (0, len(seeds), worst.size)
     return _Block(
         returns=np.stack(returns) if returns else np.empty(shape),
+        tune=np.array(tune, dtype=np.float64).reshape(len(kept), len(seeds)),
         trainings=np.array([training_of(cell) for cell in kept], dtype=np.str_),
         design=np.array([cell.origin == "design" for cell in kept], dtype=bool),
         counted=np.array([[s not in cell.seeds for s in seeds] for cell in kept], dtype=bool).reshape(
@@ -248,9 +270,11 @@ def _tuned(block: _Block) -> Ranged:
     if seeds < 2:
         return Ranged(None, refused="too few seeds: with one, luck and merit are the same number")
     if len(set(block.scenes.tolist())) < FEWEST_SCENES:
-        value = float(leave_one_seed_out(block.returns).returns.mean())
+        value = float(leave_one_seed_out(block.returns, block.chosen_by).returns.mean())
         return Ranged(value, refused=f"too few scenes: fewer than {FEWEST_SCENES}")
-    value, half = (float(each) for each in tuned_max(block.returns, block.scenes))
+    trainings = len(set(block.trainings.tolist()))
+    found = tuned_max(block.returns, block.scenes, block.chosen_by, trainings)
+    value, half = (float(each) for each in found)
     if seeds < fewest:
         return Ranged(value, refused=f"too few seeds: one cell alone needs {fewest}")
     of_alive = block.counted[~block.counted.all(axis=1)]
@@ -299,7 +323,8 @@ def _tuned_trainings(design: _Block) -> _Block | None:
         return None
     tuned = tuned_decodings(design.returns, design.trainings, design.scenes)
     counted = np.stack([design.counted[design.trainings == name].any(axis=0) for name in names])
-    return _Block(tuned, names, np.ones(len(names), bool), counted, design.scenes)
+    unknown = np.full(tuned.shape[:2], math.nan)
+    return _Block(tuned, unknown, names, np.ones(len(names), bool), counted, design.scenes)
 
 
 def _best_training(design: _Block) -> _Block | None:
@@ -321,9 +346,9 @@ def _footnotes(
 ) -> tuple[str, ...]:
     notes = [
         "Two questions. Tuned: how good is the method's next training, at the setting one would choose? For each "
-        "training seed a cell is chosen by its mean return at the other seeds, and scored at this one; the mean over "
-        "seeds. Checkpoint: how good is the best of these trained models? Chosen on four fifths of the scenes, "
-        f"scored on the rest, {FOLDS} times; the seeds' luck is part of it.",
+        "training seed a cell is chosen by its score on the tune scenes at the other seeds, and scored on the report "
+        "scenes at this one; the mean over seeds. Checkpoint: how good is the best of these trained models? Chosen on "
+        f"four fifths of the scenes, scored on the rest, {FOLDS} times; the seeds' luck is part of it.",
         "Intervals are nominal 95 % ones: of Tuned over training seeds and scenes, of Checkpoint over scenes. "
         "Optimism: the highest mean of the same cells, as paper mode prints it, less Tuned; its interval is Tuned's, "
         "taken from that mean.",
@@ -339,6 +364,12 @@ def _footnotes(
         notes.append(
             f"Refused in every σ, because a search proposed them and a search crowds near its optimum: {proposed}. "
             "Tuned may choose them where they have every training seed."
+        )
+    unseen = [row.method for row in rows if row.cells > 1 and row.seeds > 1 and not row.chosen_on_tune]
+    if unseen:
+        notes.append(
+            "Chosen on the report scenes themselves, for want of a tune score of every run, and so too high where "
+            f"scenes mean something else to one cell than to another: {', '.join(map(method_label, unseen))}."
         )
     kept = without_survivors(cells)
     survivors = [cell.method for cell in cells if cell.seeds and cell not in kept]

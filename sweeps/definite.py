@@ -124,6 +124,7 @@ def make_sweep(
         chat_template=chat_template_digest(model) if model is not None and preset.chat_template else "",
         adapter_rank=preset.adapter_rank,
         behaviour=preset.behaviour,
+        behaviour_per_seed=preset.behaviour_per_seed,
     )
     by = "play" if task.playable else "fitted_q"
     evaluation: dict[str, Any] = {"world": world.key, "reward": judged, "first_seed": FIRST_SEED, "by": by}

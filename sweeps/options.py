@@ -53,6 +53,7 @@ class Options:
         cut_vocabulary: Whether its vocabulary is cut to the tokens that occur, or None for the preset's.
         chat_template: True to write dialogues as its chat template has them.
         adapter_rank: Rank of the adapters learnt on a frozen model, or None for the preset's.
+        behaviour_per_seed: True for a behaviour policy of its own at every training seed.
         methods: Arms to run, or None for the question's main ones.
         refine: Arms whose trainings proposals vary, or None for the question's own.
         convention: Whose conventions the value methods follow, or None for ours.
@@ -87,6 +88,7 @@ class Options:
     cut_vocabulary: bool | None = None
     chat_template: bool = False
     adapter_rank: int | None = None
+    behaviour_per_seed: bool = False
     methods: tuple[str, ...] | None = None
     refine: tuple[str, ...] | None = None
     convention: str | None = None
@@ -126,6 +128,8 @@ class Options:
             special["overrides"] = dict(self.overrides)
         if self.adapter_rank is not None:
             special["adapter_rank"] = str(self.adapter_rank)
+        if self.behaviour_per_seed:
+            special["behaviour_per_seed"] = True
         if not any(special.values()):
             return []
         return [hashlib.sha256(json.dumps(special, sort_keys=True).encode()).hexdigest()[:6]]
@@ -184,6 +188,7 @@ def parse(
         cut_vocabulary=given.cut_vocabulary,
         chat_template=given.chat_template,
         adapter_rank=given.adapter_rank,
+        behaviour_per_seed=given.behaviour_per_seed,
         methods=given.methods,
         refine=given.refine,
         convention=given.convention,
@@ -241,6 +246,11 @@ def add_question_options(
     add("--convention", help="compute ILQL as another implementation does: reference, trlx or lmrl")
     add("--vary", metavar="COLUMN=VALUES", type=variation, help="do it all at each of these values, such as 0,0.5,1")
     add("--seeds", type=whole_number(1, 1000), help="training seeds of every cell; more can be added later")
+    add(
+        "--behaviour-per-seed",
+        action="store_true",
+        help="clone a behaviour policy for every training seed, where all share the first one's otherwise",
+    )
     add("--episodes", type=whole_number(1, 10**6), help="episodes on the report scenes; more can be added later")
     add("--trials", type=whole_number(0, 10**4), help="proposals after the design, for each method that is refined")
     add(

@@ -27,6 +27,7 @@ class Preset:
         chat_template: Whether dialogues are written as the pretrained model's chat template has them.
         adapter_rank: Rank of the adapters that are learnt on a frozen model; 0 learns all weights.
         behaviour: How the behaviour policy is trained, and with it every method that only clones.
+        behaviour_per_seed: Whether each training seed has a behaviour policy of its own.
         base: Columns of the methods with a critic, and of all decodings, that the question does not vary.
         methods: Columns of single methods that differ from those, by method.
         convention: Columns by which the methods of `ilql.conventions.METHODS` follow another implementation.
@@ -51,6 +52,7 @@ class Preset:
     chat_template: bool = False
     adapter_rank: int = 0
     behaviour: bc.Train
+    behaviour_per_seed: bool = False
     base: Mapping[str, Value]
     methods: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     convention: Mapping[str, Value] = field(default_factory=dict)

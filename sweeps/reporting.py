@@ -29,6 +29,7 @@ from sweeps.digests import report_digests
 from sweeps.importance import adaptive_importances
 from sweeps.names import report_folder, stands_for_all
 from sweeps.offline_section import little_known
+from sweeps.record_shapes import arm_of
 from sweeps.references import references_of, score_range
 from sweeps.run_tables import run_table
 from sweeps.signals import loss_by_step, rung_pairs, signals_of, stored_curves
@@ -98,8 +99,9 @@ def write_sweep_report(
     missing = [line for _, lines in made for line in lines]
     store.compact()
     folder = folder or report_folder(store.folder, sweep)
-    notes = [] if (added := added_note(store, sweep)) is None else [added]
-    stated = [] if estimated else statements(table, cells, evidence_of(store, sweep, cells, notes))
+    of_design = [] if (added := added_note(store, sweep)) is None else [added]
+    notes = of_design if (shared := shared_policy_note(store, sweep)) is None else [*of_design, shared]
+    stated = [] if estimated else statements(table, cells, evidence_of(store, sweep, cells, of_design))
     parts = [*stated, report_section(store, table.runs, cells), *(make(store, sweep) for make in sections)]
     folder.mkdir(parents=True, exist_ok=True)
     said = None if estimated else write_transcripts(store, sweep, cells, folder)
@@ -149,6 +151,24 @@ def added_note(store: Store, sweep: str) -> str | None:
         "Added by `sweeps eval` after the sweep was planned, and counted in every σ and analysis of variance like "
         "design cells, although values that are chosen with scores in sight crowd near the best: "
         f"{counted}."
+    )
+
+
+def shared_policy_note(store: Store, sweep: str) -> str | None:
+    """Which arms have one behaviour policy for several training seeds, as a footnote; None where none has."""
+    seeds: dict[str, set[int]] = {}
+    policies: dict[str, set[object]] = {}
+    for member in store.members(sweep):
+        if (policy := member["columns"].get("behaviour.seed")) is not None:
+            seeds.setdefault(arm_of(member), set()).add(member["seed"])
+            policies.setdefault(arm_of(member), set()).add(policy)
+    shared = [method_label(arm) for arm in in_order(seeds) if len(seeds[arm]) > 1 and len(policies[arm]) == 1]
+    if not shared:
+        return None
+    return (
+        f"All training seeds of {', '.join(shared)} have one behaviour policy, BC's at its first seed: what is said "
+        "over their seeds is said of trainings from that policy, and beside BC it has that one clone's luck. "
+        "--behaviour-per-seed clones one for every seed."
     )
 
 

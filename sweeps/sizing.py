@@ -86,6 +86,8 @@ def chosen_preset(question: Question, options: Options) -> Preset:
         if options.model is None and preset.model is None:
             raise ValueError("--chat-template is about a pretrained model, got none; --model names one")
         changes["chat_template"] = True
+    if options.behaviour_per_seed:
+        changes["behaviour_per_seed"] = True
     for name, value in (
         ("adapter_rank", options.adapter_rank),
         ("seeds", options.seeds),

@@ -76,6 +76,8 @@ class Backbone:
         seed: Seed of initial weights.
         behaviour: How the frozen behaviour policy is trained, for methods that act with one.
         behaviour_seed: Its training seed.
+        behaviour_per_seed: Whether each training seed has a behaviour policy of its own, trained with that seed, in its
+            place; `behaviour_seed` is 0 then.
     """
 
     architecture: Architecture | None
@@ -87,6 +89,7 @@ class Backbone:
     seed: int = hyper(0, NOT_NEGATIVE, meaning="seed of initial weights")
     behaviour: bc.Train
     behaviour_seed: int = hyper(0, NOT_NEGATIVE, meaning="training seed of the behaviour policy")
+    behaviour_per_seed: bool = hyper(False, meaning="whether every training seed has a behaviour policy of its own")
 
     def __post_init__(self) -> None:
         check(self)
@@ -98,6 +101,8 @@ class Backbone:
             raise ValueError(f"cut_vocabulary is about a pretrained model's own one, got one of {self.vocabulary}")
         if self.chat_template and self.vocabulary != 0:
             raise ValueError(f"chat_template is a pretrained model's, got a vocabulary of {self.vocabulary} made here")
+        if self.behaviour_per_seed and self.behaviour_seed != 0:
+            raise ValueError(f"behaviour_seed must be 0 where every seed has its own, got {self.behaviour_seed}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +217,14 @@ class TrialSpec:
 
     @cached_property
     def cell_id(self) -> str:
-        """Key of the cell: the same for all its training seeds."""
-        return self.trial_id if self.seed == 0 else dataclasses.replace(self, seed=0).trial_id
+        """Key of the cell: the same for all its training seeds.
+
+        At seed 0 a behaviour policy of its own is the shared one, and the trial is the same; the cell is not.
+        """
+        first = self.trial_id if self.seed == 0 else dataclasses.replace(self, seed=0).trial_id
+        if not (self.backbone.behaviour_per_seed and self.kind.needs_behaviour):
+            return first
+        return _hash({"cell": first, "behaviour": "per seed"})
 
     @property
     def tokenizer_key(self) -> str:
@@ -267,7 +278,8 @@ class TrialSpec:
     def behaviour(self) -> TrialSpec:
         """The training of the behaviour policy this trial starts from and acts with."""
         b = self.backbone
-        return dataclasses.replace(self, method="bc", train=b.behaviour, seed=b.behaviour_seed, decode=bc.Decode())
+        seed = self.seed if b.behaviour_per_seed else b.behaviour_seed
+        return dataclasses.replace(self, method="bc", train=b.behaviour, seed=seed, decode=bc.Decode())
 
     @cached_property
     def critic(self) -> TrialSpec | None:
@@ -322,7 +334,7 @@ class TrialSpec:
             flat |= {f"backbone.{name}": value for name, value in values_of(b.architecture).items()}
         if self.kind.needs_behaviour:
             flat |= {f"behaviour.{name}": value for name, value in values_of(b.behaviour).items()}
-            flat["behaviour.seed"] = b.behaviour_seed
+            flat["behaviour.seed"] = self.behaviour.seed
         return flat
 
     def to_json(self) -> str:

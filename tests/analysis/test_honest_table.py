@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -60,6 +61,40 @@ def test_a_tuned_score_stands_beside_the_papers(run: Make, honest: Callable[...,
     assert (found.cells, found.design_cells, found.seeds) == (2, 2, 3)
     # The best trained model is the lucky one, on every fifth of the scenes, and has no noise of scenes.
     assert found.checkpoint == Ranged(9.0, 9.0, 9.0)
+
+
+def test_what_is_tuned_is_chosen_on_the_tune_scenes(run: Make, honest: Callable[..., HonestTable]) -> None:
+    # On the report scenes the first cell is the better one at every seed; the tune scenes prefer the second at seeds 1
+    # and 2. Without seed 0 these choose: the second, 2. Without 1: tune means 6 against 1, the first, 9. Without 2: 6
+    # against 1, the first, 9.
+    runs = [
+        *flat(run, "ilql", {"train.tau": 0.7}, 9.0, 9.0, 9.0),
+        *flat(run, "ilql", {"train.tau": 0.8}, 2.0, 2.0, 2.0),
+    ]
+    tune = (12.0, 0.0, 0.0), (0.0, 2.0, 2.0)
+    scored = [
+        dataclasses.replace(each, tune_score=score) for each, score in zip(runs, (*tune[0], *tune[1]), strict=True)
+    ]
+    found = honest(*scored)
+    assert row(found).tuned.value == pytest.approx((2 + 9 + 9) / 3)
+    assert row(found).chosen_on_tune
+    blind = honest(*scored[:-1], dataclasses.replace(scored[-1], tune_score=None))
+    assert row(blind).tuned.value == pytest.approx(9.0)
+    note = "Chosen on the report scenes themselves, for want of a tune score of every run"
+    assert any(each.startswith(note) and each.endswith("another: ILQL.") for each in blind.footnotes)
+    assert not any(each.startswith(note) for each in found.footnotes)
+
+
+def test_decodings_of_one_training_are_no_further_seeds(run: Make, honest: Callable[..., HonestTable]) -> None:
+    # Two cells of one training and two of two, with the same scores: M alike, f = 1/2 + .6; t at one degree and at two.
+    def half(column: str) -> float:
+        runs = [flat(run, "ilql", {"train.tau": 0.7} | {column: value}, m, m + 2) for value, m in ((0.8, 0), (0.9, 1))]
+        tuned = row(honest(*runs[0], *runs[1])).tuned
+        assert tuned.low is not None
+        assert tuned.high is not None
+        return (tuned.high - tuned.low) / 2
+
+    assert half("decode.beta") / half("train.tau") == pytest.approx(12.70620474 / 4.302652730)
 
 
 def test_sigma_stands_beside_the_papers_with_the_noise_taken_out(run: Make, honest: Callable[..., HonestTable]) -> None:

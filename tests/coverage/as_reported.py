@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from worlds import Floats, Sample, World, population_sd, sample
+from worlds import Floats, Sample, World, population_sd, sample, tune_scores
 
 from analysis.budget import Trained, by_rank, crossings, rank_weights
 from analysis.budget_section import bar_of
@@ -136,7 +136,7 @@ def tuned_failing(policy: Policy) -> Callable[[World, np.random.Generator, int],
     """The score when tuned: the mean true score of the cells that the other seeds choose."""
 
     def truth(block: _Block, means: Floats) -> Floats:
-        return np.asarray(means[leave_one_seed_out(block.returns).chosen].mean())
+        return np.asarray(means[leave_one_seed_out(block.returns, block.chosen_by).chosen].mean())
 
     return _failing(policy, lambda block, rng: _tuned(block), truth)
 
@@ -157,7 +157,7 @@ def _failing(
         for drawn in _samples(world, rng, worlds):
             if drawn.finished.all() or not drawn.finished.any():
                 continue
-            cells = cells_of(world, drawn, range(world.cells), "ilql")
+            cells = cells_of(world, drawn, range(world.cells), "ilql", tune_scores(world, drawn, rng))
             block = _complete(cells, policy, FLOOR if policy == "floor" else None)
             kept = _kept(cells, world.seeds, policy)
             assert len(kept) == len(block.returns)

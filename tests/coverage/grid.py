@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 from as_reported import crossing, sigma_counted, sigma_failing, tuned_failing, width
 from numpy.typing import NDArray
-from worlds import World, population_sd, sample_many
+from worlds import World, population_sd, sample_many, tune_scores
 
 from analysis import honest
 from analysis.estimators import mean_over_episodes
@@ -55,6 +55,14 @@ SHAPES: Mapping[str, World] = {
     "2 × 6 cells, seeds 1": dataclasses.replace(
         BASE, trainings=2, decodings=6, config_sd=0.2, decoding_sd=0.2, seed_sd=1.0
     ),
+    "1 × 12 cells": dataclasses.replace(
+        BASE, trainings=1, decodings=12, config_sd=0.0, decoding_sd=0.3, seed_sd=1.0, cell_by_scene_sd=0.5
+    ),
+    "1 × 3 cells": dataclasses.replace(BASE, trainings=1, decodings=3, config_sd=0.0, decoding_sd=0.3, seed_sd=1.0),
+    "1 × 12 cells, alike": dataclasses.replace(BASE, trainings=1, decodings=12, config_sd=0.0, seed_sd=1.0),
+    "12 cells, alike, scenes by cell": dataclasses.replace(
+        BASE, config_sd=0.0, seed_sd=0.1, cell_by_scene_sd=4.0, episode_sd=2.0
+    ),
     "no seed noise": dataclasses.replace(BASE, seed_sd=0.0),
     "seeds 2": dataclasses.replace(BASE, seed_sd=2.0),
     "seeds 2, t₃": dataclasses.replace(BASE, seed_sd=2.0, tails="t3"),
@@ -86,10 +94,11 @@ SHAPES: Mapping[str, World] = {
 
 
 def tuned(world: World, rng: np.random.Generator, worlds: int) -> Covered:
-    """The score when tuned, chosen on other training seeds: the mean true score of the cells chosen."""
+    """The score when tuned, chosen on other scenes and training seeds: the mean true score of the cells chosen."""
     drawn = sample_many(world, rng, worlds)
-    value, half = tuned_max(drawn.returns, world.scenes)
-    truth = np.take_along_axis(drawn.means, leave_one_seed_out(drawn.returns).chosen, axis=1).mean(axis=-1)
+    tune = tune_scores(world, drawn, rng)
+    value, half = tuned_max(drawn.returns, world.scenes, tune, world.trainings)
+    truth = np.take_along_axis(drawn.means, leave_one_seed_out(drawn.returns, tune).chosen, axis=1).mean(axis=-1)
     return np.abs(value - truth) <= half
 
 
@@ -165,13 +174,12 @@ def difference(world: World, rng: np.random.Generator, worlds: int) -> Covered:
 def difference_tuned(world: World, rng: np.random.Generator, worlds: int) -> Covered:
     """The difference of a method, tuned by the tune scores of other seeds, and of one with a single cell.
 
-    The tune scores are those of the same trained models on as many other scenes, whose common effect favours no cell.
+    The tune scores are those of the same trained models on as many other scenes.
     """
-    drawn = sample_many(dataclasses.replace(world, trainings=world.trainings + 1), rng, worlds)
-    noise = world.episode_sd / np.sqrt(world.episodes)
-    tune = drawn.checkpoint_means + rng.normal(0, noise, drawn.checkpoint_means.shape)
-    own = drawn.returns[:, : world.cells], tune[:, : world.cells]
-    first = honest.tuned(own[0], world.scenes, own[1])
+    both = dataclasses.replace(world, trainings=world.trainings + 1)
+    drawn = sample_many(both, rng, worlds)
+    own = drawn.returns[:, : world.cells], tune_scores(both, drawn, rng)[:, : world.cells]
+    first = honest.tuned(own[0], world.scenes, own[1], world.trainings)
     second = honest.tuned(drawn.returns[:, world.cells : world.cells + 1], world.scenes)
     value, error, degrees = tuned_difference(first, second, world.scenes)
     chosen = leave_one_seed_out(*own).chosen
@@ -244,6 +252,8 @@ def applies(estimator: str, shape: str) -> bool:
         return estimator in {"width of β", "σ of decoding"}
     if "decodings apart" in shape:
         return estimator == "σ of decoding"
+    if world.trainings == 1:
+        return estimator in {"tuned", "difference, tuned", "checkpoint", "σ of decoding"}
     if estimator == "width of β":
         return world.decodings > 2
     if estimator in {"σ, β tuned", "σ of decoding"}:

@@ -227,6 +227,28 @@ def sample_many(world: World, rng: np.random.Generator, worlds: int) -> Sample:
     )
 
 
+def tune_scores(world: World, drawn: Sample, rng: np.random.Generator) -> Floats:
+    """The scores of a sample's trained models on as many other scenes, whose common effect favours no cell.
+
+    Shape (W, K, S), or (K, S) of one sweep.
+    """
+    trained = drawn.checkpoint_means
+    front, (cells, seeds) = trained.shape[:-2], trained.shape[-2:]
+    scenes = world.episodes // world.episodes_per_scene
+
+    def mean_of(sd: float, number: int, *shape: int) -> Floats:
+        return sd / math.sqrt(number) * rng.standard_normal((*front, *shape)) if sd else np.zeros((1,) * trained.ndim)
+
+    of_models = mean_of(world.training_by_scene_sd, scenes, world.trainings, seeds)
+    scores: Floats = (
+        trained
+        + mean_of(world.cell_by_scene_sd, scenes, cells, 1)
+        + (np.repeat(of_models, world.decodings, axis=-2) if world.training_by_scene_sd else 0.0)
+        + mean_of(world.episode_sd, world.episodes, cells, seeds)
+    )
+    return scores
+
+
 def standardised(tails: Tails, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     """Draws of mean 0 and variance 1: t₃ has variance 3, an exponential mean and variance 1, here skewness −2."""
     if tails == "t3":

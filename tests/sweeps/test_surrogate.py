@@ -168,6 +168,16 @@ def test_what_was_shared_is_what_the_plan_did_not_train(
     assert f"would have been {alone} trainings" in shares_line(desk.store, "whole")
 
 
+def test_policies_of_their_own_cost_no_training_where_cloning_is_a_row(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def trainings(*options: str) -> int:
+        return int(planned(desk, capsys, *GRID, "--seeds", "2", *options)["trainings"])
+
+    assert trainings("--behaviour-per-seed") == trainings()
+    assert trainings("--methods", "ilql", "--behaviour-per-seed") == trainings("--methods", "ilql") + 1
+
+
 # Interrupted and run again
 
 
