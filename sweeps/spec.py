@@ -195,6 +195,8 @@ class TrialSpec:
             del evaluation["by"]
         else:
             content |= {"fit": values_of(self.fit), "estimate": fitted_q.VERSION}
+            if self.kind.values is not None and not self._values_what_was_recorded:
+                content["calibration"] = 2  # the first compared Q to rewards that it does not sum
         return _hash(content)
 
     def acting(self, decode: Any, evaluation: Evaluation) -> TrialSpec:
@@ -209,6 +211,11 @@ class TrialSpec:
         """How its returns are estimated where they cannot be played: as long as its behaviour policy was trained."""
         cloning = self.backbone.behaviour
         return fitted_q.Fit(steps=cloning.steps, batch_size=cloning.batch_size, learning_rate=cloning.learning_rate)
+
+    @property
+    def _values_what_was_recorded(self) -> bool:
+        """Whether Q sums the rewards as they were recorded, and nothing else."""
+        return self.kind.valued is not None and self.train.rewards == "recorded"
 
     @cached_property
     def cell_id(self) -> str:
