@@ -385,9 +385,15 @@ _OF_THE_WEIGHTS = ("weights_id", "trajectory_id", "behaviour", "critic", "requir
 """What `TrialSpec` works out from what stands left of the bar alone."""
 
 
-def reference_key(evaluation: Evaluation) -> str:
-    """Key of the stage of returns that others get in an evaluation's episodes."""
-    return _hash({"stage": "reference", **values_of(evaluation)})
+def reference_key(evaluation: Evaluation, version: int = 1) -> str:
+    """Key of the stage of returns that others get in an evaluation's episodes.
+
+    Args:
+        evaluation: Whose episodes.
+        version: Of the task's others: `TaskKind.references`.
+    """
+    later = {} if version == 1 else {"version": version}  # the first had none in its key
+    return _hash({"stage": "reference", **values_of(evaluation), **later})
 
 
 def probe_key(what: str, version: int, weights: str, asked: Mapping[str, Any]) -> str:
