@@ -14,6 +14,7 @@ import analysis
 import cluster
 import ilql
 import sweeps
+from ilql.methods import sources_of
 from sweeps.exact_json import Record
 from sweeps.journal import utc
 
@@ -48,6 +49,12 @@ def library_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+@cache
+def method_digests(name: str) -> dict[str, str]:
+    """Twelve hexadecimal digits of SHA-256 of each file that says what a method learns, by its path in the package."""
+    return {path: hashlib.sha256(file.read_bytes()).hexdigest()[:12] for path, file in sources_of(name).items()}
 
 
 def host() -> str:
