@@ -40,7 +40,12 @@ _COMPONENT_LABELS: Mapping[str, str] = {
     "ilql_without_v_gradient": "ILQL without V gradient",
     "ilql_value_clip": "ILQL, value clip",
 }
-_REFERENCE_LABELS: Mapping[str, str] = {"optimal": "Optimal (scripted)", "recorded": "Recorded", "exact": "Exact"}
+_REFERENCE_LABELS: Mapping[str, str] = {
+    "optimal": "Optimal (scripted)",
+    "empty_questions": "Ten empty questions (scripted)",
+    "recorded": "Recorded",
+    "exact": "Exact",
+}
 """Those that a table or a figure shows for comparison, and that are no method."""
 
 _LABELS: Mapping[str, str] = {**METHOD_LABELS, **_COMPONENT_LABELS, **_REFERENCE_LABELS}

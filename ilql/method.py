@@ -259,6 +259,8 @@ class Method:
         manner: How they act. Takes `train` and `decode`.
         values: Q and V of every action of a batch, for looking at; None where tokens have no values. Takes the module
             and the batch.
+        valued: The rewards that such a Q sums up, discounted, as its training takes them, shape (B, K), of the same
+            batches; None where tokens have no values, or Q is made of more than rewards. Takes module, batch, `train`.
         canonical: The method and settings whose weights these really are, for a name of a special case of another.
             Takes `train`.
     """
@@ -281,6 +283,7 @@ class Method:
     after_step: Callable[[nn.Module, Any, int], None] = nothing_after_step
     manner: Callable[[Any, Any], Manner] = plainly
     values: Callable[[nn.Module, TokenBatch], ActionValues] | None = None
+    valued: Callable[[nn.Module, TokenBatch, Any], Tensor] | None = None
     canonical: Callable[[Any], tuple[str, Any]] | None = None
 
     def trained_as(self, train: Any) -> tuple[str, Any]:

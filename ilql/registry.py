@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable, Iterator
+from types import ModuleType
 from typing import TypeVar
 
 Kind = TypeVar("Kind")
@@ -12,7 +13,16 @@ Kind = TypeVar("Kind")
 
 def registered(package: str, folders: Iterable[str], attribute: str, kind: type[Kind]) -> Iterator[Kind]:
     """What the modules of a package's folders have under a name, if it is of the kind."""
-    for module in pkgutil.iter_modules(folders):
-        found = getattr(importlib.import_module(f"{package}.{module.name}"), attribute, None)
+    for _, found in with_modules(package, folders, attribute, kind):
+        yield found
+
+
+def with_modules(
+    package: str, folders: Iterable[str], attribute: str, kind: type[Kind]
+) -> Iterator[tuple[ModuleType, Kind]]:
+    """The same, each with the module that has it."""
+    for each in pkgutil.iter_modules(folders):
+        module = importlib.import_module(f"{package}.{each.name}")
+        found = getattr(module, attribute, None)
         if isinstance(found, kind):
-            yield found
+            yield module, found

@@ -147,6 +147,7 @@ class TaskKind:
         symbols: Where the task's text has an alphabet of its own, all of it: each symbol is then one token.
         windows: Whether dialogues that are longer than a training reads at once are cut into windows (`ilql.windows`);
             else they end there, without their last rewards.
+        references: Raised when others (`Task.references`) play otherwise; part of the key of their returns alone.
     """
 
     name: str
@@ -159,3 +160,4 @@ class TaskKind:
     inputs: Mapping[str, str] = field(default_factory=dict)
     symbols: tuple[str, ...] = ()
     windows: bool = False
+    references: int = 1

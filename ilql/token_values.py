@@ -215,6 +215,12 @@ def outcomes(module: ValueNetworks, batch: TokenBatch, train: ValueTraining) -> 
     return rewards, terminal | last if train.truncation == "end" else terminal
 
 
+def valued(module: nn.Module, batch: TokenBatch, train: ValueTraining) -> Tensor:
+    """The rewards that Q sums up, as `train` takes them, shape (B, K)."""
+    assert isinstance(module, ValueNetworks)
+    return outcomes(module, batch, train)[0]
+
+
 def finish(parts: dict[str, Tensor], run: Forward, batch: TokenBatch, weights: Tensor, train: ValueTraining) -> Loss:
     """Scale the terms of values, and add those that do not depend on how values are bootstrapped.
 
@@ -285,6 +291,7 @@ def method(
         "after_step": renew_target,
         "manner": manner,
         "values": action_values,
+        "valued": valued,
     }
     return Method(
         name=name,

@@ -37,7 +37,7 @@ class Addition:
     Attributes:
         shared: What its trials share.
         design: Its trainings, each with the decodings it has not been played with.
-        seeds: PlannedTraining seeds of all of them.
+        seeds: Training seeds of all of them.
         notes: What is left out, and why, a line each.
     """
 

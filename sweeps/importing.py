@@ -38,6 +38,10 @@ NAMES = {
 }
 """What trlX and its users call our columns, by the last part of their name: docs/glossary.md has the meanings."""
 
+OF_LEARNING = ("train.learning_rate", "train.weight_decay")
+"""What trlX's `optimizer` and `scheduler` may name: an optimiser's `alpha` is no target's, a schedule's `gamma` no
+discount."""
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -117,6 +121,14 @@ def read_sweep(
         if name in dropped:
             notes.append(f"{name} is left out, as was asked")
             continue
+        if name not in names and _weighs_cloning(name, form):
+            if what not in ((0,), (0.0,)):
+                raise ValueError(
+                    f"{name} must be 0, since in trlX it is the exponent of a weight in the policy's loss and not the "
+                    f"tilt, which is gen_kwargs.beta; --rename {name}=train.awr_beta for `awr`, or --drop {name}"
+                )
+            notes.append(f"{name} is 0, as it is here: a joint policy clones all tokens alike")
+            continue
         column = names.get(name) or _column(name)
         if column in columns:
             raise ValueError(f"a column must have one name, got {name} for {column} as well; --rename or --drop one")
@@ -136,12 +148,19 @@ def read_sweep(
     return Imported(columns, tuple(notes))
 
 
+def _weighs_cloning(name: str, form: Format) -> bool:
+    """Whether a name is that of trlX's AWAC exponent, exp(beta (Q − V)); a bare `beta` is it in trlX's files alone."""
+    *_, section, last = ("", *name.split("."))
+    return last == "beta" and (section == "method" or (not section and form == "trlx"))
+
+
 def _column(name: str) -> str:
     if name.startswith(("train.", "decode.", "world.", "behaviour.")):
         last = name.rpartition(".")[2]
         return NAMES.get(last, name) if name.startswith("train.") else name
     last = name.rpartition(".")[2]
-    if last not in NAMES:
+    of_learning = name.startswith(("optimizer.", "scheduler."))
+    if last not in NAMES or (of_learning and NAMES[last] not in OF_LEARNING):
         raise ValueError(
             f"{name!r} must be one of our columns; say --rename {name}=train.COLUMN or --drop {name} "
             f"(known: {', '.join(NAMES)})"

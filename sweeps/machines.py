@@ -26,10 +26,13 @@ import torch
 from cluster.faults import Fault
 from cluster.nodes import Node, Reserved, alive_nodes, call_on_nodes, let_back, set_aside
 from cluster.shapes import Machine, Need, places, worker_places
-from sweeps.provenance import code_digest, library_versions
+from sweeps.provenance import LIBRARIES, OPTIONAL, code_digest, library_versions
 
-CHECKED = ("python", "ray", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
-"""What must be of one version everywhere: it decides numbers, or whether processes understand each other."""
+CHECKED = ("python", *(name for name in LIBRARIES if name != "optuna"), *OPTIONAL)
+"""What must be of one version everywhere, or nowhere: it decides numbers, or whether processes understand each other.
+
+Optuna proposes on the driver alone.
+"""
 
 LOOK_SECONDS = 2.0
 """How often a running sweep looks for nodes that have come or gone, or that lose what they are given."""

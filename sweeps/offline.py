@@ -136,10 +136,11 @@ def held_out_measures(
     """Losses and calibration on recorded dialogues of the evaluation's split that nothing was learnt from.
 
     `held_out_nll`: −log π of the recorded tokens, the policy sampling at its own temperature; absent where that is
-    infinite. For methods with token values, Q of the recorded tokens against the discounted rewards that followed them,
-    those it was trained on, in dialogues that were recorded to their ends: `q_bias`, the mean of Q less what followed,
-    and `q_correlation`. Q is of the improved policy, and what followed is of the recorded one, so a good policy's bias
-    is above 0.
+    infinite. For methods whose values sum rewards, Q of the recorded tokens against the discounted rewards that
+    followed, in dialogues that were recorded to their ends: `q_bias`, the mean of Q less what followed, and
+    `q_correlation`. Rewards are as the training took them: a standardised return is so by the training's mean and
+    deviation. Q is of the improved policy, and what followed is of the recorded one, so a good policy's bias is above
+    0. Values that are made of more, as Ψ is of log π_β, have neither: nothing that followed is in their unit.
 
     `on_pass` is called after each pass.
     """
@@ -153,31 +154,41 @@ def held_out_measures(
         sampling = dataclasses.replace(acting, decode=dataclasses.replace(acting.decode, greedy=False))
         loss = fitted_q.negative_log_likelihood(sampling, sequences, device, on_pass)
         found |= {"held_out_nll": loss} if math.isfinite(loss) else {}
-    if spec.kind.values is not None and (known := with_what_followed(sequences, spec.train.gamma)):
-        q = []
+    of_actions, valued = spec.kind.values, spec.kind.valued
+    if of_actions is not None and valued is not None and (known := to_their_ends(sequences)):
+        q: list[npt.NDArray[np.float64]] = []
+        rewards: list[npt.NDArray[np.float32]] = []
         module.to(device)
         for begin in range(0, len(known), fitted_q.READ_TOGETHER):
-            block = [sequence for sequence, _ in known[begin : begin + fitted_q.READ_TOGETHER]]
+            block = known[begin : begin + fitted_q.READ_TOGETHER]
             batch = collate(block, pad=acting.tokenizer.structural("pad")).to(device)
-            values: ActionValues = spec.kind.values(module, batch)
+            values: ActionValues = of_actions(module, batch)
             q.append(values.q[batch.action_mask].cpu().double().numpy())
+            rewards.append(valued(module, batch, spec.train)[batch.action_mask].cpu().numpy())
             on_pass()
-        found |= calibration(np.concatenate(q), np.concatenate([followed for _, followed in known]))
+        followed = what_followed(known, np.concatenate(rewards), spec.train.gamma)
+        found |= calibration(np.concatenate(q), followed)
     return found
 
 
-def with_what_followed(
-    sequences: Sequence[TokenSequence], gamma: float
-) -> list[tuple[TokenSequence, npt.NDArray[np.float64]]]:
-    """Those whose dialogues were recorded to their ends, each with the discounted rewards from its actions on, (K,)."""
-    known: list[tuple[TokenSequence, npt.NDArray[np.float64]]] = []
-    for _, group in itertools.groupby(zip(dialogue_numbers(sequences), sequences, strict=True), lambda pair: pair[0]):
-        windows = [sequence for _, sequence in group]
-        if windows[-1].ended:  # of the others nobody knows what followed
-            followed = fitted_q.rewards_to_go(np.concatenate([each.rewards for each in windows]), gamma=gamma)
-            ends = np.cumsum([len(each.rewards) for each in windows])
-            known += zip(windows, np.split(followed, ends[:-1]), strict=True)
-    return known
+def to_their_ends(sequences: Sequence[TokenSequence]) -> list[TokenSequence]:
+    """Those whose dialogues were recorded to their ends: of the others nobody knows what followed."""
+    return [window for windows in _dialogues(sequences) if windows[-1].ended for window in windows]
+
+
+def what_followed(
+    sequences: Sequence[TokenSequence], rewards: npt.NDArray[np.float32], gamma: float
+) -> npt.NDArray[np.float64]:
+    """The discounted rewards from every action to its dialogue's end, from those of every action, (actions,) each."""
+    ends = np.cumsum([sum(len(each.rewards) for each in windows) for windows in _dialogues(sequences)])
+    parts = np.split(rewards, ends[:-1])
+    return np.concatenate([fitted_q.rewards_to_go(part, gamma=gamma) for part in parts])
+
+
+def _dialogues(sequences: Sequence[TokenSequence]) -> list[list[TokenSequence]]:
+    """The windows of each dialogue."""
+    numbered = zip(dialogue_numbers(sequences), sequences, strict=True)
+    return [[window for _, window in group] for _, group in itertools.groupby(numbered, lambda pair: pair[0])]
 
 
 def calibration(q: npt.NDArray[np.float64], followed: npt.NDArray[np.float64]) -> dict[str, float]:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 
 from analysis.text import count
 from cluster.shapes import Need
+from ilql.methods import method_named
 from sweeps.cells import Shared
 from sweeps.exact_json import Record
+from sweeps.provenance import method_digests
 from sweeps.rates import devices, rates
 from sweeps.refinement import Refinement
 from sweeps.space import PlannedTraining
@@ -36,6 +38,8 @@ class Plan:
         seconds: What is left of the design takes about so long, one job at a time, by what was recorded before in this
             store; None where nothing comparable was.
         failed: How many of what is to be done had failed before, by the reason.
+        other_text: Of the trainings that are there, those that another text of their method's file made than it has
+            now, a line for each file.
     """
 
     trainings: int
@@ -47,6 +51,7 @@ class Plan:
     proposals: int
     seconds: float | None
     failed: Mapping[str, int] = field(default_factory=dict)
+    other_text: tuple[str, ...] = ()
 
     def lines(self, *, concurrent: int) -> list[str]:
         """The plan in words."""
@@ -59,6 +64,7 @@ class Plan:
             text.append(f"{sum(self.failed.values())} of these had failed and are tried again: {_most(self.failed)}")
         if self.dropped:
             text.append(f"{self.dropped} of the trainings had their weights dropped by `sweeps gc`; no row needs them")
+        text += self.other_text
         if self.proposals:
             text.append(f"then {self.proposals} proposals, each a training and what it starts from")
         if left == (0, 0):
@@ -83,6 +89,8 @@ class Remaining:
         to_play: Of `evaluations`, those that did not finish.
         dropped: Keys of weights that were there, were dropped, and are needed for nothing more.
         failed: The records of those of `to_train` and `to_play` that had failed.
+        other_text: How many of the trainings that are there were made by another text of a file of their method than it
+            has now, by method and file.
     """
 
     wanted: Mapping[str, TrialSpec]
@@ -91,6 +99,7 @@ class Remaining:
     to_play: Sequence[TrialSpec]
     dropped: frozenset[str] = frozenset()
     failed: Sequence[Record] = ()
+    other_text: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 def remaining(store: Store, shared: Shared, design: Sequence[PlannedTraining], *, seeds: int) -> Remaining:
@@ -114,10 +123,24 @@ def remaining(store: Store, shared: Shared, design: Sequence[PlannedTraining], *
     if dropped:
         dropped -= {spec.weights_id for trial in to_play for spec in (trial, *trial.required)}
     to_train = [wanted[key] for key in missing if key not in dropped]
-    trained = store.some("training", [spec.weights_id for spec in to_train])
-    tried = [*trained.values(), *(recorded[spec.trial_id] for spec in to_play if spec.trial_id in recorded)]
+    trained = store.some("training", wanted)
+    left = [trained[spec.weights_id] for spec in to_train if spec.weights_id in trained]
+    tried = [*left, *(recorded[spec.trial_id] for spec in to_play if spec.trial_id in recorded)]
     failed = [record for record in tried if record.get("status") == "failed"]
-    return Remaining(wanted, evaluations, to_train, to_play, frozenset(dropped), failed)
+    there = wanted.keys() - {spec.weights_id for spec in to_train}
+    other_text = Counter(
+        (name, file)
+        for key in there & trained.keys()
+        for name, file in _of_another_text(wanted[key], trained[key].get("sources") or {})
+    )
+    return Remaining(wanted, evaluations, to_train, to_play, frozenset(dropped), failed, other_text)
+
+
+def _of_another_text(spec: TrialSpec, sources: Mapping[str, object]) -> list[tuple[str, str]]:
+    """A training's method and those of its files that had other digests when it was made; none where none is noted."""
+    name, _ = spec.kind.trained_as(spec.train)
+    now = method_digests(name)
+    return [(name, file) for file, digest in sources.items() if file in now and now[file] != digest]
 
 
 def make_plan(
@@ -141,6 +164,17 @@ def make_plan(
         proposals=0 if refinement is None else refinement.total,
         seconds=_estimate(store, found.to_train, found.to_play, need),
         failed=dict(Counter(str(record.get("reason")).partition("\n")[0] for record in found.failed).most_common()),
+        other_text=tuple(_other_text(*of, trainings) for of, trainings in sorted(found.other_text.items())),
+    )
+
+
+def _other_text(name: str, file: str, trainings: int) -> str:
+    version = method_named(name).version
+    numbers = (version,) if isinstance(version, int) else version
+    return (
+        f"{name}: {count(trainings, 'stored training')} {'was' if trainings == 1 else 'were'} made by another text of "
+        f"{file} with the same version {numbers[-1]}; raise it if {'it' if trainings == 1 else 'they'} would learn "
+        "otherwise"
     )
 
 

@@ -67,7 +67,7 @@ class SweepPlan:
     def document(self) -> dict[str, Any]:
         """The sweep's part of `QuestionPlan.document`."""
         asked = {"sweep": self.sweep, "for": self.asked, "seeds": self.seeds, "concurrent": self.concurrent}
-        found = asked | dataclasses.asdict(self.work)
+        found = asked | dataclasses.asdict(self.work) | {"other_text": list(self.work.other_text)}
         if self.forecast is not None:
             found["forecast"] = dataclasses.asdict(self.forecast)
         return {**found, "power": list(self.power)}

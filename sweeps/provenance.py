@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import platform
@@ -13,10 +14,13 @@ import analysis
 import cluster
 import ilql
 import sweeps
+from ilql.methods import sources_of
 from sweeps.exact_json import Record
 from sweeps.journal import utc
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "ray", "optuna", "numpy", "scikit-learn")
+LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "ray", "optuna", "numpy", "scikit-learn")
+OPTIONAL = ("peft", "gguf", "accelerate")
+"""Libraries of extras, which need not be there: adapters, and models in GGUF files."""
 
 
 def package_folders() -> tuple[Path, ...]:
@@ -37,11 +41,20 @@ def code_digest() -> str:
 
 @cache
 def library_versions() -> dict[str, str]:
-    """Python's and the libraries' versions, by name."""
+    """Python's and the libraries' versions, by name; optional ones are in it where they are installed."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         found[name] = importlib.metadata.version(name)
+    for name in OPTIONAL:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
     return found
+
+
+@cache
+def method_digests(name: str) -> dict[str, str]:
+    """Twelve hexadecimal digits of SHA-256 of each file that says what a method learns, by its path in the package."""
+    return {path: hashlib.sha256(file.read_bytes()).hexdigest()[:12] for path, file in sources_of(name).items()}
 
 
 def host() -> str:

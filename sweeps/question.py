@@ -135,7 +135,7 @@ class Sweep:
         design: The trainings that are planned.
         refinement: What is proposed after them, or None.
         space: What proposals vary, or would, by arm that is refined.
-        seeds: PlannedTraining seeds of every cell.
+        seeds: Training seeds of every cell.
         resources: What a job uses.
     """
 

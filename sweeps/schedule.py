@@ -53,7 +53,7 @@ class Schedule:
         shared: What all trials share.
         design: The planned trainings.
         refinement: How to go on, or None.
-        seeds: PlannedTraining seeds of every cell.
+        seeds: Training seeds of every cell.
         study: Told of every training at the first seed.
         resources: What a job may use.
         added: True if the design's cells come on top of what the sweep is planned to be.

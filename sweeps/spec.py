@@ -200,6 +200,8 @@ class TrialSpec:
             del evaluation["by"]
         else:
             content |= {"fit": values_of(self.fit), "estimate": fitted_q.VERSION}
+            if self.kind.values is not None and not self._values_what_was_recorded:
+                content["calibration"] = 2  # the first compared Q to rewards that it does not sum
         return _hash(content)
 
     def acting(self, decode: Any, evaluation: Evaluation) -> TrialSpec:
@@ -214,6 +216,11 @@ class TrialSpec:
         """How its returns are estimated where they cannot be played: as long as its behaviour policy was trained."""
         cloning = self.backbone.behaviour
         return fitted_q.Fit(steps=cloning.steps, batch_size=cloning.batch_size, learning_rate=cloning.learning_rate)
+
+    @property
+    def _values_what_was_recorded(self) -> bool:
+        """Whether Q sums the rewards as they were recorded, and nothing else."""
+        return self.kind.valued is not None and self.train.rewards == "recorded"
 
     @cached_property
     def cell_id(self) -> str:
@@ -390,9 +397,15 @@ _OF_THE_WEIGHTS = ("weights_id", "trajectory_id", "behaviour", "critic", "requir
 """What `TrialSpec` works out from what stands left of the bar alone."""
 
 
-def reference_key(evaluation: Evaluation) -> str:
-    """Key of the stage of returns that others get in an evaluation's episodes."""
-    return _hash({"stage": "reference", **values_of(evaluation)})
+def reference_key(evaluation: Evaluation, version: int = 1) -> str:
+    """Key of the stage of returns that others get in an evaluation's episodes.
+
+    Args:
+        evaluation: Whose episodes.
+        version: Of the task's others: `TaskKind.references`.
+    """
+    later = {} if version == 1 else {"version": version}  # the first had none in its key
+    return _hash({"stage": "reference", **values_of(evaluation), **later})
 
 
 def probe_key(what: str, version: int, weights: str, asked: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from sweeps.exact_json import Record
 from sweeps.job import Job, MachineFault, Placed, Resources, Tell, elsewhere, opened_store
 from sweeps.journal import utc
 from sweeps.leases import Lease
-from sweeps.provenance import provenance
+from sweeps.provenance import method_digests, provenance
 from sweeps.spec import TrialSpec
 from sweeps.stages import (
     build_module,
@@ -156,7 +156,7 @@ def _seconds_before(store: Store, spec: TrialSpec) -> float:
 
 def _record(spec: TrialSpec, outcome: Record, started: str) -> Record:
     about = {"method": spec.method, "seed": spec.seed, "steps": spec.train.steps, "backbone": spec.backbone_key}
-    return outcome | about | provenance(started)
+    return outcome | about | provenance(started) | {"sources": method_digests(canonical(spec)[0].name)}
 
 
 def _cut(used: Resources) -> Record:

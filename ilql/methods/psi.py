@@ -113,4 +113,5 @@ METHOD = token_values.method(
     build=build,
     actor=actor,
     values=action_values,
+    valued=None,  # Ψ sums log π_β beside the rewards
 )

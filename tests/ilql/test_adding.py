@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from ilql.language_model import Architecture, build_language_model
 from ilql.method import Start
 from ilql.methods import bc, method_named
 from ilql.tokens import Tokenizer
+from sweeps.provenance import method_digests
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "adding.md"
@@ -77,6 +79,22 @@ def test_the_example_is_found_and_does_what_it_says(
     # The bandit pays 0 for the first pull and 1 for the second: weights exp(0) = 1 and exp(1/.5) = e², in the mean.
     e2 = 7.389056
     assert loss == pytest.approx((cloning(slice(0, 1)) + e2 * cloning(slice(1, 2))) / 2, rel=1e-5)
+
+
+def test_a_flipped_sign_is_another_text_of_the_same_version(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ilql.methods, "__path__", [*ilql.methods.__path__, str(folder)])
+    monkeypatch.delitem(sys.modules, f"ilql.methods.{NAME}", raising=False)
+    (before,) = method_digests.__wrapped__(NAME).items()
+    monkeypatch.delattr(ilql.methods, NAME)
+    monkeypatch.delitem(sys.modules, f"ilql.methods.{NAME}")
+    file = folder / f"{NAME}.py"
+    assert before == (f"ilql/methods/{NAME}.py", hashlib.sha256(file.read_bytes()).hexdigest()[:12])
+    text = file.read_text(encoding="utf-8")
+    flipped = text.replace("(batch.returns[:, None] /", "(-batch.returns[:, None] /")
+    assert flipped != text
+    file.write_text(flipped, encoding="utf-8")
+    assert method_digests.__wrapped__(NAME).keys() == {before[0]}
+    assert method_digests.__wrapped__(NAME)[before[0]] != before[1]
 
 
 def test_everything_the_page_names_is_there() -> None:

@@ -388,6 +388,17 @@ class TestActing:
             assert not part.requires_grad
         assert torch.equal(values.advantage, values.q - values.v)
 
+    @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].valued], indirect=True)
+    def test_the_rewards_that_its_values_sum_belong_to_the_actions(
+        self, method: Method, start: Start, batch: TokenBatch
+    ) -> None:
+        assert method.values is not None
+        assert method.valued is not None
+        module = method.build(start, method.train())
+        assert torch.equal(method.valued(module, batch, method.train()), batch.rewards)
+        standardised = method.valued(module, batch, method.train(rewards="standardised"))
+        assert standardised.shape == batch.actions.shape
+
 
 def test_an_unknown_method_is_refused_with_those_there_are() -> None:
     with pytest.raises(KeyError) as refused:

@@ -453,3 +453,19 @@ def test_the_language_is_small(task: VisdialTask) -> None:
     lengths = sorted(sum(len(turn.text.split()) for turn in dialogue.turns) for dialogue in dialogues)
     assert 150 <= len(words) <= 350
     assert lengths[int(0.95 * len(lengths))] <= 110
+
+
+@pytest.mark.parametrize(("reward", "expected"), [("yn", -9.0), ("standard", -9.0), ("conservative", -29.0)])
+def test_ten_empty_questions_cost_nine_and_are_played_beside_the_methods(
+    task: VisdialTask, reward: str, expected: float
+) -> None:
+    # Nine cost 1, the last is free; "i don't know" is no bare yes or no, and holds "don't": ten penalties of 2.
+    assert task.references("report", reward, range(5)) == {"empty_questions": [expected] * 5}
+
+
+def test_ten_empty_questions_are_asked_of_known_rewards_and_splits(task: VisdialTask) -> None:
+    assert task.references("tune", "yn", []) == {"empty_questions": []}
+    with pytest.raises(ValueError, match="reward must be one of yn, standard, conservative, got 'hard'"):
+        task.references("tune", "hard", [])
+    with pytest.raises(ValueError, match="split must be one of"):
+        task.references("test", "yn", [])

@@ -292,6 +292,7 @@ def test_episodes_run_end_to_end(tmp_path: Path) -> None:
         assert replies[0].rewards["yn"] == -2.0
         assert environments[0].measures()["final_percentile"] == pytest.approx(0.6)
         assert environments[0].measures()["penalised_share"] == 1.0
+    assert task.references("report", "yn", [0]) == {}  # nobody is there any more, and nobody is asked
 
 
 def test_a_fault_changes_no_episode(tmp_path: Path) -> None:

@@ -37,6 +37,11 @@ def taken(form: Format, points: int = 3, **parameters: Any) -> Imported:
     return read_sweep(found, form, points=points, names={})
 
 
+def choice(*values: float) -> dict[str, Any]:
+    """Values as either form writes them."""
+    return {"strategy": "choice", "values": list(values)}
+
+
 @pytest.mark.parametrize(
     ("what", "values"),
     [
@@ -65,6 +70,32 @@ def test_what_wandb_draws_becomes_values(what: dict[str, Any], values: tuple[flo
 )
 def test_what_trlx_draws_becomes_values(strategy: str, given: list[float], values: tuple[float, ...]) -> None:
     assert taken("trlx", tau={"strategy": strategy, "values": given}).columns["train.tau"] == pytest.approx(values)
+
+
+def test_only_trlxs_tilt_while_acting_is_our_beta() -> None:
+    found = taken("trlx", **{"method.gen_kwargs.beta": choice(1, 4), "method.beta": choice(0)})
+    assert found.columns == {"decode.beta": (1, 4)}
+    assert found.notes[0].startswith("method.beta is 0, as it is here")
+    assert taken("wandb", beta={"value": 4}, **{"method.beta": {"value": 0.0}}).columns == {"decode.beta": (4,)}
+
+
+@pytest.mark.parametrize(("form", "name"), [("trlx", "method.beta"), ("trlx", "beta"), ("wandb", "method.beta")])
+def test_trlxs_weight_in_the_policys_loss_is_refused(form: Format, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} must be 0, since in trlX it is the exponent of a weight .*--drop"):
+        taken(form, **{name: choice(0, 4)}, tau=choice(0.9))
+
+
+def test_a_renamed_beta_is_what_its_user_says() -> None:
+    found = {"tune_config": {}, "method.beta": choice(1, 4)}
+    read = read_sweep(found, "trlx", points=3, names={"method.beta": "train.awr_beta"})
+    assert read.columns == {"train.awr_beta": (1, 4)}
+
+
+@pytest.mark.parametrize("name", ["scheduler.kwargs.gamma", "optimizer.kwargs.alpha"])
+def test_an_optimisers_own_names_are_no_columns_of_ours(name: str) -> None:
+    assert taken("trlx", **{"optimizer.kwargs.lr": choice(1e-4)}).columns == {"train.learning_rate": (1e-4,)}
+    with pytest.raises(ValueError, match=f"'{name}' must be one of our columns"):
+        taken("trlx", **{name: choice(0.9)})
 
 
 STEPPED = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.metadata
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from sweeps.machines import (
     look,
     survey,
 )
-from sweeps.provenance import code_digest, library_versions
+from sweeps.provenance import OPTIONAL, code_digest, library_versions
 
 HERE = Seen(dict.fromkeys(CHECKED, "1.2.3"), "abc")
 
@@ -65,7 +66,20 @@ class TestDifferences:
         assert difference(HERE, Seen(HERE.versions, "abd")) == ("has our packages with digest abd, the driver has abc")
 
     def test_all_that_is_checked_is_looked_up(self) -> None:
-        assert set(CHECKED) <= library_versions().keys()
+        assert {"peft", "safetensors", "gguf", "accelerate"} <= set(CHECKED)
+        assert set(CHECKED) - set(OPTIONAL) <= library_versions().keys() <= {*CHECKED, "optuna"}
+
+    @pytest.mark.parametrize("name", OPTIONAL)
+    def test_an_extra_that_no_machine_has_is_no_difference_and_one_that_some_have_is(self, name: str) -> None:
+        without = Seen({each: version for each, version in HERE.versions.items() if each != name}, "abc")
+        assert difference(without, without) is None
+        assert difference(without, HERE) == f"has {name} 1.2.3, the driver has none"
+
+    def test_an_extra_that_is_not_installed_has_no_version(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sweeps.provenance.OPTIONAL", ("safetensors", "a-library-that-nobody-has"))
+        found = library_versions.__wrapped__()
+        assert found["safetensors"] == importlib.metadata.version("safetensors")
+        assert "a-library-that-nobody-has" not in found
 
 
 class TestLooking:

@@ -21,7 +21,7 @@ from ilql.windows import cut
 from sweeps import cli, evaluate_cells
 from sweeps.commands.validate import READ
 from sweeps.dialogue_presets import PRESETS
-from sweeps.offline import HELD_OUT, calibration, distinct_episodes, held_out_notes, with_what_followed
+from sweeps.offline import HELD_OUT, calibration, distinct_episodes, held_out_notes, to_their_ends, what_followed
 from sweeps.offline_clone import beyond_its_model, clone_in, clones_all
 from sweeps.offline_section import effective_dialogues, far_from_data
 from sweeps.stages import load_task, load_tokenizer_stage
@@ -131,6 +131,28 @@ def test_how_returns_are_estimated_is_part_of_an_estimates_key_and_of_no_other(
     assert keys()[1] != estimated
 
 
+def test_values_of_standardised_returns_are_measured_against_standardised_returns(unplayable: Bench) -> None:
+    # Q is 0 everywhere and hardly learns. Half the pulls return 0 and half 1, so their standardised mean is 0.
+    knows_nothing = {"head_constant": 0.0, "learning_rate": 1e-9, "gamma": 1.0}
+    biases = []
+    for rewards in ("recorded", "standardised"):
+        trial = unplayable.trial(train={**knows_nothing, "rewards": rewards}, **ESTIMATED)
+        run_job(unplayable.job(trial, trial), silently)
+        record = unplayable.store.get("evaluation", trial.trial_id)
+        assert record is not None
+        biases.append(record["measures"]["q_bias"])
+    assert biases == pytest.approx([-0.5, 0.0], abs=1e-5)
+
+
+def test_nothing_that_followed_is_in_the_unit_of_psi(unplayable: Bench) -> None:
+    trial = unplayable.trial("psi", **ESTIMATED)
+    run_job(unplayable.job(trial, trial), silently)
+    record = unplayable.store.get("evaluation", trial.trial_id)
+    assert record is not None
+    assert "held_out_nll" in record["measures"]
+    assert not {"q_bias", "q_correlation"} & set(record["measures"])
+
+
 def test_calibration_by_hand() -> None:
     # Q 1, 2, 3 where 0, 2, 1 followed: bias (1 + 0 + 2)/3, correlation Σ(−1·−1, 0·1, 1·0)/√(2·2) = 1/2
     assert calibration(np.array([1.0, 2.0, 3.0]), np.array([0.0, 2.0, 1.0])) == {
@@ -145,9 +167,10 @@ def test_what_followed_in_later_windows_followed() -> None:
     ended, cut_off = (Dialogue(tuple(turns), ended=ended) for ended in (True, False))
     windows = [w for each in (cut_off, ended) for w in cut(each, tokenizer, max_tokens=4).sequences]
     # boa a eoa a eoa a eoa eod: γ = 1/2 halves at every token. The first dialogue's end is not known.
-    known = with_what_followed(windows, 0.5)
-    assert [window for window, _ in known] == windows[-3:]
-    assert np.concatenate([followed for _, followed in known]).tolist() == [0.75, 1.5, 1.0, 2.0, 4.0, 8.0]
+    known = to_their_ends(windows)
+    assert known == windows[-3:]
+    rewards = np.concatenate([window.rewards for window in known])
+    assert what_followed([*known, *known], np.tile(rewards, 2), 0.5).tolist() == [0.75, 1.5, 1.0, 2.0, 4.0, 8.0] * 2
 
 
 def test_as_many_dialogues_bear_on_an_estimate_as_its_log_ratio_leaves() -> None:

@@ -12,6 +12,7 @@ from cluster.shapes import Need
 from sweeps.cells import Shared
 from sweeps.plan import Plan, make_plan
 from sweeps.planning import QuestionPlan, SweepPlan
+from sweeps.provenance import method_digests
 from sweeps.refinement import Refinement
 from sweeps.space import PlannedTraining
 from sweeps.spec import TrialSpec
@@ -196,6 +197,43 @@ def test_proposals_are_announced(store: Store, shared: Shared, design: list[Plan
     assert "then 5 proposals, each a training and what it starts from" in plan.lines(concurrent=1)
 
 
+OWN = "ilql/methods/ilql.py"
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        ({OWN: "0123456789ab"}, True),
+        ({OWN: method_digests("ilql")[OWN]}, False),
+        ({"ilql/methods/gone.py": "0123456789ab"}, False),
+        (None, False),  # of a training that was recorded before there were digests
+    ],
+)
+def test_trainings_by_another_text_of_their_method_are_said(
+    store: Store, shared: Shared, design: list[PlannedTraining], sources: dict[str, str] | None, said: bool
+) -> None:
+    for planned in design:
+        trial = shared.on_both(planned, 0)[0][0]
+        train(store, trial)
+        record = dict(store.get("training", trial.weights_id) or {})
+        store.put("training", trial.weights_id, record if sources is None else record | {"sources": sources})
+    lines = make_plan(store, shared, design, seeds=1, refinement=None, need=Need()).lines(concurrent=1)
+    # SARSA's weights are ILQL's at one half, so three of the four are made by ILQL's file, and BC's by none of these.
+    expected = (
+        f"ilql: 3 stored trainings were made by another text of {OWN} with the same version 2; "
+        "raise it if they would learn otherwise"
+    )
+    assert [line for line in lines if "another text" in line] == ([expected] if said else [])
+
+
+def test_a_training_that_is_made_anew_is_by_the_text_of_now(
+    store: Store, shared: Shared, design: list[PlannedTraining]
+) -> None:
+    trial = shared.on_both(design[-1], 0)[0][0]
+    store.put("training", trial.weights_id, {"status": "failed", "reason": "it fell", "sources": {OWN: "0" * 12}})
+    assert make_plan(store, shared, design, seeds=1, refinement=None, need=Need()).other_text == ()
+
+
 def test_planning_writes_nothing(store: Store, shared: Shared, design: list[PlannedTraining]) -> None:
     before = sorted(store.folder.rglob("*"))
     make_plan(store, shared, design, seeds=2, refinement=None, need=Need())
@@ -203,12 +241,14 @@ def test_planning_writes_nothing(store: Store, shared: Shared, design: list[Plan
 
 
 def test_a_questions_plan_says_the_same_in_words_and_to_programs() -> None:
-    work = Plan(trainings=5, trained=1, dropped=0, evaluations=22, evaluated=4, cells=11, proposals=2, seconds=120.0)
+    work = Plan(trainings=5, trained=1, dropped=0, evaluations=22, evaluated=4, cells=11, proposals=2, seconds=120.0,
+                other_text=("b line",))  # fmt: skip
     sweep = SweepPlan(sweep="s", asked=0.5, seeds=3, concurrent=2, work=work, forecast=None, power=("a line",))
     plan = QuestionPlan(store="/store", preset="smoke", notes=("a note",), cluster=None, sweeps=(sweep,))
     assert plan.lines() == [
         "sweep s",
         "11 cells need 5 trainings and 22 evaluations; 1 and 4 are in the store, 4 and 18 are to be done",
+        "b line",
         "then 2 proposals, each a training and what it starts from",
         "the design takes about 1.0 minutes with 2 at a time",
         "a line",
@@ -218,6 +258,6 @@ def test_a_questions_plan_says_the_same_in_words_and_to_programs() -> None:
         "sweeps": [
             {"sweep": "s", "for": 0.5, "seeds": 3, "concurrent": 2, "trainings": 5, "trained": 1, "dropped": 0,
              "evaluations": 22, "evaluated": 4, "cells": 11, "proposals": 2, "seconds": 120.0, "failed": {},
-             "power": ["a line"]},
+             "other_text": ["b line"], "power": ["a line"]},
         ],
     }  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 from ilql import losses
 from ilql.language_model import Architecture
 from ilql.methods import known_methods
-from sweeps.spec import Backbone, Evaluation, TrialSpec, world_key
+from sweeps.spec import Backbone, Evaluation, TrialSpec, reference_key, world_key
 
 if TYPE_CHECKING:
     from conftest import MakeTrial
@@ -225,6 +225,12 @@ def test_a_worlds_key_depends_on_its_settings_its_source_and_its_version() -> No
         world_key("other", 1, {"dialogues": 16}, ""),
     }
     assert len(keys) == 5
+
+
+def test_what_others_get_is_new_where_they_play_otherwise() -> None:
+    evaluation = Evaluation(world="w0", reward="yn")
+    assert reference_key(evaluation) == reference_key(evaluation, 1) == "e33b15827eb4c8e82b3e"
+    assert reference_key(evaluation, 2) != reference_key(evaluation)
 
 
 def test_equal_content_has_the_same_key_in_every_process_and_release() -> None:

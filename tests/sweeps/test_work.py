@@ -27,6 +27,7 @@ from sweeps.doctor import findings
 from sweeps.evaluate_cells import is_evaluated
 from sweeps.exact_json import Record
 from sweeps.job import Job, MachineFault, Resources
+from sweeps.provenance import method_digests
 from sweeps.spec import TrialSpec
 from sweeps.stages import load_module
 from sweeps.store import Store
@@ -101,6 +102,7 @@ def test_a_job_trains_plays_and_records(bench: Bench) -> None:
     assert (training["status"], training["reason"], training["steps"]) == ("finished", None, 20)
     assert (training["method"], training["seed"]) == ("ilql", 0)
     assert training["train_seconds"] > 0
+    assert training["sources"] == method_digests("ilql")
     assert {"loss", "td", "expectile", "q_mean", "v_mean"} <= set(training["metrics"])
     assert load_module(bench.store, trial) is not None
     for played in (tune, trial):

@@ -131,8 +131,25 @@ class VisdialTask:
         return VisdialEnvironment(part.scenes[int(order[seed % len(order)])], part, split)
 
     def references(self, split: str, reward: str, seeds: Sequence[int]) -> Mapping[str, Sequence[float]]:
-        """None."""
-        return {}
+        """What ten empty questions get in the episodes of some seeds, as `empty_questions`.
+
+        Where an answer that says nothing is not penalised, a method that has learnt only not to be is no better. They
+        are played, so the returns are exact. In the remote world there are none: a report asks no servers.
+
+        Raises:
+            ValueError: There is no such split or reward, or a seed is negative.
+        """
+        _check_reward(reward)
+        self._part(split)
+        if self._settings.world == "remote":
+            return {}
+        environments = [self.environment(seed, split) for seed in seeds]
+        returns = [0.0] * len(environments)
+        while rows := [row for row, environment in enumerate(environments) if not environment.ended]:
+            replies = self.step([environments[row] for row in rows], [""] * len(rows))
+            for row, reply in zip(rows, replies, strict=True):
+                returns[row] += reply.rewards[reward]
+        return {"empty_questions": returns}
 
     def step(self, environments: Sequence[Environment], utterances: Sequence[str]) -> list[Reply]:
         """Ask one question in each environment. They are grouped by split; one never depends on the others.
