@@ -111,9 +111,6 @@ ELSEWHERE = {
     "tests/sweeps/test_job.py::test_visual_dialogue_as_a_job_ends_in_its_table": [
         "ray job submit --working-dir . -- python sweeps/visdial_ablation.py --preset smoke",
     ],
-    "tests/sweeps/test_serving.py::test_a_logged_policy_replies_as_the_stores_does": [
-        "MLFLOW_TRACKING_URI=sqlite:////PATH/mlflow.db mlflow models serve -m models:/ID --env-manager local",
-    ],
 }
 """What another test runs: it needs what only that test has, a model that answers, a sweep of comments, a cluster."""
 
@@ -143,6 +140,8 @@ NOT_HERE = {
     "docker build --tag registry.example.org/ilql:0.1.0 .": NO_PROGRAM,
     "docker push registry.example.org/ilql:0.1.0": NO_PROGRAM,
     "kubectl apply -f launch/kuberay-job.yaml": NO_PROGRAM,
+    "MLFLOW_TRACKING_URI=sqlite:////PATH/mlflow.db mlflow models serve -m models:/ID --env-manager local": "it serves "
+    "until it is ended, on a port that may be taken; tests/sweeps/test_serving.py asks such a model without HTTP",
     'curl localhost:5000/invocations -H Content-Type: application/json -d {"dataframe_records": [{"turns": '
     '[{"text": "a dog on a beach", "by_agent": false}]}]}': "it asks the server of the line before",
     "python sweeps/dialogue_ablation.py --data mine.jsonl --model Qwen/Qwen2.5-0.5B": "it downloads a model",
