@@ -5,7 +5,8 @@ Python example has filled, and with these replacements:
 
 1. A word of capitals, such as SWEEP or DIR, becomes something real: `PLACEHOLDERS`.
 2. A question is planned at its smallest size: `--preset smoke --plan` is put behind it, unless it only shows a preset.
-   Its options, files and columns are read, its world is built and its trials are made; nothing is trained.
+   Its options, files and columns are read, its world is built and its trials are made; nothing is trained. A page's own
+   preset stays; that of the paper begins with the tiny GPT-2 that stands for every model, since its own is on a hub.
 3. What would take minutes is made small by options behind it: `SMALLER`. The last value of an option counts.
 
 A new command of ours is run because it is written; one of another program must be put into `ELSEWHERE` or `NOT_HERE`,
@@ -70,7 +71,12 @@ SMALLER = {
 }
 """By what a command begins with. The chain is the model that docs/imagined_dialogues.md makes."""
 
+ON_A_CLUSTER = "python sweeps/visdial_ablation.py --plan --preset paper --cluster 4x8:80GB"
+
 ELSEWHERE = {
+    "tests/test_commands.py::test_the_papers_preset_is_planned_for_a_cluster_that_is_described": [
+        ON_A_CLUSTER,
+    ],
     "tests/sweeps/test_surrogate.py::test_the_table_is_what_would_be_recorded_now": [
         "make surrogate",
     ],
@@ -347,7 +353,10 @@ def as_run(command: Command, shelf: Shelf) -> list[str]:
             words += more.split()
     asks = command.question is not None or command.begins("sweeps", "run") or command.begins("sweeps", "plan")
     if asks and "--show" not in words:
-        words += ["--preset", "smoke", "--plan"]
+        own = [words[at + 1] for at, word in enumerate(words) if word == "--preset"]
+        words += ["--plan"] if own else ["--preset", "smoke", "--plan"]
+        if "paper" in own and "--model" not in words:
+            words += ["--model", PLACEHOLDERS["--model DIR"]]
     return words
 
 
@@ -396,6 +405,35 @@ def test_it_runs(
         status = left.code if isinstance(left.code, int) else 1
     said = capsys.readouterr()
     assert status == 0, f"{command.place}: `{shlex.join(words)}` ended with {status}\n{said.out[-2000:]}{said.err}"
+
+
+def test_the_papers_preset_is_planned_for_a_cluster_that_is_described(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = next(each for each in COMMANDS if each.text == ON_A_CLUSTER)
+    words = as_run(command, shelf)
+    assert words == [*command.words, "--plan", "--model", "model"]
+    monkeypatch.chdir(shelf.folder)
+    monkeypatch.setenv("SWEEPS_STORE", str(tmp_path / "store"))
+    assert run(words) == 0
+    said = capsys.readouterr().out
+    assert "preset paper; against the paper it changes" in said
+    assert "  behaviour.steps: 2048 (paper: " in said  # the preset's own, as no other has it
+    _, plan = said.split("on a cluster 4x8:80GB, of its design:\n")
+    trainings, hours, memory, gpu, disk = plan.splitlines()[:5]
+    # 55 cells on two blocks of scenes; four machines of eight GPUs, one for each job.
+    assert trainings == (
+        "  18 trainings and 110 evaluations are to be done, 32 jobs at a time (1 worker with 1 CPU and 1 GPU each)"
+    )
+    low_to_high = re.match(
+        r"  GPU-hours: (\S+) \((\S+) to (\S+)\), by .+ counted operations at a peak of 19.5 TFLOP/s", hours
+    )
+    assert low_to_high is not None
+    expected, low, high = map(float, low_to_high.groups())
+    assert 0 < low < expected < high
+    assert re.match(r"  memory of a training, the largest, on each GPU: 0\.\d GiB \(weights ", memory)
+    assert gpu.startswith("  a GPU has 80.0 GiB: ")
+    assert re.match(r"  disk: \S+ MiB \(weights \S+ MiB, episodes \S+ MiB, checkpoints while it runs ", disk)
 
 
 def test_every_command_is_run_or_accounted_for() -> None:
