@@ -138,11 +138,50 @@ class TestDockerfile:
         lines = docker(order())["Dockerfile"].splitlines()
         assert lines.index("USER 1000") > max(place for place, line in enumerate(lines) if line.startswith("RUN"))
 
-    @pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not on the PATH")
     def test_hadolint_finds_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "Dockerfile").write_text(docker(order())["Dockerfile"])
-        done = subprocess.run(["hadolint", tmp_path / "Dockerfile"], check=False, capture_output=True, text=True)
-        assert done.stdout == ""
+        assert found_by("hadolint", tmp_path / "Dockerfile") == (0, "")
+
+    def test_hadolint_would_find_something(self, tmp_path: Path) -> None:
+        text = docker(order())["Dockerfile"].replace("USER 1000", "RUN cd /tmp && sudo ls")
+        (tmp_path / "Dockerfile").write_text(text)
+        status, said = found_by("hadolint", tmp_path / "Dockerfile")
+        assert status == 1
+        assert "DL3004" in said
+
+
+class TestShell:
+    def test_shellcheck_finds_nothing_in_what_every_change_must_pass(self) -> None:
+        assert found_by("shellcheck", ROOT / ".ci" / "run") == (0, "")
+
+    @pytest.mark.parametrize("gpus", [0, 8])
+    def test_shellcheck_finds_nothing_in_slurms_script(self, tmp_path: Path, gpus: int) -> None:
+        (tmp_path / "slurm.sh").write_text(slurm(order(machines=2, gpus=gpus))["slurm.sh"])
+        assert found_by("shellcheck", tmp_path / "slurm.sh") == (0, "")
+
+    def test_shellcheck_finds_nothing_in_what_ray_up_runs(self, tmp_path: Path) -> None:
+        config = yaml.safe_load(ray_up(order(hosts=("10.0.0.1", "10.0.0.2")))["ray-up.yaml"])
+        commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+        files = [tmp_path / f"{place}.sh" for place in range(len(commands))]
+        for file, command in zip(files, commands, strict=True):
+            file.write_text(f"#!/usr/bin/env bash\n{command}\n")
+        assert found_by("shellcheck", *files) == (0, "")
+
+    def test_shellcheck_would_find_something(self, tmp_path: Path) -> None:
+        text = slurm(order())["slurm.sh"].replace('"${ray[@]}"', "${ray[@]}")
+        (tmp_path / "slurm.sh").write_text(text)
+        status, said = found_by("shellcheck", tmp_path / "slurm.sh")
+        assert status == 1
+        assert "SC2068" in said
+
+
+def found_by(program: str, *files: Path) -> tuple[int, str]:
+    """A program's status, and what it says of some files; both are of the extra `dev`, and so beside Python."""
+    beside = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    path = shutil.which(program, path=beside)
+    assert path is not None, f"{program} must be installed, as the extra dev has it"
+    done = subprocess.run([path, *files], check=False, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
 
 
 SBATCH = """#!{python}
