@@ -127,7 +127,7 @@ NOT_HERE = {
     "make grid": "it takes half an hour or more; its recipe is planned",
     "make test": "it runs this test",
     "make long": "it takes hours",
-    "python -m benchmarks scale": "it takes twelve minutes; the line below it is the same in small",
+    "python -m benchmarks scale": "it takes forty minutes; the line below it is the same in small",
     "make check": SETS_UP,
     ".ci/run": SETS_UP,
     "export PATH=$PWD/.venv/bin:$PATH": SETS_UP,
