@@ -207,6 +207,7 @@ class Fleet:
         self._aside: dict[str, _Aside] = {}
         self._lost = Counter[str]()  # jobs in a row, by node
         self._need = Need()
+        self._had_room = True  # when last looked: `check_fits` was asked before
         nodes = alive_nodes()
         if own and on_gpus and any(node.machine.gpus for node in nodes) and not built_for_gpus():
             raise ValueError(_NOT_FOR_GPUS.format(whose="this machine", torch=torch.__version__))
@@ -274,6 +275,7 @@ class Fleet:
                 self._say(f"the node {node} has joined")
         self._let_back()
         self._set_aside()
+        self._tell_of_room()
 
     def _let_back(self) -> None:
         """Give jobs again to nodes whose time is over; to all, if jobs fit no others."""
@@ -295,6 +297,17 @@ class Fleet:
             self._aside[id_] = _Aside(self._used.pop(id_), set_aside(node), until)
             minutes = f"{ASIDE_SECONDS / 60:.0f} min"
             self._say(f"the node {node} has lost {self._lost[id_]} jobs in a row; it gets none for {minutes}")
+
+    def _tell_of_room(self) -> None:
+        """Say so, once, when no job as they are now fits what is left: whoever is to act on it need not wait."""
+        had_room, self._had_room = self._had_room, self._fits(self._used.values())
+        if had_room and not self._had_room:
+            room = sum(worker_places(machine, self._need) for machine in self.machines)
+            fewer = f"; the same command with --workers {room} goes on from their checkpoints" if room else ""
+            self._say(
+                f"no job fits any more: each needs {self._need}, and there is room for {room} of these; "
+                f"jobs wait for a node{fewer}"
+            )
 
     def _fits(self, nodes: Iterable[Node]) -> bool:
         """Whether a job as they are now fits some nodes."""

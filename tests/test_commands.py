@@ -5,7 +5,8 @@ Python example has filled, and with these replacements:
 
 1. A word of capitals, such as SWEEP or DIR, becomes something real: `PLACEHOLDERS`.
 2. A question is planned at its smallest size: `--preset smoke --plan` is put behind it, unless it only shows a preset.
-   Its options, files and columns are read, its world is built and its trials are made; nothing is trained.
+   Its options, files and columns are read, its world is built and its trials are made; nothing is trained. A page's own
+   preset stays; that of the paper begins with the tiny GPT-2 that stands for every model, since its own is on a hub.
 3. What would take minutes is made small by options behind it: `SMALLER`. The last value of an option counts.
 
 A new command of ours is run because it is written; one of another program must be put into `ELSEWHERE` or `NOT_HERE`,
@@ -70,7 +71,12 @@ SMALLER = {
 }
 """By what a command begins with. The chain is the model that docs/imagined_dialogues.md makes."""
 
+ON_A_CLUSTER = "python sweeps/visdial_ablation.py --plan --preset paper --cluster 4x8:80GB"
+
 ELSEWHERE = {
+    "tests/test_commands.py::test_the_papers_preset_is_planned_for_a_cluster_that_is_described": [
+        ON_A_CLUSTER,
+    ],
     "tests/sweeps/test_surrogate.py::test_the_table_is_what_would_be_recorded_now": [
         "make surrogate",
     ],
@@ -111,9 +117,6 @@ ELSEWHERE = {
     "tests/sweeps/test_job.py::test_visual_dialogue_as_a_job_ends_in_its_table": [
         "ray job submit --working-dir . -- python sweeps/visdial_ablation.py --preset smoke",
     ],
-    "tests/sweeps/test_serving.py::test_a_logged_policy_replies_as_the_stores_does": [
-        "MLFLOW_TRACKING_URI=sqlite:////PATH/mlflow.db mlflow models serve -m models:/ID --env-manager local",
-    ],
 }
 """What another test runs: it needs what only that test has, a model that answers, a sweep of comments, a cluster."""
 
@@ -124,7 +127,7 @@ NOT_HERE = {
     "make grid": "it takes half an hour or more; its recipe is planned",
     "make test": "it runs this test",
     "make long": "it takes hours",
-    "python -m benchmarks scale": "it takes twelve minutes; the line below it is the same in small",
+    "python -m benchmarks scale": "it takes forty minutes; the line below it is the same in small",
     "make check": SETS_UP,
     ".ci/run": SETS_UP,
     "export PATH=$PWD/.venv/bin:$PATH": SETS_UP,
@@ -143,6 +146,8 @@ NOT_HERE = {
     "docker build --tag registry.example.org/ilql:0.1.0 .": NO_PROGRAM,
     "docker push registry.example.org/ilql:0.1.0": NO_PROGRAM,
     "kubectl apply -f launch/kuberay-job.yaml": NO_PROGRAM,
+    "MLFLOW_TRACKING_URI=sqlite:////PATH/mlflow.db mlflow models serve -m models:/ID --env-manager local": "it serves "
+    "until it is ended, on a port that may be taken; tests/sweeps/test_serving.py asks such a model without HTTP",
     'curl localhost:5000/invocations -H Content-Type: application/json -d {"dataframe_records": [{"turns": '
     '[{"text": "a dog on a beach", "by_agent": false}]}]}': "it asks the server of the line before",
     "python sweeps/dialogue_ablation.py --data mine.jsonl --model Qwen/Qwen2.5-0.5B": "it downloads a model",
@@ -348,7 +353,10 @@ def as_run(command: Command, shelf: Shelf) -> list[str]:
             words += more.split()
     asks = command.question is not None or command.begins("sweeps", "run") or command.begins("sweeps", "plan")
     if asks and "--show" not in words:
-        words += ["--preset", "smoke", "--plan"]
+        own = [words[at + 1] for at, word in enumerate(words) if word == "--preset"]
+        words += ["--plan"] if own else ["--preset", "smoke", "--plan"]
+        if "paper" in own and "--model" not in words:
+            words += ["--model", PLACEHOLDERS["--model DIR"]]
     return words
 
 
@@ -397,6 +405,35 @@ def test_it_runs(
         status = left.code if isinstance(left.code, int) else 1
     said = capsys.readouterr()
     assert status == 0, f"{command.place}: `{shlex.join(words)}` ended with {status}\n{said.out[-2000:]}{said.err}"
+
+
+def test_the_papers_preset_is_planned_for_a_cluster_that_is_described(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = next(each for each in COMMANDS if each.text == ON_A_CLUSTER)
+    words = as_run(command, shelf)
+    assert words == [*command.words, "--plan", "--model", "model"]
+    monkeypatch.chdir(shelf.folder)
+    monkeypatch.setenv("SWEEPS_STORE", str(tmp_path / "store"))
+    assert run(words) == 0
+    said = capsys.readouterr().out
+    assert "preset paper; against the paper it changes" in said
+    assert "  behaviour.steps: 2048 (paper: " in said  # the preset's own, as no other has it
+    _, plan = said.split("on a cluster 4x8:80GB, of its design:\n")
+    trainings, hours, memory, gpu, disk = plan.splitlines()[:5]
+    # 55 cells on two blocks of scenes; four machines of eight GPUs, one for each job.
+    assert trainings == (
+        "  18 trainings and 110 evaluations are to be done, 32 jobs at a time (1 worker with 1 CPU and 1 GPU each)"
+    )
+    low_to_high = re.match(
+        r"  GPU-hours: (\S+) \((\S+) to (\S+)\), by .+ counted operations at a peak of 19.5 TFLOP/s", hours
+    )
+    assert low_to_high is not None
+    expected, low, high = map(float, low_to_high.groups())
+    assert 0 < low < expected < high
+    assert re.match(r"  memory of a training, the largest, on each GPU: 0\.\d GiB \(weights ", memory)
+    assert gpu.startswith("  a GPU has 80.0 GiB: ")
+    assert re.match(r"  disk: \S+ MiB \(weights \S+ MiB, episodes \S+ MiB, checkpoints while it runs ", disk)
 
 
 def test_every_command_is_run_or_accounted_for() -> None:

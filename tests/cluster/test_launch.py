@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -88,16 +90,34 @@ class TestRayUp:
         assert config["provider"] == {"type": "local", "head_ip": "10.0.0.1", "worker_ips": ["10.0.0.2", "10.0.0.3"]}
 
     def test_nothing_in_it_ends_the_ray_of_others(self) -> None:
-        config = yaml.safe_load(ray_up(order(hosts=("10.0.0.1",)))["ray-up.yaml"])
+        # Neither what Ray runs by itself nor what the file tells its reader to run; `ray down` runs `ray stop`.
+        text = ray_up(order(hosts=("10.0.0.1",)))["ray-up.yaml"]
+        config = yaml.safe_load(text)
         commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
-        assert not any("ray stop" in command for command in commands)
+        told = [line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   ")]
+        assert [line.split()[:2] for line in told if line.startswith("ray")] == [
+            ["ray", "get-auth-token"], ["ray", "up"], ["ray", "exec"], ["ray", "exec"],
+        ]  # fmt: skip
+        assert not any("ray stop" in command or "ray down" in command for command in [*commands, *told])
         assert all("RAY_AUTH_MODE=token" in command for command in commands if "ray start" in command)
+
+    def test_the_line_that_ends_it_ends_the_process_that_was_started(self, tmp_path: Path) -> None:
+        text = ray_up(order(hosts=("10.0.0.1",)))["ray-up.yaml"]
+        start = yaml.safe_load(text)["head_start_ray_commands"][-1]
+        end = shlex.split([line for line in text.splitlines() if "ray exec" in line][-1].removeprefix("#"))[-1]
+        written = str(tmp_path / "head.pid")
+        (noted,) = re.findall(r"echo \$! > (\S+);", start)
+        head = subprocess.Popen(["sleep", "60"])
+        Path(written).write_text(f"{head.pid}\n", encoding="utf-8")
+        subprocess.run(["bash", "-c", end.replace(noted, written)], check=True)
+        assert noted in end
+        assert head.wait(timeout=10) == -signal.SIGTERM
 
     def test_what_is_run_there_survives_both_shells(self) -> None:
         # The one here, which reads the line, and the one there, which reads what `ray exec` was given.
         words = ("sweeps/dialogue_ablation.py", "--set", "world.template={role}: it's {text}")
         text = ray_up(order(hosts=("10.0.0.1",), command=words, environment="/opt/venv"))["ray-up.yaml"]
-        (line,) = [line for line in text.splitlines() if "ray exec" in line]
+        line = next(line for line in text.splitlines() if "ray exec" in line)
         ray, verb, file, session = shlex.split(line.removeprefix("#"))
         assert (ray, verb, file) == ("ray", "exec", "ray-up.yaml")
         assert shlex.split(session)[-4:] == ["/opt/venv/bin/python", *words]
@@ -118,11 +138,50 @@ class TestDockerfile:
         lines = docker(order())["Dockerfile"].splitlines()
         assert lines.index("USER 1000") > max(place for place, line in enumerate(lines) if line.startswith("RUN"))
 
-    @pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not on the PATH")
     def test_hadolint_finds_nothing(self, tmp_path: Path) -> None:
         (tmp_path / "Dockerfile").write_text(docker(order())["Dockerfile"])
-        done = subprocess.run(["hadolint", tmp_path / "Dockerfile"], check=False, capture_output=True, text=True)
-        assert done.stdout == ""
+        assert found_by("hadolint", tmp_path / "Dockerfile") == (0, "")
+
+    def test_hadolint_would_find_something(self, tmp_path: Path) -> None:
+        text = docker(order())["Dockerfile"].replace("USER 1000", "RUN cd /tmp && sudo ls")
+        (tmp_path / "Dockerfile").write_text(text)
+        status, said = found_by("hadolint", tmp_path / "Dockerfile")
+        assert status == 1
+        assert "DL3004" in said
+
+
+class TestShell:
+    def test_shellcheck_finds_nothing_in_what_every_change_must_pass(self) -> None:
+        assert found_by("shellcheck", ROOT / ".ci" / "run") == (0, "")
+
+    @pytest.mark.parametrize("gpus", [0, 8])
+    def test_shellcheck_finds_nothing_in_slurms_script(self, tmp_path: Path, gpus: int) -> None:
+        (tmp_path / "slurm.sh").write_text(slurm(order(machines=2, gpus=gpus))["slurm.sh"])
+        assert found_by("shellcheck", tmp_path / "slurm.sh") == (0, "")
+
+    def test_shellcheck_finds_nothing_in_what_ray_up_runs(self, tmp_path: Path) -> None:
+        config = yaml.safe_load(ray_up(order(hosts=("10.0.0.1", "10.0.0.2")))["ray-up.yaml"])
+        commands = config["head_start_ray_commands"] + config["worker_start_ray_commands"]
+        files = [tmp_path / f"{place}.sh" for place in range(len(commands))]
+        for file, command in zip(files, commands, strict=True):
+            file.write_text(f"#!/usr/bin/env bash\n{command}\n")
+        assert found_by("shellcheck", *files) == (0, "")
+
+    def test_shellcheck_would_find_something(self, tmp_path: Path) -> None:
+        text = slurm(order())["slurm.sh"].replace('"${ray[@]}"', "${ray[@]}")
+        (tmp_path / "slurm.sh").write_text(text)
+        status, said = found_by("shellcheck", tmp_path / "slurm.sh")
+        assert status == 1
+        assert "SC2068" in said
+
+
+def found_by(program: str, *files: Path) -> tuple[int, str]:
+    """A program's status, and what it says of some files; both are of the extra `dev`, and so beside Python."""
+    beside = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    path = shutil.which(program, path=beside)
+    assert path is not None, f"{program} must be installed, as the extra dev has it"
+    done = subprocess.run([path, *files], check=False, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
 
 
 SBATCH = """#!{python}

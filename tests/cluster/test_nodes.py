@@ -152,7 +152,7 @@ def outcome(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
         wait_while(job, lambda: watch.at.get("fourth"), "the node that had joined was at work")
         held = wait_while(job, lambda: holds(store, watch, "second"), "the second node was at something")
         nodes.kill_node("second")
-        out, _ = job.communicate(timeout=400)
+        out, _ = job.communicate(timeout=900)  # beside other work what is left took more than 400 s
     finally:
         end(job)
         watch.ended.set()

@@ -379,12 +379,14 @@ class TestFaults:
             list(train(ilql.METHOD, fresh(), [], settings(), pad=PAD, seed=0, loop=Loop()))
 
 
-def test_two_workers_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [2, 4])
+def test_several_workers_train_as_one(tmp_path: Path, workers: int) -> None:
     save_sequences(SEQUENCES, tmp_path / "train.npz")
-    processes = [start_process(tmp_path, rank=rank, workers=2) for rank in range(2)]
+    processes = [start_process(tmp_path, rank=rank, workers=workers) for rank in range(workers)]
     complaints = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], complaints
-    histories = [json.loads((tmp_path / f"metrics-{rank}.json").read_text(encoding="utf-8")) for rank in range(2)]
+    assert [process.returncode for process in processes] == [0] * workers, complaints
+    files = [tmp_path / f"metrics-{rank}.json" for rank in range(workers)]
+    histories = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     alone = fresh(dropout=0.0)
     expected = [dict(progress.metrics) for progress in run(alone)]
     for history in histories:

@@ -197,6 +197,29 @@ class TestNodesThatLoseWhatTheyGet:
             "the node host (192.0.2.1, node aaaaaaaa) gets jobs again",
         ]
 
+    def test_a_group_that_lost_the_node_it_needs_is_told_of_once_each_time(
+        self, cluster: Cluster, tmp_path: Path
+    ) -> None:
+        # Three nodes of two CPUs each, for a group of five; without one there is room for four.
+        fleet, need, last = cluster.fleet(tmp_path), Need(workers=5), cluster.alive[2]
+        assert fleet.places(need, None) == 1
+        fleet.look()
+        assert cluster.said == []
+        cluster.alive.remove(last)
+        for _ in range(3):
+            fleet.look()
+        cluster.alive.append(last)
+        fleet.look()
+        cluster.alive[1:] = []
+        fleet.look()
+        lines = [line for line in cluster.said if line.startswith("no job")]
+        assert lines == [
+            f"no job fits any more: each needs 5 workers with 1 CPU each, and there is room for {room} of these; "
+            f"jobs wait for a node; the same command with --workers {room} goes on from their checkpoints"
+            for room in (4, 2)
+        ]
+        assert fleet.places(need, None) == 1  # for what is to come back
+
     def test_a_cluster_of_one_goes_on(self, cluster: Cluster, tmp_path: Path) -> None:
         del cluster.alive[1:]
         fleet = cluster.fleet(tmp_path)
