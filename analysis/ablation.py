@@ -13,6 +13,7 @@ from typing import cast
 
 import numpy as np
 
+from analysis.broken import broken_notes
 from analysis.cells import Cell, best_cell, cells_of, varying
 from analysis.estimators import mean_over_episodes, population_sigma
 from analysis.labels import Value, in_order, method_label
@@ -238,6 +239,7 @@ def _footnotes(
     if finished:
         notes += _score_notes(table, finished, rows)
     notes += method_notes(rows, style)
+    notes += broken_notes(cells)
     notes += _loss_notes(table, rows)
     if len(digests) > 1:
         notes.append(f"Mixed code: the runs were made by {len(digests)} versions of the code ({', '.join(digests)}).")

@@ -13,6 +13,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.broken import broken_notes
 from analysis.cells import Cell, best_cell, without_survivors
 from analysis.estimators import Floats, population_sigma
 from analysis.honest import FOLDS, best_checkpoint, leave_one_seed_out, tuned_decodings, tuned_max
@@ -391,6 +392,7 @@ def _footnotes(
             if score is not None and row.paper_max is not None and score.value > row.paper_max:
                 value = number(score.value)
                 notes.append(f"{method_label(row.method)}: its highest mean, {value}, is of a cell that is left out.")
+    notes += broken_notes(cells)
     failed = [row for row in rows if row.sigma_bounds is not None]
     if failed:
         counted = {"exclude": "leave with their cell", "worst": "count as the method's worst run"}
