@@ -13,7 +13,7 @@ from ilql.tasks import known_tasks
 from ilql.tokens import chat_template_digest, symbol_tokenizer
 from sweeps.cells import Shared
 from sweeps.command_line import Plain
-from sweeps.offline import distinct_episodes, held_out_notes
+from sweeps.offline import distinct_episodes, estimated_alone, held_out_notes
 from sweeps.options import Options
 from sweeps.presets import Preset
 from sweeps.question import Question, Sweep
@@ -113,6 +113,11 @@ def make_sweep(
     for name in (reward, judged):
         if name not in task.rewards:
             raise KeyError(unknown(name, f"reward of {task.name}", task.rewards))
+    if not task.playable:
+        design = estimated_alone(design, (*(options.methods or ()), *(options.refine or ())), say)
+    returns = [dialogue.total_reward for dialogue in task.dialogues("train", reward)]
+    for line in question.remarks(design, returns):
+        say(line)
     model = None if preset.model is None else find_model(preset.model)
     if model is not None:
         _check_lengths(context_of(model), preset, design)
@@ -147,7 +152,8 @@ def make_sweep(
             for line in held_out_notes(task, tokenizer, longest, asked, in_windows=kind.windows):
                 say(line)
     refinement = None
-    refined = question.refined(options)
+    run = {training.arm for training in design}
+    refined = [grid for grid in question.refined(options) if grid.arm in run]
     if preset.proposals and refined:
         refinement = Refinement(
             bases=tuple(grid.to_refine().trainings(for_grid(preset, grid))[0] for grid in refined),

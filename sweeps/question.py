@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ilql.hyperparameters import unknown
 from sweeps.cells import Shared
@@ -16,6 +16,15 @@ from sweeps.presets import Preset
 from sweeps.refinement import Refinement
 from sweeps.reporting import Against, MakeSection
 from sweeps.space import Between, Grid, PlannedTraining, known_columns, settings
+
+Remarks: TypeAlias = Callable[[Sequence[PlannedTraining], Sequence[float]], Sequence[str]]
+"""Says what of a design may not suit the data, a line each. Takes the design and the train dialogues' returns."""
+
+
+def nothing_to_remark(design: Sequence[PlannedTraining], returns: Sequence[float]) -> Sequence[str]:
+    """The design was made for the data."""
+    return ()
+
 
 ALL = "all"
 """Names every arm of a question."""
@@ -36,6 +45,7 @@ class Question:
         held: Columns that proposals leave as the preset has them.
         against: Comparisons to be stated under the table.
         sections: What else its report has.
+        remarks: What is said of a design that may not suit the data.
         world: The task's settings. Takes the world's name or None, whether there is data, and the preset.
         inputs: Its sources besides `--data`, by name, each with a line that says what it is.
         rewards_of_inputs: The reward that is asked about instead where a source is given and no reward is named.
@@ -52,6 +62,7 @@ class Question:
     against: tuple[Against, ...]
     world: Callable[[str | None, bool, Preset], Any]
     sections: tuple[MakeSection, ...] = ()
+    remarks: Remarks = nothing_to_remark
     inputs: Mapping[str, str] = field(default_factory=dict)
     rewards_of_inputs: Mapping[str, str] = field(default_factory=dict)
 
