@@ -19,7 +19,7 @@ from sweeps.presets import Preset
 from sweeps.question import Question, Sweep
 from sweeps.refinement import Refinement
 from sweeps.sizing import chosen_preset, for_grid, world_settings
-from sweeps.space import PlannedTraining
+from sweeps.space import Grid, PlannedTraining
 from sweeps.spec import Backbone, Data, Evaluation
 from sweeps.stages import (
     cut_note,
@@ -101,7 +101,7 @@ def make_sweep(
     grids = question.chosen(options)
     design = tuple(training for grid in grids for training in grid.trainings(for_grid(preset, grid)))
     if preset.architecture is not None:
-        _check_lengths(preset.architecture.context, preset, design)
+        _check_lengths(preset.architecture.context, preset, design, grids)
     kind = known_tasks()[question.task]
     chosen = world_settings(question, preset, options)
     world = ensure_world(store, kind, chosen, options.sources, say)
@@ -120,7 +120,7 @@ def make_sweep(
         say(line)
     model = None if preset.model is None else find_model(preset.model)
     if model is not None:
-        _check_lengths(context_of(model), preset, design)
+        _check_lengths(context_of(model), preset, design, grids)
     backbone = Backbone(
         architecture=preset.architecture,
         pretrained="" if model is None else pretrained_digest(model),
@@ -181,7 +181,7 @@ def _episodes(task: Task, split: str, wanted: int) -> int:
     return wanted if task.playable else distinct_episodes(task, split, wanted)
 
 
-def _check_lengths(context: int, preset: Preset, design: Sequence[PlannedTraining]) -> None:
+def _check_lengths(context: int, preset: Preset, design: Sequence[PlannedTraining], grids: Sequence[Grid]) -> None:
     """Refuse trainings that would read more tokens than the model can.
 
     Raises:
@@ -189,6 +189,8 @@ def _check_lengths(context: int, preset: Preset, design: Sequence[PlannedTrainin
     """
     read = {"behaviour.max_tokens": preset.behaviour.max_tokens}
     read |= {f"train.max_tokens of {training.arm}": training.train.max_tokens for training in design}
+    longest = {grid.arm: grid.search["train.max_tokens"].high for grid in grids if "train.max_tokens" in grid.search}
+    read |= {f"train.max_tokens of {arm}, as searched,": round(high) for arm, high in longest.items()}
     for what, tokens in read.items():
         if tokens > context:
             raise ValueError(f"{what} must be at most the model's context ({context}), got {tokens}")

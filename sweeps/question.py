@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from ilql.hyperparameters import unknown
 from sweeps.cells import Shared
+from sweeps.intervals import searching
 from sweeps.job import Resources
 from sweeps.names import one_component
 from sweeps.options import Options
@@ -103,17 +104,18 @@ class Question:
         return tuple(dict.fromkeys(options.rewards or (own,)))
 
     def chosen(self, options: Options) -> list[Grid]:
-        """The arms that the options name, in the design's order, with the values that they ask for.
+        """The arms that the options name, in the design's order, with the values and the intervals that they ask for.
 
         Raises:
             KeyError: An arm or a column does not exist.
-            ValueError: A column is one that an arm decides.
+            ValueError: A column is one that an arm decides, or that no interval can be of.
         """
         named = options.methods or self.main or (ALL,)
         for arm in named:
             if arm != ALL:
                 self.grid(arm)
-        return varied([grid for grid in self.grids if grid.arm in named or ALL in named], options.overrides)
+        run = [grid for grid in self.grids if grid.arm in named or ALL in named]
+        return searching(varied(run, options.overrides), options.searched)
 
     def refined(self, options: Options) -> list[Grid]:
         """The chosen arms whose trainings proposals vary.
@@ -124,7 +126,7 @@ class Question:
         """
         chosen = self.chosen(options)
         if options.refine is None:
-            return [grid for grid in chosen if grid.arm in self.refine]
+            return [grid for grid in chosen if grid.arm in self.refine or grid.search]
         named = {self.grid(arm).arm for arm in options.refine if arm != ALL}
         if ALL in options.refine:
             named |= {grid.arm for grid in chosen if grid.dimensions(self.held)}
