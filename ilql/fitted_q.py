@@ -46,6 +46,9 @@ READ_TOGETHER = 16
 LEARN_TOGETHER = 4
 """Dialogues per pass that learns, for memory: a batch's gradient is the sum over such parts of it."""
 
+RANKS, ASKED = "ranks whole utterances", "is asked for a return"
+"""What some policies do, whose tokens have no probabilities of their own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
@@ -76,6 +79,13 @@ class States:
     critic: Tensor | None
 
 
+def without_probabilities(manner: Manner) -> str | None:
+    """What leaves a policy's tokens without probabilities of their own, in words that follow 'it'; None if nothing."""
+    if manner.candidates:
+        return RANKS
+    return None if manner.target_return is None else ASKED
+
+
 @dataclass(frozen=True)
 class Acting:
     """A policy whose tokens have probabilities.
@@ -97,7 +107,7 @@ class Acting:
 
     def __post_init__(self) -> None:
         if self.actor.judge is not None or self.actor.condition is not None:
-            what = "ranks whole utterances" if self.actor.judge is not None else "is asked for a return"
+            what = RANKS if self.actor.judge is not None else ASKED
             raise ValueError(f"fitted-Q evaluation needs a policy whose tokens have probabilities, got one that {what}")
 
     def probabilities(self, states: States) -> Tensor:

@@ -138,6 +138,12 @@ def _kinds(settings: type) -> Mapping[str, tuple[type, ...]]:
     return {name: typing.get_args(hint) or (hint,) for name, hint in typing.get_type_hints(settings).items()}
 
 
+def number_type(settings: type, name: str) -> type[int] | type[float] | None:
+    """The type of number that a field of a settings dataclass holds; None if it holds no numbers."""
+    kinds = _kinds(settings)[name]
+    return float if float in kinds else int if int in kinds else None
+
+
 Settings = TypeVar("Settings")
 
 

@@ -93,6 +93,50 @@ class Loop:
             raise ValueError(f"sharding needs at least 2 workers, got {self.workers}")
 
 
+class Signals:
+    """Whether a training is to stop, and whether a sign of life is due: on all workers at the same steps.
+
+    One worker asks and hears itself, after each step. Several offer what they have before a step, whose first sum adds
+    that up, and take what all offered before the last step: a device has answered that by now, and need not be waited
+    for.
+    """
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._summed: Tensor | None = None
+        self._lived = time.monotonic()
+
+    def offer(self) -> tuple[bool, bool]:
+        """Before a step: what this worker of several has to say of the two, a sign of life once, for all will hear."""
+        if self._loop.workers == 1:
+            return False, False
+        offered = self._loop.stop(), self._loop.rank == 0 and self._is_late()
+        if offered[1]:
+            self.lived()
+        return offered
+
+    def take(self, summed: Tensor | None) -> tuple[bool, bool]:
+        """After a step: the two as they hold for all.
+
+        Args:
+            summed: How many workers offered each in this step, shape (2,); None of one worker.
+        """
+        if self._loop.workers == 1:
+            return self._loop.stop(), self._is_late()
+        before, self._summed = self._summed, summed
+        if before is None:
+            return False, False
+        stopped, late = (before > 0).tolist()
+        return stopped, late
+
+    def lived(self) -> None:
+        """Note a sign of life."""
+        self._lived = time.monotonic()
+
+    def _is_late(self) -> bool:
+        return time.monotonic() - self._lived >= self._loop.heartbeat_seconds
+
+
 def train(
     method: Method,
     module: nn.Module,
@@ -157,8 +201,7 @@ def train(
         if found is not None:
             done = found.step
             _restore_optimiser(optimiser, names, trained, found.optimiser)
-    heard: Tensor | None = None
-    told = time.monotonic()
+    signals = Signals(loop)
     batches = batch_order(len(sequences), batch_size=settings.batch_size, seed=seed, start=done)
     for step in range(done + 1, last + 1):
         module.train()  # at every step: whoever was given Progress may have evaluated
@@ -169,20 +212,13 @@ def train(
         cut += [[min(batch, key=lambda sequence: len(sequence.tokens))]] * idle
         parts = [collate(part, pad=pad).to(loop.device) for part in cut]
         logged = step == 1 or step % loop.log_every == 0 or step == last
-        said = (False, False)
-        if loop.workers > 1:  # whether to stop, and whether it is time for a sign of life: once, for all will hear it
-            said = loop.stop(), loop.rank == 0 and time.monotonic() - told >= loop.heartbeat_seconds
-            told = time.monotonic() if said[1] else told
+        offered = signals.offer()
         metrics, asked = _step(
-            method, module, parts, settings, trained, optimiser, loop, idle=idle, logged=logged, said=said
+            method, module, parts, settings, trained, optimiser, loop, idle=idle, logged=logged, offered=offered
         )
         method.after_step(module, settings, step)
         due = loop.checkpoints is not None and (step % loop.checkpoint_every == 0 or step == last)
-        if loop.workers == 1:
-            stopped, late = loop.stop(), time.monotonic() - told >= loop.heartbeat_seconds
-        else:  # as all heard in the step before: a device has answered that by now, and need not be waited for
-            stopped, late = (False, False) if heard is None else (heard > 0).tolist()
-            heard = asked
+        stopped, late = signals.take(asked)
         stopped = stopped and step < last
         due = due or (stopped and loop.checkpoints is not None)
         if loop.checkpoints is not None and due and (loop.shard or loop.rank == 0):
@@ -197,7 +233,7 @@ def train(
                 meet=meet if loop.shard else lambda told: [told],
             )
         if logged or due or late:  # at the same steps on every worker, so that they may meet there
-            told = time.monotonic()
+            signals.lived()
             yield Progress(step, metrics)
         if stopped:
             raise TrainingInterrupted(f"asked to stop, at step {step} of {last}")
@@ -232,12 +268,12 @@ def _step(
     *,
     idle: int,
     logged: bool,
-    said: tuple[bool, bool],
+    offered: tuple[bool, bool],
 ) -> tuple[dict[str, float], Tensor | None]:
     """One optimiser step on one worker's micro-batches.
 
     Returns:
-        The whole batch's metrics, if logged; and of several workers how many `said` each of the two things, shape (2,).
+        The whole batch's metrics, if logged; and of several workers how many `offered` each of the two, shape (2,).
 
     The losses are means Σ m·x / Σ m. A share's mean counts with Σ m of the share over Σ m of the batch, so the sum over
     micro-batches and workers is the mean over the batch, however it was cut. The last `idle` micro-batches count
@@ -249,7 +285,7 @@ def _step(
     total_weight = torch.stack([torch.zeros((), device=loop.device), *(mask.sum() for mask in masks)]).sum()
     asked = None
     if loop.workers > 1:
-        counts = torch.stack([total_weight, *(torch.full_like(total_weight, each) for each in said)])
+        counts = torch.stack([total_weight, *(torch.full_like(total_weight, each) for each in offered)])
         torch.distributed.all_reduce(counts)
         total_weight, asked = counts[0], counts[1:]
     whole = total_weight.clamp(min=torch.finfo(torch.float32).tiny)

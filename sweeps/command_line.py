@@ -97,20 +97,20 @@ def assignment(text: str) -> tuple[str, Plain]:
     column, equals, value = text.partition("=")
     if not equals or not column or not (value or column.startswith("world.")):  # a world's setting may be empty text
         raise argparse.ArgumentTypeError(f"must be COLUMN=VALUE, such as train.steps=500, got {text!r}")
-    return column.strip(), _value(value.strip())
+    return column.strip(), plain_value(value.strip())
 
 
 def variation(text: str) -> tuple[str, tuple[Plain, ...]]:
     """COLUMN=VALUES, the values separated by commas, each once."""
     column, equals, values = text.partition("=")
-    several = tuple(dict.fromkeys(_value(value.strip()) for value in values.split(",") if value.strip()))
+    several = tuple(dict.fromkeys(plain_value(value.strip()) for value in values.split(",") if value.strip()))
     if not equals or not column.strip() or not several:
         raise argparse.ArgumentTypeError(f"must be COLUMN=VALUES, such as world.noise=0,0.5, got {text!r}")
     return column.strip(), several
 
 
-def _value(text: str) -> Plain:
-    """A number, true, false, inf, or the text itself."""
+def plain_value(text: str) -> Plain:
+    """What a text is on the command line: a number, true, false, inf, or the text itself."""
     if text in ("inf", "infinity"):
         return float("inf")
     try:

@@ -13,13 +13,13 @@ from ilql.tasks import known_tasks
 from ilql.tokens import chat_template_digest, symbol_tokenizer
 from sweeps.cells import Shared
 from sweeps.command_line import Plain
-from sweeps.offline import distinct_episodes, held_out_notes
+from sweeps.offline import distinct_episodes, estimated_alone, held_out_notes
 from sweeps.options import Options
 from sweeps.presets import Preset
 from sweeps.question import Question, Sweep
 from sweeps.refinement import Refinement
 from sweeps.sizing import chosen_preset, for_grid, world_settings
-from sweeps.space import PlannedTraining
+from sweeps.space import Grid, PlannedTraining
 from sweeps.spec import Backbone, Data, Evaluation
 from sweeps.stages import (
     cut_note,
@@ -101,7 +101,7 @@ def make_sweep(
     grids = question.chosen(options)
     design = tuple(training for grid in grids for training in grid.trainings(for_grid(preset, grid)))
     if preset.architecture is not None:
-        _check_lengths(preset.architecture.context, preset, design)
+        _check_lengths(preset.architecture.context, preset, design, grids)
     kind = known_tasks()[question.task]
     chosen = world_settings(question, preset, options)
     world = ensure_world(store, kind, chosen, options.sources, say)
@@ -113,9 +113,14 @@ def make_sweep(
     for name in (reward, judged):
         if name not in task.rewards:
             raise KeyError(unknown(name, f"reward of {task.name}", task.rewards))
+    if not task.playable:
+        design = estimated_alone(design, (*(options.methods or ()), *(options.refine or ())), say)
+    returns = [dialogue.total_reward for dialogue in task.dialogues("train", reward)]
+    for line in question.remarks(design, returns):
+        say(line)
     model = None if preset.model is None else find_model(preset.model)
     if model is not None:
-        _check_lengths(context_of(model), preset, design)
+        _check_lengths(context_of(model), preset, design, grids)
     backbone = Backbone(
         architecture=preset.architecture,
         pretrained="" if model is None else pretrained_digest(model),
@@ -148,7 +153,8 @@ def make_sweep(
             for line in held_out_notes(task, tokenizer, longest, asked, in_windows=kind.windows):
                 say(line)
     refinement = None
-    refined = question.refined(options)
+    run = {training.arm for training in design}
+    refined = [grid for grid in question.refined(options) if grid.arm in run]
     if preset.proposals and refined:
         refinement = Refinement(
             bases=tuple(grid.to_refine().trainings(for_grid(preset, grid))[0] for grid in refined),
@@ -176,7 +182,7 @@ def _episodes(task: Task, split: str, wanted: int) -> int:
     return wanted if task.playable else distinct_episodes(task, split, wanted)
 
 
-def _check_lengths(context: int, preset: Preset, design: Sequence[PlannedTraining]) -> None:
+def _check_lengths(context: int, preset: Preset, design: Sequence[PlannedTraining], grids: Sequence[Grid]) -> None:
     """Refuse trainings that would read more tokens than the model can.
 
     Raises:
@@ -184,6 +190,8 @@ def _check_lengths(context: int, preset: Preset, design: Sequence[PlannedTrainin
     """
     read = {"behaviour.max_tokens": preset.behaviour.max_tokens}
     read |= {f"train.max_tokens of {training.arm}": training.train.max_tokens for training in design}
+    longest = {grid.arm: grid.search["train.max_tokens"].high for grid in grids if "train.max_tokens" in grid.search}
+    read |= {f"train.max_tokens of {arm}, as searched,": round(high) for arm, high in longest.items()}
     for what, tokens in read.items():
         if tokens > context:
             raise ValueError(f"{what} must be at most the model's context ({context}), got {tokens}")

@@ -1,8 +1,9 @@
 """Sweeps as others write them, read as a question of ours: W&B's YAML and trlX's.
 
-Theirs draw from intervals; a design of ours has values, the same for every method, so that tables compare. An interval
-becomes a few values, evenly spread on its own scale, its ends included; one in steps those multiples of its step that
-lie between its ends. What they do besides (their metric, scheduler,
+Theirs draw from intervals. One of a column of training is left to the search (`sweeps.intervals`), with as many
+proposals for each method as theirs draws. Any other becomes a few values, the same for every method, so that tables
+compare: evenly spread on its own scale, its ends included; one in steps those multiples of its step that lie between
+its ends. So does every interval where a number of values is asked for. What they do besides (their metric, scheduler,
 early stopping) has no place in a design and is said to be left out.
 """
 
@@ -13,6 +14,9 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
+
+from ilql.hyperparameters import Search
+from sweeps.intervals import is_interval, is_log, written
 
 Format = Literal["wandb", "trlx"]
 
@@ -42,6 +46,9 @@ OF_LEARNING = ("train.learning_rate", "train.weight_decay")
 """What trlX's `optimizer` and `scheduler` may name: an optimiser's `alpha` is no target's, a schedule's `gamma` no
 discount."""
 
+POINTS = 4
+"""Values that an interval becomes where it cannot be searched."""
+
 
 @dataclass(frozen=True)
 class Imported:
@@ -50,10 +57,12 @@ class Imported:
     Attributes:
         columns: Values by column.
         notes: What became of the rest, a line each.
+        trials: How many settings theirs draws, if it says so and intervals are left to the search; else None.
     """
 
     columns: Mapping[str, tuple[Plain, ...]]
     notes: tuple[str, ...]
+    trials: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,12 @@ class _Interval:
             return tuple(count * int(self.step) for count in counts)
         return tuple(float(f"{count * self.step:.12g}") for count in counts)  # 3 · 0.1 is a little more than 0.3
 
+    def searched(self, column: str) -> str | None:
+        """The interval as a search of ours takes it; None if none would draw the same."""
+        if not column.startswith("train.") or self.step not in (0.0, 1.0) or self.log != is_log(self.low, self.high):
+            return None
+        return written(Search(self.low, self.high))
+
     @property
     def multiples(self) -> tuple[int, int]:
         """The lowest and the highest multiple of the step between the ends, as counts of it; none if out of order."""
@@ -94,21 +109,21 @@ class _Interval:
 
 
 def read_sweep(
-    found: Mapping[str, Any], form: Format, *, points: int, names: Mapping[str, str], dropped: Sequence[str] = ()
+    found: Mapping[str, Any], form: Format, *, points: int | None, names: Mapping[str, str], dropped: Sequence[str] = ()
 ) -> Imported:
     """Columns of ours from a sweep of others.
 
     Args:
         found: Their file's content.
         form: Whose it is.
-        points: Values that an interval becomes, at least 2.
+        points: Values that an interval becomes, at least 2; None leaves it to the search where that can be.
         names: Columns of ours by names of theirs, before `NAMES`.
         dropped: Names of theirs that are to be left out.
 
     Raises:
         ValueError: It is no such file, or has a name or a distribution that is not known.
     """
-    if points < 2:
+    if points is not None and points < 2:
         raise ValueError(f"an interval must become at least 2 values, got --points {points}")
     parameters: dict[str, _Interval | tuple[Plain, ...]] = {}
     for name, what in _of_wandb(found) if form == "wandb" else _of_trlx(found):
@@ -132,8 +147,11 @@ def read_sweep(
         column = names.get(name) or _column(name)
         if column in columns:
             raise ValueError(f"a column must have one name, got {name} for {column} as well; --rename or --drop one")
-        if isinstance(what, _Interval):
-            columns[column] = what.values(points)
+        if isinstance(what, _Interval) and points is None and (text := what.searched(column)) is not None:
+            columns[column] = (text,)
+            notes.append(f"{name}, from {what.low:g} to {what.high:g}, is searched: {column}={text}")
+        elif isinstance(what, _Interval):
+            columns[column] = what.values(points or POINTS)
             scale = "logarithmic" if what.log else "linear"
             notes.append(
                 f"{name}, from {what.low:g} to {what.high:g}, has become {len(columns[column])} values, {scale}"
@@ -145,7 +163,13 @@ def read_sweep(
     passed = [name for name in ("method", "metric", "early_terminate", "tune_config", "run_cap") if name in found]
     if passed:
         notes.append(f"{', '.join(passed)}: left out; every cell of a design is trained and played")
-    return Imported(columns, tuple(notes))
+    if not any(is_interval(values) for values in columns.values()):
+        return Imported(columns, tuple(notes))
+    drawn = found.get("run_cap") if form == "wandb" else (found.get("tune_config") or {}).get("num_samples")
+    trials = drawn if isinstance(drawn, int) and not isinstance(drawn, bool) and drawn > 0 else None
+    how_many = "the preset's, or --trials" if trials is None else f"theirs, {trials}"
+    notes.append(f"proposals for each method that searches: {how_many}")
+    return Imported(columns, tuple(notes), trials)
 
 
 def _weighs_cloning(name: str, form: Format) -> bool:

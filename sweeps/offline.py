@@ -25,9 +25,11 @@ from ilql.evaluate import Episode
 from ilql.fitted_q import Acting, FittedQ
 from ilql.language_model import trunk_of
 from ilql.method import ActionValues, Actor
+from ilql.methods import method_named
 from ilql.task import Task
 from ilql.tokens import Tokenizer
 from sweeps.reading import read, read_as
+from sweeps.space import PlannedTraining
 from sweeps.spec import Evaluation, TrialSpec, probe_key
 from sweeps.store import Store
 
@@ -44,6 +46,42 @@ def distinct_episodes(task: Task, split: str, most: int) -> int:
             break
         seen.add(scene)
     return len(seen)
+
+
+def not_estimated(design: Sequence[PlannedTraining]) -> dict[str, str]:
+    """By arm what keeps a design's policies from being judged where they cannot be played; empty where nothing does."""
+    found = {}
+    for training in design:
+        for decode_ in training.decodes:
+            why = fitted_q.without_probabilities(method_named(training.method).manner(training.train, decode_))
+            if why is not None:
+                found[training.arm] = why
+    return found
+
+
+def estimated_alone(
+    design: Sequence[PlannedTraining], named: Sequence[str], say: Callable[[str], None]
+) -> tuple[PlannedTraining, ...]:
+    """The trainings of a design whose policies can be judged without being played.
+
+    Args:
+        design: All of them.
+        named: The arms that were asked for by their names: those are not left out, but refused.
+        say: Told in one line which are left out.
+
+    Raises:
+        ValueError: One that was asked for by its name cannot be judged, or none can.
+    """
+    never = not_estimated(design)
+    left = tuple(training for training in design if training.arm not in never)
+    refused = [arm for arm in never if arm in named or not left]
+    rule = "without an environment only a policy whose tokens have probabilities can be judged"
+    if refused:
+        whose = ", ".join(f"{arm}, which {never[arm]}" for arm in refused)
+        raise ValueError(f"{rule}, got {whose}; give --environment, or other --methods")
+    if never:
+        say(f"{rule}; left out: {', '.join(f'{arm}, which {why}' for arm, why in never.items())}")
+    return left
 
 
 def held_out_notes(

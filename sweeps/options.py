@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.redaction import without_secrets
-from ilql.hyperparameters import Value
+from ilql.hyperparameters import Search, Value
 from sweeps.command_line import (
     LARGEST_SEED,
     OneLineParser,
@@ -30,7 +31,9 @@ from sweeps.paths import store_at
 
 COLUMNS = (
     "COLUMN=VALUE, or --set COLUMN=VALUE, fixes a column, also one that the design varies; COLUMN=VALUE,VALUE,... "
-    "makes the design vary it over these; ARM.COLUMN=... says so of one arm."
+    "makes the design vary it over these; COLUMN=LOW..HIGH, of numbers in training, lets proposals (--trials) search "
+    "between the ends, on a logarithmic scale where these are above 0 and a factor of 10 or more apart; "
+    "ARM.COLUMN=... says so of one arm."
 )
 
 
@@ -59,6 +62,7 @@ class Options:
         convention: Whose conventions the value methods follow, or None for ours.
         columns: Hyperparameters and settings of the world and of cloning that are fixed, by column.
         overrides: Columns of the design and the values they take instead, by `COLUMN` or `ARM.COLUMN`.
+        searched: Columns that proposals search and where, by `COLUMN` or `ARM.COLUMN`.
         vary: A column and the values at each of which everything is done, one sweep each, or None.
         seeds: Training seeds of every cell, or None for the preset's.
         episodes: Episodes on the report scenes, or None for the preset's.
@@ -94,6 +98,7 @@ class Options:
     convention: str | None = None
     columns: Mapping[str, Value] = field(default_factory=dict)
     overrides: Said = field(default_factory=dict)
+    searched: Mapping[str, Search] = field(default_factory=dict)
     vary: tuple[str, tuple[Plain, ...]] | None = None
     seeds: int | None = None
     episodes: int | None = None
@@ -126,6 +131,8 @@ class Options:
             special["chat_template"] = True
         if self.overrides:
             special["overrides"] = dict(self.overrides)
+        if self.searched:
+            special["searched"] = {name: dataclasses.asdict(search) for name, search in self.searched.items()}
         if self.adapter_rank is not None:
             special["adapter_rank"] = str(self.adapter_rank)
         if self.behaviour_per_seed:
@@ -242,7 +249,11 @@ def add_question_options(
     add("--chat-template", action="store_true", help="write dialogues as its chat template has them")
     add("--adapter-rank", type=whole_number(0, 10**4), help="learn adapters of this rank on a frozen model")
     add("--methods", type=name_list, help="these methods, separated by commas; all for every one there is")
-    add("--refine", type=name_list, help="the methods whose hyperparameters are searched after the design")
+    add(
+        "--refine",
+        type=name_list,
+        help="methods whose hyperparameters are searched after the design; unless named, also those with an interval",
+    )
     add("--convention", help="compute ILQL as another implementation does: reference, trlx or lmrl")
     add("--vary", metavar="COLUMN=VALUES", type=variation, help="do it all at each of these values, such as 0,0.5,1")
     add("--seeds", type=whole_number(1, 1000), help="training seeds of every cell; more can be added later")

@@ -12,6 +12,7 @@ from sweeps.command_line import Plain
 from sweeps.definite import asked_sweeps
 from sweeps.driving import check_room
 from sweeps.forecast import Forecast, forecast
+from sweeps.intervals import searched_notes
 from sweeps.journal import StoreError
 from sweeps.options import Options
 from sweeps.plan import Plan, make_plan, remaining
@@ -141,6 +142,7 @@ def made_ready(question: Question, options: Options, say: Callable[[str], None])
         *unreached(question, preset, options),
         *proposed_too(question, preset, options),
         *side_effects(question, options),
+        *searched_notes(question.refined(options), options.searched, preset.proposals),
     )
     for line in notes:
         say(line)

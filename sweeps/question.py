@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from ilql.hyperparameters import unknown
 from sweeps.cells import Shared
+from sweeps.intervals import searching
 from sweeps.job import Resources
 from sweeps.names import one_component
 from sweeps.options import Options
@@ -16,6 +17,15 @@ from sweeps.presets import Preset
 from sweeps.refinement import Refinement
 from sweeps.reporting import Against, MakeSection
 from sweeps.space import Between, Grid, PlannedTraining, known_columns, settings
+
+Remarks: TypeAlias = Callable[[Sequence[PlannedTraining], Sequence[float]], Sequence[str]]
+"""Says what of a design may not suit the data, a line each. Takes the design and the train dialogues' returns."""
+
+
+def nothing_to_remark(design: Sequence[PlannedTraining], returns: Sequence[float]) -> Sequence[str]:
+    """The design was made for the data."""
+    return ()
+
 
 ALL = "all"
 """Names every arm of a question."""
@@ -36,6 +46,7 @@ class Question:
         held: Columns that proposals leave as the preset has them.
         against: Comparisons to be stated under the table.
         sections: What else its report has.
+        remarks: What is said of a design that may not suit the data.
         world: The task's settings. Takes the world's name or None, whether there is data, and the preset.
         inputs: Its sources besides `--data`, by name, each with a line that says what it is.
         rewards_of_inputs: The reward that is asked about instead where a source is given and no reward is named.
@@ -52,6 +63,7 @@ class Question:
     against: tuple[Against, ...]
     world: Callable[[str | None, bool, Preset], Any]
     sections: tuple[MakeSection, ...] = ()
+    remarks: Remarks = nothing_to_remark
     inputs: Mapping[str, str] = field(default_factory=dict)
     rewards_of_inputs: Mapping[str, str] = field(default_factory=dict)
 
@@ -92,17 +104,18 @@ class Question:
         return tuple(dict.fromkeys(options.rewards or (own,)))
 
     def chosen(self, options: Options) -> list[Grid]:
-        """The arms that the options name, in the design's order, with the values that they ask for.
+        """The arms that the options name, in the design's order, with the values and the intervals that they ask for.
 
         Raises:
             KeyError: An arm or a column does not exist.
-            ValueError: A column is one that an arm decides.
+            ValueError: A column is one that an arm decides, or that no interval can be of.
         """
         named = options.methods or self.main or (ALL,)
         for arm in named:
             if arm != ALL:
                 self.grid(arm)
-        return varied([grid for grid in self.grids if grid.arm in named or ALL in named], options.overrides)
+        run = [grid for grid in self.grids if grid.arm in named or ALL in named]
+        return searching(varied(run, options.overrides), options.searched)
 
     def refined(self, options: Options) -> list[Grid]:
         """The chosen arms whose trainings proposals vary.
@@ -113,7 +126,7 @@ class Question:
         """
         chosen = self.chosen(options)
         if options.refine is None:
-            return [grid for grid in chosen if grid.arm in self.refine]
+            return [grid for grid in chosen if grid.arm in self.refine or grid.search]
         named = {self.grid(arm).arm for arm in options.refine if arm != ALL}
         if ALL in options.refine:
             named |= {grid.arm for grid in chosen if grid.dimensions(self.held)}

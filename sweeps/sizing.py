@@ -9,14 +9,13 @@ from ilql.conventions import METHODS as CONVENTIONAL
 from ilql.conventions import convention
 from ilql.hyperparameters import Value, make, unknown
 from ilql.methods import method_named
+from sweeps.asked import WORLD
+from sweeps.intervals import check_corners, searched_notes
 from sweeps.options import Options
 from sweeps.overrides import parted, widened
 from sweeps.presets import Preset
 from sweeps.question import Question
 from sweeps.space import Grid, known_columns
-
-WORLD = "world."
-"""Begins the columns that are settings of the task."""
 
 
 def chosen_preset(question: Question, options: Options) -> Preset:
@@ -98,6 +97,9 @@ def chosen_preset(question: Question, options: Options) -> Preset:
             changes[name] = value
     changes["resources"] = dataclasses.replace(preset.resources, **dict[str, Any](options.resources))
     changed = dataclasses.replace(preset, **changes)
+    for grid in chosen:
+        check_corners(grid, for_grid(changed, grid))
+    searched_notes(refined, options.searched, proposals)
     if changed.resources.shard and changed.adapter_rank:
         raise ValueError("--shard needs networks without adapters, which share one frozen trunk already")
     return changed
@@ -106,6 +108,7 @@ def chosen_preset(question: Question, options: Options) -> Preset:
 def shown(question: Question, options: Options) -> dict[str, Any]:
     """The preset as it would be used, as JSON values, and as `design` each arm's values by column.
 
+    What an interval was said of is there as `search`, its ends by arm and column.
     Where a column is varied over whole sweeps, it and its values are there as `vary`.
 
     Raises:
@@ -118,8 +121,13 @@ def shown(question: Question, options: Options) -> dict[str, Any]:
         base = for_grid(preset, grid)
         grid.trainings(base)  # what could not be run is not shown as if it could
         design[grid.arm] = {column: list(values) for column, values in grid.values(base).items()}
+    search = {
+        grid.arm: {column: [search.low, search.high] for column, search in grid.search.items()}
+        for grid in question.refined(options)
+        if grid.search
+    }
     vary = {} if options.vary is None else {"vary": {options.vary[0]: list(options.vary[1])}}
-    return {**preset.shown(), "design": design, **vary}
+    return {**preset.shown(), "design": design, **({"search": search} if search else {}), **vary}
 
 
 def world_settings(question: Question, preset: Preset, options: Options) -> Any:

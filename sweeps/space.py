@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from ilql.hyperparameters import Search, Value, make, unknown
+from ilql.hyperparameters import Search, Value, make, number_type, unknown
 from ilql.methods import method_named
 
 BAGS = ("train", "decode")
@@ -49,12 +49,14 @@ class Grid:
         columns: Values by column, such as `train.tau` or `decode.beta`.
         variant: The name of the arm, where it is not the method's plain one.
         switch: The values that make a variant what it is, or what makes them; proposals leave them alone.
+        search: Where proposals look for values of a column of training, beside or in place of what the method declares.
     """
 
     method: str
     columns: Mapping[str, Sequence[Value]]
     variant: str | None = None
     switch: Mapping[str, Value | Derived] = field(default_factory=dict)
+    search: Mapping[str, Search] = field(default_factory=dict)
 
     @property
     def arm(self) -> str:
@@ -81,15 +83,22 @@ class Grid:
 
     def dimensions(self, held: Sequence[str] = ()) -> tuple[Between, ...]:
         """What proposals of this arm vary, as `space` gives it, but nothing where there is nothing."""
-        return tuple(d for d in _declared(self.method) if d.column not in self.switch and d.column not in held)
+        declared = {column: s for column, s in _declared(self.method).items() if column not in (*self.switch, *held)}
+        kind = method_named(self.method).train
+        return tuple(
+            Between(column, search, whole=number_type(kind, column.removeprefix("train.")) is int)
+            for column, search in {**declared, **self.search}.items()
+        )
 
     def space(self, held: Sequence[str] = ()) -> tuple[Between, ...]:
         """What proposals of this arm vary: what its method declares, less what makes it a variant, and less `held`.
 
+        What its own `search` has comes on top, also of what is held: that was asked for.
+
         Raises:
             ValueError: Its method declares nothing, or nothing is left.
         """
-        if not _declared(self.method):
+        if not _declared(self.method) and not self.search:
             raise ValueError(f"a method that is refined must declare where to search, {self.method!r} declares nothing")
         left = self.dimensions(held)
         if not left:
@@ -126,10 +135,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class Between:
-    """A column that proposals vary, and where they look for good values of it."""
+    """A column that proposals vary, and where they look for good values of it; whole numbers where it is `whole`."""
 
     column: str
     search: Search
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if not self.column.startswith("train."):
@@ -146,11 +156,11 @@ class Between:
         return self.search.high
 
 
-def _declared(method: str) -> tuple[Between, ...]:
-    """What proposals vary of a method: the training hyperparameters that it declares a search for."""
+def _declared(method: str) -> dict[str, Search]:
+    """Where proposals look by column of training, as a method's hyperparameters declare it."""
     fields = dataclasses.fields(method_named(method).train)
     searches = {item.name: item.metadata["search"] for item in fields if item.metadata.get("search") is not None}
-    return tuple(Between(f"train.{name}", search) for name, search in searches.items())
+    return {f"train.{name}": search for name, search in searches.items()}
 
 
 def settings(method: str, bag: str, values: Mapping[str, Value]) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileBackend
@@ -96,8 +96,7 @@ class Study:
         self.file = file
         self._seed = seed
         self._space: dict[str, dict[str, BaseDistribution]] = {
-            arm: {d.column: FloatDistribution(d.low, d.high, log=d.search.log) for d in dimensions}
-            for arm, dimensions in space.items()
+            arm: {d.column: _distribution(d) for d in dimensions} for arm, dimensions in space.items()
         }
         self._storage = JournalStorage(_OwnJournal(file))
         self._study = optuna.create_study(storage=self._storage, study_name=name, direction="maximize")
@@ -114,7 +113,7 @@ class Study:
             (arm, name): value
             for arm in _informs(training)
             for name, distribution in self._space.get(arm, {}).items()
-            if isinstance(value := columns.get(name), float) and distribution._contains(value)
+            if isinstance(value := columns.get(name), _kind(distribution)) and distribution._contains(value)
         }
         searched = {name for _, name in known}
         train = {name: value for name, value in columns.items() if name not in searched}
@@ -124,7 +123,7 @@ class Study:
             _about(training.method, training.arm, training.origin) | {"train": train},
         )
 
-    def propose(self, method: str, arm: str) -> tuple[int, dict[str, float]]:
+    def propose(self, method: str, arm: str) -> tuple[int, dict[str, int | float]]:
         """The next proposal for an arm: its trial's number, and a value for every column of the arm's space."""
         space = {parameter(arm, name): distribution for name, distribution in self._space[arm].items()}
         # The sampler sees the arm's own trials alone: it would rank those of all arms together, and take what is low in
@@ -138,7 +137,7 @@ class Study:
         alone.add_trials(own)
         params = alone.ask(space).params
         number = self._begin(params, space, _about(method, arm, "refinement"))
-        return number, {name: float(params[parameter(arm, name)]) for name in self._space[arm]}
+        return number, {name: _kind(how)(params[parameter(arm, name)]) for name, how in self._space[arm].items()}
 
     def tell(self, number: int, scores: Mapping[str, float]) -> None:
         """A training's scores on the tune scenes, by decoding; its value is the best of them."""
@@ -187,6 +186,18 @@ class Study:
                     )
                 )
         return found
+
+
+def _distribution(dimension: Between) -> BaseDistribution:
+    """Where Optuna draws a column from."""
+    if dimension.whole:
+        return IntDistribution(round(dimension.low), round(dimension.high), log=dimension.search.log)
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.search.log)
+
+
+def _kind(distribution: BaseDistribution) -> type[int] | type[float]:
+    """The type of what is drawn."""
+    return int if isinstance(distribution, IntDistribution) else float
 
 
 def _about(method: str, arm: str, origin: str) -> dict[str, Any]:

@@ -85,17 +85,15 @@ def loss(module: nn.Module, batch: TokenBatch, weights: Tensor, train: Train) ->
     assert isinstance(module, Extraction)
     policy = module.policy
     with torch.no_grad():
-        advantage = token_values.action_values(placed(module.critic[0], batch.tokens.device), batch).advantage
-        factors = advantage_weights(
-            advantage, torch.zeros_like(advantage), awr_beta=train.awr_beta, clip=train.awr_clip
-        )
+        values = token_values.action_values(placed(module.critic[0], batch.tokens.device), batch)
+        factors = advantage_weights(values.q, values.v, awr_beta=train.awr_beta, clip=train.awr_clip)
     states = gather(hidden_states(trunk_of(policy), batch.tokens), batch.action_positions)
     total = cloning_loss(states, head_of(policy), batch.actions, factors, weights)
     parts = {
         "weighted_nll": total.detach(),
         "weight_mean": masked_mean(factors, weights),
         "clipped_share": masked_mean((factors >= train.awr_clip).float(), weights),
-        "advantage_mean": masked_mean(advantage, weights),
+        "advantage_mean": masked_mean(values.advantage, weights),
     }
     return Loss(total, parts)
 

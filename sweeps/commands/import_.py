@@ -28,9 +28,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
     add("-o", "--out", type=Path, required=True, metavar="FILE.yaml", help="what to write")
     add("--question", default="visdial", help="what is asked of the sweep (default: %(default)s)")
     add("--methods", help="methods that are swept, separated by commas (default: the question's own)")
-    add(
-        "--points", type=whole_number(2, 1000), default=4, help="values that an interval becomes (default: %(default)s)"
-    )
+    add("--points", type=whole_number(2, 1000), help="values that every interval becomes, and none is searched")
     add("--rename", type=_renaming, action="append", default=[], metavar="THEIRS=train.OURS", help="a name of theirs")
     add("--drop", action="append", default=[], metavar="THEIRS", help="leave this one out")
 
@@ -44,7 +42,9 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
         read_yaml(given.file), given.form, points=given.points, names=dict(given.rename), dropped=given.drop
     )
     notes = [printable(note) for note in imported.notes]  # of names that are theirs: they must not end a comment
-    options = {} if given.methods is None else {"methods": given.methods.split(",")}
+    options: dict[str, object] = {} if given.methods is None else {"methods": given.methods.split(",")}
+    if imported.trials is not None:
+        options["trials"] = imported.trials
     out.write_text(write_question(given.question, options, imported.columns, notes), encoding="utf-8")
     for note in notes:
         print(note)

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from ilql.batch import tokenize
+from ilql.dialogue import Dialogue, Turn
 from ilql.tasks.dialogues import KIND, validate
 from ilql.tasks.dialogues.schema import LINE_KEYS, MESSAGE_KEYS, TURN_KEYS
 from ilql.tasks.dialogues.settings import Settings
 from ilql.tasks.dialogues.world import DialoguesTask
+from ilql.tokens import symbol_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "your_dialogues.md").read_text(encoding="utf-8")
@@ -106,6 +109,14 @@ def test_its_first_commands_split_fifty_dialogues_so_that_none_is_too_small(tmp_
     file.write_text("".join(json.dumps({"id": f"d{n}", "turns": turns}) + "\n" for n in range(50)), encoding="utf-8")
     assert validate(str(file), Settings())[1].too_few is not None
     assert validate(str(file), Settings(**shares))[1].too_few is None  # type: ignore[arg-type]
+
+
+def test_a_turns_reward_stands_on_the_token_that_ends_it_as_it_says() -> None:
+    assert "puts a turn's reward on the token that ends it" in PAGE
+    parts = (Turn("a b", by_agent=True, reward=1.0), Turn("c", by_agent=True, reward=2.0))  # one after the other
+    sequence = tokenize(Dialogue(parts, ended=True), symbol_tokenizer("abc "))
+    assert sequence.rewards[sequence.ends].tolist() == [1.0, 2.0]
+    assert sequence.rewards.sum() == 3.0
 
 
 def test_the_files_it_names_are_there() -> None:

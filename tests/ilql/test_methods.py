@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, tok
 from ilql.checkpoint import CheckpointError, load_weights, save_weights
 from ilql.decode import Speaker, Utterance, Voice
 from ilql.dialogue import Dialogue, Turn
+from ilql.fitted_q import Acting, without_probabilities
 from ilql.language_model import Architecture, build_language_model
 from ilql.losses import VERSIONS
 from ilql.method import Actor, Decoding, Manner, Method, Start, Training
@@ -298,6 +300,16 @@ class TestTraining:
     def test_equal_starts_build_equal_modules(self, method: Method, start: Start) -> None:
         one, other = (method.build(start, method.train()) for _ in range(2))
         assert_same_weights(weights_of(one), weights_of(other))
+
+    def test_its_manner_tells_whether_its_tokens_have_probabilities(
+        self, method: Method, start: Start, tokenizer: Tokenizer
+    ) -> None:
+        decode = method.decode()
+        manner = method.manner(method.train(), decode)
+        actor = method.actor(method.build(start, method.train()), start.behaviour)
+        told = without_probabilities(manner)
+        with pytest.raises(ValueError, match=told) if told else contextlib.nullcontext():
+            Acting(actor, decode, manner, tokenizer)
 
     def test_saved_and_loaded_weights_give_the_same_loss_and_say_the_same(
         self, method: Method, start: Start, batch: TokenBatch, tokenizer: Tokenizer, tmp_path: Path

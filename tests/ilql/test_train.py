@@ -26,7 +26,7 @@ from ilql.checkpoint import load_weights
 from ilql.losses import masked_mean
 from ilql.method import Loss, Method, Start, Training, every_utterance
 from ilql.methods import bc, chai, decision_transformer, ilql, utterance_ilql
-from ilql.train import Loop, Progress, mask_of, micro_batches, train
+from ilql.train import Loop, Progress, Signals, mask_of, micro_batches, train
 
 TRAINEE = Path(__file__).with_name("trainee.py")
 SCRIPT: dict[str, Any] = runpy.run_path(str(TRAINEE))
@@ -417,3 +417,33 @@ def test_workers_stop_together_soon_after_one_was_asked(tmp_path: Path) -> None:
     said = [(tmp_path / f"stopped-{rank}").read_text(encoding="utf-8") for rank in range(2)]
     assert said == [f"asked to stop, at step 4 of {STEPS}"] * 2
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
+
+
+class TestSignals:
+    """Whether to stop and whether a sign of life is due, as one worker and as several agree on it."""
+
+    def test_one_worker_offers_nothing_and_hears_itself_at_once(self) -> None:
+        signals = Signals(Loop(stop=lambda: True, heartbeat_seconds=0.0))
+        assert signals.offer() == (False, False)
+        assert signals.take(None) == (True, True)
+
+    def test_several_hear_in_a_step_what_was_offered_in_the_one_before(self) -> None:
+        signals = Signals(Loop(workers=2, rank=1))
+        assert signals.take(torch.tensor([1.0, 0.0])) == (False, False)
+        assert signals.take(torch.tensor([0.0, 1.0])) == (True, False)
+        assert signals.take(torch.tensor([0.0, 0.0])) == (False, True)
+
+    @pytest.mark.parametrize(("rank", "late"), [(0, True), (1, False)])
+    def test_the_first_workers_clock_alone_counts(self, rank: int, late: bool) -> None:
+        assert Signals(Loop(workers=2, rank=rank, heartbeat_seconds=0.0)).offer() == (False, late)
+
+    def test_a_sign_of_life_is_offered_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = [0.0]
+        monkeypatch.setattr("ilql.train.time.monotonic", lambda: now[0])
+        signals = Signals(Loop(workers=2, heartbeat_seconds=20.0))
+        now[0] = 20.0
+        assert (signals.offer(), signals.offer()) == ((False, True), (False, False))
+        now[0] = 39.0
+        signals.lived()
+        now[0] = 58.0
+        assert signals.offer() == (False, False)

@@ -32,7 +32,7 @@ alpha: {strategy: loguniform, values: [0.001, 0.1]}
 """
 
 
-def taken(form: Format, points: int = 3, **parameters: Any) -> Imported:
+def taken(form: Format, points: int | None = 3, **parameters: Any) -> Imported:
     found = {"parameters": parameters} if form == "wandb" else {"tune_config": {}, **parameters}
     return read_sweep(found, form, points=points, names={})
 
@@ -115,6 +115,37 @@ def test_steps_stay_between_the_ends(
     found = taken("wandb", 4, tau=tau).columns["train.tau"]
     assert found == values
     assert {type(value) for value in found} == {int if isinstance(step, int) else float}
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ({"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-3}, ("1e-05..0.001",)),
+        ({"min": 0.6, "max": 0.9}, ("0.6..0.9",)),
+        ({"min": 8, "max": 64}, ("8..64",)),
+        ({"min": 0.01, "max": 1.0}, (0.01, 0.34, 0.67, 1.0)),  # a search of ours would be logarithmic
+        ({"distribution": "log_uniform_values", "min": 1.0, "max": 8.0}, (1.0, 2.0, 4.0, 8.0)),  # and here linear
+        ({"distribution": "q_uniform", "min": 0.2, "max": 0.8, "q": 0.2}, (0.2, 0.4, 0.6, 0.8)),
+    ],
+)
+def test_where_no_number_of_values_is_asked_for_an_interval_is_searched_if_that_draws_the_same(
+    what: dict[str, Any], said: tuple[object, ...]
+) -> None:
+    found = taken("wandb", None, lr=what, beta={"min": 1.0, "max": 4.0})
+    assert found.columns == {"train.learning_rate": said, "decode.beta": (1.0, 2.0, 3.0, 4.0)}
+
+
+def test_proposals_are_as_many_as_theirs_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs, ours = tmp_path / "theirs.yaml", tmp_path / "ours.yaml"
+    theirs.write_text(TRLX)
+    command = ["import", "trlx", str(theirs), "-o", str(ours), "--question", "bandit", "--methods", "ilql"]
+    assert cli.main(command) == 0
+    assert (read_yaml(ours)["trials"], read_yaml(ours)["train.polyak"]) == (8, ["0.001..0.1"])
+    assert cli.main(["plan", str(ours), "--preset", "smoke", "--store", str(tmp_path / "store")]) == 0
+    said = capsys.readouterr().out
+    assert "proposals for each method that searches: theirs, 8" in said
+    assert "train.polyak is searched from 0.001 to 0.1, logarithmic, in ilql" in said
+    assert "then 8 proposals" in said
 
 
 def test_rounding_takes_no_value_out_of_its_interval() -> None:
@@ -221,4 +252,4 @@ def test_a_name_of_theirs_cannot_end_the_comment_that_it_stands_in(
     theirs.write_text('parameters: {"a\\nstore: /elsewhere # .lr": {min: 0.1, max: 0.2}}')
     assert cli.main(["import", "wandb", str(theirs), "-o", str(ours), "--question", "bandit"]) == 0
     assert "store" not in read_yaml(ours)
-    assert "a\\nstore: /elsewhere # .lr, from 0.1 to 0.2, has become 4 values" in capsys.readouterr().out
+    assert "a\\nstore: /elsewhere # .lr, from 0.1 to 0.2, is searched" in capsys.readouterr().out

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 import pytest
+from command_line import one_line
 
 from ilql.batch import tokenize
 from ilql.dialogue import Dialogue, Turn
@@ -19,11 +20,22 @@ from ilql.task import Task
 from ilql.tokens import symbol_tokenizer
 from ilql.windows import cut
 from sweeps import cli, evaluate_cells
+from sweeps.commands.run import run_command
 from sweeps.commands.validate import READ
+from sweeps.dialogue_ablation import QUESTION
 from sweeps.dialogue_presets import PRESETS
-from sweeps.offline import HELD_OUT, calibration, distinct_episodes, held_out_notes, to_their_ends, what_followed
+from sweeps.offline import (
+    HELD_OUT,
+    calibration,
+    distinct_episodes,
+    estimated_alone,
+    held_out_notes,
+    to_their_ends,
+    what_followed,
+)
 from sweeps.offline_clone import beyond_its_model, clone_in, clones_all
 from sweeps.offline_section import effective_dialogues, far_from_data
+from sweeps.space import Grid, PlannedTraining
 from sweeps.stages import load_task, load_tokenizer_stage
 from sweeps.stopping import JobStopped
 from sweeps.work import run_job
@@ -109,6 +121,45 @@ def test_what_ranks_whole_utterances_is_a_failed_row_that_says_why(unplayable: B
     assert record["status"] == "failed"
     assert record["reason"].startswith(
         "ValueError: fitted-Q evaluation needs a policy whose tokens have probabilities, got one that"
+    )
+
+
+class TestWhatIsEstimated:
+    """Cloning can be estimated; a decision transformer is asked for a return."""
+
+    DESIGN = tuple(grid.trainings({})[0] for grid in (Grid("bc", {}), Grid("decision_transformer", {})))
+
+    def test_what_cannot_be_is_left_out_and_said(self) -> None:
+        said: list[str] = []
+        assert estimated_alone(self.DESIGN, ("all",), said.append) == self.DESIGN[:1]
+        assert said == [
+            "without an environment only a policy whose tokens have probabilities can be judged; left out: "
+            "decision_transformer, which is asked for a return"
+        ]
+
+    def test_where_all_can_be_nothing_is_said(self) -> None:
+        said: list[str] = []
+        assert estimated_alone(self.DESIGN[:1], (), said.append) == self.DESIGN[:1]
+        assert said == []
+
+    @pytest.mark.parametrize(("design", "named"), [(DESIGN, ("bc", "decision_transformer")), (DESIGN[1:], ("all",))])
+    def test_what_is_named_or_all_there_is_is_refused(
+        self, design: Sequence[PlannedTraining], named: Sequence[str]
+    ) -> None:
+        with pytest.raises(ValueError, match="got decision_transformer, which is asked for a return; give --env"):
+            estimated_alone(design, named, lambda line: None)
+
+
+def test_who_asks_for_what_cannot_be_judged_is_told_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = [{"role": "user", "text": "hello"}, {"role": "agent", "text": "good morning", "reward": 1}]
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps({"id": f"d{n}", "turns": turns}) + "\n" for n in range(9)), encoding="utf-8")
+    words = ["--methods", "bc,chai", "--preset", "smoke", "--data", str(file), "--store", str(tmp_path / "store")]
+    assert run_command(QUESTION, "sweeps/dialogue_ablation.py", [*words, "--plan"]) == 2
+    assert one_line(capsys).endswith(
+        "can be judged, got chai, which ranks whole utterances; give --environment, or other --methods"
     )
 
 

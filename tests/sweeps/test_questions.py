@@ -104,11 +104,34 @@ def test_the_pages_say_which_methods_a_question_has() -> None:
     page = (ROOT / "docs" / "your_dialogues.md").read_text(encoding="utf-8")
     arms = {name: questions.question_named(name).arms for name in questions.question_names()}
     four = ["bc", "filtered_bc", "sarsa", "ilql"]
-    assert "`wordle`, `reddit`, `dialogue` and `bandit` are `bc`, `filtered_bc`, `sarsa`, `ilql`;" in readme
-    assert "`bc`, `filtered_bc`, `sarsa` and `ilql`, and `--methods` chooses among those" in page
-    assert sorted(name for name in arms if sorted(arms[name]) == sorted(four)) == [
-        "bandit", "dialogue", "reddit", "wordle"
-    ]  # fmt: skip
+    assert "`wordle`, `reddit` and `bandit` are `bc`, `filtered_bc`, `sarsa`, `ilql`;" in readme
+    assert sorted(name for name in arms if sorted(arms[name]) == sorted(four)) == ["bandit", "reddit", "wordle"]
+    assert "runs `bc`, `filtered_bc`, `sarsa` and `ilql`" in page
+    assert questions.question_named("dialogue").main == tuple(four)
+    assert arms["dialogue"] == arms["visdial"]
+    (rows,) = re.findall(r"^\| method \|.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    of_page = re.findall(r"`(\w+)`", " ".join(row.split("|")[1] for row in rows.splitlines()))
+    assert sorted(of_page) == sorted(set(arms["dialogue"]) - set(four))
     listed = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", readme, re.MULTILINE))))
     assert set(arms["visdial"]) <= listed
     assert len(questions.question_named("visdial").main) == 8
+
+
+class TestDialogueRemarks:
+    """What is said where a grid may not suit the scale of one's own returns."""
+
+    def said(self, *returns: float, arms: tuple[str, ...]) -> list[str]:
+        question = questions.question_named("dialogue")
+        design = [training for arm in arms for training in question.grid(arm).trainings({})]
+        return list(question.remarks(design, returns))
+
+    def test_what_a_decision_transformer_is_asked_for_is_said_beside_what_there_was(self) -> None:
+        (line,) = self.said(-1.0, 0.5, arms=("bc", "decision_transformer"))
+        assert line.startswith("decision_transformer is asked for a return of 0, 2, 4, and dialogues return -1 to 0.5;")
+
+    @pytest.mark.parametrize(("returns", "lines"), [((-3.0, 0.0), 0), ((-3.0, 0.5), 1), ((-31.0, -1.0), 1)])
+    def test_returns_outside_of_qsfts_range_are_said(self, returns: tuple[float, ...], lines: int) -> None:
+        assert len(self.said(*returns, arms=("qsft",))) == lines
+
+    def test_of_the_others_nothing_is_said(self) -> None:
+        assert self.said(-100.0, 100.0, arms=("bc", "ilql", "cql", "chai")) == []
