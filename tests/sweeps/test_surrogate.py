@@ -23,7 +23,7 @@ from surrogate import TABLE, Counted, NotRecorded, Surrogate, in_this_process
 from tabulated import Played, Table, Trained, Word
 
 from analysis.ablation import AblationRow
-from sweeps import experiment
+from sweeps import cli, experiment
 from sweeps.bandit_ablation import QUESTION
 from sweeps.doctor import findings
 from sweeps.exact_json import Record
@@ -278,7 +278,7 @@ from unittest.mock import patch
 from command_line import ask
 from surrogate import TABLE, Surrogate, in_this_process
 from tabulated import Table
-from sweeps import experiment
+from sweeps import cli, experiment
 
 ready, other, *options = sys.argv[1:]
 workers = Surrogate(Table.read(TABLE), kept=lambda number: time.sleep(0.02))
@@ -411,6 +411,21 @@ def test_a_report_of_several_seeds_is_the_same_in_whatever_order_its_jobs_were_d
     first, second = pages(tmp_path / "first"), pages(tmp_path / "second")
     assert "honest.md" in first
     assert first == second
+
+
+def test_a_report_of_several_sweeps_says_what_holds_across_them(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options in (WHOLE, DIVERGED):
+        desk.run(*options)
+    capsys.readouterr()
+    command = ["report", "whole", "diverged", "--store", str(desk.folder), "-o", str(tmp_path / "both")]
+    assert cli.main(command) == 0
+    said, names = capsys.readouterr().out, {path.name for path in (tmp_path / "both").iterdir()}
+    assert {"across.html", "across.md", "across.json", "across_across_tasks.csv"} <= names
+    assert (tmp_path / "both" / "across.md").read_text(encoding="utf-8") in said
+    assert "2 tasks: whole, diverged" in (tmp_path / "both" / "across.html").read_text(encoding="utf-8")
+    assert "(too few seeds for an interval)" in said  # two of each
 
 
 AS_HERE = {"PYTHONHASHSEED": "0", "TZ": "UTC", "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "LC_ALL": "C.UTF-8"}
