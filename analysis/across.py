@@ -6,11 +6,17 @@ weight. What differs: a generator decides the draws; tasks may have unequal runs
 
 Why widen: a bootstrap of n runs sees their variance too small by (n − 1)/n, a third with three, and takes it for known.
 So each task's runs are spread around their mean by √(n/(n − 1)) before they are drawn, and ends lie as many times
-further out as Student's t on Σ (n_j − 1) degrees of freedom lies beyond the normal.
+further out as Student's t lies beyond the normal. Where one task decides most of the estimate, as the middle one of
+three does the IQM, its n_j − 1 degrees of freedom are what there is: those of t are Satterthwaite's of the tasks'
+parts (`effective_degrees`). And where runs are skewed, those that lie close together lie on the side of the short tail:
+the end on the side of the long one is moved out by what Johnson's t has for it (`skew_shift`), the other one stays.
 
 Runs may depend on each other: where the cell of each was chosen by the other seeds' scores, their mean has the variance
 f·s² with an f above 1/n (`analysis.honest.fold_share`). Intervals take such shares, one per task, and are √(f·n) times
-as wide.
+as wide. These f were chosen by coverage with a t on Σ (n_j − 1) degrees, which they keep, and no end is moved.
+
+What an estimate owes to each run is its influence: the covariance, over the draws, of the estimate and how often the
+run was drawn (Efron 2014). Squares of it, added over a task's runs, are that task's part of the variance.
 
 Scores must be on a scale that is known. One made of the same runs (0 the mean of some method, 1 the best method's)
 would take the noise of its own ends for nothing, and its upper end is a maximum, which is too high.
@@ -30,6 +36,7 @@ import numpy as np
 from analysis.bounded import NO_SPREAD, TOO_FEW_SEEDS, Bounded, percentile_interval, t_factor
 from analysis.estimators import Floats
 from analysis.landscape import FEWEST_DEGREES
+from analysis.student import t_quantile
 
 Scores: TypeAlias = Sequence[Floats]
 """Per task the scores of its runs, shape (n_j,), on a scale that tasks share."""
@@ -40,6 +47,9 @@ CHUNK = 4096
 
 FEWEST_RUNS = 3
 """Runs of a task below which intervals are withheld: `tests/coverage` shows where they cover."""
+
+NORMAL = 1.959963984540054
+"""The 97.5 % point of the normal."""
 
 
 def iqm(scores: Scores) -> float:
@@ -75,7 +85,12 @@ def profile(scores: Scores, thresholds: Floats) -> Floats:
 
 
 def iqm_draws(scores: Scores, rng: np.random.Generator, draws: int = DRAWS) -> Floats:
-    """The IQM of `draws` stratified bootstrap samples, shape (draws,): runs are drawn within each task.
+    """The IQM of `draws` stratified bootstrap samples, shape (draws,): runs are drawn within each task."""
+    return _iqm_draws(scores, rng, draws)[0]
+
+
+def _iqm_draws(scores: Scores, rng: np.random.Generator, draws: int) -> tuple[Floats, list[Floats]]:
+    """These draws, and the influence of each task's runs.
 
     All values are sorted once. A sample is then how often each was drawn, and its middle half a sum over the running
     total of those counts: no sample is ever sorted.
@@ -84,7 +99,8 @@ def iqm_draws(scores: Scores, rng: np.random.Generator, draws: int = DRAWS) -> F
     order = np.argsort(values, kind="stable")
     place = np.argsort(order)
     sizes = [each.size for each in scores]
-    found = np.empty(draws)
+    found, centre = np.empty(draws), iqm(scores)
+    times, product = np.zeros(values.size), np.zeros(values.size)
     for begin in range(0, draws, CHUNK):
         many = min(CHUNK, draws - begin)
         counts = np.zeros((many, values.size), dtype=np.float32)
@@ -92,10 +108,12 @@ def iqm_draws(scores: Scores, rng: np.random.Generator, draws: int = DRAWS) -> F
         for size in sizes:
             counts[:, place[start : start + size]] = _counts(rng, size, many)
             start += size
-        found[begin : begin + many] = _middle_mean(
-            values[order], (counts * weights[order]).astype(np.float64, copy=False), _cut(values.size)
-        )
-    return found
+        made = _middle_mean(values[order], (counts * weights[order]).astype(np.float64, copy=False), _cut(values.size))
+        found[begin : begin + many] = made
+        times += counts.sum(axis=0)
+        product += (made - centre) @ counts
+    influence = (product / draws - times / draws * (found.mean() - centre))[place]
+    return found, np.split(influence, np.cumsum(sizes)[:-1])
 
 
 def improvement_draws(first: Scores, second: Scores, rng: np.random.Generator, draws: int = DRAWS) -> Floats:
@@ -141,8 +159,9 @@ def iqm_interval(
     widen: bool = True,
 ) -> Bounded:
     """The IQM with its 95 % stratified bootstrap interval; `widen=False` is rliable's."""
-    drawn = iqm_draws(spread_out(scores, shares) if widen else scores, rng, draws)
-    return _bounded(iqm(scores), drawn, [each.size for each in scores], widen=widen)
+    drawn, influence = _iqm_draws(spread_out(scores, shares) if widen else scores, rng, draws)
+    own = influence if widen and _are_independent(scores, shares) else None
+    return _bounded(iqm(scores), drawn, [each.size for each in scores], widen=widen, influence=own)
 
 
 def gap_interval(
@@ -153,8 +172,11 @@ def gap_interval(
     draws: int = DRAWS,
 ) -> Bounded:
     """The optimality gap with its interval, which does not go below 0."""
-    drawn = 1.0 - mean_draws(spread_out(_capped(scores), shares), rng, draws)
-    found = _bounded(optimality_gap(scores), drawn, [each.size for each in scores])
+    spread = spread_out(_capped(scores), shares)
+    drawn = 1.0 - mean_draws(spread, rng, draws)
+    influence = [-(each - each.mean()) / (each.size * len(scores)) for each in spread]
+    own = influence if _are_independent(scores, shares) else None
+    found = _bounded(optimality_gap(scores), drawn, [each.size for each in scores], influence=own)
     if found.low is None or found.high is None:
         return found
     return Bounded(found.value, max(0.0, found.low), found.high)
@@ -231,14 +253,58 @@ def binomial_end(successes: int, trials: int) -> float:
     return low
 
 
-def _bounded(value: float, drawn: Floats, runs: Sequence[int], *, widen: bool = True) -> Bounded:
+def effective_degrees(influence: Sequence[Floats]) -> float:
+    """Satterthwaite's degrees of freedom of (Σ v_j)² / Σ v_j²/(n_j − 1), v_j the part of task j in the variance.
+
+    Between the smallest n_j − 1 and Σ (n_j − 1).
+
+    Args:
+        influence: Of the runs of each task, shape (n_j,), two at least.
+    """
+    parts = np.array([np.square(each).sum() for each in influence])
+    degrees = np.array([each.size - 1 for each in influence])
+    return float(np.clip(parts.sum() ** 2 / (np.square(parts) / degrees).sum(), degrees.min(), degrees.sum()))
+
+
+def skew_shift(influence: Sequence[Floats]) -> float:
+    """By how much Johnson's t (1978) moves the ends of an interval for skewed runs: (1 + 2z²)·κ₃/(6κ₂), z 1.96.
+
+    κ₂ and κ₃ are the estimate's variance and third cumulant: of runs that were spread by √(n/(n − 1)), Σ u² and, free
+    of bias, Σ √(n(n − 1))/(n − 2)·Σ u³ with the influence u of the runs of a task.
+
+    Args:
+        influence: Of the runs of each task, shape (n_j,), three at least.
+    """
+    variance = sum(float(np.square(each).sum()) for each in influence)
+    third = sum(math.sqrt(n * (n - 1)) / (n - 2) * float((each**3).sum()) for each in influence if (n := each.size) > 2)
+    return (1 + 2 * NORMAL**2) * third / (6 * variance)
+
+
+def _bounded(
+    value: float,
+    drawn: Floats,
+    runs: Sequence[int],
+    *,
+    widen: bool = True,
+    influence: Sequence[Floats] | None = None,
+) -> Bounded:
     if _too_few(runs):
         return Bounded(value, why=TOO_FEW_SEEDS)
-    factor = t_factor(sum(number - 1 for number in runs)) if widen else 1.0
     low, high = percentile_interval(drawn)
     if high - low <= 1e-12 * max(1.0, abs(value)):  # runs that agree do not say how far another would lie
         return Bounded(value, why=NO_SPREAD)
-    return Bounded(value, value + factor * (low - value), value + factor * (high - value))
+    if influence is None:
+        factor = t_factor(sum(number - 1 for number in runs)) if widen else 1.0
+        return Bounded(value, value + factor * (low - value), value + factor * (high - value))
+    factor, shift = float(t_quantile(0.975, effective_degrees(influence))) / NORMAL, skew_shift(influence)
+    # The hull of the interval and of the one that is moved: what so few runs say of skewness may be chance.
+    low, high = value + factor * (low - value), value + factor * (high - value)
+    return Bounded(value, low + min(0.0, shift), high + max(0.0, shift))
+
+
+def _are_independent(scores: Scores, shares: Sequence[float] | None) -> bool:
+    """Whether the mean of each task's runs has the variance s²/n, as where no cell was chosen."""
+    return np.allclose([share * each.size for share, each in zip(_shares(scores, shares), scores, strict=True)], 1.0)
 
 
 def _too_few(runs: Sequence[int]) -> bool:
@@ -250,10 +316,11 @@ def _shares(scores: Scores, shares: Sequence[float] | None) -> Sequence[float]:
 
 
 def _counts(rng: np.random.Generator, size: int, draws: int) -> Floats:
-    """How often each of `size` runs is drawn in `draws` samples of `size`, shape (draws, size), by one multinomial."""
+    """How often each of `size` runs is drawn in `draws` samples of `size`, shape (draws, size)."""
     table = _tables(size)
     if table is None:
-        counts: Floats = rng.multinomial(size, np.full(size, 1.0 / size), size=draws).astype(np.float32)
+        places = rng.integers(0, size, (draws, size)) + size * np.arange(draws)[:, None]
+        counts: Floats = np.bincount(places.ravel(), minlength=draws * size).reshape(draws, size).astype(np.float32)
         return counts
     looked_up: Floats = table[rng.integers(0, table.shape[0], draws, dtype=np.uint32)]
     return looked_up

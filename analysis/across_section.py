@@ -102,7 +102,7 @@ def across_section(
         f"{count(len(scaled), 'task')}: {', '.join(scaled)}. {scale}. A run is a training seed at the cell that the "
         "other seeds choose on the tune scenes; tasks are taken as they are, not as a sample of others."
     )
-    caption = f"{about} 95 % by stratified bootstrap over training seeds, widened for few seeds and for the choice."
+    caption = f"{about} 95 % by stratified bootstrap over training seeds, widened for few or skewed and for the choice."
     figures: dict[str, tuple[Figure, str]] = {
         "across_profiles": (
             draw_profiles(thresholds, profiles, x_title="normalised score"),

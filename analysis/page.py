@@ -40,12 +40,11 @@ a { color: #0550ae; }
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure on a page: its id, its piece of HTML, its caption and links to its static files, (label, address)."""
+    """A figure on a page: its id, its piece of HTML and its caption."""
 
     name: str
     html: str
     caption: str
-    links: tuple[tuple[str, str], ...] = ()
 
 
 def html_table(
@@ -84,8 +83,7 @@ def links_html(links: Sequence[tuple[str, str]]) -> str:
 
 def figure_section(figure: PageFigure) -> str:
     """The figure with its caption below."""
-    links = f" {links_html(figure.links)}" if figure.links else ""
-    return f"<figure>{figure.html}<figcaption>{escape(figure.caption)}{links}</figcaption></figure>"
+    return f"<figure>{figure.html}<figcaption>{escape(figure.caption)}</figcaption></figure>"
 
 
 def page(title: str, body: str, *, script: str = "") -> str:

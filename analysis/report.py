@@ -73,6 +73,9 @@ HONEST_HEADING = "Tuned, and without the luck of seeds"
 PAPER_HEADING = "As the paper counts: the best cell, and σ over all of them"
 """Of the two tables; the paper's needs none where it leads."""
 
+FIGURE_FILES = "Each figure is in figures/ by itself: as HTML, and as SVG, PNG or PDF where a browser drew it."
+"""The same on every machine, as the page is."""
+
 
 def write_report(
     table: RunTable,
@@ -98,7 +101,7 @@ def write_report(
     `.csv` and `.json` the comparisons, `SECTION.md` and `.json` each section and `SECTION_TABLE.csv` each of its tables
     if there are any, `figures/NAME.html` one interactive figure each,
     `figures/NAME.svg` (and png, pdf) static ones where a browser is found, and `figures/captions.md` what they show.
-    Files of an earlier report are overwritten.
+    Files of an earlier report are overwritten. No file but the static figures depends on whether these are drawn.
 
     Args:
         table: Runs that share task, rewards, split and episodes.
@@ -139,28 +142,19 @@ def write_report(
         made |= each.figures
     drawn = {name: figures.picture(figure) for name, (figure, _) in made.items()}
     static, note = _static(drawn, folder / "figures", static_formats)
-    told += [note] if note else []
 
-    placed = [
-        PageFigure(
-            name=name,
-            html=figures.figure_html(drawn[name], name),
-            caption=caption,
-            links=tuple((path.suffix[1:].upper(), f"figures/{path.name}") for path in static if path.stem == name),
-        )
-        for name, (_, caption) in made.items()
-    ]
+    placed = [PageFigure(name, figures.figure_html(drawn[name], name), caption) for name, (_, caption) in made.items()]
     script = figures.plotly_script() if placed else ""
     for figure in placed:
-        alone = PageFigure(figure.name, figure.html, figure.caption)
         title = figure.name.replace("_", " ").capitalize()
-        content = f"<h1>{title}</h1>\n{figure_section(alone)}"
+        content = f"<h1>{title}</h1>\n{figure_section(figure)}"
         paths.append(_written(folder / "figures" / f"{figure.name}.html", page(title, content, script=script)))
     if placed:
         captions = "\n\n".join(f"**{figure.name}** {figure.caption}" for figure in placed)
         paths.append(_written(folder / "figures" / "captions.md", captions + "\n"))
     body = _body(table, ablation, honest, comparisons, inferences, sections, placed, told, links)
     whole = _written(folder / "report.html", page(_title(ablation), body, script=script))
+    told += [note] if note else []  # of this machine, so no word of it is on the page
     return Report(ablation, (whole, *paths, *static), tuple(told), tuple(sections), honest, inferences)
 
 
@@ -277,9 +271,8 @@ def _body(
         parts += _section_body(section, [figure for figure in placed if figure.name in section.figures])
     if ablation.failures:
         parts += ["<h2>What failed</h2>", html_table(FAILURES_HEADER, failure_rows(ablation), FAILURES_NUMERIC)]
-    parts.append(
-        f"<footer>{escape(_footer(table, ablation))}{''.join(f'<br>{escape(note)}' for note in notes)}</footer>"
-    )
+    said = [_footer(table, ablation), *([FIGURE_FILES] if placed else []), *notes]
+    parts.append(f"<footer>{'<br>'.join(map(escape, said))}</footer>")
     return "\n".join(parts)
 
 

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.stats import beta, trim_mean
+from scipy.stats import beta, t, trim_mean
 
 from analysis.across import (
+    effective_degrees,
     gap_interval,
     improvement_draws,
     improvement_interval,
@@ -16,6 +17,7 @@ from analysis.across import (
     probability_of_improvement,
     profile,
     profile_interval,
+    skew_shift,
     spread_out,
 )
 from analysis.estimators import Floats
@@ -92,6 +94,45 @@ def test_runs_are_spread_by_what_resampling_takes_away() -> None:
     # 0, 3, 6 around 3: variance 6 as drawn from, 9 of the sample. √(3/2)·3 = 3.674 from the mean gives it back.
     (spread,) = spread_out([np.array([0.0, 3.0, 6.0])])
     assert spread.var(ddof=0) == pytest.approx(9.0)
+
+
+def test_degrees_of_freedom_are_those_of_the_tasks_that_decide() -> None:
+    # Parts 2, 2 of three runs each: 4²/(2²/2 + 2²/2) = 4. Parts 2, 0: 2. Parts 2, 8 of three and five: 10²/(2 + 16).
+    one, twice = np.array([1.0, -1.0, 0.0]), np.array([2.0, 0.0, 0.0, 0.0, -2.0])
+    assert effective_degrees([one, -one]) == pytest.approx(4.0)
+    assert effective_degrees([one, 0 * one]) == pytest.approx(2.0)
+    assert effective_degrees([one, twice]) == pytest.approx(100 / 18)
+
+
+def test_skewed_runs_move_an_end_by_johnsons_t() -> None:
+    # The mean of 0, 0, 0, 4, spread by √(4/3): 1/4 of −1, −1, −1, 3 times that. κ₂ = s²/n = 4/4 = 1. The third
+    # k-statistic is n/((n − 1)(n − 2))·Σ d³ = 4/6·24 = 16, so κ₃ = 16/n² = 1, and the shift (1 + 2z²)/6.
+    spread = np.array([-1.0, -1.0, -1.0, 3.0]) * np.sqrt(4 / 3)
+    assert skew_shift([spread / 4]) == pytest.approx((1 + 2 * 1.959964**2) / 6)
+    assert skew_shift([-spread / 4]) == pytest.approx(-(1 + 2 * 1.959964**2) / 6)
+    assert skew_shift([np.array([-1.0, 0.0, 1.0])]) == pytest.approx(0.0)
+
+
+def test_a_gaps_ends_are_those_of_its_runs() -> None:
+    # Alike in both tasks, so 2·(n − 1) = 8 degrees; symmetric, so no end is moved: a normal's ends for so many runs.
+    scores = [np.array([0.1, 0.2, 0.3, 0.4, 0.5])] * 2
+    found = gap_interval(scores, rng(), draws=100_000)
+    half = t.ppf(0.975, 8) * np.sqrt(0.025 / 10)
+    assert found.value == pytest.approx(0.7)
+    assert found.low == pytest.approx(0.7 - half, abs=0.05 * half)
+    assert found.high == pytest.approx(0.7 + half, abs=0.05 * half)
+
+
+def test_runs_of_chosen_cells_keep_the_degrees_of_all_tasks() -> None:
+    # f = .6 of 3 runs. All but 4 % of the variance is the second task's: Satterthwaite's degrees are 2.2, all are 4.
+    scores = [np.array([0.4, 0.5, 0.6]), np.array([0.0, 0.5, 1.0])]
+    chosen = gap_interval(scores, rng(), shares=[0.6, 0.6], draws=100_000)
+    alone = gap_interval(scores, rng(), draws=100_000)
+    assert chosen.high is not None
+    assert alone.high is not None
+    ratio = (chosen.high - 0.5) / (alone.high - 0.5)
+    degrees = 1.04**2 / ((0.04**2 + 1) / 2)
+    assert ratio == pytest.approx(np.sqrt(0.6 * 3) * t.ppf(0.975, 4) / t.ppf(0.975, degrees), rel=0.02)
 
 
 def test_runs_that_choose_each_other_spread_by_what_their_mean_does() -> None:

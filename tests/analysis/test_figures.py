@@ -8,7 +8,7 @@ import math
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +358,27 @@ def test_without_a_browser_a_line_says_how_to_get_static_figures(
     assert "apt-get install chromium" in report.notes[0]
     assert "\n" not in report.notes[0]
     assert not list(tmp_path.rglob("*.svg"))
+
+
+def test_no_file_but_the_static_figures_says_whether_a_browser_drew_them(
+    grid: RunTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(drawn: Mapping[str, figures.Picture], folder: Path, formats: Sequence[str]) -> list[Path]:
+        paths = [folder / f"{name}.{suffix}" for name in drawn for suffix in formats]
+        for path in paths:
+            path.touch()
+        return paths
+
+    def written(folder: Path) -> dict[Path, bytes]:
+        report = write_report(grid, folder, rng=np.random.default_rng(0), static_formats=("svg", "png"))
+        return {path.relative_to(folder): path.read_bytes() for path in report.paths}
+
+    monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "no browser here"))
+    without = written(tmp_path / "without")
+    monkeypatch.setattr(figures, "write_static", draw)
+    drawn = written(tmp_path / "drawn")
+    assert {path.suffix for path in drawn.keys() - without.keys()} == {".svg", ".png"}
+    assert without == {path: drawn[path] for path in without}
 
 
 def test_a_browser_that_hangs_is_ended_and_costs_the_static_figures_alone(

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +23,7 @@ from surrogate import TABLE, Counted, NotRecorded, Surrogate, in_this_process
 from tabulated import Played, Table, Trained, Word
 
 from analysis.ablation import AblationRow
-from sweeps import experiment
+from sweeps import cli, experiment
 from sweeps.bandit_ablation import QUESTION
 from sweeps.doctor import findings
 from sweeps.exact_json import Record
@@ -285,7 +288,7 @@ from unittest.mock import patch
 from command_line import ask
 from surrogate import TABLE, Surrogate, in_this_process
 from tabulated import Table
-from sweeps import experiment
+from sweeps import cli, experiment
 
 ready, other, *options = sys.argv[1:]
 workers = Surrogate(Table.read(TABLE), kept=lambda number: time.sleep(0.02))
@@ -418,6 +421,67 @@ def test_a_report_of_several_seeds_is_the_same_in_whatever_order_its_jobs_were_d
     first, second = pages(tmp_path / "first"), pages(tmp_path / "second")
     assert "honest.md" in first
     assert first == second
+
+
+def test_a_report_of_several_sweeps_says_what_holds_across_them(
+    desk: Desk, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for options in (WHOLE, DIVERGED):
+        desk.run(*options)
+    capsys.readouterr()
+    command = ["report", "whole", "diverged", "--store", str(desk.folder), "-o", str(tmp_path / "both")]
+    assert cli.main(command) == 0
+    said, names = capsys.readouterr().out, {path.name for path in (tmp_path / "both").iterdir()}
+    assert {"across.html", "across.md", "across.json", "across_across_tasks.csv"} <= names
+    assert (tmp_path / "both" / "across.md").read_text(encoding="utf-8") in said
+    assert "2 tasks: whole, diverged" in (tmp_path / "both" / "across.html").read_text(encoding="utf-8")
+    assert "(too few seeds for an interval)" in said  # two of each
+
+
+AS_HERE = {"PYTHONHASHSEED": "0", "TZ": "UTC", "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "LC_ALL": "C.UTF-8"}
+IN_THE_EAST = {"PYTHONHASHSEED": "4242", "TZ": "EAST-13:45", "OMP_NUM_THREADS": "2", "POLARS_MAX_THREADS": "3"}
+PLACES: Mapping[str, Mapping[str, str]] = {
+    "here": AS_HERE,
+    "turkish": {**IN_THE_EAST, "LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8"},  # a decimal comma, and I is no large i
+    "posix": {**IN_THE_EAST, "PYTHONHASHSEED": "7", "LANG": "POSIX", "LC_ALL": "POSIX"},
+}
+"""What processes may find around them."""
+
+
+def turkish_in(folder: Path) -> dict[str, str]:
+    """What lets programs find a Turkish locale, which is made in a new folder; another one where it cannot be made."""
+    folder.mkdir()
+    make = [shutil.which("localedef") or "false", "-i", "tr_TR", "-f", "UTF-8", str(folder / "tr_TR.UTF-8")]
+    made = subprocess.run(make, check=False, capture_output=True).returncode == 0
+    return {"LOCPATH": str(folder)} if made else {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+
+
+def test_a_report_is_the_same_bytes_in_another_process_and_place(desk: Desk, tmp_path: Path) -> None:
+    """Another order of sets, zone, number of threads, language, home, store and folder; no browser."""
+    desk.run(*WHOLE)
+    own = {"turkish": turkish_in(tmp_path / "locales")}
+    writing = {}
+    for name, around in PLACES.items():
+        home, store = tmp_path / name / "home", tmp_path / name / "store"
+        home.mkdir(parents=True)
+        shutil.copytree(desk.folder, store)
+        environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "BROWSER_PATH": str(home / "none")}
+        command = ["-m", "sweeps", "report", "whole", "--store", str(store), "-o", str(tmp_path / name / "report")]
+        writing[name] = subprocess.Popen(
+            [sys.executable, *command],
+            env={**environment, "HOME": str(home), **around, **own.get(name, {})},
+            cwd=home,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    said = {name: process.communicate()[0].decode() for name, process in writing.items()}
+    assert [process.returncode for process in writing.values()] == [0, 0, 0], said
+    here, *elsewhere = (pages(tmp_path / name / "report") for name in PLACES)
+    assert {"report.html", "honest.md", "table.tex", "table.csv", "comparisons.json", "sensitivity.md"} <= here.keys()
+    for there in elsewhere:
+        assert here.keys() == there.keys()
+        assert [name for name in here if here[name] != there[name]] == []
+    assert len({text.replace(str(tmp_path / name), "") for name, text in said.items()}) == 1
 
 
 # The table is true
