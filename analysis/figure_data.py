@@ -74,6 +74,7 @@ class CellPoint:
         failed: Number of its failed runs.
         stopped: Number of its stopped runs.
         best: True for the method's best cell.
+        believed: False where the score is an estimate that is not believed.
     """
 
     method: str
@@ -85,6 +86,7 @@ class CellPoint:
     failed: int
     stopped: int
     best: bool
+    believed: bool = True
 
 
 @dataclass(frozen=True)
@@ -228,7 +230,7 @@ def table_picture(table: AblationTable) -> TablePicture:
             label=method_label(row.method),
             score=row.score,
             error=row.standard_error or 0.0,
-            text=with_error(row.score, row.standard_error, decimals),
+            text=with_error(row.score, row.standard_error, decimals, believed=row.doubt is None),
             sigma=row.sigma,
             sigma_text=number(row.sigma),
         )
@@ -326,6 +328,7 @@ def _point(position: float, cell: Cell, best: bool, shown: Sequence[str]) -> Cel
         failed=cell.failed,
         stopped=cell.stopped,
         best=best,
+        believed=cell.doubt is None,
     )
 
 
@@ -416,10 +419,11 @@ def _runs(cells: Sequence[Cell]) -> str:
 
 
 def _cells_caption(cells: Sequence[Cell]) -> str:
+    hollow = "Hollow: an estimate that is not believed. " if any(cell.doubt is not None for cell in cells) else ""
     return (
         "Mean return of every cell, by method. Bars: one standard error over episodes, training seeds averaged per "
         "episode; faint dots: single training seeds; line and band: mean and population standard deviation σ of the "
-        "method's design cells; ring: the method's best cell. " + _runs(cells)
+        "method's design cells; ring: the method's best cell. " + hollow + _runs(cells)
     )
 
 

@@ -90,7 +90,7 @@ class RunTable:
         runs: One row per evaluation, with the columns `sweep origin method cell_id trial_id weights_id seed status
             reason task data.reward evaluation.reward evaluation.split evaluation.episodes score tune_score episodes
             train_seconds evaluate_seconds code_digest`, and any of `tune_seconds train.* decode.* backbone.*
-            measure.*`.
+            measure.* doubt`, the last being why an estimate is not believed.
         episodes: One row per episode, with the columns `trial_id episode_seed scene return turns`; more do no harm.
         unlisted: What all of it took beyond these rows, by method; a part of the table has none.
 

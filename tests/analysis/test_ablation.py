@@ -12,6 +12,8 @@ import pytest
 
 from analysis.ablation import AblationRow, AblationTable, ablation_table
 from analysis.ablation_render import to_csv, to_json, to_latex, to_markdown
+from analysis.cells import cells_of
+from analysis.figure_data import score_by_cell
 from analysis.runs import RunTable
 
 Make = Callable[..., Any]
@@ -107,6 +109,35 @@ def test_an_empty_table_renders_with_dashes_and_says_so(make_table: MakeTable) -
     text = to_markdown(ablation_table(make_table(), methods=["bc", "ilql"]))
     assert "Nothing has finished yet" in text
     assert re.search(r"\| ILQL +\| +– \| +– \| – +\| – ", text)
+
+
+def test_an_estimate_that_is_not_believed_is_behind_all_that_are_and_marked_where_there_is_no_other(
+    run: Make, make_table: MakeTable
+) -> None:
+    why = {"doubt": "0.0 dialogues bear on it"}
+    runs = [
+        run("ilql", [-1.0], {"decode.beta": 4.0}, columns=why),
+        run("ilql", [-3.0], {"decode.beta": 8.0}, columns={"doubt": None}),
+        run("filtered_bc", [0.0], {"train.keep": 0.1}, columns=why),
+        run("filtered_bc", [-2.0], {"train.keep": 0.2}, columns=why),
+    ]
+    table = ablation_table(make_table(*runs))
+    assert [(each.score, each.doubt, each.doubted) for each in table.rows] == [(-3.0, None, 1), (0.0, why["doubt"], 2)]
+    scores = [line.split("|")[2].strip() for line in to_markdown(table).splitlines() if line.startswith(("| I", "| %"))]
+    assert scores == ["−3.00 ± –", "0.00 ± – †"]
+    assert ("† not believed, and the method has no cell that is: %BC (0.0 dialogues bear on it).") in table.footnotes
+    assert any(note.endswith("however high: ILQL 1 of 2, %BC 2 of 2.") for note in table.footnotes)
+    assert r"\dag{}" in to_latex(table)
+    data = score_by_cell(cells_of(make_table(*runs)))
+    assert [point.believed for point in data.points] == [False, True, False, False]
+    assert "Hollow: an estimate that is not believed." in data.caption
+
+
+def test_of_equal_cells_the_first_is_the_best(run: Make, make_table: MakeTable) -> None:
+    runs = [run("ilql", [-1.0], {"decode.beta": beta}) for beta in (16.0, 4.0, 8.0)]
+    best = ablation_table(make_table(*runs)).rows[0].best
+    assert best is not None
+    assert best.setting == "β 4"
 
 
 def test_a_method_with_failures_only_keeps_its_row(run: Make, make_table: MakeTable) -> None:

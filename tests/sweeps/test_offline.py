@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +23,12 @@ from ilql.windows import cut
 from sweeps import cli, evaluate_cells
 from sweeps.commands.validate import READ
 from sweeps.dialogue_presets import PRESETS
+from sweeps.doubts import Recorded, doubt, effective_dialogues, recorded_of
 from sweeps.offline import HELD_OUT, calibration, distinct_episodes, held_out_notes, with_what_followed
 from sweeps.offline_clone import beyond_its_model, clone_in, clones_all
-from sweeps.offline_section import effective_dialogues, far_from_data
+from sweeps.play import invitation
+from sweeps.progress import Progress
+from sweeps.samples import best_rows
 from sweeps.stages import load_task, load_tokenizer_stage
 from sweeps.stopping import JobStopped
 from sweeps.work import run_job
@@ -156,11 +161,70 @@ def test_as_many_dialogues_bear_on_an_estimate_as_its_log_ratio_leaves() -> None
     assert effective_dialogues(40, -0.1) == 40.0  # never more than there are
 
 
-def test_methods_far_from_the_data_are_named_in_one_line() -> None:
-    (line,) = far_from_data({"ilql": 3.46, "sarsa": 5.0, "bc": 43.0})
-    assert line.startswith("Estimates that mean little, since fewer than 5 training dialogues bear on them")
-    assert line.endswith(": ILQL (3.5).")
-    assert far_from_data({"bc": 43.0, "filtered_bc": None}) == ()
+RECORDED = Recorded(dialogues=30, returns=(-5.0, 5.0), apart=8.0)
+
+
+@pytest.mark.parametrize(
+    ("score", "q_bias", "bearing", "why"),
+    [
+        (-0.5, 2.0, 5.0, None),
+        (5.0, None, None, None),  # what nobody knows is not held against it
+        (-0.23, 7.0, 0.04, "0.0 dialogues bear on it"),
+        (-5.745, None, 30.0, "−5.75 is outside of the recorded returns, −5.00 to 5.00"),
+        (0.0, -8.1, 30.0, "Q − followed is −8.10, where what followed lies at most 8.00 apart"),
+        (6.0, 0.0, 1.0, "1.0 dialogues bear on it, 6.00 is outside of the recorded returns, −5.00 to 5.00"),
+    ],
+)
+def test_an_estimate_is_held_against_what_was_recorded(
+    score: float, q_bias: float | None, bearing: float | None, why: str | None
+) -> None:
+    assert doubt(score, q_bias, bearing, RECORDED) == why
+
+
+def test_what_was_recorded_is_of_dialogues_that_were_recorded_to_their_ends(bench: Bench) -> None:
+    def said(*rewards: float, ended: bool = True) -> Dialogue:
+        return Dialogue(tuple(Turn("a", by_agent=True, reward=reward) for reward in rewards), ended=ended)
+
+    class Few:
+        def dialogues(self, split: str, reward: str) -> list[Dialogue]:
+            return [said(-1.0, 5.0), said(-3.0, -1.0), said(-90.0, ended=False)]
+
+    recorded = recorded_of(Few(), bench.trial())  # type: ignore[arg-type]
+    # They return 4 and −4. What followed a turn: 4, 5, −4, −1.
+    assert recorded == Recorded(dialogues=3, returns=(-4.0, 4.0), apart=9.0)
+
+
+def test_what_is_not_believed_is_best_nowhere_while_another_is(unplayable: Bench) -> None:
+    store = unplayable.store
+    trials = [unplayable.trial(method, **ESTIMATED) for method in ("bc", "ilql")]
+    for trial in trials:
+        assert run_job(unplayable.job(trial, trial), silently) == "finished"
+        member = unplayable.member(trial)
+        store.put("member", f"s/{trial.trial_id}", member)
+    low, high = sorted(trials, key=lambda trial: store.get("evaluation", trial.trial_id)["score"])  # type: ignore[index]
+    task = dataclasses.replace(load_task(store, "bandit", unplayable.world), playable=False)  # type: ignore[type-var]
+    far = {low.trial_id: 0.0, high.trial_id: 500.0}
+
+    def heard() -> tuple[str, str, list[str]]:
+        for trial, log_ratio in far.items():
+            record = store.get("evaluation", trial)
+            assert record is not None
+            store.put("evaluation", trial, record | {"measures": {"log_ratio": log_ratio}})
+        out = io.StringIO()
+        schedule = SimpleNamespace(finished_jobs=0, cached_jobs=2, wanted_jobs=2, running_names=[])
+        Progress(store, "s", schedule, out).changed()  # type: ignore[arg-type]
+        marked = [arm for arm, row in best_rows(store, "s").items() if row["doubt"] is not None]
+        return invitation(store, "s", task) or "", out.getvalue(), marked
+
+    invited, told, marked = heard()
+    assert invited.startswith(f"the policy with the highest estimate that is believed, {low.method}, speaks with: ")
+    assert f"best so far {low.method} " in told
+    assert marked == [high.method]
+    far[low.trial_id] = 500.0
+    invited, told, _ = heard()
+    assert invited.startswith(f"no estimate is to be believed; the policy with the highest one, {high.method}, speaks")
+    assert f"best so far {high.method} " in told
+    assert "not believed: 0.0 dialogues bear on it" in told
 
 
 def test_what_cloned_a_part_is_measured_from_a_clone_of_all(unplayable: Bench) -> None:
