@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.advantages import Spoken, advantage_section, phrases, utterances_of, whole_utterances, words_of
+from analysis.advantages import (
+    Spoken,
+    advantage_section,
+    figure_rows,
+    phrases,
+    utterances_of,
+    whole_utterances,
+    words_of,
+)
 from analysis.section import section_markdown
 
 TWO = Spoken(
@@ -76,6 +84,26 @@ def test_a_section_shows_both_ends_and_no_row_twice() -> None:
     assert "<eoa>, in the figure ⏎, is the end of an utterance" in caption
     assert list(figure.data[0].z[1]) == [0.5, 0.0, -2.0, 0.25, None]
     assert figure.data[0].text[0][4] == "⏎<br>−1.00"
+
+
+def test_an_utterance_of_many_tokens_is_wrapped_and_a_long_word_cut() -> None:
+    babble = Spoken((" unquestionably", *[" so"] * 59), tuple(float(place) for place in range(60)))
+    short = Spoken((" no", "<eoa>"), (1.0, 2.0))
+    section = advantage_section([babble, short], whose="ILQL", what="its own episodes", shown=2)
+    assert section is not None
+    figure, caption = section.figures["advantages"]
+    (drawn,) = figure.data
+    assert [len([value for value in row if value is not None]) for row in drawn.z] == [12, 12, 2]
+    assert drawn.z[1][0] == 12.0
+    assert drawn.text[0][0] == "unquesti…<br>0.00"
+    assert list(figure.layout.yaxis.ticktext) == ["1 ", " ", "2 "]
+    assert "the first 2 different utterances, each at its number, of 1 that are longer the first 24 tokens." in caption
+
+
+def test_a_figure_has_no_more_rows_than_there_is_room_for() -> None:
+    long, short = Spoken(("a",) * 20, (0.0,) * 20), Spoken(("a",), (0.0,))
+    rows, drawn = figure_rows([long, short, long, short], 4)
+    assert ([len(pieces) for _, pieces, _ in rows], drawn) == ([12, 8, 1], 2)
 
 
 def test_nothing_said_is_no_section() -> None:
