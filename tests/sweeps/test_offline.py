@@ -18,6 +18,7 @@ import pytest
 from ilql.batch import tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.task import Task
+from ilql.tasks.dialogues.payment import RewardFunction
 from ilql.tokens import symbol_tokenizer
 from ilql.windows import cut
 from sweeps import cli, evaluate_cells
@@ -310,3 +311,26 @@ def test_episodes_end_where_a_scene_comes_again(bench: Bench) -> None:
             return type("E", (), {"scene": str(seed % 2)})()
 
     assert distinct_episodes(Two(), "tune", 5) == 2  # type: ignore[arg-type]
+
+
+def test_validating_says_once_that_there_is_no_such_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["validate", str(tmp_path / "none.jsonl")]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("must be a file that exists")) == ("", 1)
+
+
+def test_a_role_that_is_not_known_says_that_named_ones_replace_the_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps({"turns": [{"role": "customer", "text": "so"}, {"role": "agent", "text": "so"}]}))
+    assert cli.main(["validate", str(file)]) == 2
+    assert "--set world.agent_roles=… and world.world_roles=…: all there are, for they replace the known ones" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_function_that_gives_no_finite_number_is_told_so() -> None:
+    function = RewardFunction(lambda dialogue, turn: math.nan, -1.0, 1.0)
+    with pytest.raises(ValueError, match=r"must give a finite number for turn 0 \(from 0\) of dialogue 'a', got"):
+        function.pay([("agent", "so")], 0, "a")
