@@ -240,7 +240,7 @@ def _footnotes(
     table: RunTable, cells: Sequence[Cell], rows: Sequence[AblationRow], style: Style, digests: Sequence[str]
 ) -> tuple[str, ...]:
     finished = [cell for cell in cells if cell.seeds]
-    notes = [] if finished else ["Nothing has finished yet: a dash stands where there is no number."]
+    notes = [] if finished else [f"Nothing has finished{_so_far(table)}: a dash stands where there is no number."]
     if finished:
         notes += _score_notes(table, finished, rows)
     notes += _doubt_notes(rows)
@@ -249,6 +249,11 @@ def _footnotes(
     if len(digests) > 1:
         notes.append(f"Mixed code: the runs were made by {len(digests)} versions of the code ({', '.join(digests)}).")
     return tuple(notes)
+
+
+def _so_far(table: RunTable) -> str:
+    """`yet` where nothing has ended at all; of what failed nothing more is to come by itself."""
+    return "" if table.counts()["failed"] else " yet"
 
 
 def _score_notes(table: RunTable, finished: Sequence[Cell], rows: Sequence[AblationRow]) -> list[str]:

@@ -205,7 +205,7 @@ def _figures(ablation: AblationTable, cells: Sequence[Cell]) -> tuple[dict[str, 
     """The figures with their captions, by name, and a note for each that there is nothing to draw for."""
     made: dict[str, tuple[figures.Figure, str]] = {}
     if not any(cell.seeds for cell in cells):
-        return made, ["No figures: nothing has finished yet."]
+        return made, [f"No figures: nothing has finished{'' if ablation.failed else ' yet'}."]
     what = "Estimated return" if ablation.estimated else "Mean return per episode"
     title = f"{what} (reward {ablation.evaluation_reward})"
     where = f" {ablation.task}, reward {ablation.evaluation_reward}, {ablation.split} scenes."

@@ -52,7 +52,8 @@ class Plan:
         """The plan in words."""
         left = self.trainings - self.trained, self.evaluations - self.evaluated
         text = [
-            f"{self.cells} cells need {self.trainings} trainings and {self.evaluations} evaluations; "
+            f"{count(self.cells, 'cell needs', 'cells need')} {count(self.trainings, 'training')} and "
+            f"{count(self.evaluations, 'evaluation')}; "
             f"{self.trained} and {self.evaluated} are in the store, {left[0]} and {left[1]} are to be done"
         ]
         if self.failed:
@@ -60,7 +61,7 @@ class Plan:
         if self.dropped:
             text.append(f"{self.dropped} of the trainings had their weights dropped by `sweeps gc`; no row needs them")
         if self.proposals:
-            text.append(f"then {self.proposals} proposals, each a training and what it starts from")
+            text.append(f"then {count(self.proposals, 'proposal')}, each a training and what it starts from")
         if left == (0, 0):
             text.append("the design costs nothing more")
         elif self.seconds is None:

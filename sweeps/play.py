@@ -16,7 +16,7 @@ from ilql.evaluate import Player, play
 from ilql.task import Environment, Reply, Task
 from ilql.tasks import known_tasks
 from sweeps.options import Options
-from sweeps.paths import is_default_store
+from sweeps.paths import store_option
 from sweeps.policy import find_trial, load_policy
 from sweeps.question import Question
 from sweeps.run_tables import run_table
@@ -144,8 +144,7 @@ def invitation(store: Store, sweep: str, task: Task) -> str | None:
     else:
         opening = task.environment(0, "report").opening
         command = ["sweeps", "reply", trial, opening or ""]
-    if not is_default_store(store.folder):
-        command += ["--store", str(store.folder)]
+    command += store_option(store.folder)
     which = f"the policy with the highest {_what(table, cell)}, {cell.method}, speaks with: {shlex.join(command)}"
     return which if cell.doubt is None else f"no estimate is to be believed; {which}"
 

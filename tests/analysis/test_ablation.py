@@ -144,6 +144,8 @@ def test_a_method_with_failures_only_keeps_its_row(run: Make, make_table: MakeTa
     table = ablation_table(make_table(run("bc", status="failed", reason="node lost")))
     assert (table.rows[0].score, table.rows[0].failed, table.rows[0].best) == (None, 1, None)
     assert json.loads(to_json(table))["rows"][0]["best"] is None
+    # What has failed is not still to come.
+    assert table.footnotes[0] == "Nothing has finished: a dash stands where there is no number."
 
 
 def test_cells_that_cannot_be_chosen_are_counted(run: Make, make_table: MakeTable) -> None:

@@ -28,6 +28,7 @@ from sweeps.commands.reply import _turns
 from sweeps.exact_json import JSON, dumps
 from sweeps.journal import encode_line, process_name
 from sweeps.policy import wanted_trial
+from sweeps.shares import shares_line
 from sweeps.store import Store, StoreError, store_folder
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -677,3 +678,8 @@ def test_an_empty_first_text_lets_the_agent_begin() -> None:
     assert _turns(["hello", "good morning"]) == [("hello", False), ("good morning", True)]
     assert _turns(["", "good morning", "hello"]) == [("good morning", True), ("hello", False)]
     assert _turns([""]) == []
+
+
+def test_nothing_is_said_of_what_was_shared_where_nothing_has_finished(store: Store) -> None:
+    fill(store, "s", a=member("s", "a", "w"))
+    assert shares_line(store, "s") is None
