@@ -13,6 +13,7 @@ from analysis.advantages import (
     whole_utterances,
     words_of,
 )
+from analysis.page import page
 from analysis.section import section_markdown
 
 TWO = Spoken(
@@ -108,3 +109,10 @@ def test_a_figure_has_no_more_rows_than_there_is_room_for() -> None:
 
 def test_nothing_said_is_no_section() -> None:
     assert advantage_section([Spoken((), ())], whose="ILQL", what="nothing") is None
+
+
+def test_what_is_wider_than_its_page_has_a_shadow_where_it_goes_on() -> None:
+    # Behind the content, which multiplies with it: figures are white and would cover it.
+    style = page("t", "").partition("</style>")[0]
+    assert "no-repeat scroll; isolation: isolate" in style
+    assert ".scroll > * { mix-blend-mode: multiply; }" in style
