@@ -65,7 +65,7 @@ class Plan:
         if left == (0, 0):
             text.append("the design costs nothing more")
         elif self.seconds is None:
-            text.append("no estimate: nothing comparable was recorded in this store yet")
+            text.append("no estimate: of this very model, its size and its words, this store has no times yet")
         else:
             text.append(
                 f"the design takes about {self.seconds / concurrent / 60:.1f} minutes with {concurrent} at a time"
