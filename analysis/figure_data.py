@@ -15,7 +15,7 @@ from analysis.ablation import AblationTable
 from analysis.cells import Cell, best_cell, varying
 from analysis.estimators import Estimate, Floats, population_sigma
 from analysis.labels import in_order, method_label, value_label
-from analysis.text import count, decimals_for, number, with_error
+from analysis.text import NOT_BELIEVED, count, decimals_for, number, with_error
 
 TAU, BETA = "train.tau", "decode.beta"
 GRID_METHODS = ("sarsa", "ilql")
@@ -244,10 +244,11 @@ def table_picture(table: AblationTable) -> TablePicture:
     )
 
 
-def score_by_cell(cells: Sequence[Cell], *, gap: float = 2.0) -> ScoreByCell:
+def score_by_cell(cells: Sequence[Cell], *, gap: float = 2.0, estimated: bool = False) -> ScoreByCell:
     """Every cell at its own place: methods in their order, cells one apart, `gap` more between methods.
 
-    A method of few cells among many others is given more room, so that its name can stand below it.
+    A method of few cells among many others is given more room, so that its name can stand below it. `estimated` says
+    that scores are estimates and no returns, as for the figures below.
     """
     shown = varying(cells)
     methods = in_order(cell.method for cell in cells)
@@ -263,7 +264,7 @@ def score_by_cell(cells: Sequence[Cell], *, gap: float = 2.0) -> ScoreByCell:
         points += [_point(at, cell, cell is best, shown) for at, cell in placed]
         slots.append(_slot(method, placed, room))
         position += len(own) + room + gap
-    return ScoreByCell(tuple(points), tuple(slots), _cells_caption(cells))
+    return ScoreByCell(tuple(points), tuple(slots), _cells_caption(cells, _mean(estimated)))
 
 
 def has_grid(cells: Sequence[Cell]) -> bool:
@@ -271,7 +272,7 @@ def has_grid(cells: Sequence[Cell]) -> bool:
     return bool(_grid(cells))
 
 
-def beta_curves(cells: Sequence[Cell]) -> BetaCurves:
+def beta_curves(cells: Sequence[Cell], *, estimated: bool = False) -> BetaCurves:
     """Score against beta per tau, over design cells.
 
     Raises:
@@ -292,10 +293,11 @@ def beta_curves(cells: Sequence[Cell]) -> BetaCurves:
                 scores=tuple(score for _, score in done),
             )
         )
-    return BetaCurves(betas, tuple(curves), _levels(cells), _grid_caption(cells, grid, "Mean return against β, by τ."))
+    caption = _grid_caption(cells, grid, f"{_mean(estimated)} against β, by τ.")
+    return BetaCurves(betas, tuple(curves), _levels(cells), caption)
 
 
-def heat_map(cells: Sequence[Cell]) -> HeatMap:
+def heat_map(cells: Sequence[Cell], *, estimated: bool = False) -> HeatMap:
     """Score over the tau × beta grid of design cells.
 
     Raises:
@@ -309,10 +311,11 @@ def heat_map(cells: Sequence[Cell]) -> HeatMap:
         row, column = taus.index(tau), betas.index(beta)
         if cell.score is not None:
             scores[row, column] = cell.score.value
-            text[row][column] = f"{number(cell.score.value)}<br>± {number(cell.score.standard_error)}"
+            mark = "" if cell.doubt is None else f" {NOT_BELIEVED}"
+            text[row][column] = f"{number(cell.score.value)}<br>± {number(cell.score.standard_error)}{mark}"
         else:
             text[row][column] = "failed" if cell.failed else "stopped"
-    caption = _grid_caption(cells, grid, "Mean return over the τ × β grid.")
+    caption = _grid_caption(cells, grid, f"{_mean(estimated)} over the τ × β grid.")
     labels = tuple(_tau_label(tau, [cell for (row, _), cell in grid.items() if row == tau]) for tau in taus)
     return HeatMap(taus, labels, betas, scores, tuple(tuple(row) for row in text), caption)
 
@@ -418,19 +421,26 @@ def _runs(cells: Sequence[Cell]) -> str:
     )
 
 
-def _cells_caption(cells: Sequence[Cell]) -> str:
+def _mean(estimated: bool) -> str:
+    return "Mean estimate" if estimated else "Mean return"
+
+
+def _cells_caption(cells: Sequence[Cell], what: str) -> str:
+    seeds = any(len(cell.seeds) > 1 for cell in cells)
+    error = ", training seeds averaged per episode; faint dots: single training seeds" if seeds else ""
     hollow = "Hollow: an estimate that is not believed. " if any(cell.doubt is not None for cell in cells) else ""
     return (
-        "Mean return of every cell, by method. Bars: one standard error over episodes, training seeds averaged per "
-        "episode; faint dots: single training seeds; line and band: mean and population standard deviation σ of the "
-        "method's design cells; ring: the method's best cell. " + hollow + _runs(cells)
+        f"{what} of every cell, by method. Bars: one standard error over episodes{error}; line and band: mean and "
+        "population standard deviation σ of the method's design cells; ring: the method's best cell. "
+        + hollow
+        + _runs(cells)
     )
 
 
 def _grid_caption(cells: Sequence[Cell], grid: dict[tuple[float, float], Cell], subject: str) -> str:
     refinement = sum(cell.origin == "refinement" and cell.method in GRID_METHODS for cell in cells)
     left_out = f" {count(refinement, 'refinement cell')} not drawn." if refinement else ""
+    doubted = f" {NOT_BELIEVED}: not believed." if any(cell.doubt is not None for cell in grid.values()) else ""
     infinity = " β = ∞: no language-model term." if any(math.isinf(beta) for _, beta in grid) else ""
-    return f"{subject} Design cells of SARSA (τ = 0.5) and ILQL; ± is one standard error over episodes.{infinity} " + (
-        _runs(list(grid.values())) + left_out
-    )
+    drawn = f"{subject} Design cells of SARSA (τ = 0.5) and ILQL; ± is one standard error over episodes."
+    return f"{drawn}{infinity}{doubted} {_runs(list(grid.values()))}{left_out}"

@@ -202,8 +202,8 @@ class RunTable:
         rest = f", {play:,.0f} s at rungs or of cells without a row" if play > 0 else ""
         return (
             f"Training took {of_cells + beyond:,.0f} s: {of_cells:,.0f} s for {weights}, each counted once{others}. "
-            f"Play took {report + tune + play:,.0f} s: {report:,.0f} s on the scenes of the rows, {tune:,.0f} s on the "
-            f"tune scenes{rest}."
+            f"{'Estimating' if self.estimated else 'Play'} took {report + tune + play:,.0f} s: {report:,.0f} s on the "
+            f"scenes of the rows, {tune:,.0f} s on the tune scenes{rest}."
         )
 
     def _by_trial(self, column: str) -> float:

@@ -47,7 +47,9 @@ def samples_section(store: Store, sweep: str) -> Section | None:
 
 def _measured(store: Store, best: Mapping[str, dict[str, Any]]) -> TextTable:
     """Of every arm's best cell its score, its measures, and how varied its utterances are."""
-    measures = sorted({name for row in best.values() for name in row if name.startswith("measure.")} - _ALWAYS)
+    estimated = any(row["estimated"] for row in best.values())
+    shown = set() if estimated else {name for row in best.values() for name in row if name.startswith("measure.")}
+    measures = sorted(shown - _ALWAYS)  # of estimates another section shows them
     rows = []
     for arm, row in best.items():
         transcripts = store.episodes([row["trial_id"]], columns=["transcript"])["transcript"]
@@ -62,7 +64,6 @@ def _measured(store: Store, best: Mapping[str, dict[str, Any]]) -> TextTable:
                 *numbers,
             )
         )
-    estimated = any(row["estimated"] for row in best.values())
     header = ("Method", "Estimate" if estimated else "Score", "Distinct-2", *(measure_label(name) for name in measures))
     title = (
         "The best cell of each method in numbers; distinct-2: different pairs of words in all it said, by their number"

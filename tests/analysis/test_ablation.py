@@ -13,7 +13,7 @@ import pytest
 from analysis.ablation import AblationRow, AblationTable, ablation_table
 from analysis.ablation_render import to_csv, to_json, to_latex, to_markdown
 from analysis.cells import cells_of
-from analysis.figure_data import score_by_cell
+from analysis.figure_data import beta_curves, heat_map, score_by_cell
 from analysis.runs import RunTable
 
 Make = Callable[..., Any]
@@ -131,6 +131,16 @@ def test_an_estimate_that_is_not_believed_is_behind_all_that_are_and_marked_wher
     data = score_by_cell(cells_of(make_table(*runs)))
     assert [point.believed for point in data.points] == [False, True, False, False]
     assert "Hollow: an estimate that is not believed." in data.caption
+
+
+def test_captions_and_times_of_estimates_speak_of_no_play(run: Make, make_table: MakeTable) -> None:
+    setting = {"train.tau": 0.7, "decode.beta": 4.0}
+    table = make_table(run("ilql", [-1.0], setting, columns={"evaluation.by": "fitted_q"}))
+    cells = cells_of(table)
+    drawn = [make(cells, estimated=True).caption for make in (score_by_cell, beta_curves, heat_map)]
+    assert all(caption.startswith("Mean estimate ") for caption in drawn)
+    assert "faint dots" not in drawn[0]  # of one seed there are none
+    assert "Estimating took 5 s" in table.took()
 
 
 def test_of_equal_cells_the_first_is_the_best(run: Make, make_table: MakeTable) -> None:
