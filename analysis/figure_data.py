@@ -131,6 +131,7 @@ class BetaCurve:
         label: `τ = 0.5 (SARSA)`.
         positions: Indices into the betas of the figure, ascending.
         scores: The score at each position.
+        believed: False at each position whose score is an estimate that is not believed.
     """
 
     method: str
@@ -138,6 +139,7 @@ class BetaCurve:
     label: str
     positions: tuple[int, ...]
     scores: tuple[Estimate, ...]
+    believed: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -283,17 +285,18 @@ def beta_curves(cells: Sequence[Cell], *, estimated: bool = False) -> BetaCurves
     curves = []
     for tau in sorted({tau for tau, _ in grid}):
         line = [(betas.index(beta), grid[tau, beta]) for beta in betas if (tau, beta) in grid]
-        done = [(at, cell.score) for at, cell in line if cell.score is not None]
+        done = [(at, cell.score, cell.doubt is None) for at, cell in line if cell.score is not None]
         curves.append(
             BetaCurve(
                 method=_curve_method([cell for _, cell in line]),
                 tau=tau,
                 label=f"τ = {_tau_label(tau, [cell for _, cell in line])}",
-                positions=tuple(at for at, _ in done),
-                scores=tuple(score for _, score in done),
+                positions=tuple(at for at, _, _ in done),
+                scores=tuple(score for _, score, _ in done),
+                believed=tuple(believed for _, _, believed in done),
             )
         )
-    caption = _grid_caption(cells, grid, f"{_mean(estimated)} against β, by τ.")
+    caption = _grid_caption(cells, grid, f"{_mean(estimated)} against β, by τ.", "Hollow")
     return BetaCurves(betas, tuple(curves), _levels(cells), caption)
 
 
@@ -315,7 +318,7 @@ def heat_map(cells: Sequence[Cell], *, estimated: bool = False) -> HeatMap:
             text[row][column] = f"{number(cell.score.value)}<br>± {number(cell.score.standard_error)}{mark}"
         else:
             text[row][column] = "failed" if cell.failed else "stopped"
-    caption = _grid_caption(cells, grid, f"{_mean(estimated)} over the τ × β grid.")
+    caption = _grid_caption(cells, grid, f"{_mean(estimated)} over the τ × β grid.", NOT_BELIEVED)
     labels = tuple(_tau_label(tau, [cell for (row, _), cell in grid.items() if row == tau]) for tau in taus)
     return HeatMap(taus, labels, betas, scores, tuple(tuple(row) for row in text), caption)
 
@@ -400,7 +403,8 @@ def _levels(cells: Sequence[Cell]) -> tuple[tuple[str, str, Estimate], ...]:
         own = [cell for cell in cells if cell.method == method]
         best = best_cell(own)
         if best is not None and best.score is not None:
-            name = method_label(method) + (", best cell" if len(own) > 1 else "")
+            mark = "" if best.doubt is None else f" {NOT_BELIEVED}"
+            name = method_label(method) + (", best cell" if len(own) > 1 else "") + mark
             levels.append((method, name, best.score))
     return tuple(levels)
 
@@ -437,10 +441,13 @@ def _cells_caption(cells: Sequence[Cell], what: str) -> str:
     )
 
 
-def _grid_caption(cells: Sequence[Cell], grid: dict[tuple[float, float], Cell], subject: str) -> str:
+def _grid_caption(cells: Sequence[Cell], grid: dict[tuple[float, float], Cell], subject: str, mark: str) -> str:
+    """The caption of what `subject` says is drawn; `mark` is what an estimate has there that is not believed."""
     refinement = sum(cell.origin == "refinement" and cell.method in GRID_METHODS for cell in cells)
     left_out = f" {count(refinement, 'refinement cell')} not drawn." if refinement else ""
-    doubted = f" {NOT_BELIEVED}: not believed." if any(cell.doubt is not None for cell in grid.values()) else ""
+    doubted = (
+        f" {mark}: an estimate that is not believed." if any(cell.doubt is not None for cell in grid.values()) else ""
+    )
     infinity = " β = ∞: no language-model term." if any(math.isinf(beta) for _, beta in grid) else ""
     drawn = f"{subject} Design cells of SARSA (τ = 0.5) and ILQL; ± is one standard error over episodes."
     return f"{drawn}{infinity}{doubted} {_runs(list(grid.values()))}{left_out}"

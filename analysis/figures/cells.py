@@ -114,7 +114,11 @@ def draw_beta_curves(data: BetaCurves, *, y_title: str) -> go.Figure:
                 error_y=error_bars([score.standard_error for score in curve.scores], colour),
                 mode="lines+markers",
                 line={"color": colour, "width": 2},
-                marker={"size": 9, "symbol": SYMBOLS[index % len(SYMBOLS)], "color": colour},
+                marker={
+                    "size": 9,
+                    "symbol": [SYMBOLS[index % len(SYMBOLS)] + ("" if each else "-open") for each in curve.believed],
+                    "color": colour,
+                },
                 name=curve.label,
                 text=[
                     f"{curve.label}, β = {value_label(data.betas[at])}<br>{with_error(s.value, s.standard_error)}"

@@ -131,6 +131,11 @@ def test_an_estimate_that_is_not_believed_is_behind_all_that_are_and_marked_wher
     data = score_by_cell(cells_of(make_table(*runs)))
     assert [point.believed for point in data.points] == [False, True, False, False]
     assert "Hollow: an estimate that is not believed." in data.caption
+    grid = cells_of(make_table(*(run("sarsa", [-1.0], {"decode.beta": b}, columns=why) for b in (4.0, 8.0))))
+    assert beta_curves(grid).curves[0].believed == (False, False)
+    assert "Hollow: an estimate" in beta_curves(grid).caption
+    assert heat_map(grid).text[0][0].endswith(" †")
+    assert "†: an estimate" in heat_map(grid).caption
 
 
 def test_captions_and_times_of_estimates_speak_of_no_play(run: Make, make_table: MakeTable) -> None:
