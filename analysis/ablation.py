@@ -19,7 +19,7 @@ from analysis.estimators import mean_over_episodes, population_sigma
 from analysis.labels import Value, in_order, method_label
 from analysis.runs import STATUSES, RunTable
 from analysis.styles import Style
-from analysis.text import count
+from analysis.text import NOT_BELIEVED, count
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class AblationRow:
 
     Attributes:
         method: The method's name.
-        score: The highest mean return of a cell; None where nothing has finished.
+        score: The highest mean return of a cell, of those that are believed if any is; None where nothing has finished.
         standard_error: Of `score` over episodes; None where nothing, or one episode, has finished.
         sigma: Population standard deviation over the mean returns of the design cells; None for fewer than two.
         design_cells: Design cells with a finished run: those in `sigma`.
@@ -61,6 +61,8 @@ class AblationRow:
         stopped: Stopped runs.
         seeds: The fewest and the most finished training seeds of a finished cell; (0, 0) where there is none.
         best: The cell behind `score`; None where nothing has finished.
+        doubt: Why `score` is not believed, in words; None where it is.
+        doubted: Number of its finished cells whose estimates are not believed.
     """
 
     method: str
@@ -74,6 +76,8 @@ class AblationRow:
     stopped: int
     seeds: tuple[int, int]
     best: BestCell | None
+    doubt: str | None = None
+    doubted: int = 0
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,8 @@ def _row(method: str, cells: Sequence[Cell], shown: Sequence[str]) -> AblationRo
         stopped=sum(cell.stopped for cell in cells),
         seeds=(min((len(c.seeds) for c in finished), default=0), max((len(c.seeds) for c in finished), default=0)),
         best=described(best, shown) if best else None,
+        doubt=best.doubt if best else None,
+        doubted=sum(cell.doubt is not None for cell in finished),
     )
 
 
@@ -235,15 +241,21 @@ def _footnotes(
     table: RunTable, cells: Sequence[Cell], rows: Sequence[AblationRow], style: Style, digests: Sequence[str]
 ) -> tuple[str, ...]:
     finished = [cell for cell in cells if cell.seeds]
-    notes = [] if finished else ["Nothing has finished yet: a dash stands where there is no number."]
+    notes = [] if finished else [f"Nothing has finished{_so_far(table)}: a dash stands where there is no number."]
     if finished:
         notes += _score_notes(table, finished, rows)
+    notes += _doubt_notes(rows)
     notes += method_notes(rows, style)
     notes += broken_notes(cells)
     notes += _loss_notes(table, rows)
     if len(digests) > 1:
         notes.append(f"Mixed code: the runs were made by {len(digests)} versions of the code ({', '.join(digests)}).")
     return tuple(notes)
+
+
+def _so_far(table: RunTable) -> str:
+    """`yet` where nothing has ended at all; of what failed nothing more is to come by itself."""
+    return "" if table.counts()["failed"] else " yet"
 
 
 def _score_notes(table: RunTable, finished: Sequence[Cell], rows: Sequence[AblationRow]) -> list[str]:
@@ -275,6 +287,19 @@ def _score_notes(table: RunTable, finished: Sequence[Cell], rows: Sequence[Ablat
             f"{count(unheard, 'finished cell')}. What is chosen on those scenes is chosen among the others."
         )
     return notes + seed_notes([len(cell.seeds) for cell in finished])
+
+
+def _doubt_notes(rows: Sequence[AblationRow]) -> list[str]:
+    doubted = [row for row in rows if row.doubted]
+    if not doubted:
+        return []
+    counted = ", ".join(
+        f"{method_label(row.method)} {row.doubted} of {row.design_cells + row.refinement_cells}" for row in doubted
+    )
+    notes = [f"Cells whose estimates are not believed, ranked behind all others however high: {counted}."]
+    if marked := [f"{method_label(row.method)} ({row.doubt})" for row in rows if row.doubt is not None]:
+        notes.insert(0, f"{NOT_BELIEVED} not believed, and the method has no cell that is: {'; '.join(marked)}.")
+    return notes
 
 
 def seed_notes(seeds: Sequence[int]) -> list[str]:

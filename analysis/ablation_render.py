@@ -85,6 +85,7 @@ def to_csv(table: AblationTable) -> str:
             *("method", "max_score", "standard_error", "sigma", "episodes", "design_cells", "design_cells_wanted"),
             *("refinement_cells", "failed", "stopped", "fewest_seeds", "most_seeds"),
             *("best_cell_id", "best_origin", "best_setting", "best_seeds", "best_tune_score", "style"),
+            *("doubt", "doubted_cells"),
         )
     )
     for row in table.rows:
@@ -96,6 +97,7 @@ def to_csv(table: AblationTable) -> str:
                 *((best.cell_id, best.origin, plain_setting(best)) if best else (None, None, None)),
                 *((len(best.seeds), best.tune_score) if best else (None, None)),
                 table.style,
+                *(row.doubt, row.doubted),
             )
         )
     return buffer.getvalue()
@@ -145,7 +147,7 @@ def _row(row: AblationRow, decimals: int) -> tuple[str, ...]:
     fewest, most = row.seeds
     return (
         method_label(row.method),
-        with_error(row.score, row.standard_error, decimals),
+        with_error(row.score, row.standard_error, decimals, believed=row.doubt is None),
         number(row.sigma, decimals),
         (row.best.setting or DASH) if row.best else DASH,
         row.best.origin if row.best else DASH,
@@ -173,6 +175,8 @@ def _json_row(row: AblationRow) -> dict[str, object]:
         "fewest_seeds": row.seeds[0],
         "most_seeds": row.seeds[1],
         "best": None if best is None else json_cell(best),
+        "doubt": row.doubt,
+        "doubted_cells": row.doubted,
     }
 
 

@@ -10,12 +10,15 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from analysis.figures import draw_advantages
+from analysis.figures import PER_ROW, draw_advantages
 from analysis.section import Section, TextTable
 from analysis.text import count, number
 
 END = "<eoa>"
 """The piece that ends an utterance."""
+
+ROWS_EACH = 2
+"""Rows of the figure that an utterance may take."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def advantage_section(dialogues: Sequence[Spoken], *, whose: str, what: str, sho
         dialogues: What was said, with its advantages.
         whose: Whose values these are, `ILQL, τ 0.8`.
         what: What dialogues these are, `its own episodes`.
-        shown: Utterances in the figure, and rows at each end of the tables.
+        shown: Rows at each end of the tables, and half those of the figure.
 
     Returns:
         None where nothing was said.
@@ -124,13 +127,14 @@ def advantage_section(dialogues: Sequence[Spoken], *, whose: str, what: str, sho
     said = [utterance for spoken in dialogues for utterance in utterances_of(spoken)]
     if not said:
         return None
-    different = list({utterance.pieces: utterance for utterance in reversed(said)}.values())[::-1][: 2 * shown]
+    different = list({utterance.pieces: utterance for utterance in reversed(said)}.values())[::-1]
+    rows, drawn = figure_rows(different, 2 * shown)
     caption = (
         f"Advantage Q − V of every token, by {whose}, on {count(len(dialogues), 'dialogue')} ({what}); here the first "
-        f"{count(len(different), 'different utterance')}. Blue promises more than its state did, red less; "
-        f"{END}, in the figure ⏎, is the end of an utterance: a token, too."
+        f"{count(drawn, 'different utterance')}, each at its number{_long(different[:drawn])}. Blue promises more than "
+        f"its state did, red less; {END}, in the figure ⏎, is the end of an utterance: a token, too."
     )
-    figure = draw_advantages([(each.pieces, each.advantages) for each in different])
+    figure = draw_advantages(rows)
     least = 1 if len(said) < 50 else 3
     tables = [
         *(_table(f"{name} of {whose}", phrases(dialogues, n, least=least), shown, least)
@@ -144,6 +148,30 @@ def advantage_section(dialogues: Sequence[Spoken], *, whose: str, what: str, sho
         tables=tuple(table for table in tables if table.rows),
         figures={"advantages": (figure, caption)},
     )
+
+
+def figure_rows(
+    utterances: Sequence[Spoken], most: int
+) -> tuple[list[tuple[str, tuple[str, ...], tuple[float, ...]]], int]:
+    """The rows of the figure, at most `most`, and how many of the utterances stand in them.
+
+    An utterance is wrapped at `PER_ROW` tokens, and its first row has its number; of a long one `ROWS_EACH` rows stand.
+    """
+    rows: list[tuple[str, tuple[str, ...], tuple[float, ...]]] = []
+    for place, each in enumerate(utterances):
+        begins = range(0, min(len(each.pieces), ROWS_EACH * PER_ROW), PER_ROW)
+        if len(rows) + len(begins) > most:
+            return rows, place
+        for begin in begins:
+            part = slice(begin, begin + PER_ROW)
+            rows.append(("" if begin else str(place + 1), each.pieces[part], each.advantages[part]))
+    return rows, len(utterances)
+
+
+def _long(utterances: Sequence[Spoken]) -> str:
+    """Of how many only the beginning is drawn, in words."""
+    cut = sum(len(each.pieces) > ROWS_EACH * PER_ROW for each in utterances)
+    return f", of {cut} that are longer the first {ROWS_EACH * PER_ROW} tokens" if cut else ""
 
 
 def _ranked(sums: dict[str, list[float]], least: int) -> list[Weighed]:

@@ -39,6 +39,8 @@ class Cell:
         measures: Mean over seeds of each `measure.*` column that all of them have.
         failed: Number of its runs that failed.
         stopped: Number of its runs that were stopped.
+        doubt: Why its estimate is not believed, in words, of the first of its seeds whose is not; None where it is, or
+            where it was played.
     """
 
     method: str
@@ -54,6 +56,7 @@ class Cell:
     measures: Mapping[str, float]
     failed: int
     stopped: int
+    doubt: str | None = None
 
     @property
     def score(self) -> Estimate | None:
@@ -115,13 +118,13 @@ def varying(cells: Sequence[Cell]) -> tuple[str, ...]:
 
 
 def best_cell(cells: Iterable[Cell]) -> Cell | None:
-    """The cell with the highest mean return, the first of equals; None where none has finished."""
-    best: tuple[float, Cell] | None = None
-    for cell in cells:
-        score = cell.score
-        if score is not None and (best is None or score.value > best[0]):
-            best = (score.value, cell)
-    return best[1] if best else None
+    """The cell with the highest mean return, the first of equals; None where none has finished.
+
+    An estimate that is not believed is behind all that are, however high. This is the one rule by which any cell is
+    called the best.
+    """
+    finished = [(cell.doubt is None, score.value, cell) for cell in cells if (score := cell.score) is not None]
+    return max(finished, key=lambda each: each[:2])[2] if finished else None  # `max` takes the first of equals
 
 
 def without_survivors(cells: Sequence[Cell]) -> list[Cell]:
@@ -178,6 +181,7 @@ def _cell(cell_id: str, evaluations: Sequence[_Row], episodes: Mapping[str, pl.D
         },
         failed=sum(row["status"] == "failed" for row in by_trial.values()),
         stopped=sum(row["status"] == "stopped" for row in by_trial.values()),
+        doubt=next((str(row["doubt"]) for row in finished if row.get("doubt") is not None), None),
     )
 
 

@@ -15,7 +15,7 @@ from analysis.ablation import AblationTable
 from analysis.cells import Cell, best_cell, varying
 from analysis.estimators import Estimate, Floats, population_sigma
 from analysis.labels import in_order, method_label, value_label
-from analysis.text import count, decimals_for, number, with_error
+from analysis.text import NOT_BELIEVED, count, decimals_for, number, with_error
 
 TAU, BETA = "train.tau", "decode.beta"
 GRID_METHODS = ("sarsa", "ilql")
@@ -74,6 +74,7 @@ class CellPoint:
         failed: Number of its failed runs.
         stopped: Number of its stopped runs.
         best: True for the method's best cell.
+        believed: False where the score is an estimate that is not believed.
     """
 
     method: str
@@ -85,6 +86,7 @@ class CellPoint:
     failed: int
     stopped: int
     best: bool
+    believed: bool = True
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ class BetaCurve:
         label: `τ = 0.5 (SARSA)`.
         positions: Indices into the betas of the figure, ascending.
         scores: The score at each position.
+        believed: False at each position whose score is an estimate that is not believed.
     """
 
     method: str
@@ -136,6 +139,7 @@ class BetaCurve:
     label: str
     positions: tuple[int, ...]
     scores: tuple[Estimate, ...]
+    believed: tuple[bool, ...]
 
 
 @dataclass(frozen=True)
@@ -228,7 +232,7 @@ def table_picture(table: AblationTable) -> TablePicture:
             label=method_label(row.method),
             score=row.score,
             error=row.standard_error or 0.0,
-            text=with_error(row.score, row.standard_error, decimals),
+            text=with_error(row.score, row.standard_error, decimals, believed=row.doubt is None),
             sigma=row.sigma,
             sigma_text=number(row.sigma),
         )
@@ -242,10 +246,11 @@ def table_picture(table: AblationTable) -> TablePicture:
     )
 
 
-def score_by_cell(cells: Sequence[Cell], *, gap: float = 2.0) -> ScoreByCell:
+def score_by_cell(cells: Sequence[Cell], *, gap: float = 2.0, estimated: bool = False) -> ScoreByCell:
     """Every cell at its own place: methods in their order, cells one apart, `gap` more between methods.
 
-    A method of few cells among many others is given more room, so that its name can stand below it.
+    A method of few cells among many others is given more room, so that its name can stand below it. `estimated` says
+    that scores are estimates and no returns, as for the figures below.
     """
     shown = varying(cells)
     methods = in_order(cell.method for cell in cells)
@@ -261,7 +266,7 @@ def score_by_cell(cells: Sequence[Cell], *, gap: float = 2.0) -> ScoreByCell:
         points += [_point(at, cell, cell is best, shown) for at, cell in placed]
         slots.append(_slot(method, placed, room))
         position += len(own) + room + gap
-    return ScoreByCell(tuple(points), tuple(slots), _cells_caption(cells))
+    return ScoreByCell(tuple(points), tuple(slots), _cells_caption(cells, _mean(estimated)))
 
 
 def has_grid(cells: Sequence[Cell]) -> bool:
@@ -269,7 +274,7 @@ def has_grid(cells: Sequence[Cell]) -> bool:
     return bool(_grid(cells))
 
 
-def beta_curves(cells: Sequence[Cell]) -> BetaCurves:
+def beta_curves(cells: Sequence[Cell], *, estimated: bool = False) -> BetaCurves:
     """Score against beta per tau, over design cells.
 
     Raises:
@@ -280,20 +285,22 @@ def beta_curves(cells: Sequence[Cell]) -> BetaCurves:
     curves = []
     for tau in sorted({tau for tau, _ in grid}):
         line = [(betas.index(beta), grid[tau, beta]) for beta in betas if (tau, beta) in grid]
-        done = [(at, cell.score) for at, cell in line if cell.score is not None]
+        done = [(at, cell.score, cell.doubt is None) for at, cell in line if cell.score is not None]
         curves.append(
             BetaCurve(
                 method=_curve_method([cell for _, cell in line]),
                 tau=tau,
                 label=f"τ = {_tau_label(tau, [cell for _, cell in line])}",
-                positions=tuple(at for at, _ in done),
-                scores=tuple(score for _, score in done),
+                positions=tuple(at for at, _, _ in done),
+                scores=tuple(score for _, score, _ in done),
+                believed=tuple(believed for _, _, believed in done),
             )
         )
-    return BetaCurves(betas, tuple(curves), _levels(cells), _grid_caption(cells, grid, "Mean return against β, by τ."))
+    caption = _grid_caption(cells, grid, f"{_mean(estimated)} against β, by τ.", "Hollow")
+    return BetaCurves(betas, tuple(curves), _levels(cells), caption)
 
 
-def heat_map(cells: Sequence[Cell]) -> HeatMap:
+def heat_map(cells: Sequence[Cell], *, estimated: bool = False) -> HeatMap:
     """Score over the tau × beta grid of design cells.
 
     Raises:
@@ -307,10 +314,11 @@ def heat_map(cells: Sequence[Cell]) -> HeatMap:
         row, column = taus.index(tau), betas.index(beta)
         if cell.score is not None:
             scores[row, column] = cell.score.value
-            text[row][column] = f"{number(cell.score.value)}<br>± {number(cell.score.standard_error)}"
+            mark = "" if cell.doubt is None else f" {NOT_BELIEVED}"
+            text[row][column] = f"{number(cell.score.value)}<br>± {number(cell.score.standard_error)}{mark}"
         else:
             text[row][column] = "failed" if cell.failed else "stopped"
-    caption = _grid_caption(cells, grid, "Mean return over the τ × β grid.")
+    caption = _grid_caption(cells, grid, f"{_mean(estimated)} over the τ × β grid.", NOT_BELIEVED)
     labels = tuple(_tau_label(tau, [cell for (row, _), cell in grid.items() if row == tau]) for tau in taus)
     return HeatMap(taus, labels, betas, scores, tuple(tuple(row) for row in text), caption)
 
@@ -326,6 +334,7 @@ def _point(position: float, cell: Cell, best: bool, shown: Sequence[str]) -> Cel
         failed=cell.failed,
         stopped=cell.stopped,
         best=best,
+        believed=cell.doubt is None,
     )
 
 
@@ -394,7 +403,8 @@ def _levels(cells: Sequence[Cell]) -> tuple[tuple[str, str, Estimate], ...]:
         own = [cell for cell in cells if cell.method == method]
         best = best_cell(own)
         if best is not None and best.score is not None:
-            name = method_label(method) + (", best cell" if len(own) > 1 else "")
+            mark = "" if best.doubt is None else f" {NOT_BELIEVED}"
+            name = method_label(method) + (", best cell" if len(own) > 1 else "") + mark
             levels.append((method, name, best.score))
     return tuple(levels)
 
@@ -415,18 +425,29 @@ def _runs(cells: Sequence[Cell]) -> str:
     )
 
 
-def _cells_caption(cells: Sequence[Cell]) -> str:
+def _mean(estimated: bool) -> str:
+    return "Mean estimate" if estimated else "Mean return"
+
+
+def _cells_caption(cells: Sequence[Cell], what: str) -> str:
+    seeds = any(len(cell.seeds) > 1 for cell in cells)
+    error = ", training seeds averaged per episode; faint dots: single training seeds" if seeds else ""
+    hollow = "Hollow: an estimate that is not believed. " if any(cell.doubt is not None for cell in cells) else ""
     return (
-        "Mean return of every cell, by method. Bars: one standard error over episodes, training seeds averaged per "
-        "episode; faint dots: single training seeds; line and band: mean and population standard deviation σ of the "
-        "method's design cells; ring: the method's best cell. " + _runs(cells)
+        f"{what} of every cell, by method. Bars: one standard error over episodes{error}; line and band: mean and "
+        "population standard deviation σ of the method's design cells; ring: the method's best cell. "
+        + hollow
+        + _runs(cells)
     )
 
 
-def _grid_caption(cells: Sequence[Cell], grid: dict[tuple[float, float], Cell], subject: str) -> str:
+def _grid_caption(cells: Sequence[Cell], grid: dict[tuple[float, float], Cell], subject: str, mark: str) -> str:
+    """The caption of what `subject` says is drawn; `mark` is what an estimate has there that is not believed."""
     refinement = sum(cell.origin == "refinement" and cell.method in GRID_METHODS for cell in cells)
     left_out = f" {count(refinement, 'refinement cell')} not drawn." if refinement else ""
-    infinity = " β = ∞: no language-model term." if any(math.isinf(beta) for _, beta in grid) else ""
-    return f"{subject} Design cells of SARSA (τ = 0.5) and ILQL; ± is one standard error over episodes.{infinity} " + (
-        _runs(list(grid.values())) + left_out
+    doubted = (
+        f" {mark}: an estimate that is not believed." if any(cell.doubt is not None for cell in grid.values()) else ""
     )
+    infinity = " β = ∞: no language-model term." if any(math.isinf(beta) for _, beta in grid) else ""
+    drawn = f"{subject} Design cells of SARSA (τ = 0.5) and ILQL; ± is one standard error over episodes."
+    return f"{drawn}{infinity}{doubted} {_runs(list(grid.values()))}{left_out}"

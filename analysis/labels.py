@@ -74,9 +74,9 @@ _HYPERPARAMETER_LABELS: Mapping[str, str] = {
 
 _MEASURE_LABELS: Mapping[str, str] = {
     "measure.turns": "turns per episode",
-    "measure.empty_share": "empty questions",
-    "measure.repeated_share": "repeated questions",
-    "measure.broken_share": "broken questions",
+    "measure.empty_share": "empty utterances",
+    "measure.repeated_share": "repeated utterances",
+    "measure.broken_share": "broken utterances",
     "measure.penalised_share": "penalised answers",
     "measure.final_rank": "final rank of the true scene",
     "measure.final_percentile": "final percentile of the true scene",

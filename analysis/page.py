@@ -14,7 +14,11 @@ body { margin: 0 auto; max-width: 62rem; padding: 2.5rem 1.25rem 4rem; backgroun
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .4rem; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; }
 p.lead { color: var(--grey); margin: 0 0 1.6rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; background: linear-gradient(to right, #fff 2rem, #fff0) left / 4rem 100% no-repeat local,
+  linear-gradient(to left, #fff 2rem, #fff0) right / 4rem 100% no-repeat local,
+  linear-gradient(to right, #0003, #0000) left / .8rem 100% no-repeat scroll,
+  linear-gradient(to left, #0003, #0000) right / .8rem 100% no-repeat scroll; isolation: isolate; }
+.scroll > * { mix-blend-mode: multiply; }
 table { border-collapse: collapse; width: 100%; margin: .4rem 0 .8rem; border-top: 2px solid var(--ink);
   border-bottom: 2px solid var(--ink); font-size: .92rem; font-variant-numeric: tabular-nums lining-nums; }
 th { font-weight: 600; border-bottom: 1px solid var(--ink); vertical-align: bottom; }

@@ -199,18 +199,19 @@ def _figures(ablation: AblationTable, cells: Sequence[Cell]) -> tuple[dict[str, 
     """The figures with their captions, by name, and a note for each that there is nothing to draw for."""
     made: dict[str, tuple[figures.Figure, str]] = {}
     if not any(cell.seeds for cell in cells):
-        return made, ["No figures: nothing has finished yet."]
+        return made, [f"No figures: nothing has finished{'' if ablation.failed else ' yet'}."]
     what = "Estimated return" if ablation.estimated else "Mean return per episode"
     title = f"{what} (reward {ablation.evaluation_reward})"
     where = f" {ablation.task}, reward {ablation.evaluation_reward}, {ablation.split} scenes."
-    picture, points = table_picture(ablation), score_by_cell(cells)
+    picture, points = table_picture(ablation), score_by_cell(cells, estimated=ablation.estimated)
     best = f"Max {'estimate' if ablation.estimated else 'score'} (reward {ablation.evaluation_reward})"
     made["table"] = (figures.draw_table(picture, x_title=best), picture.caption)
     made["score_by_cell"] = (figures.draw_score_by_cell(points, y_title=title), points.caption + where)
     if not has_grid(cells):
         return made, ["No figures over β: no design cell of SARSA or ILQL has a β."]
     try:
-        curves, grid = beta_curves(cells), heat_map(cells)
+        curves = beta_curves(cells, estimated=ablation.estimated)
+        grid = heat_map(cells, estimated=ablation.estimated)
     except ValueError as several:  # a grid over more than tau and beta has no single score per field
         return made, [f"No figures over β: {several}."]
     made["beta_curves"] = (figures.draw_beta_curves(curves, y_title=title), curves.caption + where)

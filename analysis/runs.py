@@ -90,7 +90,7 @@ class RunTable:
         runs: One row per evaluation, with the columns `sweep origin method cell_id trial_id weights_id seed status
             reason task data.reward evaluation.reward evaluation.split evaluation.episodes score tune_score episodes
             train_seconds evaluate_seconds code_digest`, and any of `tune_seconds train.* decode.* backbone.*
-            measure.*`.
+            measure.* doubt`, the last being why an estimate is not believed.
         episodes: One row per episode, with the columns `trial_id episode_seed scene return turns`; more do no harm.
         unlisted: What all of it took beyond these rows, by method; a part of the table has none.
 
@@ -202,8 +202,8 @@ class RunTable:
         rest = f", {play:,.0f} s at rungs or of cells without a row" if play > 0 else ""
         return (
             f"Training took {of_cells + beyond:,.0f} s: {of_cells:,.0f} s for {weights}, each counted once{others}. "
-            f"Play took {report + tune + play:,.0f} s: {report:,.0f} s on the scenes of the rows, {tune:,.0f} s on the "
-            f"tune scenes{rest}."
+            f"{'Estimating' if self.estimated else 'Play'} took {report + tune + play:,.0f} s: {report:,.0f} s on the "
+            f"scenes of the rows, {tune:,.0f} s on the tune scenes{rest}."
         )
 
     def _by_trial(self, column: str) -> float:

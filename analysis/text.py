@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 DASH = "–"
 """Stands where there is no number."""
 
+NOT_BELIEVED = "†"
+"""Stands behind an estimate that is not believed."""
+
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -26,6 +29,7 @@ _LATEX = {
     "±": r"$\pm$",
     "×": r"$\times$",
     "√": r"$\sqrt{}$",
+    "†": r"\dag{}",
     "∞": r"$\infty$",
     "≤": r"$\leq$",
     "≥": r"$\geq$",
@@ -57,11 +61,12 @@ def number(value: float | None, decimals: int = 2) -> str:
     return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
-def with_error(value: float | None, error: float | None, decimals: int = 2) -> str:
-    """`−5.69 ± 0.13`; a dash where there is no value, `± –` where its error is unknown."""
+def with_error(value: float | None, error: float | None, decimals: int = 2, *, believed: bool = True) -> str:
+    """`−5.69 ± 0.13`; a dash where there is no value, `± –` where its error is unknown, a mark if not believed."""
     if value is None:
         return DASH
-    return f"{number(value, decimals)} ± {number(error, decimals)}"
+    mark = "" if believed else f" {NOT_BELIEVED}"
+    return f"{number(value, decimals)} ± {number(error, decimals)}{mark}"
 
 
 def count(number_of: int, noun: str, plural: str | None = None) -> str:

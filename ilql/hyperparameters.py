@@ -176,7 +176,7 @@ def unknown(name: str, what: str, known: Iterable[str]) -> str:
     names = list(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     ordered = near + [other for other in names if other not in near]
-    return f"{name!r} is no {what}; known: {', '.join(ordered)}"
+    return f"{name!r} is no {what}; known: {', '.join(ordered) or 'none'}"
 
 
 def _is_of(value: object, kinds: Iterable[Any]) -> bool:

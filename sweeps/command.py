@@ -54,7 +54,10 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
     """Add a sweep of a store; `chosen` reads it."""
     add_store(parser)
     parser.add_argument(
-        "sweep", nargs="?", help="one of `sweeps list`, or a store's folder; may be left out where there is one sweep"
+        "sweep",
+        nargs="?",
+        help="one of `sweeps list`, or the beginning of its name, or a store's folder; may be left out where there is "
+        "one sweep",
     )
 
 
@@ -140,6 +143,11 @@ def chosen(given: argparse.Namespace) -> tuple[Store, str]:
         if len(names) != 1:
             raise ValueError(f"a sweep must be named unless the store has one, {store.folder} has {_few(names)}")
         return store, names[0]
+    begun = [info.name for info in store.sweeps() if info.name.startswith(name)]
+    if len(begun) == 1:
+        return store, begun[0]
+    if len(begun) > 1 and name not in begun:
+        raise ValueError(f"a sweep's name must be unique, {name!r} begins {_few(begun)}")
     store.check_sweep(name)
     return store, name
 

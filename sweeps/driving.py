@@ -142,4 +142,5 @@ def present(store: Store, sweep: str, question: Question, mirror: Mirror | None,
     if mirror is not None:
         mirror.finish(files_to_show(report))
     print_report(report, comparisons, say)
-    say(shares_line(store, sweep))
+    if (shared := shares_line(store, sweep)) is not None:
+        say(shared)

@@ -18,6 +18,7 @@ from sweeps.leases import Lease
 from sweeps.machines import Fleet, Share, check_fits
 from sweeps.mirror import Mirror
 from sweeps.options import Options
+from sweeps.paths import store_option
 from sweeps.planning import made_ready, plan_of
 from sweeps.play import invitation
 from sweeps.progress import reasons
@@ -124,7 +125,8 @@ def _run_sweep(
         say(f"MLflow's view: {mirror.command}")
     rows = store.rows(sweep.name)
     if not any(row["status"] == "finished" for row in rows):
-        say(f"nothing has finished; `sweeps status {sweep.name}` has every row and its reason")
+        named = shlex.join(["sweeps", "status", sweep.name, *store_option(store.folder)])
+        say(f"nothing has finished; `{named}` has every row and its reason")
         for line in reasons(rows):
             say(f"failed: {line}")
         return 1

@@ -44,7 +44,7 @@ def clone_in(store: Store, specs: Sequence[TrialSpec]) -> TrialSpec | None:
     return next((spec for spec in known if store.stage("weights", spec.weights_id) is not None), None)
 
 
-def beyond_its_model(store: Store, spec: TrialSpec, clone: TrialSpec) -> float | None:
+def beyond_its_model(store: Store, spec: TrialSpec, clone: TrialSpec, *, make: bool = True) -> float | None:
     """Mean over a trial's episodes of Σ log π_own(a) − log π_all(a), the sums over all tokens that its policy said.
 
     Added to the log-ratio it is how far the policy is from all of the data. Kept as a stage, so that it outlives the
@@ -54,10 +54,11 @@ def beyond_its_model(store: Store, spec: TrialSpec, clone: TrialSpec) -> float |
         store: Where.
         spec: The trial, whose policy acts with a language model of its own.
         clone: A training of `bc`, with the same tokeniser.
+        make: Whether to make the stage where it is not there.
     """
     key = probe_key("beyond_clone", VERSION, spec.trial_id, {"clone": clone.weights_id})
 
-    def make(folder: Path) -> Record:
+    def compare(folder: Path) -> Record:
         del folder  # one number, which stands in the record
         tokenizer = load_tokenizer_stage(store, spec)
         said = _said(store, spec, tokenizer)
@@ -65,8 +66,8 @@ def beyond_its_model(store: Store, spec: TrialSpec, clone: TrialSpec) -> float |
         return {"nats": all_data - own}
 
     there = all(store.stage("weights", each.weights_id) is not None for each in (spec, clone))
-    if there:
-        store.build("beyond_clone", key, make, {"weights": spec.weights_id})
+    if make and there:
+        store.build("beyond_clone", key, compare, {"weights": spec.weights_id})
     about = store.about("beyond_clone", key)
     return None if about is None else float(about["notes"]["nats"])
 

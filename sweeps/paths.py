@@ -51,6 +51,11 @@ def is_default_store(folder: Path) -> bool:
     return False
 
 
+def store_option(folder: Path) -> list[str]:
+    """What a command needs to find the store that lies there: nothing for the default one."""
+    return [] if is_default_store(folder) else ["--store", str(folder)]
+
+
 @contextmanager
 def output_folder(what: str, name: str | Path) -> Iterator[Path]:
     """The folder that a name means, made unless it is there, and seen to take files.

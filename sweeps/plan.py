@@ -57,7 +57,8 @@ class Plan:
         """The plan in words."""
         left = self.trainings - self.trained, self.evaluations - self.evaluated
         text = [
-            f"{self.cells} cells need {self.trainings} trainings and {self.evaluations} evaluations; "
+            f"{count(self.cells, 'cell needs', 'cells need')} {count(self.trainings, 'training')} and "
+            f"{count(self.evaluations, 'evaluation')}; "
             f"{self.trained} and {self.evaluated} are in the store, {left[0]} and {left[1]} are to be done"
         ]
         if self.failed:
@@ -66,11 +67,11 @@ class Plan:
             text.append(f"{self.dropped} of the trainings had their weights dropped by `sweeps gc`; no row needs them")
         text += self.other_text
         if self.proposals:
-            text.append(f"then {self.proposals} proposals, each a training and what it starts from")
+            text.append(f"then {count(self.proposals, 'proposal')}, each a training and what it starts from")
         if left == (0, 0):
             text.append("the design costs nothing more")
         elif self.seconds is None:
-            text.append("no estimate: nothing comparable was recorded in this store yet")
+            text.append("no estimate: of this very model, its size and its words, this store has no times yet")
         else:
             text.append(
                 f"the design takes about {self.seconds / concurrent / 60:.1f} minutes with {concurrent} at a time"

@@ -8,15 +8,18 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from analysis.cells import Cell, best_cell, cells_of
+from analysis.runs import RunTable
 from analysis.text import count
 from ilql.dialogue import Turn
 from ilql.evaluate import Player, play
 from ilql.task import Environment, Reply, Task
 from ilql.tasks import known_tasks
 from sweeps.options import Options
-from sweeps.paths import is_default_store
+from sweeps.paths import store_option
 from sweeps.policy import find_trial, load_policy
 from sweeps.question import Question
+from sweeps.run_tables import run_table
 from sweeps.sizing import chosen_preset, world_settings
 from sweeps.stages import ensure_world, load_task
 from sweeps.store import Store
@@ -128,21 +131,28 @@ def check_trial(store: Store, trial_id: str, task: str) -> None:
 
 
 def invitation(store: Store, sweep: str, task: Task) -> str | None:
-    """How to hear the policy with the highest score of a sweep, as a command; None where nothing has finished."""
-    finished = [row for row in store.rows(sweep) if row["status"] == "finished"]
-    if not finished:
+    """How to hear the best cell of a sweep, at its first seed, as a command; None where nothing has finished."""
+    table = run_table(store, sweep)
+    cell = best_cell(cells_of(table))
+    if cell is None:
         return None
-    best = max(finished, key=lambda row: float(row["score"]))
+    runs = table.finished().runs
+    best = runs.filter((runs["cell_id"] == cell.cell_id) & (runs["seed"] == cell.seeds[0])).row(0, named=True)
     trial = _beginning(best["trial_id"], [member["trial_id"] for member in store.members()])
     if task.playable:
         command = ["sweeps", "play", task.name, "--trial", trial]
     else:
         opening = task.environment(0, "report").opening
         command = ["sweeps", "reply", trial, opening or ""]
-    if not is_default_store(store.folder):
-        command += ["--store", str(store.folder)]
-    what = "score" if task.playable else "estimate"
-    return f"the policy with the highest {what}, {best['arm']}, speaks with: {shlex.join(command)}"
+    command += store_option(store.folder)
+    which = f"the policy with the highest {_what(table, cell)}, {cell.method}, speaks with: {shlex.join(command)}"
+    return which if cell.doubt is None else f"no estimate is to be believed; {which}"
+
+
+def _what(table: RunTable, best: Cell) -> str:
+    if not table.estimated:
+        return "score"
+    return "estimate that is believed" if best.doubt is None else "one"
 
 
 def _beginning(trial_id: str, others: Sequence[str]) -> str:

@@ -37,6 +37,9 @@ from sweeps.spec import TrialSpec
 from sweeps.stages import load_behaviour, load_module, load_tokenizer_stage, merged, pretrained_digest
 from sweeps.store import Store
 
+SHOWN = 10
+"""Trials that are named where there is none of an id."""
+
 
 @dataclass(frozen=True)
 class Policy:
@@ -223,12 +226,13 @@ def wanted_trial(trial_id: str, where: Store) -> TrialSpec:
     """
     members = {member["trial_id"]: member for member in where.members() if member["trial_id"].startswith(trial_id)}
     if len(members) != 1:
-        known = sorted(member["trial_id"] for member in where.members())
+        known = sorted({member["trial_id"] for member in where.members()})
         if members:
             raise ValueError(
                 f"a trial's id must be unique, {trial_id!r} begins {len(members)} of them; give more of it"
             )
-        raise ValueError(unknown(trial_id, f"trial of the store {where.folder}", known[:10]))
+        more = f" and {len(known) - SHOWN} more, which `sweeps status` lists" if len(known) > SHOWN else ""
+        raise ValueError(unknown(trial_id, f"trial of the store {where.folder}", known[:SHOWN]) + more)
     ((found, member),) = members.items()
     try:
         return TrialSpec.from_json(str(member.get("spec")))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from analysis.text import count
+from sweeps.doubts import doubts_of
 from sweeps.exact_json import Record
 from sweeps.schedule import Schedule
 from sweeps.store import Store
@@ -122,7 +123,7 @@ class Progress:
         parts = [f"[{_clock(self._printed - self._began)}] {self._done}/{schedule.wanted_jobs} jobs"]
         if (left := self._seconds_left()) is not None:
             parts.append(f"about {_clock(left)} left")
-        if best := _best(rows):
+        if best := _best(rows, doubts_of(self._store, self._sweep, rows, compare=False)):
             parts.append(best)
         running = [self._describe(name) for name in schedule.running_names]
         if running:
@@ -187,12 +188,14 @@ def _failures(rows: Sequence[Record]) -> dict[str, tuple[object, object]]:
     return {row["trial_id"]: (row["reason"], row.get("finished_at")) for row in rows if row["status"] == "failed"}
 
 
-def _best(rows: Sequence[Record]) -> str:
+def _best(rows: Sequence[Record], doubts: Mapping[str, str]) -> str:
+    """The row with the highest score; one whose estimate is not believed only where there is no other."""
     scored = [row for row in rows if row.get("score") is not None]
     if not scored:
         return ""
-    best = max(scored, key=lambda row: float(row["score"]))
-    return f"best so far {best['arm']} {best['score']:.2f}"
+    best = max(scored, key=lambda row: (row["trial_id"] not in doubts, float(row["score"])))
+    little = f", not believed: {doubts[best['trial_id']]}" if best["trial_id"] in doubts else ""
+    return f"best so far {best['arm']} {best['score']:.2f}{little}"
 
 
 def _clock(seconds: float) -> str:

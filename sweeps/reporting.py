@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
 from analysis import honest_render
 from analysis.ablation_render import to_markdown
-from analysis.cells import Cell, cells_of
+from analysis.cells import Cell, best_cell, cells_of
 from analysis.comparison import Comparison, cells_with, compare_chosen, compare_fixed, comparison_markdown
 from analysis.family import family_markdown
 from analysis.figures import STATIC_FORMATS
@@ -23,12 +24,12 @@ from analysis.runs import RunTable
 from analysis.section import Section, section_markdown
 from analysis.statements import Evidence, statements
 from analysis.styles import Policy, Style
-from analysis.text import count
+from analysis.text import count, number
 from sweeps.advantages import report_section
 from sweeps.digests import report_digests
+from sweeps.doubts import RULE
 from sweeps.importance import adaptive_importances
 from sweeps.names import report_folder, stands_for_all
-from sweeps.offline_section import little_known
 from sweeps.record_shapes import arm_of
 from sweeps.references import references_of, score_range
 from sweeps.run_tables import run_table
@@ -102,6 +103,7 @@ def write_sweep_report(
     of_design = [] if (added := added_note(store, sweep)) is None else [added]
     notes = of_design if (shared := shared_policy_note(store, sweep)) is None else [*of_design, shared]
     stated = [] if estimated else statements(table, cells, evidence_of(store, sweep, cells, of_design))
+    references = references_of(store, sweep)
     parts = [*stated, report_section(store, table.runs, cells), *(make(store, sweep) for make in sections)]
     folder.mkdir(parents=True, exist_ok=True)
     said = None if estimated else write_transcripts(store, sweep, cells, folder)
@@ -115,8 +117,8 @@ def write_sweep_report(
         floor=score_range(store, sweep)[0] if policy == "floor" else None,
         comparisons=comparisons,
         sections=[section for section in parts if section is not None],
-        references=references_of(store, sweep),
-        notes=(*notes, ESTIMATED, *little_known(store, sweep)) if estimated else notes,
+        references=references,
+        notes=(*notes, *_estimate_notes(cells, references)) if estimated else notes,
         digests=report_digests(store, sweep),
         static_formats=static_formats,
         links=[] if said is None else [("what every cell said, beside another's", said.name)],
@@ -124,6 +126,21 @@ def write_sweep_report(
     paths = report.paths if said is None else (*report.paths, said)
     report = dataclasses.replace(report, paths=paths, notes=(*report.notes, *missing))
     return report, comparisons
+
+
+def _estimate_notes(cells: Sequence[Cell], references: Mapping[str, Sequence[float]]) -> list[str]:
+    """What a reader has to know of scores that are estimates."""
+    notes = [ESTIMATED]
+    if any(cell.doubt is not None for cell in cells):
+        notes.append(RULE)
+    clone, recorded = best_cell(cell for cell in cells if cell.method == "bc"), references.get("recorded")
+    if recorded and clone is not None and clone.score is not None:
+        off = number(clone.score.value - fmean(recorded))
+        notes.append(
+            f"{method_label('bc')} speaks as the recorded agent does, so its estimate should be near "
+            f"{method_label('recorded')}; it is {off} from it, and others may be as far off."
+        )
+    return notes
 
 
 def evidence_of(store: Store, sweep: str, cells: Sequence[Cell], design_notes: Sequence[str] = ()) -> Evidence:

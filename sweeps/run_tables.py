@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import polars as pl
+
 from analysis.runs import RunTable, by_arm
 from analysis.transfer import RETURN_PREFIX
+from sweeps.doubts import doubts_of
 from sweeps.store import Store
 from sweeps.unlisted import unlisted
 
 
 def run_table(store: Store, sweep: str, *, every_reward: bool = False, whole_cost: bool = False) -> RunTable:
     """A sweep's rows by arm, and what statements need of its episodes; transcripts stay on disk.
+
+    Rows of a sweep that could not be played say in `doubt` why their estimates are not believed, where they are not.
 
     Args:
         store: Where they are.
@@ -23,6 +28,8 @@ def run_table(store: Store, sweep: str, *, every_reward: bool = False, whole_cos
     runs = store.runs(sweep)
     if not runs.height:
         store.check_sweep(sweep)
+    if doubts := doubts_of(store, sweep):
+        runs = runs.with_columns(pl.Series("doubt", [doubts.get(trial) for trial in runs["trial_id"]], pl.String))
     finished = runs.filter(runs["status"] == "finished")["trial_id"].to_list()
     columns = ["episode_seed", "scene", "return", "turns"]
     if every_reward and finished:

@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import polars as pl
-
-from analysis.labels import in_order, measure_label, method_label
+from analysis.cells import best_cell, cells_of
+from analysis.labels import measure_label, method_label
 from analysis.section import Section, TextTable
 from analysis.text import number, with_error
 from analysis.variety import distinct_n
+from sweeps.run_tables import run_table
 from sweeps.store import Store
 
 EPISODES, UTTERANCES = 4, 2
@@ -47,15 +47,23 @@ def samples_section(store: Store, sweep: str) -> Section | None:
 
 def _measured(store: Store, best: Mapping[str, dict[str, Any]]) -> TextTable:
     """Of every arm's best cell its score, its measures, and how varied its utterances are."""
-    measures = sorted({name for row in best.values() for name in row if name.startswith("measure.")} - _ALWAYS)
+    estimated = any(row["estimated"] for row in best.values())
+    shown = set() if estimated else {name for row in best.values() for name in row if name.startswith("measure.")}
+    measures = sorted(shown - _ALWAYS)  # of estimates another section shows them
     rows = []
     for arm, row in best.items():
         transcripts = store.episodes([row["trial_id"]], columns=["transcript"])["transcript"]
         texts = [turn["text"] for each in transcripts for turn in json.loads(each) if turn["by_agent"]]
         varied = distinct_n(texts, 2)
         numbers = [number(row.get(name)) for name in measures]
-        rows.append((method_label(arm), with_error(row["score"], row["score_error"]), number(varied), *numbers))
-    estimated = any(row.get("evaluation.by") == "fitted_q" for row in best.values())
+        rows.append(
+            (
+                method_label(arm),
+                with_error(row["score"], row["score_error"], believed=row["doubt"] is None),
+                number(varied),
+                *numbers,
+            )
+        )
     header = ("Method", "Estimate" if estimated else "Score", "Distinct-2", *(measure_label(name) for name in measures))
     title = (
         "The best cell of each method in numbers; distinct-2: different pairs of words in all it said, by their number"
@@ -64,25 +72,30 @@ def _measured(store: Store, best: Mapping[str, dict[str, Any]]) -> TextTable:
 
 
 def best_rows(store: Store, sweep: str) -> dict[str, dict[str, Any]]:
-    """Of every arm's best cell its first seed's row with the cell's means over seeds, in the order of tables.
+    """Of every arm's best cell its first seed's trial with the cell's means over seeds, in the order of tables.
 
-    `score_error` is the standard error of the score over episodes, as in the table: seeds are averaged per episode.
+    The best cell is the table's. `score_error` is the standard error of the score over episodes, as there: seeds are
+    averaged per episode. `doubt` says why an estimate is not believed, where it is not.
     """
-    finished = store.runs(sweep).filter(pl.col("status") == "finished")
-    means = [pl.col(name).mean() for name in finished.columns if name == "score" or name.startswith("measure.")]
-    same = [pl.col(name).first() for name in finished.columns if name == "evaluation.by"]
-    cells = finished.group_by("arm", "cell_id", maintain_order=True).agg(
-        *means, *same, pl.col("trial_id").sort_by("seed")
-    )
-    best = cells.sort("score", "cell_id", descending=[True, False]).unique("arm", keep="first", maintain_order=True)
+    table = run_table(store, sweep)
+    cells = cells_of(table)
+    trials = {(row["cell_id"], row["seed"]): row["trial_id"] for row in table.runs.iter_rows(named=True)}
     rows = {}
-    for row in best.iter_rows(named=True):
-        returns = store.episodes(row["trial_id"], columns=["episode_seed", "return"])
-        per_episode = returns.group_by("episode_seed").agg(pl.col("return").mean())["return"]
-        spread = per_episode.std() if per_episode.len() > 1 else None
-        error = None if spread is None else float(spread) / per_episode.len() ** 0.5  # type: ignore[arg-type]
-        rows[row["arm"]] = {**row, "trial_id": row["trial_id"][0], "score_error": error}
-    return {arm: rows[arm] for arm in in_order(rows)}
+    for arm in dict.fromkeys(cell.method for cell in cells):
+        best = best_cell(cell for cell in cells if cell.method == arm)
+        if best is None or best.score is None:
+            continue
+        rows[arm] = {
+            "arm": arm,
+            "cell_id": best.cell_id,
+            "trial_id": trials[best.cell_id, best.seeds[0]],
+            "score": best.score.value,
+            "score_error": best.score.standard_error,
+            "doubt": best.doubt,
+            "estimated": table.estimated,
+            **best.measures,
+        }
+    return rows
 
 
 def _utterances(turns: list[dict[str, Any]]) -> str:

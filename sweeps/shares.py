@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from analysis.text import count
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
 
@@ -47,13 +48,16 @@ def shares(members: Sequence[Mapping[str, Any]], finished: set[str], trainings: 
     return Shares(len(specs), len(costs), sum(costs.values()), alone, alone_seconds)
 
 
-def shares_line(store: Store, sweep: str) -> str:
-    """The same in one line, for the end of a sweep."""
+def shares_line(store: Store, sweep: str) -> str | None:
+    """The same in one line, for the end of a sweep; None where nothing has finished."""
     finished = {row["trial_id"] for row in store.rows(sweep) if row["status"] == "finished"}
+    if not finished:
+        return None
     s = shares(store.members(sweep), finished, store.all("training"))
+    stand = count(s.evaluations, "evaluation stands", "evaluations stand")
     return (
-        f"{s.evaluations} evaluations stand on {s.trainings} trainings ({_time(s.seconds)}); each with its own "
-        f"would have been {s.alone} trainings ({_time(s.alone_seconds)}): {_time(s.alone_seconds - s.seconds)} saved"
+        f"{stand} on {count(s.trainings, 'training')} ({_time(s.seconds)}); each with its own would have been "
+        f"{count(s.alone, 'training')} ({_time(s.alone_seconds)}): {_time(s.alone_seconds - s.seconds)} saved"
     )
 
 

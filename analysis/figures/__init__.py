@@ -13,10 +13,11 @@ from analysis.figures.export import STATIC_FORMATS, Picture, figure_html, pictur
 from analysis.figures.lines import draw_lines, draw_q_rank
 from analysis.figures.table import draw_table
 from analysis.figures.theme import METHOD_COLOURS, Figure
-from analysis.figures.tokens import draw_advantages
+from analysis.figures.tokens import PER_ROW, draw_advantages
 
 __all__ = [
     "METHOD_COLOURS",
+    "PER_ROW",
     "STATIC_FORMATS",
     "Figure",
     "Picture",

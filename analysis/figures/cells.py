@@ -63,7 +63,8 @@ def draw_score_by_cell(data: ScoreByCell, *, y_title: str) -> go.Figure:
                 hovertemplate="%{text}<extra></extra>",
             )
         )
-    _add_keys(figure, {str(trace.legendgroup) for trace in figure.data})
+    drawn = {str(trace.legendgroup) for trace in figure.data}
+    _add_keys(figure, drawn if all(point.believed for point in data.points) else {*drawn, "not believed"})
     edges = [(before.right + after.left) / 2 for before, after in zip(data.slots, data.slots[1:], strict=False)]
     for edge in edges:
         figure.add_vline(x=edge, line={"color": FAINT, "width": 1}, layer="below")
@@ -113,7 +114,11 @@ def draw_beta_curves(data: BetaCurves, *, y_title: str) -> go.Figure:
                 error_y=error_bars([score.standard_error for score in curve.scores], colour),
                 mode="lines+markers",
                 line={"color": colour, "width": 2},
-                marker={"size": 9, "symbol": SYMBOLS[index % len(SYMBOLS)], "color": colour},
+                marker={
+                    "size": 9,
+                    "symbol": [SYMBOLS[index % len(SYMBOLS)] + ("" if each else "-open") for each in curve.believed],
+                    "color": colour,
+                },
                 name=curve.label,
                 text=[
                     f"{curve.label}, β = {value_label(data.betas[at])}<br>{with_error(s.value, s.standard_error)}"
@@ -196,7 +201,7 @@ def _cell_trace(points: Sequence[CellPoint], name: str, symbol: str, *, size: in
         error_y=error_bars([score.standard_error for score in scores], GREY),
         mode="markers",
         marker={
-            "symbol": symbol,
+            "symbol": [symbol if point.believed else f"{symbol}-open" for point in points],
             "size": size,
             "color": [colour_of(point.method) for point in points],
         },
@@ -229,6 +234,7 @@ def _add_keys(figure: go.Figure, drawn: set[str]) -> None:
         ("design cell", {"symbol": "circle", "size": 9, "color": GREY}),
         ("refinement cell", {"symbol": "diamond", "size": 9, "color": GREY}),
         ("one training seed", {"symbol": "circle", "size": 5, "color": GREY, "opacity": 0.6}),
+        ("not believed", {"symbol": "circle-open", "size": 9, "color": GREY}),
         ("best cell", {"symbol": "circle-open", "size": 15, "color": INK, "line": {"width": 1.6}}),
         ("no finished run", {"symbol": "x-thin", "size": 9, "line": {"width": 2, "color": GREY}}),
     )
@@ -241,7 +247,7 @@ def _hover(point: CellPoint) -> str:
     lines = [f"<b>{method_label(point.method)}</b> {point.setting}", f"{point.origin} cell"]
     if point.score is not None:
         lines += [
-            with_error(point.score.value, point.score.standard_error),
+            with_error(point.score.value, point.score.standard_error, believed=point.believed),
             f"{count(point.score.seeds, 'training seed')} "
             f"({', '.join(number(score) for score in point.seed_scores)}), {count(point.score.episodes, 'episode')}",
         ]

@@ -26,7 +26,8 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     fields = {column.removeprefix("world."): value for column, value in given.set}
     settings = make(Settings, fields, owner="a dialogues world", prefix="world")
     problems, summary = validate(given.file, settings)
-    print(report(problems, summary))
+    if said := report(problems, summary):
+        print(said)
     for line in _longer(summary.word_counts, summary.heard_counts):
         print(line)
     if (why := refusal(given.file, problems, summary, settings)) is not None:

@@ -12,6 +12,8 @@ import pytest
 
 from analysis.ablation import AblationRow, AblationTable, ablation_table
 from analysis.ablation_render import to_csv, to_json, to_latex, to_markdown
+from analysis.cells import cells_of
+from analysis.figure_data import beta_curves, heat_map, score_by_cell
 from analysis.runs import RunTable
 
 Make = Callable[..., Any]
@@ -109,10 +111,56 @@ def test_an_empty_table_renders_with_dashes_and_says_so(make_table: MakeTable) -
     assert re.search(r"\| ILQL +\| +– \| +– \| – +\| – ", text)
 
 
+def test_an_estimate_that_is_not_believed_is_behind_all_that_are_and_marked_where_there_is_no_other(
+    run: Make, make_table: MakeTable
+) -> None:
+    why = {"doubt": "0.0 dialogues bear on it"}
+    runs = [
+        run("ilql", [-1.0], {"decode.beta": 4.0}, columns=why),
+        run("ilql", [-3.0], {"decode.beta": 8.0}, columns={"doubt": None}),
+        run("filtered_bc", [0.0], {"train.keep": 0.1}, columns=why),
+        run("filtered_bc", [-2.0], {"train.keep": 0.2}, columns=why),
+    ]
+    table = ablation_table(make_table(*runs))
+    assert [(each.score, each.doubt, each.doubted) for each in table.rows] == [(-3.0, None, 1), (0.0, why["doubt"], 2)]
+    scores = [line.split("|")[2].strip() for line in to_markdown(table).splitlines() if line.startswith(("| I", "| %"))]
+    assert scores == ["−3.00 ± –", "0.00 ± – †"]
+    assert ("† not believed, and the method has no cell that is: %BC (0.0 dialogues bear on it).") in table.footnotes
+    assert any(note.endswith("however high: ILQL 1 of 2, %BC 2 of 2.") for note in table.footnotes)
+    assert r"\dag{}" in to_latex(table)
+    data = score_by_cell(cells_of(make_table(*runs)))
+    assert [point.believed for point in data.points] == [False, True, False, False]
+    assert "Hollow: an estimate that is not believed." in data.caption
+    grid = cells_of(make_table(*(run("sarsa", [-1.0], {"decode.beta": b}, columns=why) for b in (4.0, 8.0))))
+    assert beta_curves(grid).curves[0].believed == (False, False)
+    assert "Hollow: an estimate" in beta_curves(grid).caption
+    assert heat_map(grid).text[0][0].endswith(" †")
+    assert "†: an estimate" in heat_map(grid).caption
+
+
+def test_captions_and_times_of_estimates_speak_of_no_play(run: Make, make_table: MakeTable) -> None:
+    setting = {"train.tau": 0.7, "decode.beta": 4.0}
+    table = make_table(run("ilql", [-1.0], setting, columns={"evaluation.by": "fitted_q"}))
+    cells = cells_of(table)
+    drawn = [make(cells, estimated=True).caption for make in (score_by_cell, beta_curves, heat_map)]
+    assert all(caption.startswith("Mean estimate ") for caption in drawn)
+    assert "faint dots" not in drawn[0]  # of one seed there are none
+    assert "Estimating took 5 s" in table.took()
+
+
+def test_of_equal_cells_the_first_is_the_best(run: Make, make_table: MakeTable) -> None:
+    runs = [run("ilql", [-1.0], {"decode.beta": beta}) for beta in (16.0, 4.0, 8.0)]
+    best = ablation_table(make_table(*runs)).rows[0].best
+    assert best is not None
+    assert best.setting == "β 4"
+
+
 def test_a_method_with_failures_only_keeps_its_row(run: Make, make_table: MakeTable) -> None:
     table = ablation_table(make_table(run("bc", status="failed", reason="node lost")))
     assert (table.rows[0].score, table.rows[0].failed, table.rows[0].best) == (None, 1, None)
     assert json.loads(to_json(table))["rows"][0]["best"] is None
+    # What has failed is not still to come.
+    assert table.footnotes[0] == "Nothing has finished: a dash stands where there is no number."
 
 
 def test_cells_that_cannot_be_chosen_are_counted(run: Make, make_table: MakeTable) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.advantages import Spoken, advantage_section, phrases, utterances_of, whole_utterances, words_of
+from analysis.advantages import (
+    Spoken,
+    advantage_section,
+    figure_rows,
+    phrases,
+    utterances_of,
+    whole_utterances,
+    words_of,
+)
+from analysis.page import page
 from analysis.section import section_markdown
 
 TWO = Spoken(
@@ -78,5 +87,32 @@ def test_a_section_shows_both_ends_and_no_row_twice() -> None:
     assert figure.data[0].text[0][4] == "⏎<br>−1.00"
 
 
+def test_an_utterance_of_many_tokens_is_wrapped_and_a_long_word_cut() -> None:
+    babble = Spoken((" unquestionably", *[" so"] * 59), tuple(float(place) for place in range(60)))
+    short = Spoken((" no", "<eoa>"), (1.0, 2.0))
+    section = advantage_section([babble, short], whose="ILQL", what="its own episodes", shown=2)
+    assert section is not None
+    figure, caption = section.figures["advantages"]
+    (drawn,) = figure.data
+    assert [len([value for value in row if value is not None]) for row in drawn.z] == [12, 12, 2]
+    assert drawn.z[1][0] == 12.0
+    assert drawn.text[0][0] == "unquesti…<br>0.00"
+    assert list(figure.layout.yaxis.ticktext) == ["1 ", " ", "2 "]
+    assert "the first 2 different utterances, each at its number, of 1 that are longer the first 24 tokens." in caption
+
+
+def test_a_figure_has_no_more_rows_than_there_is_room_for() -> None:
+    long, short = Spoken(("a",) * 20, (0.0,) * 20), Spoken(("a",), (0.0,))
+    rows, drawn = figure_rows([long, short, long, short], 4)
+    assert ([len(pieces) for _, pieces, _ in rows], drawn) == ([12, 8, 1], 2)
+
+
 def test_nothing_said_is_no_section() -> None:
     assert advantage_section([Spoken((), ())], whose="ILQL", what="nothing") is None
+
+
+def test_what_is_wider_than_its_page_has_a_shadow_where_it_goes_on() -> None:
+    # Behind the content, which multiplies with it: figures are white and would cover it.
+    style = page("t", "").partition("</style>")[0]
+    assert "no-repeat scroll; isolation: isolate" in style
+    assert ".scroll > * { mix-blend-mode: multiply; }" in style

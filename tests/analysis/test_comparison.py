@@ -94,7 +94,7 @@ def test_lengths_and_diagnostics_stand_beside_the_score(run: Make, make_table: M
     assert found.turns.over_episodes == pytest.approx(1.0)
     text = comparison_markdown(found)
     assert "| 3.00 ± 1.00 | 6.00 ± 0.00 | −3.00 ± 1.00 |" in " ".join(text.split())
-    assert "| broken questions | 6.0 % | 1.0 % | 5.0 points |" in " ".join(text.split())
+    assert "| broken utterances | 6.0 % | 1.0 % | 5.0 points |" in " ".join(text.split())
     assert "| final rank of the true scene | 12.00 | 30.00 | −18.00 |" in " ".join(text.split())
 
 

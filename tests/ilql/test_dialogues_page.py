@@ -123,3 +123,10 @@ def test_the_files_it_names_are_there() -> None:
     named = set(re.findall(r"\b((?:ilql|docs|sweeps)/[\w/]+\.(?:py|md))", PAGE))
     assert named == {"ilql/tasks/dialogues/booking.py", "sweeps/dialogue_ablation.py", "docs/adding.md"}
     assert all((ROOT / name).is_file() for name in named)
+
+
+def test_every_command_that_trains_on_the_file_has_the_same_split() -> None:
+    commands = re.findall(r"^python sweeps/dialogue_ablation.py --data (?:.*\\\n)*.*", PAGE, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        assert "--set world.train_share=0.6 --set world.tune_share=0.2" in command

@@ -432,7 +432,7 @@ def test_two_processes_do_not_ask_for_the_same(store: Store, writer: LocalWriter
 def test_a_reward_that_fails_loses_nothing(store: Store, reward: Reward, tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("def reward(dialogue, turn):\n    return None\n")
     with serve(lambda number, body: completion(dialogue(number))) as served:
-        with pytest.raises(ValueError, match=r"the reward function must give a number .*, got NoneType None"):
+        with pytest.raises(ValueError, match=r"the reward function must give a finite number .*, got NoneType None"):
             imagine(store, asked(), remote(served), Reward(f"{tmp_path / 'bad.py'}:reward", Settings()))
         assert imagine(store, asked(), remote(served), reward).dialogues == 6
         assert len(served.requests) == 6

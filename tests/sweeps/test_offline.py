@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from command_line import one_line
 from ilql.batch import tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.task import Task
+from ilql.tasks.dialogues.payment import RewardFunction
 from ilql.tokens import symbol_tokenizer
 from ilql.windows import cut
 from sweeps import cli, evaluate_cells
@@ -24,6 +27,7 @@ from sweeps.commands.run import run_command
 from sweeps.commands.validate import READ
 from sweeps.dialogue_ablation import QUESTION
 from sweeps.dialogue_presets import PRESETS
+from sweeps.doubts import Recorded, doubt, effective_dialogues, recorded_of
 from sweeps.offline import (
     HELD_OUT,
     calibration,
@@ -34,7 +38,9 @@ from sweeps.offline import (
     what_followed,
 )
 from sweeps.offline_clone import beyond_its_model, clone_in, clones_all
-from sweeps.offline_section import effective_dialogues, far_from_data
+from sweeps.play import invitation
+from sweeps.progress import Progress
+from sweeps.samples import best_rows
 from sweeps.space import Grid, PlannedTraining
 from sweeps.stages import load_task, load_tokenizer_stage
 from sweeps.stopping import JobStopped
@@ -230,11 +236,70 @@ def test_as_many_dialogues_bear_on_an_estimate_as_its_log_ratio_leaves() -> None
     assert effective_dialogues(40, -0.1) == 40.0  # never more than there are
 
 
-def test_methods_far_from_the_data_are_named_in_one_line() -> None:
-    (line,) = far_from_data({"ilql": 3.46, "sarsa": 5.0, "bc": 43.0})
-    assert line.startswith("Estimates that mean little, since fewer than 5 training dialogues bear on them")
-    assert line.endswith(": ILQL (3.5).")
-    assert far_from_data({"bc": 43.0, "filtered_bc": None}) == ()
+RECORDED = Recorded(dialogues=30, returns=(-5.0, 5.0), apart=8.0)
+
+
+@pytest.mark.parametrize(
+    ("score", "q_bias", "bearing", "why"),
+    [
+        (-0.5, 2.0, 5.0, None),
+        (5.0, None, None, None),  # what nobody knows is not held against it
+        (-0.23, 7.0, 0.04, "0.0 dialogues bear on it"),
+        (-5.745, None, 30.0, "−5.75 is outside of the recorded returns, −5.00 to 5.00"),
+        (0.0, -8.1, 30.0, "Q − followed is −8.10, where what followed lies at most 8.00 apart"),
+        (6.0, 0.0, 1.0, "1.0 dialogues bear on it, 6.00 is outside of the recorded returns, −5.00 to 5.00"),
+    ],
+)
+def test_an_estimate_is_held_against_what_was_recorded(
+    score: float, q_bias: float | None, bearing: float | None, why: str | None
+) -> None:
+    assert doubt(score, q_bias, bearing, RECORDED) == why
+
+
+def test_what_was_recorded_is_of_dialogues_that_were_recorded_to_their_ends(bench: Bench) -> None:
+    def said(*rewards: float, ended: bool = True) -> Dialogue:
+        return Dialogue(tuple(Turn("a", by_agent=True, reward=reward) for reward in rewards), ended=ended)
+
+    class Few:
+        def dialogues(self, split: str, reward: str) -> list[Dialogue]:
+            return [said(-1.0, 5.0), said(-3.0, -1.0), said(-90.0, ended=False)]
+
+    recorded = recorded_of(Few(), bench.trial())  # type: ignore[arg-type]
+    # They return 4 and −4. What followed a turn: 4, 5, −4, −1.
+    assert recorded == Recorded(dialogues=3, returns=(-4.0, 4.0), apart=9.0)
+
+
+def test_what_is_not_believed_is_best_nowhere_while_another_is(unplayable: Bench) -> None:
+    store = unplayable.store
+    trials = [unplayable.trial(method, **ESTIMATED) for method in ("bc", "ilql")]
+    for trial in trials:
+        assert run_job(unplayable.job(trial, trial), silently) == "finished"
+        member = unplayable.member(trial)
+        store.put("member", f"s/{trial.trial_id}", member)
+    low, high = sorted(trials, key=lambda trial: store.get("evaluation", trial.trial_id)["score"])  # type: ignore[index]
+    task = dataclasses.replace(load_task(store, "bandit", unplayable.world), playable=False)  # type: ignore[type-var]
+    far = {low.trial_id: 0.0, high.trial_id: 500.0}
+
+    def heard() -> tuple[str, str, list[str]]:
+        for trial, log_ratio in far.items():
+            record = store.get("evaluation", trial)
+            assert record is not None
+            store.put("evaluation", trial, record | {"measures": {"log_ratio": log_ratio}})
+        out = io.StringIO()
+        schedule = SimpleNamespace(finished_jobs=0, cached_jobs=2, wanted_jobs=2, running_names=[])
+        Progress(store, "s", schedule, out).changed()  # type: ignore[arg-type]
+        marked = [arm for arm, row in best_rows(store, "s").items() if row["doubt"] is not None]
+        return invitation(store, "s", task) or "", out.getvalue(), marked
+
+    invited, told, marked = heard()
+    assert invited.startswith(f"the policy with the highest estimate that is believed, {low.method}, speaks with: ")
+    assert f"best so far {low.method} " in told
+    assert marked == [high.method]
+    far[low.trial_id] = 500.0
+    invited, told, _ = heard()
+    assert invited.startswith(f"no estimate is to be believed; the policy with the highest one, {high.method}, speaks")
+    assert f"best so far {high.method} " in told
+    assert "not believed: 0.0 dialogues bear on it" in told
 
 
 def test_what_cloned_a_part_is_measured_from_a_clone_of_all(unplayable: Bench) -> None:
@@ -320,3 +385,26 @@ def test_episodes_end_where_a_scene_comes_again(bench: Bench) -> None:
             return type("E", (), {"scene": str(seed % 2)})()
 
     assert distinct_episodes(Two(), "tune", 5) == 2  # type: ignore[arg-type]
+
+
+def test_validating_says_once_that_there_is_no_such_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["validate", str(tmp_path / "none.jsonl")]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("must be a file that exists")) == ("", 1)
+
+
+def test_a_role_that_is_not_known_says_that_named_ones_replace_the_known(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps({"turns": [{"role": "customer", "text": "so"}, {"role": "agent", "text": "so"}]}))
+    assert cli.main(["validate", str(file)]) == 2
+    assert "--set world.agent_roles=… and world.world_roles=…: all there are, for they replace the known ones" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_function_that_gives_no_finite_number_is_told_so() -> None:
+    function = RewardFunction(lambda dialogue, turn: math.nan, -1.0, 1.0)
+    with pytest.raises(ValueError, match=r"must give a finite number for turn 0 \(from 0\) of dialogue 'a', got"):
+        function.pay([("agent", "so")], 0, "a")

@@ -9,7 +9,7 @@ import pytest
 from command_line import contents, one_line, status_of
 
 from sweeps import cli, guard
-from sweeps.paths import is_default_store, named_path, new_file, output_folder
+from sweeps.paths import is_default_store, named_path, new_file, output_folder, store_option
 from sweeps.policy import load_policy
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def test_a_store_that_is_named_by_the_environment_is_refused_in_one_line(
     monkeypatch.setenv("SWEEPS_STORE", "~nobody99/x")
     assert "the store must lie in the home of a user that there is, got ~nobody99/x" in refused(capsys, "list")
     assert not is_default_store(here)
+    assert store_option(here) == ["--store", str(here)]
 
 
 def test_a_policy_is_not_looked_for_in_a_misspelt_home(monkeypatch: pytest.MonkeyPatch, here: Path) -> None:

@@ -145,7 +145,7 @@ def test_without_anything_comparable_there_is_no_estimate(
     train(store, tune)
     plan = make_plan(store, shared, design, seeds=1, refinement=None, need=Need())
     assert plan.seconds is None
-    assert plan.lines(concurrent=1)[-1].startswith("no estimate")
+    assert plan.lines(concurrent=1)[-1].startswith("no estimate: of this very model")
 
 
 def test_what_another_model_cost_is_no_estimate(store: Store, shared: Shared, design: list[PlannedTraining]) -> None:

@@ -22,9 +22,13 @@ import polars as pl
 import pytest
 from members import member
 
+from sweeps import cli
 from sweeps.artefacts import Stages
+from sweeps.commands.reply import _turns
 from sweeps.exact_json import JSON, dumps
 from sweeps.journal import encode_line, process_name
+from sweeps.policy import wanted_trial
+from sweeps.shares import shares_line
 from sweeps.store import Store, StoreError, store_folder
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -648,3 +652,34 @@ def test_journals_are_lines_of_json(store: Store) -> None:
     store.put("evaluation", "a", finished(1.0))
     (journal,) = (store.folder / "journals").iterdir()
     assert json.loads(journal.read_text())["record"]["value"]["score"] == 1.0
+
+
+def test_where_no_trial_has_an_id_it_says_how_many_there_are(store: Store) -> None:
+    with pytest.raises(ValueError, match=r"'zzz' is no trial of the store .*; known: none$"):
+        wanted_trial("zzz", store)
+    fill(store, "s", **{f"t{number:02}": member("s", f"t{number:02}", "w") for number in range(12)})
+    with pytest.raises(ValueError, match=r"known: t00, .*, t09 and 2 more, which `sweeps status` lists$"):
+        wanted_trial("zzz", store)
+
+
+def test_a_sweep_is_named_by_the_beginning_of_its_name(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("dialogue-laptop-0a", "dialogue-smoke-0a", "dialogue-smoke-0ab"):
+        fill(store, name, **{f"t-{name}": member(name, f"t-{name}", "w")})
+    where = ["--store", str(store.folder)]
+    assert cli.main(["status", "dialogue-l", *where]) == 0
+    assert capsys.readouterr().out.startswith("dialogue-laptop-0a: ")
+    assert cli.main(["status", "dialogue-smoke-0a", *where]) == 0  # a whole name, and the beginning of another's
+    assert capsys.readouterr().out.startswith("dialogue-smoke-0a: ")
+    assert cli.main(["status", "dialogue-s", *where]) == 2
+    assert "'dialogue-s' begins dialogue-smoke-0a, dialogue-smoke-0ab" in capsys.readouterr().err
+
+
+def test_an_empty_first_text_lets_the_agent_begin() -> None:
+    assert _turns(["hello", "good morning"]) == [("hello", False), ("good morning", True)]
+    assert _turns(["", "good morning", "hello"]) == [("good morning", True), ("hello", False)]
+    assert _turns([""]) == []
+
+
+def test_nothing_is_said_of_what_was_shared_where_nothing_has_finished(store: Store) -> None:
+    fill(store, "s", a=member("s", "a", "w"))
+    assert shares_line(store, "s") is None

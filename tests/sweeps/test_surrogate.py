@@ -167,8 +167,10 @@ def test_what_was_shared_is_what_the_plan_did_not_train(
     _, workers = desk.run("--name", "whole", *GRID, "--seeds", str(seeds))
     assert trainings == plan["trainings"] == workers.count("training")
     # Alone, BC's cell and %BC's would train once a seed, each of SARSA's three and ILQL's six also a behaviour policy.
-    assert f"{11 * seeds} evaluations stand on {trainings} trainings" in shares_line(desk.store, "whole")
-    assert f"would have been {alone} trainings" in shares_line(desk.store, "whole")
+    said = shares_line(desk.store, "whole")
+    assert said is not None
+    assert f"{11 * seeds} evaluations stand on {trainings} trainings" in said
+    assert f"would have been {alone} trainings" in said
 
 
 def test_policies_of_their_own_cost_no_training_where_cloning_is_a_row(

@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{fault}\n")
         return 2
     problems, summary = validate(chosen.file, settings)
-    sys.stdout.write(f"{report(problems, summary)}\n")
+    if said := report(problems, summary):
+        sys.stdout.write(f"{said}\n")
     if (why := refusal(chosen.file, problems, summary, settings)) is None:
         return 0
     sys.stderr.write(f"{why}\n")

@@ -38,7 +38,7 @@ class RewardFunction:
                 name and the turn.
         """
         copy = [{"role": role, "text": text} for role, text in dialogue]  # its own: it may change what it gets
-        where = f"the reward function must give a number for turn {turn} (from 0) of dialogue {about!r}"
+        where = f"the reward function must give a finite number for turn {turn} (from 0) of dialogue {about!r}"
         try:
             value = self.function(copy, turn)
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a user's code raises

@@ -25,6 +25,11 @@ CUSTOM = "custom"
 """The reward that a function gives."""
 
 LINE_KEYS = ("turns", "messages", "ended", "id", "reward", "rewards", "split")
+NAME_YOURS = (
+    "name yours with --set world.agent_roles=… and world.world_roles=…: all there are, for they replace the known ones"
+)
+"""What to do about roles."""
+
 TURN_KEYS = ("role", "text", "reward", "rewards")
 MESSAGE_KEYS = ("role", "content", "reward", "rewards")
 
@@ -174,7 +179,7 @@ def _turns(value: Mapping[str, object], settings: Settings, faults: _Faults) -> 
         roles = ", ".join(dict.fromkeys(turn.role for turn in turns))
         faults.say(
             f"a dialogue must have a turn of the agent ({', '.join(settings.roles_of_agent)}), got only {roles}; "
-            "name your roles with agent_roles and world_roles"
+            f"{NAME_YOURS}"
         )
     return turns, ignored
 
@@ -197,7 +202,7 @@ def _turn(
         if not by_agent and role not in settings.roles_of_world:
             roles = [*settings.roles_of_agent, *settings.roles_of_world]
             line = unknown(shorten(role), "role", roles)
-            faults.say(f"{where}.role: {line}; name your own with agent_roles and world_roles")
+            faults.say(f"{where}.role: {line}; {NAME_YOURS}")
     if text_key in misspelt:
         pass
     elif not isinstance(text, str):

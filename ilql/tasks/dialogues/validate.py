@@ -157,12 +157,16 @@ def validate(path: str, settings: Settings) -> tuple[tuple[Problem, ...], Summar
 
 
 def report(problems: Sequence[Problem], summary: Summary) -> str:
-    """The first problems and the number of the others, then the summary."""
+    """The first problems and the number of the others, then the summary; nothing of a file that is none of lines.
+
+    What is wrong with such a file is said by `refusal` alone.
+    """
+    if any(not problem.line for problem in problems):
+        return ""
     rows = [str(problem) for problem in problems[:PRINTED_PROBLEMS]]
     if len(problems) > PRINTED_PROBLEMS:
         rows.append(f"and {count(len(problems) - PRINTED_PROBLEMS, 'more problem')}")
-    refused = any(not problem.line for problem in problems)
-    return "\n".join([*rows, *([] if refused else [summary.text()])])
+    return "\n".join([*rows, summary.text()])
 
 
 def refusal(path: str, problems: Sequence[Problem], summary: Summary, settings: Settings) -> str | None:
