@@ -22,7 +22,7 @@ from ilql.task import Task
 from ilql.tasks.dialogues.payment import RewardFunction
 from ilql.tokens import symbol_tokenizer
 from ilql.windows import cut
-from sweeps import cli, evaluate_cells
+from sweeps import cli, doubts, evaluate_cells
 from sweeps.commands.run import run_command
 from sweeps.commands.validate import READ
 from sweeps.dialogue_ablation import QUESTION
@@ -47,7 +47,7 @@ from sweeps.stopping import JobStopped
 from sweeps.work import run_job
 
 if TYPE_CHECKING:
-    from conftest import Bench
+    from conftest import Bench, MakeTrial
 
 
 ESTIMATED: dict[str, Any] = {"evaluation": {"by": "fitted_q"}}
@@ -408,3 +408,9 @@ def test_a_function_that_gives_no_finite_number_is_told_so() -> None:
     function = RewardFunction(lambda dialogue, turn: math.nan, -1.0, 1.0)
     with pytest.raises(ValueError, match=r"must give a finite number for turn 0 \(from 0\) of dialogue 'a', got"):
         function.pay([("agent", "so")], 0, "a")
+
+
+def test_standardised_values_are_not_held_against_recorded_rewards(make_trial: MakeTrial) -> None:
+    standardised = make_trial("ilql", train={"rewards": "standardised"})
+    assert not doubts._in_units_of_rewards(standardised)
+    assert all(doubts._in_units_of_rewards(make_trial(method)) for method in ("ilql", "bc"))
