@@ -379,7 +379,7 @@ class TestFaults:
             list(train(ilql.METHOD, fresh(), [], settings(), pad=PAD, seed=0, loop=Loop()))
 
 
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.long)])
 def test_several_workers_train_as_one(tmp_path: Path, workers: int) -> None:
     save_sequences(SEQUENCES, tmp_path / "train.npz")
     processes = [start_process(tmp_path, rank=rank, workers=workers) for rank in range(workers)]
