@@ -233,6 +233,8 @@ def _wandb_interval(name: str, what: Mapping[str, Any]) -> _Interval:
 def _of_trlx(found: Mapping[str, Any]) -> Iterator[tuple[str, _Interval | tuple[Plain, ...]]]:
     if "tune_config" not in found:
         raise ValueError("a trlX sweep must have a `tune_config`, this file has none")
+    if not isinstance(found["tune_config"], Mapping | None):
+        raise ValueError(f"`tune_config` must hold names and values, got {reprlib.repr(found['tune_config'])}")
     for name, what in found.items():
         if name == "tune_config":
             continue

@@ -28,7 +28,7 @@ def run_table(store: Store, sweep: str, *, every_reward: bool = False, whole_cos
     runs = store.runs(sweep)
     if not runs.height:
         store.check_sweep(sweep)
-    if doubts := doubts_of(store, sweep):
+    if "evaluation.by" in runs.columns and (doubts := doubts_of(store, sweep)):  # what was played has no such column
         runs = runs.with_columns(pl.Series("doubt", [doubts.get(trial) for trial in runs["trial_id"]], pl.String))
     finished = runs.filter(runs["status"] == "finished")["trial_id"].to_list()
     columns = ["episode_seed", "scene", "return", "turns"]

@@ -175,6 +175,7 @@ def test_our_own_names_stay_and_theirs_are_said_by_the_user_where_they_are_not_k
     [
         ("wandb", {}, "a W&B sweep must have `parameters`, this file has none"),
         ("trlx", {"tau": {}}, "a trlX sweep must have a `tune_config`, this file has none"),
+        ("trlx", {"tune_config": True, "tau": {}}, "`tune_config` must hold names and values, got True"),
         ("wandb", {"parameters": {}}, "a sweep must vary something"),
         ("wandb", {"parameters": {"tua": {"value": 1}}}, "'tua' must be one of our columns; say --rename tua=train."),
         ("wandb", {"parameters": {"tau": 3}}, "tau must say its values"),
