@@ -38,7 +38,7 @@ more.
 
 MOST_FAILED = 0.2
 """Where failed runs count, and a larger share than this of the runs of cells that finished others, *tuned* has no
-interval. Where a fifth of all runs fail it holds the truth in 95 to 99 % of worlds; of three tenths in 85 to 98."""
+interval. Where a fifth of all runs fail it holds the truth in 95 to 99 % of worlds; of three tenths in 85 to 99."""
 
 COUNTED = "failed runs count at a value that nobody played, whose noise is not known"
 """Why σ has no interval then: it would hold the truth in 72 to 100 % of worlds, by how runs fail."""
