@@ -298,7 +298,11 @@ class TestCommand:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert main([str(tmp_path)]) == 2
-        assert len(capsys.readouterr().out.splitlines()) == 1
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.splitlines() == [
+            f"the data must be a file of one dialogue a line, got the directory {tmp_path}"
+        ]
 
     def test_roles_can_be_named(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         file = write(tmp_path / "mine.jsonl", some())
