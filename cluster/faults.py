@@ -60,6 +60,7 @@ _MACHINE_WORDS = (
     "uncorrectable ECC error",
     "devices are busy or unavailable",
     "can't start new thread",
+    "the object store ",  # sweeps.objects, of one that does not answer, or not here
 )
 
 # A worker whose peer is gone fails inside its next collective. That error is an echo: the peer's own error, where there

@@ -15,7 +15,7 @@ from typing import Any
 from ilql.hyperparameters import Value, make
 from ilql.methods import method_named
 from sweeps.cells import Shared
-from sweeps.driving import carry_out, check_room, connected, driving, present
+from sweeps.driving import carry_out, check_room, connected, driving, present, with_copy
 from sweeps.job import Resources
 from sweeps.machines import Fleet, Share, check_fits
 from sweeps.mirror import Mirror
@@ -95,7 +95,7 @@ def addition(store: Store, sweep: str, asked: Mapping[str, Sequence[Value]]) -> 
         if not training.decodes:
             continue
         weights = {shared.trials(training, seed, shared.report)[0].weights_id for seed in range(seeds)}
-        if all(store.stage("weights", key) is not None for key in weights):
+        if all(store.has("weights", key) for key in weights):
             design.append(training)
         else:
             untrained.append(arm)
@@ -159,6 +159,7 @@ def add_evaluations(
     resources = Resources(gpus_per_worker=gpus)
     check_room(resources)
     question = question_named(str((store.get("sweep", sweep) or {}).get("question")))
+    store.sync()
     found = addition(store, sweep, asked)
     for note in found.notes:
         say(note)
@@ -167,7 +168,7 @@ def add_evaluations(
         say("nothing to add: what is asked for is there")
         return 0
     say(f"{cells} cells are added, at {found.seeds} training seeds each; nothing is trained")
-    with tempfile.TemporaryDirectory() as folder, driving(store, sweep, say) as lease:
+    with with_copy(store, say), tempfile.TemporaryDirectory() as folder, driving(store, sweep, say) as lease:
         schedule = Schedule(
             store,
             sweep,
@@ -180,7 +181,7 @@ def add_evaluations(
             added=True,
             lease=lease,
         )
-        with connected() as info, Fleet(store.folder, say, own=info.started, on_gpus=gpus > 0) as fleet:
+        with connected() as info, Fleet(store, say, own=info.started, on_gpus=gpus > 0) as fleet:
             need = resources.need
             check_fits(fleet.machines, need)
             resume = "the same command goes on from here"

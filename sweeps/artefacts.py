@@ -17,19 +17,22 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 from ilql.files import sync
 from sweeps.exact_json import JSON, Record, dumps, loads
-from sweeps.journal import StoreError, process_name, utc
+from sweeps.journal import StoreError, lives, process_name, utc
 from sweeps.plain_files import read_plain
+from sweeps.replica import Replica
 
 ABOUT = "about.json"
 _LONGEST_ABOUT = 1 << 26  # bytes
 _DIGEST = re.compile(rb',"digest":"([0-9a-f]{64})"\}\n?\Z')  # the last field of an about.json, of all before it
 _BUILDING, _DAMAGED, _DROPPED, _DONE = ".building", ".damaged", ".dropped", ".done"
 _ABANDONED_SECONDS = 3600.0  # a leftover this old, by a process of this host that lives no more, is swept
+_AT_ONCE = 16  # stages that are got at a time: what takes long is the way there and back
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,159}")  # 255 bytes fit, with what is put around it
 _DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
@@ -40,20 +43,58 @@ class Stages:
     Args:
         folder: The store's folder.
         durable: True if a stage counts as built only when the disk has all of it.
+        replica: Where stages are sent when they are built, and got from when they are not here; None for nowhere.
     """
 
-    def __init__(self, folder: Path, *, durable: bool) -> None:
+    def __init__(self, folder: Path, *, durable: bool, replica: Replica | None = None) -> None:
         self._stages = folder / "stages"
         self._scratch = folder / "scratch"
         self._durable = durable
+        self._replica = replica
 
     def find(self, kind: str, key: str) -> Path | None:
         """The stage's folder if it is complete: it has its own about.json, and every file that it names, at its size.
 
-        What was copied or renamed to another stage's place is none: its about.json says what it is.
+        What was copied or renamed to another stage's place is none: its about.json says what it is. A stage that is not
+        here is got from the store's copy, if there is one that has it.
+
+        Raises:
+            StoreError: The copy does not answer, or the disk did not take the stage.
         """
         folder = _place(self._stages, kind, key)
+        return folder if _is_whole(folder) or self._fetch(kind, key, folder) else None
+
+    def here(self, kind: str, key: str) -> Path | None:
+        """The stage's folder if it is complete here."""
+        folder = _place(self._stages, kind, key)
         return folder if _is_whole(folder) else None
+
+    def fetch_all(self, kind: str, keys: Iterable[str]) -> int:
+        """Get those of many stages that are not here and that the store's copy has, several at a time; how many."""
+        if self._replica is None:
+            return 0
+        missing = [key for key in keys if not _is_whole(_place(self._stages, kind, key))]
+        if missing:
+            self._replica.know(kind)
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            return sum(folder is not None for folder in threads.map(lambda key: self.find(kind, key), missing))
+
+    def lacking(self, kind: str, keys: Iterable[str]) -> list[str]:
+        """Those of many stages that are complete nowhere."""
+        missing = [key for key in keys if not _is_whole(_place(self._stages, kind, key))]
+        if missing and self._replica is not None:
+            self._replica.know(kind)
+            missing = [key for key in missing if not self._replica.has(kind, key)]
+        return missing
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the stage is complete, here or in the store's copy; it is not got for that.
+
+        Raises:
+            StoreError: The copy does not answer.
+        """
+        here = _is_whole(_place(self._stages, kind, key))
+        return here or (self._replica is not None and self._replica.has(kind, key))
 
     def flaw(self, kind: str, key: str) -> str | None:
         """Why what has a stage's name is not complete, in a few words; None if it is."""
@@ -64,16 +105,17 @@ class Stages:
         return None
 
     def about(self, kind: str, key: str) -> Record | None:
-        """The stage's about.json, or None if the stage is not complete.
+        """The stage's about.json, or None if the stage is complete neither here nor in the store's copy.
 
         Its fields are `kind`, `key`; `about`: what decided it; `notes`: what `make` returned; `builder`: host, process
         and a random number; `seconds` it took; `finished_at`, UTC; `files`: bytes and SHA-256 by path; `digest`: that
         of the text before it, which stages of earlier versions do not have.
         """
+        place = _place(self._stages, kind, key)
         try:
-            return _whole(_place(self._stages, kind, key))
+            return _whole(place)
         except _NotWholeError:
-            return None
+            return self.away(kind, key)
 
     def build(
         self,
@@ -93,7 +135,7 @@ class Stages:
             ValueError: `make` left something that is no plain file, or a file named about.json.
         """
         final = _place(self._stages, kind, key)
-        if not _is_whole(final):
+        if not _is_whole(final) and not self._fetch(kind, key, final):
             try:
                 self._build(kind, key, final, make, about)
             except OSError as fault:
@@ -101,10 +143,52 @@ class Stages:
                     raise
                 raise StoreError(f"the stage {kind}/{key} could not be written: {os.strerror(fault.errno)}") from fault
         self._drop_scratch(kind, key)
+        self.send(kind, key)
         return final
 
+    def send(self, kind: str, key: str) -> bool:
+        """Send a stage that is complete here to the store's copy, if there is one that lacks it; True if it was sent.
+
+        Where the copy has another machine's, with other content (a GPU's last digits), that takes the place of ours:
+        what one key means is one thing.
+
+        Raises:
+            StoreError: The copy does not answer, or the disk did not take the other one.
+        """
+        folder = _place(self._stages, kind, key)
+        if self._replica is None or not _is_whole(folder):
+            return False
+        if not self._replica.has(kind, key):
+            self._replica.send(kind, key, folder)
+            return True
+        theirs = self.away(kind, key)
+        if theirs is not None and theirs["files"] != _whole(folder)["files"]:
+            folder.rename(folder.with_name(f"{_DAMAGED}@{key}@{process_name()}"))
+            self._fetch(kind, key, folder)
+        return False
+
+    def send_all(self) -> int:
+        """Send all that is complete here and that the store's copy lacks; how many stages that were."""
+        if self._replica is None:
+            return 0
+        named = list(self.named())
+        for kind in {kind for kind, _ in named}:
+            self._replica.know(kind)
+        return sum(self.send(kind, key) for kind, key in named if not self._replica.has(kind, key))
+
+    def away(self, kind: str, key: str) -> Record | None:
+        """The stage's about.json as the store's copy has it; None if it has none that is sound."""
+        found = None if self._replica is None else self._replica.about(kind, key)
+        try:
+            return None if found is None else _said(found, (kind, key))
+        except _NotWholeError:
+            return None
+
     def drop(self, kind: str, key: str) -> None:
-        """Remove a stage: first out of sight, so that nobody finds half of it; what there is not is no fault."""
+        """Remove a stage: first out of sight, so that nobody finds half of it; what there is not is no fault.
+
+        What the store's copy has of it stays there, and is got again by whoever needs it.
+        """
         final = _place(self._stages, kind, key)
         dropped = final.with_name(f"{_DROPPED}@{key}@{process_name()}")
         with contextlib.suppress(FileNotFoundError):
@@ -218,6 +302,31 @@ class Stages:
         finally:
             shutil.rmtree(building, ignore_errors=True)
 
+    def _fetch(self, kind: str, key: str, final: Path) -> bool:
+        """Get a stage from the store's copy; False if it has none that is complete."""
+        if self._replica is None or not self._replica.has(kind, key):
+            return False
+        _make_folder(final.parent)
+        _sweep_abandoned(final)
+        builder = process_name()
+        building = final.with_name(f"{_BUILDING}@{key}@{builder}")
+        inside = _place(building, kind, key)  # an about.json is of the place it lies in
+        try:
+            inside.mkdir(parents=True)
+            if not self._replica.fetch(kind, key, inside) or not _is_as_written(inside):
+                self._replica.distrust(kind, key)  # whoever needs it here makes it, and sends that
+                return False
+            if self._durable:
+                _sync(inside)
+            _publish(inside, final, builder)
+            if self._durable:
+                sync(final.parent)
+        except OSError as fault:
+            raise StoreError(f"the stage {kind}/{key} could not be written: {fault.strerror or fault}") from fault
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+        return True
+
     def _drop_scratch(self, kind: str, key: str) -> None:
         folder = self.scratch_path(kind, key)
         done = folder.with_name(f"{_DONE}@{key}@{process_name()}")
@@ -268,6 +377,15 @@ def _read_about(folder: Path) -> Record:
         text = read_plain(folder / ABOUT, longest=_LONGEST_ABOUT)
     except OSError as fault:
         raise _NotWholeError(f"{ABOUT} cannot be read ({fault.strerror})") from None
+    return _said(text, (folder.parent.parent.name, folder.name))
+
+
+def _said(text: bytes, named: tuple[str, str]) -> Record:
+    """What the text of an about.json says, if it is one of ours, and of the stage that is named, kind and key.
+
+    Raises:
+        _NotWholeError: It is not.
+    """
     digest = _DIGEST.search(text, max(0, len(text) - 100))
     if digest is not None and hashlib.sha256(text[: digest.start()] + b"}").hexdigest().encode() != digest[1]:
         raise _NotWholeError(f"{ABOUT} was changed")
@@ -279,7 +397,6 @@ def _read_about(folder: Path) -> Record:
         raise _NotWholeError(f"{ABOUT} is no JSON of ours")
     if digest is None and "digest" in about:
         raise _NotWholeError(f"{ABOUT} was changed")
-    named = (folder.parent.parent.name, folder.name)
     if (about.get("kind"), about.get("key")) != named:
         other = f"{about.get('kind')!a:.40}/{about.get('key')!a:.60}".replace("'", "")
         raise _NotWholeError(f"{ABOUT} is of {other}: the folder is another's, or another version's")
@@ -322,6 +439,14 @@ def _is_whole(folder: Path) -> bool:
     except _NotWholeError:
         return False
     return True
+
+
+def _is_as_written(folder: Path) -> bool:
+    """True for a complete stage whose files have the digests that its about.json says."""
+    try:
+        return bool(_whole(folder)["files"] == _digests(folder, besides=ABOUT))
+    except ValueError:
+        return False
 
 
 def _is_within(name: str) -> bool:
@@ -389,7 +514,7 @@ def _is_abandoned(folder: Path) -> bool:
         return False
     host, process = named.groups()
     # Containers may share a host's name but not its process ids, hence also the age.
-    return host == here and is_old(folder) and not _lives(int(process))
+    return host == here and is_old(folder) and not lives(int(process))
 
 
 def is_old(path: Path) -> bool:
@@ -398,13 +523,3 @@ def is_old(path: Path) -> bool:
         return time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS
     except FileNotFoundError:
         return False
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # signal 0 only asks
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's, but alive
-    return True

@@ -155,7 +155,7 @@ def take_back_lost(store: Store, sweep: str) -> list[str]:
         trial for each in store.members(sweep) for trial in (each["trial_id"], each.get("tune_trial_id")) if trial
     }
     finished = [key for key, each in store.some("evaluation", sorted(wanted)).items() if each["status"] == "finished"]
-    lost = [key for key in finished if store.stage("evaluation", key) is None]
+    lost = store.lacking("evaluation", finished)
     for key in lost:
         store.remove("evaluation", key)
     return lost

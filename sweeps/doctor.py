@@ -65,7 +65,7 @@ def _rows(store: Store) -> Iterator[str]:
     for kind, record in RECORDED.items():
         finished = {key for key, value in store.all(record).items() if value.get("status") == "finished"}
         there = {key for of, key in store.stages() if of == kind}
-        for key in sorted(finished - there):
+        for key in store.lacking(kind, sorted(finished - there)):
             if kind == "weights" and store.dropped_weights(key) is not None:
                 continue
             yield f"{record} {key}: finished, but its stage {kind} is gone; {AGAIN}"
@@ -95,7 +95,7 @@ def _members(store: Store) -> Iterator[str]:
         if (spec.weights_id, spec.cell_id) != (member["weights_id"], member["cell_id"]):
             yield f"{name}: says other weights or another cell than its trial has; {AGAIN}"
         for needed in _started_from(spec):
-            if needed not in missing and store.stage(*needed) is not None:
+            if needed not in missing and store.has(*needed):
                 missing[needed] = 0
             elif missing.get(needed) != 0:
                 missing[needed] = missing.get(needed, 0) + 1
@@ -117,7 +117,7 @@ def _started_from(spec: TrialSpec) -> tuple[tuple[str, str], ...]:
 def _scores(store: Store) -> Iterator[str]:
     """Evaluations whose score is not the mean return of their episodes."""
     for key, record in sorted(store.all("evaluation").items()):
-        if record["status"] != "finished" or store.stage("evaluation", key) is None:
+        if record["status"] != "finished" or not store.has("evaluation", key):
             continue
         try:
             returns = store.episodes([key], ["return"])["return"].to_list()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
+from analysis.text import count
 from cluster.connect import ClusterInfo, ConnectOptions, connect, joins, this_machine
 from cluster.nodes import alive_nodes
 from cluster.shapes import Machine, described
@@ -95,6 +96,27 @@ def driving(store: Store, sweep: str, say: Callable[[str], None]) -> Lease:
     return dataclasses.replace(lease, what=f"the sweep {sweep}")
 
 
+@contextmanager
+def with_copy(store: Store, say: Callable[[str], None]) -> Iterator[None]:
+    """Within the block the store's copy, if there is one, has what is here; behind it, what was recorded meanwhile.
+
+    Raises:
+        StoreError: The copy does not answer, for longer than an object store's bad hour: a driver has patience, since
+            with it a whole sweep would end.
+    """
+    if store.replica is not None:
+        store.replica.be_patient()
+    if sent := store.send_all():
+        say(f"{count(sent, 'stage')} sent to the store's copy")
+    try:
+        yield
+    except BaseException:
+        with suppress(StoreError):  # what ended the block is what is told
+            store.send_all()
+        raise
+    store.send_all()
+
+
 def carry_out(
     store: Store,
     sweep: str,
@@ -119,6 +141,7 @@ def carry_out(
             resources=resources,
             folder=store.folder / "tune" / sweep,
             watcher=Progress(store, sweep, schedule),
+            away=store.replica,
         )
     except KeyboardInterrupt:
         say(f"stopped; nothing that was finished is lost, and {resume}")

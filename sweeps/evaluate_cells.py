@@ -19,7 +19,7 @@ from ilql.evaluate import Episode, Player, play
 from sweeps import advantages
 from sweeps.exact_json import Record
 from sweeps.frames import EPISODES_FILE
-from sweeps.job import Tell, opened_store
+from sweeps.job import Tell, asked_to_stop, opened_store
 from sweeps.journal import utc
 from sweeps.kept_episodes import KeptEpisodes
 from sweeps.leases import Lease
@@ -27,7 +27,7 @@ from sweeps.offline import estimated
 from sweeps.provenance import provenance
 from sweeps.spec import Evaluation, TrialSpec
 from sweeps.stages import load_behaviour, load_module, load_task, load_tokenizer_stage
-from sweeps.stopping import Asked, JobStopped
+from sweeps.stopping import JobStopped
 from sweeps.store import Store
 
 
@@ -41,6 +41,7 @@ class Block:
         gpus: GPUs that are reserved for them: a share, if others share it.
         lease: What their rows are written under, if anything.
         stop: The file whose being there asks to stop, if anybody may ask.
+        remote: As a job has it.
     """
 
     store: str
@@ -48,6 +49,7 @@ class Block:
     gpus: float = 0.0
     lease: Lease | None = None
     stop: str | None = None
+    remote: str | None = None
 
 
 def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
@@ -64,7 +66,15 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
         JobStopped: It was asked to stop; what was not finished is not recorded, and its episodes are kept.
     """
     torch.set_num_threads(1)
-    store, specs, lease = opened_store(block.store), [TrialSpec.from_json(trial) for trial in block.trials], block.lease
+    store, specs = opened_store(block.store, block.remote), [TrialSpec.from_json(trial) for trial in block.trials]
+    lease = block.lease
+    try:
+        _evaluate(store, specs, lease, block, tell)
+    finally:
+        store.sync()  # it may have been done elsewhere
+
+
+def _evaluate(store: Store, specs: Sequence[TrialSpec], lease: Lease | None, block: Block, tell: Tell | None) -> None:
     started, clock = utc(), time.monotonic()
     first = specs[0]
     task = load_task(store, first.data.task, first.evaluation.world)
@@ -73,7 +83,7 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
     behaviour = load_behaviour(store, first) if first.kind.needs_behaviour else None
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    asked, kept = Asked(block.stop), KeptEpisodes(store, specs, device)
+    asked, kept = asked_to_stop(store, block.stop), KeptEpisodes(store, specs, device)
 
     def lives(what: str, done: int) -> None:
         asked.check()

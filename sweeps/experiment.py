@@ -11,7 +11,7 @@ from typing import Any
 from analysis.text import count
 from cluster.connect import ClusterInfo
 from sweeps.cells import drop_other_blocks, drop_stale, take_back_lost
-from sweeps.driving import carry_out, connected, driving, present
+from sweeps.driving import carry_out, connected, driving, present, with_copy
 from sweeps.guard import STOPPED
 from sweeps.journal import utc
 from sweeps.leases import Lease
@@ -44,9 +44,9 @@ def run_question(question: Question, options: Options, say: Callable[[str], None
         groups = any(sweep.resources.in_group for sweep in sweeps.values())
         info = stack.enter_context(connected(groups=groups))
         on_gpus = any(sweep.resources.need.gpus > 0 for sweep in sweeps.values())
-        fleet = stack.enter_context(Fleet(store.folder, say, own=info.started, on_gpus=on_gpus))
+        fleet = stack.enter_context(Fleet(store, say, own=info.started, on_gpus=on_gpus))
         for sweep in sweeps.values():
-            with driving(store, sweep.name, say) as lease:
+            with with_copy(store, say), driving(store, sweep.name, say) as lease:
                 ended = _run_sweep(question, sweep, options, store, lease, info, fleet, say)
             if ended is None or ended == STOPPED:
                 return ended or 1

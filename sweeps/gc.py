@@ -196,13 +196,13 @@ def restore(store: Store, spec: TrialSpec, say: Callable[[str], None]) -> int:
     Raises:
         ValueError: One of them failed; the line says why.
     """
-    missing = [each for each in (*spec.required, spec) if store.stage("weights", each.weights_id) is None]
+    missing = [each for each in (*spec.required, spec) if not store.has("weights", each.weights_id)]
     for each in missing:
         record = store.get("training", each.weights_id) or {}
         say(f"training {each.method} {each.weights_id} again, {each.train.steps} steps")
         resources = Resources(micro_batch=int(record.get("micro_batch") or 0))
         run_job(Job(store=str(store.folder), training=each.to_json(), evaluations=(), resources=resources), _keep_quiet)
-        if store.stage("weights", each.weights_id) is None:
+        if not store.has("weights", each.weights_id):
             reason = (store.get("training", each.weights_id) or {}).get("reason") or "no reason recorded"
             raise ValueError(f"the training {each.weights_id} must end well to be restored, it failed: {reason}")
     return len(missing)

@@ -12,8 +12,8 @@ from typing import TypeVar
 from cluster.call import call
 from cluster.faults import Fault
 from cluster.shapes import Need
-from sweeps.stopping import JobStopped
-from sweeps.store import Store
+from sweeps.stopping import Asked, JobStopped
+from sweeps.store import Store, joined
 
 Item = TypeVar("Item")
 
@@ -76,6 +76,7 @@ class Job:
 
     Attributes:
         store: The store's folder.
+        remote: The address of its copy, where machines have a folder each; None where they share one.
         training: Any trial of the weights that are wanted, as JSON.
         evaluations: Trials on those weights, as JSON; those that are recorded are skipped.
         resources: What it may use.
@@ -89,6 +90,7 @@ class Job:
     resources: Resources
     keep_trajectory: bool = False
     stop: str | None = None
+    remote: str | None = None
 
 
 class MachineFault(RuntimeError):  # noqa: N818  a fault is whose it was, as in cluster.faults
@@ -105,13 +107,18 @@ class MachineFault(RuntimeError):  # noqa: N818  a fault is whose it was, as in 
 
 
 @functools.lru_cache(maxsize=2)
-def opened_store(folder: str) -> Store:
-    """The store, opened once by a process that does one job after another.
+def opened_store(folder: str, remote: str | None = None) -> Store:
+    """The store, opened once by a process that does one job after another; begun here, if its copy is all there is.
 
     Each opening begins a journal of its own and reads everybody's from their beginning: with one for every job, all
     readers would look at as many journals as there were jobs, and a job would read all that was ever recorded.
     """
-    return Store(Path(folder))
+    return Store(Path(folder)) if remote is None else joined(Path(folder), remote)
+
+
+def asked_to_stop(store: Store, stop: str | None) -> Asked:
+    """Tells whether a job of a store was asked to stop: by a file, which a machine may know from the copy alone."""
+    return Asked(stop, None if stop is None or store.replica is None else lambda: store.is_flagged(stop))
 
 
 Tell = Callable[[Mapping[str, float]], None]

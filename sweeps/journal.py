@@ -113,6 +113,24 @@ def process_name() -> str:
     return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
+def is_written(name: str) -> bool:
+    """True if the process of this host that has this name may live; another one, and ours, is none that would know."""
+    named = re.fullmatch(r"(.*)-([0-9]{1,9})-[0-9a-f]{8}", name)
+    here = process_name().rsplit("-", 2)[0]
+    return named is not None and named[1] == here and int(named[2]) != os.getpid() and lives(int(named[2]))
+
+
+def lives(process: int) -> bool:
+    """True if there is a process of this id on this machine."""
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's, but alive
+    return True
+
+
 def encode_line(line: int, time_ns: int, kind: str, key: str, text: str | None) -> bytes:
     """The bytes of one line, its end included; `text` is the value's JSON, or None for a removal."""
     rest = '"removed":true' if text is None else f'"value":{text}'
@@ -190,6 +208,13 @@ class JournalWriter:
             reason = os.strerror(fault.errno) if fault.errno else str(fault)
             raise StoreError(f"the store {self._folder.parent} could not be written: {reason}") from fault
         return time_ns + len(texts) - 1
+
+    @property
+    def path(self) -> Path | None:
+        """Of the journal that this process appends to; None while there is none."""
+        if self._descriptor is None or self._process != os.getpid():
+            return None
+        return self._folder / (self._name + SUFFIX)
 
     def close(self) -> None:
         """Give the file back; a later append begins a new journal."""

@@ -100,6 +100,7 @@ class Lease:
         file: Whose being there says that it is held.
         content: What is in it: who holds it. No two leases have the same.
         what: What it is a lease on, in words, for whoever reads that it was lost.
+        replica: Name of the folder it was taken in, where a store has several; `Store.check` asks for it.
     """
 
     key: str
@@ -107,6 +108,7 @@ class Lease:
     file: Path
     content: bytes
     what: str = field(default="", compare=False)
+    replica: str = field(default="", compare=False)
 
     def check(self) -> None:
         """Do nothing if it is held still.

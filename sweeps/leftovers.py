@@ -13,10 +13,11 @@ from pathlib import Path
 
 from sweeps.artefacts import is_old
 from sweeps.leases import driver_key, is_key
+from sweeps.replica import LINK
 from sweeps.store import MARK, Store
 
 _OURS = frozenset({
-    MARK, "journals", "stages", "scratch", "leases", "rows", "reports", "optuna", "tune", "nodes", "mlflow.db",
+    MARK, LINK, "journals", "stages", "scratch", "leases", "rows", "reports", "optuna", "tune", "nodes", "mlflow.db",
     "mlflow.db-journal", "mlflow.db-wal", "mlflow.db-shm", "mlflow-artifacts",
 })  # fmt: skip
 """What a store's folder holds (`sweeps.store`), with what SQLite puts beside its database."""

@@ -1,8 +1,9 @@
 """The machines a sweep may use: those that have the driver's code and versions, see its store, and do what they get.
 
 A node is asked before it gets work. The driver leaves a file of random content in the store; each node reads it there
-and writes what it read into a file beside it, which the driver reads: so both see the same folder. A cluster that has a
-node which cannot be used is refused at once. One that joins later is left out instead, and said so.
+and writes what it read into a file beside it, which the driver reads: so both see the same folder. Where the store has
+a copy, by which machines that share no folder work on it, both files lie there. A cluster that has a node which cannot
+be used is refused at once. One that joins later is left out instead, and said so.
 
 A node that lives and kills whatever it is given is free sooner than all others, and would take every try of many jobs.
 So one that has lost several in a row gets none for a while, as long as others are left that jobs fit.
@@ -26,7 +27,10 @@ import torch
 from cluster.faults import Fault
 from cluster.nodes import Node, Reserved, alive_nodes, call_on_nodes, let_back, set_aside
 from cluster.shapes import Machine, Need, places, worker_places
+from sweeps.job import opened_store
+from sweeps.journal import StoreError
 from sweeps.provenance import LIBRARIES, OPTIONAL, code_digest, library_versions
+from sweeps.store import Store
 
 CHECKED = ("python", *(name for name in LIBRARIES if name != "optuna"), *OPTIONAL)
 """What must be of one version everywhere, or nowhere: it decides numbers, or whether processes understand each other.
@@ -54,10 +58,12 @@ class Asked:
     Attributes:
         store: The store's folder.
         token: The name of the driver's file in it, beside which the node writes.
+        remote: The address of the store's copy, if it has one: the files are there.
     """
 
     store: str
     token: str
+    remote: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,14 @@ class Seen:
         code: Digest of our four packages.
         answer: The name of the file that it wrote beside the driver's; None if it did not find that.
         for_gpus: Whether its torch is built for GPUs.
+        fault: Why it did not answer, where that is known.
     """
 
     versions: Mapping[str, str]
     code: str
     answer: str | None = None
     for_gpus: bool = True
+    fault: str | None = None
 
 
 def built_for_gpus() -> bool:
@@ -84,6 +92,8 @@ def built_for_gpus() -> bool:
 
 def look(asked: Asked) -> Seen:
     """What this machine has; runs on a node."""
+    if asked.remote is not None:
+        return _look_away(asked, asked.remote)
     folder = Path(asked.store) / "nodes"
     file, answer = folder / asked.token, f"{asked.token}.{secrets.token_hex(8)}"
     until = time.monotonic() + _ARRIVAL_SECONDS
@@ -95,6 +105,21 @@ def look(asked: Asked) -> Seen:
         (folder / answer).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
     except OSError:  # it may be seen, but not written
         return Seen(library_versions(), code_digest())
+    return Seen(library_versions(), code_digest(), answer, built_for_gpus())
+
+
+def _look_away(asked: Asked, remote: str) -> Seen:
+    """The same where the store has a copy; begins its folder here."""
+    answer = f"{asked.token}.{secrets.token_hex(8)}"
+    try:
+        replica = opened_store(asked.store, remote).replica
+        assert replica is not None, "a folder that was joined has a copy"
+        content = replica.flag(f"nodes/{asked.token}")
+        if content is None:
+            return Seen(library_versions(), code_digest(), fault="it does not find there what the driver left")
+        replica.raise_flag(f"nodes/{answer}", content)
+    except (StoreError, ValueError) as fault:
+        return Seen(library_versions(), code_digest(), fault=str(fault))
     return Seen(library_versions(), code_digest(), answer, built_for_gpus())
 
 
@@ -112,7 +137,7 @@ def difference(driver: Seen, node: Seen) -> str | None:
     return None
 
 
-def survey(store: Path, nodes: Sequence[Node], *, on_gpus: bool = False) -> dict[Node, str]:
+def survey(store: Store, nodes: Sequence[Node], *, on_gpus: bool = False) -> dict[Node, str]:
     """Of some nodes, those that a sweep may not use (`on_gpus`: not on its GPUs), each with what is wrong in one line.
 
     A node that went away is not among them: a cluster takes one that lost its power for alive until it has missed its
@@ -120,8 +145,9 @@ def survey(store: Path, nodes: Sequence[Node], *, on_gpus: bool = False) -> dict
     """
     driver = Seen(library_versions(), code_digest())
     wrong: dict[Node, str] = {}
-    with _token(store) as (token, content):
-        answers = call_on_nodes(look, Asked(str(store), token), nodes)
+    remote = None if store.replica is None else store.replica.url
+    with _token(store) as (token, says):
+        answers = call_on_nodes(look, Asked(str(store.folder), token, remote), nodes)
         here = {node.id for node in alive_nodes()}  # after their answers: a dead node's fault comes when it is found so
         for node, seen in answers.items():
             if isinstance(seen, Fault) and node.id not in here:
@@ -130,24 +156,41 @@ def survey(store: Path, nodes: Sequence[Node], *, on_gpus: bool = False) -> dict
                 wrong[node] = f"the node {node} must be able to run our code, got {seen.error}: {seen.reason}"
             elif (differs := difference(driver, seen)) is not None:
                 wrong[node] = f"all machines must have the same versions, the node {node} {differs}"
-            elif seen.answer is None or not _says(store / "nodes" / seen.answer, content):
-                wrong[node] = (
-                    f"the store must be a folder that all machines share under one path; the node {node} does not see "
-                    f"the driver's {store}"
-                )
+            elif seen.answer is None or not says(seen.answer):
+                wrong[node] = _unseen(store, node, seen)
             elif on_gpus and node.machine.gpus and not seen.for_gpus:
                 wrong[node] = _NOT_FOR_GPUS.format(whose=f"the node {node}", torch=seen.versions.get("torch"))
     return wrong
 
 
+def _unseen(store: Store, node: Node, seen: Seen) -> str:
+    if store.replica is None:
+        return (
+            f"the store must be a folder that all machines share under one path; the node {node} does not see the "
+            f"driver's {store.folder} (--remote names an object store in place of that)"
+        )
+    return (
+        f"all machines must reach the store's copy, the node {node} does not: "
+        f"{seen.fault or 'what it left there is not found'}"
+    )
+
+
 @contextlib.contextmanager
-def _token(store: Path) -> Iterator[tuple[str, str]]:
-    """A file in the store, its name and its content, gone afterwards with all answers to it."""
-    folder, name, content = store / "nodes", secrets.token_hex(8), secrets.token_hex(16)
+def _token(store: Store) -> Iterator[tuple[str, Callable[[str], bool]]]:
+    """A file in the store, gone afterwards with all answers to it: its name, and what tells an answer from others."""
+    name, content = secrets.token_hex(8), secrets.token_hex(16)
+    if (replica := store.replica) is not None:
+        replica.raise_flag(f"nodes/{name}", content.encode())
+        try:
+            yield name, lambda answer: replica.flag(f"nodes/{answer}") == content.encode()
+        finally:
+            replica.lower_flags(f"nodes/{name}")
+        return
+    folder = store.folder / "nodes"
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(content, encoding="utf-8")
     try:
-        yield name, content
+        yield name, lambda answer: _says(folder / answer, content)
     finally:
         for file in folder.glob(f"{name}*"):
             file.unlink(missing_ok=True)
@@ -183,7 +226,7 @@ class Fleet:
     """The nodes that sweeps use, while the block lasts: of a cluster that somebody else started, as they come and go.
 
     Args:
-        store: The store's folder.
+        store: The store.
         say: Told of nodes that came, went, or are left out.
         own: True for a cluster of this process: one node, this machine.
         on_gpus: Whether jobs are to run on GPUs.
@@ -195,7 +238,7 @@ class Fleet:
 
     def __init__(
         self,
-        store: Path,
+        store: Store,
         say: Callable[[str], None],
         *,
         own: bool,

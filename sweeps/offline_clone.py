@@ -41,7 +41,7 @@ def clone_in(store: Store, specs: Sequence[TrialSpec]) -> TrialSpec | None:
     None where there is none.
     """
     known = [*(spec.behaviour for spec in specs), *(spec for spec in specs if spec.method == "bc")]
-    return next((spec for spec in known if store.stage("weights", spec.weights_id) is not None), None)
+    return next((spec for spec in known if store.has("weights", spec.weights_id)), None)
 
 
 def beyond_its_model(store: Store, spec: TrialSpec, clone: TrialSpec, *, make: bool = True) -> float | None:
@@ -65,7 +65,7 @@ def beyond_its_model(store: Store, spec: TrialSpec, clone: TrialSpec, *, make: b
         own, all_data = (_unlikelihood(store, each, tokenizer, said) for each in (spec, clone))
         return {"nats": all_data - own}
 
-    there = all(store.stage("weights", each.weights_id) is not None for each in (spec, clone))
+    there = all(store.has("weights", each.weights_id) for each in (spec, clone))
     if make and there:
         store.build("beyond_clone", key, compare, {"weights": spec.weights_id})
     about = store.about("beyond_clone", key)

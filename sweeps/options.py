@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,7 @@ class Options:
         command: The command, for saying how to resume; `***` in place of passwords.
         preset: The preset's name.
         store: The store's folder, absolute.
+        remote: The address of its copy in an object store, where machines share no folder, or None.
         name: The sweep's name, or None for one made of what was asked.
         world: Which world, or None for the preset's, or the recorded one if there is data.
         data: Directory or file of recorded dialogues, or None.
@@ -81,6 +83,7 @@ class Options:
     command: tuple[str, ...]
     preset: str
     store: Path
+    remote: str | None = None
     name: str | None = None
     world: str | None = None
     data: str | None = None
@@ -184,6 +187,7 @@ def parse(
         command=tuple(map(without_secrets, sys.orig_argv)),
         preset=given.preset,
         store=store_at(given.store),
+        remote=given.remote or os.environ.get("SWEEPS_REMOTE") or None,
         name=given.name,
         world=given.world,
         data=given.data,
@@ -271,6 +275,12 @@ def add_question_options(
         help="seed of the proposals (default: %(default)s)",
     )
     add("--name", type=sweep_name, help="the sweep's name in the store")
+    add(
+        "--remote",
+        metavar="URL",
+        help="an object store, s3://bucket/prefix, by which machines that share no folder work on one store "
+        "(default: $SWEEPS_REMOTE)",
+    )
     add("--workers", type=whole_number(1, 10**4), help="workers that train together in a job")
     add("--ray-train", action="store_true", help="train in Ray Train worker groups even with one worker on a CPU")
     add("--micro-batch", type=whole_number(0, 10**6), help="dialogues per forward pass, for memory")

@@ -118,7 +118,7 @@ def remaining(store: Store, shared: Shared, design: Sequence[PlannedTraining], *
             wanted.setdefault(earlier.weights_id, earlier)
     recorded = store.some("evaluation", evaluations)
     to_play = [spec for key, spec in evaluations.items() if recorded.get(key, {}).get("status") != "finished"]
-    missing = [key for key in wanted if store.stage("weights", key) is None]
+    missing = store.lacking("weights", wanted)
     known = store.all(DROPPED)
     dropped = {key for key in missing if key in known and store.dropped_weights(key) is not None}
     if dropped:

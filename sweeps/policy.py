@@ -248,7 +248,7 @@ def _check_trained(spec: TrialSpec, where: Store) -> None:
         ValueError: They are not.
     """
     for each in (spec, *spec.required):
-        if where.stage("weights", each.weights_id) is not None:
+        if where.has("weights", each.weights_id):
             continue
         if (dropped := where.dropped_weights(each.weights_id)) is None:
             raise ValueError(f"the trial {spec.trial_id} must have been trained, its weights are not in the store")

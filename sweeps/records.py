@@ -200,6 +200,11 @@ class Records:
             found = self._current.get(kind, {}).get(key)
             return None if found is None else found[0].time_ns
 
+    @property
+    def journal(self) -> Path | None:
+        """The journal that this process writes, None before its first record."""
+        return self._writer.path
+
     def close(self) -> None:
         """Give our journal's file back; a later put begins another journal."""
         with self._lock:

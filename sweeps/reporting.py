@@ -92,6 +92,7 @@ def write_sweep_report(
     Raises:
         ValueError: There is no such sweep.
     """
+    _get_what_is_read(store, sweep)
     table = run_table(store, sweep, whole_cost=True)
     cells = cells_of(table)
     estimated = table.estimated
@@ -126,6 +127,16 @@ def write_sweep_report(
     paths = report.paths if said is None else (*report.paths, said)
     report = dataclasses.replace(report, paths=paths, notes=(*report.notes, *missing))
     return report, comparisons
+
+
+def _get_what_is_read(store: Store, sweep: str) -> None:
+    """Get from a store's copy, at once, what one look after the other would get."""
+    if store.replica is None:
+        return
+    members = store.members(sweep)
+    trials = sorted({trial for each in members for trial in (each["trial_id"], each.get("tune_trial_id")) if trial})
+    store.fetch_all("evaluation", trials)
+    store.fetch_all("curve", sorted({each["weights_id"] for each in members}))
 
 
 def _estimate_notes(cells: Sequence[Cell], references: Mapping[str, Sequence[float]]) -> list[str]:

@@ -39,6 +39,9 @@ TRIES = 5
 """How often a job is tried that its machines fail. Between the tries it waits for seven minutes in all: longer than a
 file server takes to start anew, and than a cluster takes to notice that a node is gone: no job fails for one node."""
 
+SENT_SECONDS = 60.0
+"""How often a sweep's own records are sent where machines share no folder."""
+
 LOOKS = 32
 """Of the running jobs so many are looked at each time a job is asked for, in turn, whether they have made what others
 wait for: with a thousand, all of them would cost each job ten milliseconds."""
@@ -92,6 +95,7 @@ class Schedule:
         self._required_once: set[str] = set()
         self._lost = Counter[str]()
         self._clock = clock
+        self._sent = clock()
         self._due: dict[str, float] = {}  # when jobs that were lost may be begun again
         self._asked_for: set[str] = set()  # dropped weights that steps with something to do are made from, or act with
         self.halted: str | None = None
@@ -157,6 +161,7 @@ class Schedule:
                 evaluations=tuple(trial.to_json() for trial in ready.trials if ready.training.decodes),
                 resources=self._resources,
                 keep_trajectory=ready.keep_trajectory,
+                remote=None if self._store.replica is None else self._store.replica.url,
             )
             return ready.name, job
         return None
@@ -173,9 +178,10 @@ class Schedule:
             LeaseLostError: See `check`; nothing was written.
         """
         self.check()
+        self._hear()
         step = self._running.pop(name)
         self.finished_jobs += 1
-        if error is not None and self._store.stage("weights", step.spec.weights_id) is None:
+        if error is not None and not self._store.has("weights", step.spec.weights_id):
             self._store.put("training", step.spec.weights_id, _failure(step, error), self._lease)
         elif error is not None:
             for trial in step.trials:
@@ -183,6 +189,17 @@ class Schedule:
                     failed: Record = {"status": "failed", "reason": error, "finished_at": utc()}
                     self._store.put("evaluation", trial.trial_id, failed, self._lease)
         self._ended(step)
+
+    def _hear(self) -> None:
+        """Get what a job has recorded where it has no folder in common with us; send now and then what we have.
+
+        Our own records are many, and nobody waits for them.
+        """
+        if self._clock() - self._sent >= SENT_SECONDS:
+            self._store.sync()
+            self._sent = self._clock()
+        else:
+            self._store.pull()
 
     def job_left(self, name: str) -> None:
         """A job was stopped from outside, at whatever point: nothing is concluded from what it has not done."""
@@ -269,7 +286,7 @@ class Schedule:
                 if weights in self._queue or self._running.have(weights) or weights in self._required_once:
                     continue
                 if weights not in made:
-                    made[weights] = self._store.stage("weights", weights) is not None and self._has_record(weights)
+                    made[weights] = self._store.has("weights", weights) and self._has_record(weights)
                 if not made[weights]:
                     self._required_once.add(weights)
                     needed = PlannedTraining(spec.method, spec.method, spec.train, (), "design")
@@ -283,7 +300,7 @@ class Schedule:
             self._queue.release(("due", name))
         for step in self._running.take_turns(LOOKS):
             for kind, key in step.makes():
-                if self._queue.blocks((kind, key)) and self._store.stage(kind, key) is not None:
+                if self._queue.blocks((kind, key)) and self._store.has(kind, key):
                     self._queue.release((kind, key))
 
     def _release_waiting(self, step: Step) -> None:
@@ -308,7 +325,7 @@ class Schedule:
         for earlier in step.spec.required:
             weights = earlier.weights_id
             waits = weights in self._queue or self._running.have(weights)
-            if waits and self._store.stage("weights", weights) is None:
+            if waits and not self._store.has("weights", weights):
                 return "weights", weights
         # Two arms may act with the same weights: the second waits until the first has trained them.
         if self._running.have(step.spec.weights_id):
@@ -318,14 +335,14 @@ class Schedule:
     def _is_being_drawn(self, step: Step) -> bool:
         """True if a running job is drawing the candidates that this one needs, too."""
         key = step.spec.candidates_key
-        if key is None or self._store.stage("candidates", key) is not None:
+        if key is None or self._store.has("candidates", key):
             return False
         return self._running.draw(key)
 
     def _broken_start(self, step: Step) -> str | None:
         """Why a step cannot be done for want of what it starts from; None if all of that is there."""
         for spec in step.spec.required:
-            if self._store.stage("weights", spec.weights_id) is None:
+            if not self._store.has("weights", spec.weights_id):
                 record = self._store.get("training", spec.weights_id) or {}
                 what = "behaviour policy" if spec.method == "bc" else "critic"
                 return f"its {what} failed: {record.get('reason', 'no reason recorded')}"
@@ -334,7 +351,7 @@ class Schedule:
     def _is_recorded(self, step: Step) -> bool:
         """True if there is nothing left to do for a step: not even its weights are needed, where they were dropped."""
         weights, plays = step.spec.weights_id, bool(step.training.decodes)
-        if self._store.stage("weights", weights) is None and not (
+        if not self._store.has("weights", weights) and not (
             plays and weights not in self._asked_for and self._store.dropped_weights(weights) is not None
         ):
             return False

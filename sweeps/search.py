@@ -31,7 +31,8 @@ from cluster.placement import describe_cluster, release_all, release_orphans
 from cluster.redaction import without_secrets
 from cluster.watchdog import Watchdog
 from cluster.workers import CALLER_RESOURCES
-from sweeps.job import Job, MachineFault, Resources
+from sweeps.job import Job, MachineFault, Resources, opened_store
+from sweeps.journal import StoreError
 from sweeps.provenance import host
 from sweeps.schedule import Schedule
 from sweeps.stopping import JobStopped, Signals
@@ -130,6 +131,16 @@ class Places(Protocol):
         """A job came to an end of its own on nodes of these ids."""
 
 
+class Away(Protocol):
+    """Tells jobs on machines that do not see the driver's folder that a file of it is there."""
+
+    def raise_stop(self, file: Path) -> None:
+        """It is there now."""
+
+    def lower_stop(self, file: Path) -> None:
+        """It is no more."""
+
+
 class Watcher(Protocol):
     """Whoever is told how a schedule's jobs are getting on."""
 
@@ -200,7 +211,15 @@ class _Listener(tune.Callback):
         return {}
 
 
-def run_schedule(schedule: Schedule, *, places: Places, resources: Resources, folder: Path, watcher: Watcher) -> None:
+def run_schedule(
+    schedule: Schedule,
+    *,
+    places: Places,
+    resources: Resources,
+    folder: Path,
+    watcher: Watcher,
+    away: Away | None = None,
+) -> None:
     """Do all jobs of a schedule on the connected cluster.
 
     Args:
@@ -211,6 +230,7 @@ def run_schedule(schedule: Schedule, *, places: Places, resources: Resources, fo
         folder: Where Tune keeps its own notes, pickles among them: in a folder of this run's own, never read again, and
             removed at the end, as those of earlier runs are at the beginning.
         watcher: Told what happens.
+        away: By which jobs are told to stop that do not see the folder; None where all do.
 
     Raises:
         KeyboardInterrupt: A signal asked it to stop, and all jobs have stopped where they can be resumed; or a second
@@ -228,7 +248,7 @@ def run_schedule(schedule: Schedule, *, places: Places, resources: Resources, fo
     cut = 1
     while True:
         try:
-            _run_once(schedule, places, cut, resources, folder, watcher)
+            _run_once(schedule, places, cut, resources, folder, watcher, away)
             return
         except RuntimeError as error:
             # Where memory is full Ray kills workers before the kernel kills anyone, and Tune ends over it.
@@ -241,14 +261,22 @@ def run_schedule(schedule: Schedule, *, places: Places, resources: Resources, fo
 
 
 def _run_once(
-    schedule: Schedule, places: Places, cut: int, resources: Resources, folder: Path, watcher: Watcher
+    schedule: Schedule,
+    places: Places,
+    cut: int,
+    resources: Resources,
+    folder: Path,
+    watcher: Watcher,
+    away: Away | None,
 ) -> None:
     """Do all jobs in one run of Tune, on a `cut`-th of the places, at least one; what ends it early is raised."""
     schedule.check()
     shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
     own = folder / secrets.token_hex(4)  # whoever follows us, should we sleep, has another
     own.mkdir(parents=True)
-    signals = Signals(own / "stop", at_once=lambda: watchdog.is_stuck)
+    stop = own / "stop"
+    tell_away = (lambda: None) if away is None else functools.partial(away.raise_stop, stop)
+    signals = Signals(stop, at_once=lambda: watchdog.is_stuck, on_first=tell_away)
 
     def tend() -> None:
         try:
@@ -268,6 +296,9 @@ def _run_once(
         shutil.rmtree(own, ignore_errors=True)
         with contextlib.suppress(OSError):  # theirs lie beside it
             folder.rmdir()
+        if away is not None and signals.received is not None:
+            with contextlib.suppress(StoreError):  # nobody looks for it any more
+                away.lower_stop(stop)
     schedule.check()
     if signals.received is not None:
         raise KeyboardInterrupt
@@ -351,6 +382,8 @@ def _trial(config: dict[str, Any]) -> None:
     worked = set[str]() if job.resources.in_group else {here}
     tune.report({"nodes": [here]})
     try:
+        if job.remote is not None:
+            opened_store(job.store, job.remote)  # which begins one here, if need be
         check_store(job.store, config["mark"])
         status = run_job(job, tell, worked.update)
     except JobStopped:

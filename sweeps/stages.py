@@ -93,7 +93,7 @@ def ensure_world(
 
 def _announce(store: Store, kind: str, key: str, line: str, say: Say | None) -> None:
     """Say what is built unless it is there."""
-    if say is not None and store.stage(kind, key) is None:
+    if say is not None and not store.has(kind, key):
         say(line)
 
 
@@ -127,7 +127,7 @@ def ensure_start(store: Store, spec: TrialSpec, model: Path | None, say: Say | N
                 own = chat_tokenizer(own, model)
             (cut_tokenizer(own, texts()) if backbone.cut_vocabulary else own).save(folder)
 
-    if model is not None and store.stage("backbone", spec.backbone_key) is None:
+    if model is not None and not store.has("backbone", spec.backbone_key):
         _check_pretrained(model, texts())
     _announce(store, "tokenizer", spec.tokenizer_key, "making the tokeniser", say)
     store.build("tokenizer", spec.tokenizer_key, make_tokenizer, {"vocabulary": backbone.vocabulary})
@@ -251,7 +251,7 @@ def cut_note(store: Store, spec: TrialSpec, say: Say | None = None) -> str | Non
 def lacks_candidates(store: Store, spec: TrialSpec) -> bool:
     """True if a spec's training needs utterances drawn that nobody has drawn yet."""
     key = spec.candidates_key
-    return spec.kind.proposals(spec.train) is not None and key is not None and store.stage("candidates", key) is None
+    return spec.kind.proposals(spec.train) is not None and key is not None and not store.has("candidates", key)
 
 
 def ensure_candidates(
@@ -359,7 +359,7 @@ def load_module(store: Store, spec: TrialSpec) -> nn.Module:
 
 def drop_trajectory(store: Store, spec: TrialSpec) -> None:
     """Remove the checkpoints of a training that nobody will continue."""
-    shutil.rmtree(store.scratch("trajectory", spec.trajectory_id), ignore_errors=True)
+    store.drop_scratch("trajectory", spec.trajectory_id)
 
 
 def drop_group_notes(store: Store, spec: TrialSpec) -> None:
@@ -370,5 +370,6 @@ def drop_group_notes(store: Store, spec: TrialSpec) -> None:
 def _stage(store: Store, kind: str, key: str) -> Path:
     folder = store.stage(kind, key)
     if folder is None:
-        raise StoreError(f"the stage {kind}/{key} must be whole before it is read, it is not in {store.folder}")
+        away = "" if store.replica is None else f", nor in the object store {store.replica.url}"
+        raise StoreError(f"the stage {kind}/{key} must be whole before it is read, it is not in {store.folder}{away}")
     return folder

@@ -1,6 +1,7 @@
 """Stop a sweep where it can go on: the driver is told by a signal, its jobs, on whatever machine, by a file.
 
-The file lies in the store, which all machines of a sweep see. A job looks for it at most twice a second: while it
+The file lies in the store, which all machines of a sweep see; where each has a folder of its own, a flag in the copy
+says the same, which is looked for less often. A job looks for the file at most twice a second: while it
 trains, after each step, whose checkpoint it then writes, and of several workers after the next; while it plays, draws
 or fits, after a round of utterances, a turn, a step. However long these take, whoever still tells how far it is comes
 to its end, and is waited for.
@@ -8,6 +9,7 @@ to its end, and is waited for.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -17,7 +19,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
+from sweeps.journal import StoreError
+
 LOOK_SECONDS = 0.5
+FLAG_SECONDS = 5.0
+"""How often the flag is looked for."""
 PATIENCE_SECONDS = 300.0
 """When no job that was asked to stop has said anything for so long, those that are left are left to themselves: what
 they had not checkpointed is done again. A step of several workers, the next one and its checkpoint say nothing between
@@ -35,15 +41,19 @@ class Asked:
 
     Args:
         file: Whose being there says so; None where nobody asks.
+        away: Asks whether the flag is there that stands for it, where there is one.
     """
 
-    def __init__(self, file: str | None) -> None:
+    def __init__(self, file: str | None, away: Callable[[], bool] | None = None) -> None:
         self._file, self._looked, self._found = file, -LOOK_SECONDS, False
+        self._away, self._looked_away = away, -FLAG_SECONDS
 
     def __call__(self) -> bool:
         """True once the file is there."""
         if self._file is not None and not self._found and time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked, self._found = time.monotonic(), os.path.exists(self._file)
+            if not self._found and self._away is not None and self._looked - self._looked_away >= FLAG_SECONDS:
+                self._looked_away, self._found = self._looked, self._away()
         return self._found
 
     def check(self) -> None:
@@ -65,6 +75,7 @@ class Signals:
     Args:
         file: By which jobs are told. Its folder exists.
         at_once: Asked at a signal: whether it is none to wait after. A watchdog interrupts by signal, too.
+        on_first: Called after the first signal, in a thread of its own: tells those that do not see the file.
         patience: Seconds.
 
     Attributes:
@@ -72,10 +83,15 @@ class Signals:
     """
 
     def __init__(
-        self, file: Path, *, at_once: Callable[[], bool] = lambda: False, patience: float = PATIENCE_SECONDS
+        self,
+        file: Path,
+        *,
+        at_once: Callable[[], bool] = lambda: False,
+        on_first: Callable[[], None] = lambda: None,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self.received: signal.Signals | None = None
-        self._file, self._at_once, self._patience = file, at_once, patience
+        self._file, self._at_once, self._on_first, self._patience = file, at_once, on_first, patience
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
         self._main = threading.main_thread().ident or 0
         self._heard = 0.0
@@ -106,7 +122,9 @@ class Signals:
         os.write(2, _TOLD)  # not by print, in the middle of which we may be
 
     def _wait(self) -> None:
-        """Interrupt when nothing was heard for too long."""
+        """Tell those that are away; interrupt when nothing was heard for too long."""
+        with contextlib.suppress(StoreError):  # they go on, and are waited for no longer than others that are silent
+            self._on_first()
         while (left := self._heard + self._patience - time.monotonic()) > 0:
             if self._ended.wait(left):
                 return

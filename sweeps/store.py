@@ -8,20 +8,25 @@
     optuna/, tune/       a sweep's study, and Ray Tune's scratch while it runs; both made anew by every run
     nodes/               files by which a running sweep sees that a node sees the store (sweeps/machines.py)
     mlflow.db, mlflow-artifacts/    MLflow's copy, where it has no server of its own (sweeps/tracking.py)
+    remote.json          where a copy is, by which machines that do not see the folder work on it (sweeps/replica.py)
 
-Many processes, on many machines that share the folder, may have it open and write at once. Several sweeps live in one
-store and share its trainings and evaluations: a `member` record says that a sweep wants one evaluation, and carries the
-columns that describe it; `evaluation` and `training` records say what came out, under keys that depend on content only.
+Many processes, on many machines that share the folder, or have one each and a copy in an object store, may have it open
+and write at once. Several sweeps live in one store and share its trainings and evaluations: a `member` record says that
+a sweep wants one evaluation, and carries the columns that describe it; `evaluation` and `training` records say what
+came out, under keys that depend on content only.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
 import re
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +42,9 @@ from sweeps.journal import StoreError, utc
 from sweeps.leases import Holder, Lease, Leases
 from sweeps.record_shapes import flaw
 from sweeps.records import Records
+from sweeps.replica import MARK, ROOM, Replica, adopt, link, read_link
 
-__all__ = ["FORMAT", "Store", "StoreError", "SweepInfo", "store_folder"]
+__all__ = ["FORMAT", "MARK", "Store", "StoreError", "SweepInfo", "joined", "store_folder"]
 
 FORMAT = 1
 """Raised when a store of ours could no longer be read by an older program."""
@@ -48,9 +54,6 @@ CURVE_FILE = "curve.jsonl"
 
 DROPPED = "dropped"
 """The kind of the records that say when and by which rule a training's weights were dropped; the key is theirs."""
-
-MARK = "store.json"
-"""The file by which a folder is known for a store."""
 
 _ID = re.compile("([0-9a-f]{16})?")
 
@@ -97,6 +100,7 @@ class Store:
 
     Attributes:
         folder: Where it is.
+        replica: What it has in common with a copy in an object store; None where it has none.
         id: What tells it, and copies of it, from all other stores, wherever they lie: 16 digits, made with it. Empty
             for one of an earlier version, which had none.
 
@@ -108,8 +112,10 @@ class Store:
         self.folder = user_path(folder).absolute()
         self._durable = durable
         self.id = _open(self.folder)
+        copy = read_link(self.folder)
+        self.replica = None if copy is None else Replica(self.folder, copy)
         self._records = Records(self.folder / "journals", durable=durable, flaw=flaw)
-        self._stages = Stages(self.folder, durable=durable)
+        self._stages = Stages(self.folder, durable=durable, replica=self.replica)
         self._leases = Leases(self.folder / "leases")
 
     def __reduce__(self) -> tuple[Callable[[], Store], tuple[()]]:
@@ -135,8 +141,10 @@ class Store:
             LeaseLostError: The lease is lost; nothing was written.
         """
         if lease is not None:
-            lease.check()
-        self._records.put(kind, {key: value}, None if lease is None else (lease.key, lease.term))
+            self.check(lease)
+        self._records.put(
+            kind, {key: value}, None if lease is None else (_fenced(lease.key, lease.replica), lease.term)
+        )
 
     def put_all(self, kind: str, values: Mapping[str, Mapping[str, JSON]]) -> None:
         """Append many records, by key, in one write: much faster than one by one. Raises as `put` does."""
@@ -158,7 +166,76 @@ class Store:
         """Append that the key is no more. What is put under it later counts again."""
         self._records.remove(kind, [key])
 
+    # The copy
+
+    def sync(self) -> None:
+        """Send what this process has recorded, and get what others have; nothing to do where there is no copy.
+
+        Raises:
+            StoreError: The copy does not answer, or the disk does not take it.
+        """
+        if self.replica is not None:
+            self.replica.sync(self._records.journal)
+
+    def pull(self) -> None:
+        """Get what others have recorded. Raises as `sync` does."""
+        if self.replica is not None:
+            self.replica.pull()
+
+    def send_all(self) -> int:
+        """Send whatever is here and not in the copy; returns how many stages that were. Raises as `sync` does."""
+        self.sync()
+        return self._stages.send_all()
+
+    def send(self, kind: str, key: str) -> None:
+        """Send a stage that is here, unless the copy has one; see `Stages.send`. Raises as `sync` does."""
+        self._stages.send(kind, key)
+
+    def send_scratch(self, kind: str, key: str) -> None:
+        """Send partial work as it is now, so that another machine can go on from it. Raises as `sync` does."""
+        folder = self.scratch_path(kind, key)
+        if self.replica is not None and folder.is_dir():
+            self.replica.send_scratch(kind, key, folder)
+
+    def fetch_scratch(self, kind: str, key: str) -> None:
+        """Get partial work that another machine has sent, unless some is here. Raises as `sync` does."""
+        folder = self.scratch_path(kind, key)
+        if self.replica is None or (folder.is_dir() and any(folder.iterdir())):
+            return
+        with tempfile.TemporaryDirectory(prefix=ROOM, dir=self.folder) as room:
+            if self.replica.fetch_scratch(kind, key, Path(room) / "work"):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(OSError):  # somebody has begun here meanwhile
+                    (Path(room) / "work").rename(folder)
+
+    def drop_scratch(self, kind: str, key: str) -> None:
+        """Remove partial work, here and from the copy."""
+        shutil.rmtree(self.scratch_path(kind, key), ignore_errors=True)
+        if self.replica is not None:
+            self.replica.drop_scratch(kind, key)
+
+    def is_flagged(self, file: Path | str) -> bool:
+        """Whether a file of this folder's is there by the copy's account; not, where that does not answer."""
+        if self.replica is None:
+            return False
+        with contextlib.suppress(StoreError):
+            return self.replica.flag(Path(file).relative_to(self.folder).as_posix()) is not None
+        return False
+
+    def is_of(self, lease: Lease) -> bool:
+        """Whether a lease was taken in this folder."""
+        return lease.replica == self._own
+
     # Leases
+
+    def check(self, lease: Lease) -> None:
+        """Do nothing if a lease is held still, or was taken in another folder, where this one cannot see.
+
+        Raises:
+            LeaseLostError: It is lost.
+        """
+        if self.is_of(lease):
+            lease.check()
 
     def lease(self, key: str, each: Callable[[], None] = lambda: None) -> Lease:
         """The right to work on something, as soon as nobody who lives has it; `sweeps.leases` has the whole rule.
@@ -167,12 +244,12 @@ class Store:
             key: Of what: letters, digits, '_' and '-'.
             each: Called about once a second while somebody else has it.
         """
-        lease = self._leases.wait(key, above=lambda: self._records.term(key), each=each)
+        lease = self._leases.wait(key, above=lambda: self._term(key), each=each)
         return self._claimed(lease)
 
     def try_lease(self, key: str) -> Lease | None:
         """The same, or None if somebody who lives, or may live, has it."""
-        lease = self._leases.take(key, above=self._records.term(key))
+        lease = self._leases.take(key, above=self._term(key))
         return None if lease is None else self._claimed(lease)
 
     def settle_lease(self, key: str, each: Callable[[], None] = lambda: None) -> Lease | None:
@@ -182,7 +259,7 @@ class Store:
             key: As for `lease`.
             each: Called about once a second until it is known.
         """
-        lease = self._leases.settle(key, above=lambda: self._records.term(key), each=each)
+        lease = self._leases.settle(key, above=lambda: self._term(key), each=each)
         return None if lease is None else self._claimed(lease)
 
     def holder(self, key: str) -> Holder | None:
@@ -198,16 +275,36 @@ class Store:
         yield from (path.relative_to(self.folder).as_posix() for path in self._leases.strangers())
         yield from self._stages.strangers()
 
+    def _term(self, key: str) -> int:
+        return self._records.term(_fenced(key, self._own))
+
     def _claimed(self, lease: Lease) -> Lease:
         if lease.term > 1:
-            self._records.claim(lease.key, lease.term)
-        return lease
+            self._records.claim(_fenced(lease.key, self._own), lease.term)
+        return dataclasses.replace(lease, replica=self._own)
+
+    @property
+    def _own(self) -> str:
+        """The name under which this folder's leases go in records; empty where there is but one folder."""
+        return "" if self.replica is None else self.replica.name
 
     # Stages
 
     def stage(self, kind: str, key: str) -> Path | None:
-        """The folder of a complete stage, or None."""
+        """The folder of a complete stage, or None. It is got from the copy if need be: `has` only asks."""
         return self._stages.find(kind, key)
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether a stage is complete, here or in the copy."""
+        return self._stages.has(kind, key)
+
+    def fetch_all(self, kind: str, keys: Iterable[str]) -> int:
+        """Get from the copy those of many stages of a kind that are not here; how many that were."""
+        return self._stages.fetch_all(kind, keys)
+
+    def lacking(self, kind: str, keys: Iterable[str]) -> list[str]:
+        """Those of many stages of a kind that are complete neither here nor in the copy, in their order."""
+        return self._stages.lacking(kind, keys)
 
     def about(self, kind: str, key: str) -> Record | None:
         """What decided a complete stage, who built it, and its files' digests; see `Stages.about`."""
@@ -245,10 +342,20 @@ class Store:
 
     def curve(self, weights_id: str) -> Path | None:
         """The training's loss curve, finished or still growing, or None."""
-        stages = (self._stages.find(kind, weights_id) for kind in ("weights", "curve"))
-        folders = (*stages, self._stages.scratch_path("weights", weights_id))
-        paths = (folder / CURVE_FILE for folder in folders if folder is not None)
-        return next((path for path in paths if path.is_file()), None)
+        weights = self._stages.here("weights", weights_id)  # which are large, and are not got for it
+        folder = weights or self._stages.find("curve", weights_id) or self._stages.scratch_path("weights", weights_id)
+        path = folder / CURVE_FILE
+        return path if path.is_file() else None
+
+    def send_curve(self, weights_id: str) -> None:
+        """Send a finished training's loss curve by itself: who reads it need not get the weights."""
+        curve = self.curve(weights_id)
+        if self.replica is not None and curve is not None:
+            self._keep_curve(weights_id, curve)
+
+    def _keep_curve(self, weights_id: str, curve: Path) -> None:
+        content = curve.read_bytes()
+        self.build("curve", weights_id, lambda folder: _put_file(folder / CURVE_FILE, content), {})
 
     def drop(self, kind: str, key: str) -> None:
         """Remove a stage, whose reader finds it whole or not at all; it is made again where it is needed."""
@@ -262,6 +369,7 @@ class Store:
     def begun(self) -> Iterator[Path]:
         """Tables and marks that somebody is writing just now, or was killed in."""
         yield from sorted(self.folder.glob(f".{MARK}.*"))
+        yield from sorted(self.folder.glob(f"{ROOM}*"))
         yield from sorted(_table(self.folder).parent.glob(f".{_table(self.folder).name}.*"))
 
     def table_flaw(self) -> str | None:
@@ -284,8 +392,7 @@ class Store:
         """
         curve = self.curve(weights_id)
         if curve is not None:
-            content = curve.read_bytes()
-            self.build("curve", weights_id, lambda folder: _put_file(folder / CURVE_FILE, content), {})
+            self._keep_curve(weights_id, curve)
         self.put(DROPPED, weights_id, {"rule": rule, "at": utc()})
         self.drop("weights", weights_id)
 
@@ -295,7 +402,7 @@ class Store:
         Weights that were made again and then got lost are missing otherwise: their training's record is the later one.
         """
         record = self.get(DROPPED, weights_id)
-        if record is None or self.stage("weights", weights_id) is not None:
+        if record is None or self.has("weights", weights_id):
             return None
         trained, dropped = (self._records.time_ns(kind, weights_id) or 0 for kind in ("training", DROPPED))
         return record if dropped > trained else None
@@ -325,6 +432,7 @@ class Store:
             ValueError: A column is in none of them.
         """
         evaluations = self.all("evaluation")
+        self._stages.fetch_all("evaluation", [trial for trial in trial_ids if trial in evaluations])
         found = {trial_id: self.stage("evaluation", trial_id) for trial_id in dict.fromkeys(trial_ids)}
         for trial_id, folder in found.items():
             if folder is None and evaluations.get(trial_id, {}).get("status") == "finished":
@@ -407,6 +515,31 @@ class Store:
             failed=statuses.count("failed"),
             stopped=statuses.count("stopped"),
         )
+
+
+def joined(folder: Path, url: str, *, durable: bool = True, first: bool = False) -> Store:
+    """The store in a folder, with a copy at an address: a new one, or the one that is there or in the copy.
+
+    Args:
+        folder: As for `Store`.
+        url: The address; see `sweeps.replica`.
+        durable: As for `Store`.
+        first: Whether the address was just written by hand: one that does not answer is then said at once.
+
+    Raises:
+        ValueError: As `Store` does; or the address is none, or the two hold different stores.
+        StoreError: The object store does not answer, or refuses.
+    """
+    place = user_path(folder).absolute()
+    adopt(place, url, first=first)
+    _open(place)
+    link(place, url, first=first)
+    return Store(place, durable=durable)
+
+
+def _fenced(key: str, replica: str) -> str:
+    """A lease's name in records: of folders that do not see each other's leases, each has its own terms."""
+    return f"{key}-{replica}" if replica else key
 
 
 def _table(folder: Path) -> Path:

@@ -6,6 +6,7 @@ a process that is killed between the two loses nothing.
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from cluster.faults import classify
 from cluster.group import Group, Report, run_here
 from cluster.redaction import without_secrets
 from cluster.workers import run_group
@@ -22,7 +24,7 @@ from ilql.sharding import all_finite
 from ilql.train import Loop, TrainingInterrupted, train
 from sweeps.curve import Curve
 from sweeps.exact_json import Record
-from sweeps.job import Job, MachineFault, Placed, Resources, Tell, elsewhere, opened_store
+from sweeps.job import Job, MachineFault, Placed, Resources, Tell, asked_to_stop, elsewhere, opened_store
 from sweeps.journal import utc
 from sweeps.leases import Lease
 from sweeps.provenance import method_digests, provenance
@@ -37,8 +39,8 @@ from sweeps.stages import (
     load_tokenizer_stage,
     load_tokens,
 )
-from sweeps.stopping import Asked, JobStopped
-from sweeps.store import CURVE_FILE, Store
+from sweeps.stopping import JobStopped
+from sweeps.store import CURVE_FILE, Store, StoreError
 
 RECORD = "record"
 """In the notes of a stage of weights: its training's record."""
@@ -48,6 +50,9 @@ SECONDS_FILE = "seconds.txt"
 
 NOTED_SECONDS = 10.0
 """How often that is written."""
+
+SENT_SECONDS = 60.0
+"""How often checkpoints are sent where machines share no folder: a training waits while they are."""
 
 HEARTBEAT_SECONDS = 10.0
 """How often a training tells that it lives where what it logs is further apart, and a step takes no longer."""
@@ -138,8 +143,9 @@ def _wait_for_weights(store: Store, spec: TrialSpec) -> None:
     Raises:
         MachineFault: They never are.
     """
+    store.sync()
     deadline = time.monotonic() + SEEN_SECONDS
-    while store.stage("weights", spec.weights_id) is None:
+    while not store.has("weights", spec.weights_id):
         if time.monotonic() > deadline:
             raise MachineFault(f"the weights that a worker built are not seen here after {SEEN_SECONDS:.0f} s")
         time.sleep(LOOK_SECONDS)
@@ -186,13 +192,14 @@ def draw(job: Job, tell: Tell) -> None:
     Raises:
         JobStopped: It was asked to stop; what was drawn is lost.
     """
-    asked = Asked(job.stop)
+    store = opened_store(job.store, job.remote)
+    asked = asked_to_stop(store, job.stop)
 
     def on_dialogue(done: int) -> None:
         asked.check()
         tell({"dialogues_drawn": float(done)})
 
-    ensure_candidates(opened_store(job.store), TrialSpec.from_json(job.training), on_dialogue)
+    ensure_candidates(store, TrialSpec.from_json(job.training), on_dialogue)
 
 
 def train_loop(held: Held, group: Group) -> None:
@@ -205,25 +212,39 @@ def train_loop(held: Held, group: Group) -> None:
     """
     torch.set_num_threads(1)
     job, lease = held.job, held.lease
-    store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
+    store, spec = opened_store(job.store, job.remote), TrialSpec.from_json(job.training)
+    try:
+        ended = _train(store, spec, job, lease, group)
+    except Exception as error:
+        if not store.is_of(lease) and classify(error).owner == "program":  # it would fail from there again
+            store.drop_scratch("trajectory", spec.trajectory_id)
+        raise
+    if ended and not store.is_of(lease) and not job.keep_trajectory:  # else whoever holds the lease does it
+        store.drop_scratch("trajectory", spec.trajectory_id)
+
+
+def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, group: Group) -> bool:
+    """Do it; False if it was asked to stop."""
     started = utc()
     method, settings = canonical(spec)
     sequences = load_tokens(store, spec)
     module = build_module(store, spec)
+    store.fetch_scratch("trajectory", spec.trajectory_id)
     trajectory = store.scratch("trajectory", spec.trajectory_id)
+    sent = _Sent(store, spec.trajectory_id, trajectory / "checkpoints")
     clock = _Clock(trajectory / SECONDS_FILE, before=_seconds_before(store, spec), writes=group.rank == 0)
     loop = Loop(
         device=torch.device(group.device),
         log_every=job.resources.log_every,
         checkpoint_every=job.resources.checkpoint_every,
         checkpoints=trajectory / "checkpoints",
-        hold=Hold(spec.trajectory_id, lease.term, lease.check),
+        hold=Hold(spec.trajectory_id, lease.term, functools.partial(store.check, lease)),
         micro_batch=job.resources.micro_batch,
         recompute=job.resources.recompute,
         shard=job.resources.shard,
         rank=group.rank,
         workers=group.world_size,
-        stop=Asked(job.stop),
+        stop=asked_to_stop(store, job.stop),
         heartbeat_seconds=HEARTBEAT_SECONDS,
     )
     pad = load_tokenizer_stage(store, spec).structural("pad")
@@ -235,10 +256,13 @@ def train_loop(held: Held, group: Group) -> None:
                 curve.add(progress.step, progress.metrics)
             step = float(progress.step)
             clock.note()
+            sent.send_if_due()
             group.report({"step": step, **progress.metrics})
     except TrainingInterrupted:
+        clock.note(now=True)
+        sent.send_if_due(now=True)
         group.report({"step": step, "stopped": 1.0})
-        return
+        return False
     finally:
         clock.note(now=True)
     # A step's loss is taken before its update: what the last one spoilt shows in the weights alone.
@@ -246,8 +270,10 @@ def train_loop(held: Held, group: Group) -> None:
         raise FloatingPointError("the training has diverged: its last step left weights that are not finite")
     if loop.shard:  # before the stage is built, which one worker does, and perhaps finds there
         save_gathered_weights(module, trajectory, write=group.rank == 0)
+    if job.keep_trajectory:
+        sent.send_if_due(now=True)
     if group.rank == 0:
-        lease.check()
+        store.check(lease)
 
         def make(folder: Path) -> Record:
             if loop.shard:
@@ -260,6 +286,42 @@ def train_loop(held: Held, group: Group) -> None:
             return {RECORD: _record(spec, outcome | _cut(job.resources), started)}
 
         store.build("weights", spec.weights_id, make, {"spec": json.loads(spec.to_json())})
+        store.send_curve(spec.weights_id)
+    return True
+
+
+class _Sent:
+    """What the store's copy has of a training's checkpoints, sent now and then: another machine may go on from them.
+
+    Args:
+        store: With or without a copy.
+        trajectory_id: Of the training.
+        checkpoints: Their folder.
+    """
+
+    def __init__(self, store: Store, trajectory_id: str, checkpoints: Path) -> None:
+        self._store, self._trajectory_id, self._checkpoints = store, trajectory_id, checkpoints
+        self._names: list[str] = []
+        self._at = time.monotonic()
+
+    def send_if_due(self, *, now: bool = False) -> None:
+        """Send them if there are others than before, and it is due or `now`; what does not answer is asked next time.
+
+        Raises:
+            StoreError: They had to be sent now.
+        """
+        if self._store.replica is None or not (now or time.monotonic() - self._at >= SENT_SECONDS):
+            return
+        found = sorted(path.name for path in self._checkpoints.glob("[!.]*"))
+        if found != self._names:
+            self._at = time.monotonic()
+            try:
+                self._store.send_scratch("trajectory", self._trajectory_id)
+            except StoreError:
+                if now:
+                    raise
+            else:
+                self._names = found
 
 
 class _Clock:

@@ -71,7 +71,7 @@ def q_rank_section(store: Store, sweep: str) -> Section | None:
 
 def _can_be_compared(store: Store, spec: TrialSpec) -> bool:
     """True if a training's weights are there, or what they make of the pairs was written before they were dropped."""
-    return store.stage("weights", spec.weights_id) is not None or store.stage("q_rank", _key(spec)) is not None
+    return store.has("weights", spec.weights_id) or store.has("q_rank", _key(spec))
 
 
 def _key(spec: TrialSpec) -> str:

@@ -7,16 +7,16 @@ is then done again elsewhere, and resumes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from cluster.faults import classify
 from sweeps.evaluate_cells import Block, evaluate_cells, is_evaluated, record_failed_evaluations
-from sweeps.job import Job, MachineFault, Placed, Tell, elsewhere, opened_store
+from sweeps.job import Job, MachineFault, Placed, Tell, asked_to_stop, elsewhere, opened_store
 from sweeps.journal import utc
 from sweeps.leases import Lease, LeaseLostError
 from sweeps.spec import TrialSpec
 from sweeps.stages import drop_group_notes, drop_trajectory
-from sweeps.stopping import Asked, JobStopped
+from sweeps.stopping import JobStopped
 from sweeps.store import Store
 from sweeps.train_weights import record_failed_training, record_found, train_weights
 
@@ -40,13 +40,22 @@ def run_job(job: Job, tell: Tell, placed: Placed = lambda nodes: None) -> str:
         LeaseLostError: This process was not heard of for so long that another one took the job over.
         JobStopped: It was asked to stop. A training that had begun is recorded as stopped; the job resumes.
     """
-    asked = Asked(job.stop)
+    store, spec = opened_store(job.store, job.remote), TrialSpec.from_json(job.training)
+    asked = asked_to_stop(store, job.stop)
 
     def waiting() -> None:
         asked.check()
         tell({"waiting": 1.0})
 
-    store, spec = opened_store(job.store), TrialSpec.from_json(job.training)
+    store.sync()  # what others have done is found
+    try:
+        return _held(job, store, spec, waiting, tell, placed)
+    finally:
+        store.sync()  # whoever hears of this job's end finds what it did
+
+
+def _held(job: Job, store: Store, spec: TrialSpec, waiting: Callable[[], None], tell: Tell, placed: Placed) -> str:
+    """Do a job as soon as its trajectory can be had."""
     with store.lease(spec.trajectory_id, waiting) as lease:
 
         def lives(numbers: Mapping[str, float]) -> None:
@@ -62,7 +71,7 @@ def run_job(job: Job, tell: Tell, placed: Placed = lambda nodes: None) -> str:
             fault = classify(error)
             if fault.owner == "machine":
                 raise
-            if store.stage("weights", spec.weights_id) is None:
+            if not store.has("weights", spec.weights_id):
                 record_failed_training(store, spec, fault.cause, lease, started=utc())
             else:
                 trials = [trial for trial in _trials(job) if not is_evaluated(store, trial)]
@@ -75,18 +84,19 @@ def _trials(job: Job) -> list[TrialSpec]:
 
 
 def _run(job: Job, store: Store, spec: TrialSpec, lease: Lease, tell: Tell, placed: Placed) -> str:
-    if store.stage("weights", spec.weights_id) is None:
+    if not store.has("weights", spec.weights_id):
         if not train_weights(store, spec, job, lease, tell, placed):
             return "failed"
     else:  # perhaps by a process that was killed before it could record them, and clear up
         if (store.get("training", spec.weights_id) or {}).get("status") != "finished":
             record_found(store, spec, lease)
+        store.send("weights", spec.weights_id)
         drop_group_notes(store, spec)
     missing = [trial for trial in _trials(job) if not is_evaluated(store, trial)]
     for evaluation in dict.fromkeys(trial.evaluation for trial in missing):
         trials = [trial for trial in missing if trial.evaluation == evaluation]
         told = tuple(trial.to_json() for trial in trials)
-        block = Block(job.store, told, job.resources.gpus_per_worker, lease, job.stop)
+        block = Block(job.store, told, job.resources.gpus_per_worker, lease, job.stop, job.remote)
         if not job.resources.in_group:
             evaluate_cells(block, tell)
         # Whoever waits for a group has reserved nothing of the machine it is on.

@@ -105,6 +105,14 @@ ELSEWHERE = {
     "tests/ilql/test_reddit_packaged.py::TestWorld::test_it_is_measured_on_the_labels_and_pays": [
         "python sweeps/reddit_ablation.py --data FILE --classifier profanity-check",
     ],
+    "tests/sweeps/test_replica.py::TestCommand::test_sync_makes_a_new_folder_a_whole_store": [
+        "sweeps sync STORE",
+        "sweeps sync --remote s3://bucket/prefix --store DIR",
+    ],
+    "tests/cluster/test_nodes.py::"
+    "test_nodes_that_share_no_folder_work_on_one_store_by_an_object_store_though_one_is_killed": [
+        "python sweeps/visdial_ablation.py --preset paper --remote s3://bucket/prefix",
+    ],
     "tests/ilql/test_adding.py::test_the_example_passes_what_every_method_is_held_to": [
         "pytest tests/ilql/test_methods.py -k return_weighted",
     ],

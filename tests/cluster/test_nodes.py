@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from services import BIN, Nodes, cut, environment, wait_for
+from services import BIN, Nodes, ObjectServer, cut, environment, wait_for
 
 from ilql.checkpoint import file_digest
 from sweeps.journal import JournalReader
-from sweeps.store import Store
+from sweeps.store import Store, joined
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -319,7 +319,7 @@ def test_a_node_that_does_not_see_the_store_is_refused_by_name(nodes: Nodes, tmp
         nodes.kill_node("blind")
         wait_for(lambda: nodes.alive() == before, 90, "the node was known to be gone")
     assert "the store must be a folder that all machines share under one path; the node " in line
-    assert line.endswith(f"does not see the driver's {shared / 'store'}")
+    assert f"does not see the driver's {shared / 'store'} (--remote names an object store" in line
     assert not list((shared / "store").glob("nodes/*"))
 
 
@@ -340,6 +340,66 @@ def test_a_node_that_joins_without_the_store_is_left_out_and_the_sweep_goes_on(n
     assert job.returncode == 0, out
     assert "left out: the store must be a folder that all machines share under one path; the node " in out
     assert {row["status"] for row in Store(shared / "store").rows("nodes")} == {"finished"}
+
+
+# Where nothing is shared
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not can_hide_folders(), reason="takes the right to mount: unshare -m")
+def test_nodes_that_share_no_folder_work_on_one_store_by_an_object_store_though_one_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each node has a folder of its own under one path: a file system that only its processes see."""
+    for name, value in ObjectServer.KEYS.items():
+        monkeypatch.setenv(name, value)
+    own = tmp_path / "own"
+    own.mkdir()
+    hidden = ("unshare", "-m", "sh", "-c", f'mount -t tmpfs none "{own}" && exec "$@"', "sh")
+    server = ObjectServer()
+    cluster = Nodes(f"apart-{os.getpid()}", Path(tempfile.mkdtemp(prefix="r", dir="/tmp")))
+    try:
+        server.start()
+        place = server.place()
+        cluster.start_head(1)
+        cluster.start_node("second", 1, prefix=hidden)
+        cluster.start_node("third", 1, prefix=hidden)
+        wait_for(lambda: cluster.alive() == 3, 480, "three nodes were alive")
+        watch = Watch(cluster, own / "store", ("second", "third"))
+        job = submit(cluster, own / "store", *BANDIT, "--remote", place)
+        try:
+            wait_while(job, lambda: _others(watch) == set(watch.names), "both others had sent what they recorded")
+            cluster.kill_node("second")
+            out, _ = job.communicate(timeout=900)
+        finally:
+            end(job)
+        assert job.returncode == 0, out
+        assert "is gone; what it was at is done elsewhere" in out
+        assert {"second", "third"} <= set(watch.wrote("evaluation"))
+        monkeypatch.setenv("RAY_ADDRESS", "")
+        alone = subprocess.run(
+            [sys.executable, *BANDIT, "--store", tmp_path / "alone"], cwd=ROOT, env=environment("alone"),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert alone.returncode == 0, alone.stdout + alone.stderr
+        assert rows_of(own / "store") == rows_of(tmp_path / "alone")
+        whole = joined(tmp_path / "laptop", place)  # a machine that had no part in it
+        whole.sync()
+        assert rows_of(whole.folder) == rows_of(tmp_path / "alone")
+        for weights in {row["weights_id"] for row in whole.rows("nodes")}:
+            assert whole.stage("weights", weights) is not None
+        assert weights_of(whole.folder).items() <= weights_of(tmp_path / "alone").items()
+    finally:
+        cluster.stop()
+        server.kill()
+        shutil.rmtree(cluster.folder, ignore_errors=True)
+
+
+def _others(watch: Watch) -> set[str]:
+    """The nodes of whose evaluations the driver's folder knows, the head's aside."""
+    for name in watch.names:
+        watch.node_of |= {str(process): name for process in watch.nodes.processes(name)}
+    return set(watch.wrote("evaluation")) & set(watch.names)
 
 
 # What takes minutes

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from cluster.connect import free_port
 
@@ -129,6 +130,38 @@ class Tracker:
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@dataclass
+class ObjectServer:
+    """moto's object store in memory, which speaks S3, on loopback. Whoever uses it needs `KEYS` in the environment."""
+
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    KEYS: ClassVar[Mapping[str, str]] = {
+        "AWS_ACCESS_KEY_ID": "nobody", "AWS_SECRET_ACCESS_KEY": "nothing", "AWS_EC2_METADATA_DISABLED": "true",
+    }  # fmt: skip
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_for(lambda: answers(f"http://127.0.0.1:{self.port}/moto-api/"), 120, "moto's server answered")
+
+    def place(self) -> str:
+        """The address of a place in a new bucket."""
+        bucket = f"sweeps-{secrets.token_hex(6)}"
+        made = urllib.request.Request(f"http://127.0.0.1:{self.port}/{bucket}", method="PUT")
+        urllib.request.urlopen(made, timeout=30).close()  # noqa: S310
+        return f"s3://{bucket}/store?endpoint_override=127.0.0.1:{self.port}&scheme=http&region=us-east-1"
+
+    def kill(self) -> None:
+        """End it, and all that it held."""
+        if self.process is not None:
+            self.process.kill()
             self.process.wait()
             self.process = None
 

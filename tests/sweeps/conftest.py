@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from services import ObjectServer
 from surrogate import drive
 
 from ilql.language_model import Architecture
@@ -323,6 +324,25 @@ def make_sweep(shared: Shared, tmp_path: Path) -> MakeSweep:
         return PretendedSweep(Store(tmp_path / "store", durable=False), shared, tmp_path, design, space)
 
     return sweep
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[ObjectServer]:
+    """One that runs."""
+    server = ObjectServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def s3_address(object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty place there, with what opens it in the environment."""
+    for name, value in ObjectServer.KEYS.items():
+        monkeypatch.setenv(name, value)
+    return object_server.place()
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from sweeps.machines import (
     survey,
 )
 from sweeps.provenance import OPTIONAL, code_digest, library_versions
+from sweeps.store import Store, joined
 
 HERE = Seen(dict.fromkeys(CHECKED, "1.2.3"), "abc")
 
@@ -40,7 +41,7 @@ class Cluster:
 
     def fleet(self, store: Path) -> Fleet:
         """Its nodes, as a sweep uses them."""
-        return Fleet(store, self.said.append, own=False, on_gpus=False, clock=lambda: self.seconds)
+        return Fleet(Store(store), self.said.append, own=False, on_gpus=False, clock=lambda: self.seconds)
 
 
 class TestDifferences:
@@ -97,6 +98,42 @@ class TestLooking:
         assert not (tmp_path / "store").exists()
 
 
+class TestLookingAtACopy:
+    """Nodes that share no folder see what the driver leaves in the store's copy."""
+
+    def ask(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str) -> dict[Node, str]:
+        """What is wrong with a node whose folder is another one, and which looks for the copy at an address."""
+        node = Node("aa" * 14, "host", "192.0.2.1", Machine(cpus=2))
+        store = joined(tmp_path / "driver", f"file://{tmp_path}/objects")
+        monkeypatch.setattr("sweeps.machines.alive_nodes", lambda: [node])
+        there = dataclasses.replace
+        monkeypatch.setattr(
+            "sweeps.machines.call_on_nodes",
+            lambda look, asked, nodes: {node: look(there(asked, store=str(tmp_path / "node"), remote=url))},
+        )
+        return survey(store, [node])
+
+    def test_one_that_reaches_it_is_used_and_has_begun_its_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert self.ask(monkeypatch, tmp_path, f"file://{tmp_path}/objects") == {}
+        assert Store(tmp_path / "node").id == Store(tmp_path / "driver").id
+        assert not list((tmp_path / "objects").glob("flags/nodes/*"))
+
+    def test_one_that_reaches_another_is_refused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (line,) = self.ask(monkeypatch, tmp_path, f"file://{tmp_path}/others").values()
+        assert line.startswith(
+            "all machines must reach the store's copy, the node host (192.0.2.1, node aaaaaaaa) does"
+        )
+        assert line.endswith("it does not find there what the driver left")
+
+    def test_one_that_cannot_open_it_is_refused_with_the_reason(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (line,) = self.ask(monkeypatch, tmp_path, "ftp://host/x").values()
+        assert "does not: the address of an object store must be like s3://bucket/prefix" in line
+
+
 class TestSurvey:
     """Of nodes that answer, or do not."""
 
@@ -113,13 +150,13 @@ class TestSurvey:
 
     def test_a_node_that_is_there_and_cannot_run_our_code_is_refused(self, tmp_path: Path, alive: list[Node]) -> None:
         alive.append(self.NODE)
-        assert list(survey(tmp_path, [self.NODE])) == [self.NODE]
+        assert list(survey(Store(tmp_path), [self.NODE])) == [self.NODE]
 
     def test_a_node_that_died_before_it_answered_is_not_refused(self, tmp_path: Path, alive: list[Node]) -> None:
         alive.append(self.NODE)
-        assert list(survey(tmp_path, [self.NODE, self.GONE])) == [self.NODE]
+        assert list(survey(Store(tmp_path), [self.NODE, self.GONE])) == [self.NODE]
         alive.clear()
-        assert survey(tmp_path, [self.GONE]) == {}
+        assert survey(Store(tmp_path), [self.GONE]) == {}
 
     def test_gpus_need_a_torch_that_is_built_for_them_where_they_are_to_train(
         self, tmp_path: Path, alive: list[Node], monkeypatch: pytest.MonkeyPatch
@@ -130,8 +167,8 @@ class TestSurvey:
             "sweeps.machines.call_on_nodes",
             lambda look, asked, nodes: {node: dataclasses.replace(look(asked), for_gpus=False) for node in nodes},
         )
-        assert survey(tmp_path, alive) == {}
-        refused = survey(tmp_path, alive, on_gpus=True)
+        assert survey(Store(tmp_path), alive) == {}
+        refused = survey(Store(tmp_path), alive, on_gpus=True)
         assert list(refused) == [with_gpus]
         assert "needs a torch that is built for them, the node big (192.0.2.2, node cccccccc) has" in refused[with_gpus]
 

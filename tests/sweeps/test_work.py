@@ -489,13 +489,13 @@ def test_candidates_that_cannot_be_drawn_are_a_failed_training(bench: Bench, mon
 
 def test_weights_that_are_seen_late_are_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on NFS, where the folder in which a worker elsewhere has put them may be a minute old here."""
-    trial, stage, looks = bench.trial(), Store.stage, list[str]()
+    trial, has, looks = bench.trial(), Store.has, list[str]()
 
-    def late(store: Store, kind: str, key: str) -> Path | None:
+    def late(store: Store, kind: str, key: str) -> bool:
         looks.append(kind)
-        return None if kind == "weights" and key == trial.weights_id and len(looks) < 60 else stage(store, kind, key)
+        return (kind != "weights" or key != trial.weights_id or len(looks) >= 60) and has(store, kind, key)
 
-    monkeypatch.setattr(Store, "stage", late)
+    monkeypatch.setattr(Store, "has", late)
     monkeypatch.setattr(train_weights, "SEEN_SECONDS", 60.0)
     monkeypatch.setattr(train_weights, "LOOK_SECONDS", 0.001)
     assert run_job(bench.job(trial), silently) == "finished"
@@ -503,10 +503,8 @@ def test_weights_that_are_seen_late_are_waited_for(bench: Bench, monkeypatch: py
 
 
 def test_weights_that_never_come_are_the_machines_fault(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    trial, stage = bench.trial(), Store.stage
-    monkeypatch.setattr(
-        Store, "stage", lambda store, kind, key: None if key == trial.weights_id else stage(store, kind, key)
-    )
+    trial, has = bench.trial(), Store.has
+    monkeypatch.setattr(Store, "has", lambda store, kind, key: key != trial.weights_id and has(store, kind, key))
     monkeypatch.setattr(train_weights, "SEEN_SECONDS", 0.2)
     with pytest.raises(MachineFault, match="are not seen here after 0 s"):
         run_job(bench.job(trial), silently)
