@@ -203,8 +203,10 @@ class Replica:
         sizes = self._objects.names(JOURNALS)
         for journal in sorted((self._folder / JOURNALS).glob(f"*{SUFFIX}")):
             name = f"{JOURNALS}/{journal.name}"
-            if _size(journal) > sizes.get(name, 0) and (journal == own or not is_written(journal.stem)):
-                content = _whole_lines(journal)
+            if _size(journal) <= sizes.get(name, 0) or (journal != own and is_written(journal.stem)):
+                continue
+            content = _whole_lines(journal)
+            if len(content) > sizes.get(name, 0):
                 self._objects.put(name, content)
                 sizes[name] = len(content)
         self._pull(sizes)
@@ -318,17 +320,16 @@ class Replica:
             raise StoreError(f"the journal {file} could not be written: {fault.strerror or fault}") from fault
 
     def _pack(self, folder: Path, name: str) -> None:
-        # On the store's own disk, which has room for such things.
-        with tempfile.TemporaryDirectory(prefix=ROOM, dir=self._folder) as room:
-            packed = Path(room) / "packed.tar"
+        with self._room() as room:
+            packed = room / "packed.tar"
             with tarfile.open(packed, "w") as archive:
                 for path in sorted(folder.rglob("*")):
                     archive.add(path, path.relative_to(folder).as_posix(), recursive=False)
             self._objects.put(name, packed)
 
     def _unpack(self, name: str, folder: Path) -> bool:
-        with tempfile.TemporaryDirectory(prefix=ROOM, dir=self._folder) as room:
-            packed = Path(room) / "packed.tar"
+        with self._room() as room:
+            packed = room / "packed.tar"
             if not self._objects.get(name, packed):
                 return False
             try:
@@ -339,12 +340,28 @@ class Replica:
             return True
 
     @contextlib.contextmanager
+    def _room(self) -> Iterator[Path]:
+        """A folder for an archive on its way, on the store's own disk, which has room for such things."""
+        try:
+            with tempfile.TemporaryDirectory(prefix=ROOM, dir=self._folder) as room:
+                yield Path(room)
+        except OSError as fault:
+            raise StoreError(
+                f"the store {self._folder} could not exchange stages with its copy: {fault.strerror or fault}"
+            ) from fault
+
+    @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Alone, among all processes that have this folder, at copying journals into it."""
         with self._lock:
-            descriptor = os.open(self._folder / ".remote.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            file = self._folder / ".remote.lock"
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            except OSError as fault:
+                raise StoreError(f"the lock {file} could not be made: {fault.strerror}") from fault
+            try:
+                with contextlib.suppress(OSError):  # where there are no locks two may copy one journal at once
+                    fcntl.flock(descriptor, fcntl.LOCK_EX)
                 yield
             finally:
                 os.close(descriptor)

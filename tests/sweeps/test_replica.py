@@ -189,6 +189,10 @@ os.kill(os.getpid(), signal.SIGKILL)
         journal.write_bytes(whole + b'{"sum":"0000')
         first.sync()
         second.sync()
+        copied = tmp_path / "objects" / "journals" / journal.name
+        when = copied.stat().st_mtime_ns
+        first.sync()
+        assert copied.stat().st_mtime_ns == when  # a torn line is nothing that could be sent
         journal.write_bytes(whole)
         first.put("note", "2", {})
         first.sync()
