@@ -28,6 +28,7 @@ _FORMS = {
     "name": (r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?", "a word of small letters, digits and '-', such as sweep-1"),
     "image": (r"[a-z0-9]([a-z0-9._/:@-]*[a-z0-9])?", "an image's reference, such as registry.example.org/ilql:0.1"),
     "claim": (r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", "a PersistentVolumeClaim's name"),
+    "secret": (r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?)?", "a Secret's name"),
     "store": (r"/[A-Za-z0-9._/-]+", "an absolute path of letters, digits, '.', '_', '-'"),
     "environment": (r"/[A-Za-z0-9._/-]+", "an absolute path of letters, digits, '.', '_', '-'"),
     "project": (r"/[A-Za-z0-9._/-]+", "an absolute path of letters, digits, '.', '_', '-'"),
@@ -50,7 +51,10 @@ class Order:
         memory: GiB of each.
         store: The store, on storage that all machines share under this path.
         image: The container image; KubeRay and docker.
-        claim: The volume claim that is mounted where the store is; KubeRay.
+        claim: The volume claim that is mounted where the store is, unless the command has a `--remote`: then each pod
+            has a folder of its own there; KubeRay.
+        secret: The Secret whose entries all pods have in their environment, such as an object store's keys, or "";
+            KubeRay.
         hosts: The machines, the head first; `ray up`.
         user: Who logs in to them; `ray up`.
         time: How long it may take; Slurm.
@@ -70,6 +74,7 @@ class Order:
     store: str = "/shared/store"
     image: str = "ilql-ablations:0.1.0"
     claim: str = "shared"
+    secret: str = ""
     hosts: tuple[str, ...] = ()
     user: str = "ray"
     time: str = "24:00:00"
@@ -126,16 +131,30 @@ class Order:
 def kuberay(order: Order) -> dict[str, str]:
     """A RayJob, which runs the sweep on a cluster of its own, and a RayCluster, which stays; by file name."""
     gpus = f', nvidia.com/gpu: "{order.gpus}"' if order.gpus else ""
-    own = {"CLAIM": order.claim, "MOUNT": str(Path(order.store).parent), "GPU_RESOURCE": gpus}
+    apart = any(word == "--remote" or word.startswith("--remote=") for word in order.command)
+    own = {
+        "VOLUME": "emptyDir: {}" if apart else f"persistentVolumeClaim: {{claimName: {order.claim}}}",
+        "SECRETS": f"[{{secretRef: {{name: {order.secret}}}}}]" if order.secret else "[]",
+        "MOUNT": str(Path(order.store).parent),
+        "GPU_RESOURCE": gpus,
+    }
+    needs = "an object store" if apart else "a claim that all pods may write to at once (ReadWriteMany)"
     spec = _filled("kuberay-spec.yaml", order.places() | own).rstrip("\n")
     question, *options = order.command
     inside = ("python", question if question.startswith("/") else f"{_IN_IMAGE}/{question}", *options)
     return {
         "kuberay-job.yaml": _filled(
             "kuberay-job.yaml",
-            order.places() | {"ENTRYPOINT": json.dumps(shlex.join(inside)), "CLUSTER_OF_JOB": _indented(spec, 4)},
+            order.places()
+            | {
+                "STORAGE": needs,
+                "ENTRYPOINT": json.dumps(shlex.join(inside)),
+                "CLUSTER_OF_JOB": _indented(spec, 4),
+            },
         ),
-        "kuberay-cluster.yaml": _filled("kuberay-cluster.yaml", order.places() | {"CLUSTER": _indented(spec, 2)}),
+        "kuberay-cluster.yaml": _filled(
+            "kuberay-cluster.yaml", order.places() | {"STORAGE": needs, "CLUSTER": _indented(spec, 2)}
+        ),
     }
 
 

@@ -66,6 +66,15 @@ class TestKubeRay:
                 assert {"name": "SWEEPS_STORE", "value": "/data/run/store"} in container["env"]
                 assert container["volumeMounts"] == [{"name": "shared", "mountPath": "/data/run"}]
                 assert pod["volumes"] == [{"name": "shared", "persistentVolumeClaim": {"claimName": "big-one"}}]
+                assert container["envFrom"] == []
+
+    @pytest.mark.parametrize("remote", [("--remote", "s3://bucket/prefix"), ("--remote=s3://bucket/prefix",)])
+    def test_with_an_object_store_each_pod_has_a_folder_of_its_own_and_the_keys(self, remote: tuple[str, ...]) -> None:
+        made = order(command=("sweeps/visdial_ablation.py", *remote), secret="s3-keys")  # noqa: S106  the name of one
+        for spec in clusters(kuberay(made)):
+            for pod in (each["template"]["spec"] for each in (spec["headGroupSpec"], *spec["workerGroupSpecs"])):
+                assert pod["volumes"] == [{"name": "shared", "emptyDir": {}}]
+                assert pod["containers"][0]["envFrom"] == [{"secretRef": {"name": "s3-keys"}}]
 
     def test_every_start_parameter_is_text_as_kuberay_wants_it(self) -> None:
         for spec in clusters(kuberay(order())):
