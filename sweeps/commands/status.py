@@ -12,7 +12,8 @@ from typing import Any
 
 from analysis.text import count
 from sweeps.command import Command, add_json, add_sweep, chosen, print_json
-from sweeps.store import SweepInfo
+from sweeps.exact_json import Record
+from sweeps.store import Store, SweepInfo
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +43,7 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
     store, name = chosen(given)
     while True:
         info = next(info for info in store.sweeps() if info.name == name)
-        rows = store.rows(name)
+        rows = _with_doubts(store, name, store.rows(name))
         if given.json:
             print_json({"store": str(store.folder), **dataclasses.asdict(info), "rows": rows})
         else:
@@ -56,14 +57,25 @@ def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
         time.sleep(given.watch)
 
 
+def _with_doubts(store: Store, sweep: str, rows: Sequence[Record]) -> list[Record]:
+    """The rows; those whose estimates are not believed say why in `doubt`."""
+    if not any(row.get("evaluation.by") == "fitted_q" for row in rows):
+        return list(rows)
+    from sweeps.doubts import doubts_of  # noqa: PLC0415  it loads torch, which what was played can do without
+
+    doubts = doubts_of(store, sweep, rows, compare=False)
+    return [row | ({"doubt": doubts[row["trial_id"]]} if row["trial_id"] in doubts else {}) for row in rows]
+
+
 def _show(info: SweepInfo, rows: Sequence[Mapping[str, Any]]) -> None:
     print(f"{info.name}: {info.done} of {count(info.wanted, 'evaluation')} done, {info.failed} failed")
     settings = _settings_apart(rows)
     table = [("trial", "method", "seed", "status", "score", "settings", "reason")] if rows else []
     for row in rows:
-        score = "" if row.get("score") is None else f"{row['score']:.3f}"
+        score = "" if row.get("score") is None else f"{row['score']:.3f}" + ("†" if row.get("doubt") else "")
+        said = f"not believed: {row['doubt']}" if row.get("doubt") else row["reason"] or ""
         cell = str(row["trial_id"]), str(row["arm"]), str(row["seed"]), str(row["status"])
-        table.append((*cell, score, settings[row["trial_id"]], row["reason"] or ""))
+        table.append((*cell, score, settings[row["trial_id"]], said))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
         print("  " + "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

@@ -269,7 +269,9 @@ def test_what_was_recorded_is_of_dialogues_that_were_recorded_to_their_ends(benc
     assert recorded == Recorded(dialogues=3, returns=(-4.0, 4.0), apart=9.0)
 
 
-def test_what_is_not_believed_is_best_nowhere_while_another_is(unplayable: Bench) -> None:
+def test_what_is_not_believed_is_best_nowhere_while_another_is(
+    unplayable: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     store = unplayable.store
     trials = [unplayable.trial(method, **ESTIMATED) for method in ("bc", "ilql")]
     for trial in trials:
@@ -295,6 +297,14 @@ def test_what_is_not_believed_is_best_nowhere_while_another_is(unplayable: Bench
     assert invited.startswith(f"the policy with the highest estimate that is believed, {low.method}, speaks with: ")
     assert f"best so far {low.method} " in told
     assert marked == [high.method]
+    assert cli.main(["status", "s", "--store", str(store.folder)]) == 0
+    lines = {line.split()[1]: line for line in capsys.readouterr().out.splitlines()[2:]}
+    assert lines[high.method].endswith("not believed: 0.0 dialogues bear on it")
+    assert "† " in lines[high.method]
+    assert "†" not in lines[low.method]
+    assert cli.main(["status", "s", "--json", "--store", str(store.folder)]) == 0
+    rows = {row["method"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert (rows[high.method]["doubt"], "doubt" in rows[low.method]) == ("0.0 dialogues bear on it", False)
     far[low.trial_id] = 500.0
     invited, told, _ = heard()
     assert invited.startswith(f"no estimate is to be believed; the policy with the highest one, {high.method}, speaks")
