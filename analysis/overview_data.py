@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import polars as pl
 
 from analysis.cells import Cell, varying
-from analysis.labels import Value, hyperparameter_label, in_order, method_label, value_label
+from analysis.labels import hyperparameter_label, in_order, method_label, value_label
 from analysis.landscape import weights_key
 from analysis.runs import RunTable, Unlisted
+from analysis.selection import Key
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class LearningCurve:
         steps: Optimiser steps, ascending.
         mean, low, high: Mean, lowest and highest over seeds at each step.
         seeds: How many.
+        held_out: Where the loss on dialogues that are not learnt from was asked for, and its mean over seeds.
     """
 
     method: str
@@ -65,6 +68,7 @@ class LearningCurve:
     low: tuple[float, ...]
     high: tuple[float, ...]
     seeds: int
+    held_out: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,13 +114,16 @@ def parallel(cells: Sequence[Cell]) -> Parallel | None:
 
 
 def learning_curves(
-    cells: Sequence[Cell], curves: Mapping[tuple[tuple[str, Value], ...], Sequence[Mapping[int, float]]]
+    cells: Sequence[Cell],
+    curves: Mapping[Key, Sequence[Mapping[int, float]]],
+    held_out: Mapping[Key, Sequence[Mapping[int, float]]] = MappingProxyType({}),
 ) -> tuple[LearningCurve, ...]:
     """The curve of every method's best training, over the steps that all of its seeds have.
 
     Args:
         cells: The cells of a sweep.
         curves: By training (`landscape.weights_key`) a signal by step, for each seed.
+        held_out: The same of dialogues that are not learnt from, at fewer steps.
     """
     found = []
     for method in in_order(cell.method for cell in cells):
@@ -140,9 +147,16 @@ def learning_curves(
                 low=tuple(map(float, values.min(axis=0))),
                 high=tuple(map(float, values.max(axis=0))),
                 seeds=len(seeds),
+                held_out=tuple(_means(held_out.get(weights_key(best), ()))),
             )
         )
     return tuple(found)
+
+
+def _means(seeds: Sequence[Mapping[int, float]]) -> Iterator[tuple[int, float]]:
+    """The mean over seeds at each step that all of them have."""
+    for step in sorted(set.intersection(*(set(seed) for seed in seeds))) if seeds else ():
+        yield step, float(np.mean([seed[step] for seed in seeds]))
 
 
 def costs(table: RunTable) -> tuple[Cost, ...]:

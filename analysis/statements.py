@@ -33,6 +33,7 @@ class Evidence:
         adaptive: Importances of what searches proposed.
         signals: Of every training what it said of itself: `selection.correlations` has the form.
         losses: Loss by step of every training, for each seed.
+        held_out: The same on dialogues that it does not learn from, where it was asked for.
         rungs: Scores of proposals at a rung and after it.
         design_notes: What a reader of an analysis of variance must know of the design cells, a sentence or two each.
     """
@@ -40,6 +41,7 @@ class Evidence:
     adaptive: Sequence[AdaptiveImportance] = ()
     signals: Mapping[tuple[str, float], Mapping[Key, float]] = field(default_factory=dict)
     losses: Mapping[Key, Sequence[Mapping[int, float]]] = field(default_factory=dict)
+    held_out: Mapping[Key, Sequence[Mapping[int, float]]] = field(default_factory=dict)
     rungs: Sequence[RungPair] = ()
     design_notes: Sequence[str] = ()
 
@@ -58,14 +60,12 @@ def statements(table: RunTable, cells: Sequence[Cell], evidence: Evidence) -> li
         ),
         budget_section(table, cells, np.random.default_rng(5), y_title=y_title),
         selection_section(cells, evidence.signals, evidence.rungs),
-        overview_section(table, cells, evidence.losses, y_title=y_title),
+        overview_section(table, cells, evidence, y_title=y_title),
     )
     return [section for section in made if section is not None]
 
 
-def overview_section(
-    table: RunTable, cells: Sequence[Cell], losses: Mapping[Key, Sequence[Mapping[int, float]]], *, y_title: str
-) -> Section | None:
+def overview_section(table: RunTable, cells: Sequence[Cell], evidence: Evidence, *, y_title: str) -> Section | None:
     """Cells over their hyperparameters, learning curves, and what everything took."""
     figures: dict[str, tuple[Figure, str]] = {}
     lines = parallel(cells)
@@ -75,12 +75,13 @@ def overview_section(
             f"Every finished cell of {method_label(lines.method)} as a line through its hyperparameters to its score "
             f"({y_title}), lighter for higher scores, the best one thick; at the right, ± one s.e. over episodes.",
         )
-    learnt = learning_curves(cells, losses)
+    learnt = learning_curves(cells, evidence.losses, evidence.held_out)
     if learnt:
         figures["learning_curves"] = (
             draw_learning(learnt),
             "Training loss of each method's best cell: mean over training seeds, band from the lowest to the highest. "
-            "Losses of different methods are different quantities.",
+            "Losses of different methods are different quantities. Open circles, where there are any: the loss on "
+            "dialogues of the tune scenes, from which nothing is learnt and by which nothing is stopped.",
         )
     spent = costs(table)
     figures["costs"] = (

@@ -7,6 +7,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+HELD_OUT_LOSS = "held_out_loss"
+"""The loss on dialogues of the tune split, at some steps. It stops nothing: it is shown, and held against scores."""
+
 
 class Curve:
     """A training's curve, one line of JSON for each logged step, in two files that are read while they grow.

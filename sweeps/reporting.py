@@ -26,6 +26,7 @@ from analysis.statements import Evidence, statements
 from analysis.styles import Policy, Style
 from analysis.text import count, number
 from sweeps.advantages import report_section
+from sweeps.curve import HELD_OUT_LOSS
 from sweeps.digests import report_digests
 from sweeps.doubts import RULE
 from sweeps.importance import adaptive_importances
@@ -161,6 +162,7 @@ def evidence_of(store: Store, sweep: str, cells: Sequence[Cell], design_notes: S
         adaptive=adaptive_importances(store, sweep),
         signals=signals_of(curves),
         losses=loss_by_step(curves),
+        held_out=loss_by_step(curves, HELD_OUT_LOSS),
         rungs=rung_pairs(store, sweep),
         design_notes=design_notes,
     )

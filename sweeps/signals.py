@@ -40,10 +40,12 @@ def stored_curves(store: Store, sweep: str, cells: Sequence[Cell]) -> dict[Key, 
     return {key: [points for points in own.values() if points] for key, own in found.items()}
 
 
-def loss_by_step(curves: Mapping[Key, Sequence[Sequence[Point]]]) -> dict[Key, list[dict[int, float]]]:
-    """The loss at each logged step, as learning curves show it."""
+def loss_by_step(
+    curves: Mapping[Key, Sequence[Sequence[Point]]], name: str = "loss"
+) -> dict[Key, list[dict[int, float]]]:
+    """A loss at each step where it was logged, as learning curves show it."""
     return {
-        key: [{point.step: point.values["loss"] for point in points if "loss" in point.values} for points in seeds]
+        key: [{point.step: point.values[name] for point in points if name in point.values} for points in seeds]
         for key, seeds in curves.items()
     }
 

@@ -227,6 +227,21 @@ def load_tokens(store: Store, spec: TrialSpec) -> list[TokenSequence]:
     return [window for i in spec.kind.keep(returns, spec.train) for window in windows[i]]
 
 
+def load_held_out(store: Store, spec: TrialSpec, dialogues: int) -> list[TokenSequence]:
+    """Dialogues of the tune split as a spec's training reads them, at most so many; those its method would keep.
+
+    Empty for a method that learns from utterances which are drawn before training: of these dialogues none are.
+    """
+    method = spec.kind
+    if method.proposals(spec.train) is not None:
+        return []
+    task, tokenizer = load_task(store, spec.data.task, spec.data.world), load_tokenizer_stage(store, spec)
+    reward = spec.data.reward if method.uses_rewards else task.rewards[0]
+    found = task.dialogues("tune", reward)[:dialogues]
+    kept = set(method.keep(np.asarray([d.total_reward for d in found]), spec.train)) if found else set()
+    return read_as(spec, [each for place, each in enumerate(found) if place in kept], tokenizer).sequences
+
+
 def _ensure_tokens(store: Store, spec: TrialSpec) -> Path:
     method, task = spec.kind, load_task(store, spec.data.task, spec.data.world)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import shutil
 import time
 from dataclasses import dataclass
@@ -20,9 +21,10 @@ from cluster.group import Group, Report, run_here
 from cluster.redaction import without_secrets
 from cluster.workers import run_group
 from ilql.checkpoint import WEIGHTS, Hold, save_gathered_weights, save_weights
+from ilql.held_out import loss_on
 from ilql.sharding import all_finite
 from ilql.train import Loop, TrainingInterrupted, train
-from sweeps.curve import Curve
+from sweeps.curve import HELD_OUT_LOSS, Curve
 from sweeps.exact_json import Record
 from sweeps.job import Job, MachineFault, Placed, Resources, Tell, asked_to_stop, elsewhere, opened_store
 from sweeps.journal import utc
@@ -36,6 +38,7 @@ from sweeps.stages import (
     drop_trajectory,
     ensure_candidates,
     lacks_candidates,
+    load_held_out,
     load_tokenizer_stage,
     load_tokens,
 )
@@ -50,6 +53,12 @@ SECONDS_FILE = "seconds.txt"
 
 NOTED_SECONDS = 10.0
 """How often that is written."""
+
+HELD_OUT = 64
+"""Dialogues of the tune split, at most, on which the loss is asked for."""
+
+HELD_OUT_POINTS = 10
+"""How often that is in a training, about: it takes a hundredth of it."""
 
 SENT_SECONDS = 60.0
 """How often checkpoints are sent where machines share no folder: a training waits while they are."""
@@ -248,12 +257,18 @@ def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, group: Group) 
         heartbeat_seconds=HEARTBEAT_SECONDS,
     )
     pad = load_tokenizer_stage(store, spec).structural("pad")
+    held_out = load_held_out(store, spec, HELD_OUT) if loop.shard or group.rank == 0 else []
     curve = Curve(trajectory / CURVE_FILE, live=store.scratch("weights", spec.weights_id) / CURVE_FILE)
     step = 0.0
     try:
         for progress in train(method, module, sequences, settings, pad=pad, seed=spec.seed, loop=loop):
-            if group.rank == 0 and progress.metrics:
-                curve.add(progress.step, progress.metrics)
+            metrics = dict(progress.metrics)
+            if held_out and metrics and is_held_out_due(progress.step, settings.steps, loop.log_every):
+                # Of workers that share one network's parts all must ask; of others one may.
+                loss = loss_on(method, module, held_out, settings, pad=pad, device=loop.device)
+                metrics |= {HELD_OUT_LOSS: loss} if loss is not None and math.isfinite(loss) else {}
+            if group.rank == 0 and metrics:
+                curve.add(progress.step, metrics)
             step = float(progress.step)
             clock.note()
             sent.send_if_due()
@@ -288,6 +303,12 @@ def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, group: Group) 
         store.build("weights", spec.weights_id, make, {"spec": json.loads(spec.to_json())})
         store.send_curve(spec.weights_id)
     return True
+
+
+def is_held_out_due(step: int, last: int, log_every: int) -> bool:
+    """Whether the loss on held-out dialogues is asked for at a step that is logged: about `HELD_OUT_POINTS` times."""
+    every = log_every * max(1, round(last / (log_every * HELD_OUT_POINTS)))
+    return step in (1, last) or step % every == 0
 
 
 class _Sent:

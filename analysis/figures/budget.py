@@ -67,7 +67,10 @@ def draw_tuning(
 
 
 def draw_learning(curves: Sequence[LearningCurve]) -> go.Figure:
-    """The loss of every method's best training against steps: mean over seeds, a band from lowest to highest."""
+    """The loss of every method's best training against steps: mean over seeds, a band from lowest to highest.
+
+    Open circles are the same loss on dialogues that it does not learn from.
+    """
     figure = go.Figure()
     for index, curve in enumerate(curves):
         colour = colour_of(curve.method)
@@ -82,9 +85,23 @@ def draw_learning(curves: Sequence[LearningCurve]) -> go.Figure:
                 name=f"{curve.label} ({count(curve.seeds, 'seed')})",
             )
         )
-    positive = all(value > 0 for curve in curves for value in curve.low)
+        if curve.held_out:
+            figure.add_trace(
+                go.Scatter(
+                    x=[step for step, _ in curve.held_out],
+                    y=[value for _, value in curve.held_out],
+                    mode="lines+markers",
+                    line={"color": colour, "width": 1, "dash": "dot"},
+                    marker={"symbol": "circle-open", "size": 7},
+                    name=f"{curve.label}, held out",
+                    showlegend=False,
+                )
+            )
+    shown = [value for curve in curves for value in (*curve.low, *(value for _, value in curve.held_out))]
+    positive = all(value > 0 for value in shown)
     figure.update_xaxes(title_text="optimiser steps")
-    figure.update_yaxes(title_text="training loss, each method's own", type="log" if positive else "linear")
+    title = "loss, each method's own" + (" (circles: held out)" if any(curve.held_out for curve in curves) else "")
+    figure.update_yaxes(title_text=title, type="log" if positive else "linear")
     return finish(figure)
 
 

@@ -43,6 +43,14 @@ def test_a_learning_curve_has_the_steps_all_seeds_have(run: Make, make_table: Ma
     assert (curve.low, curve.high, curve.seeds) == ((2.0, 1.0), (4.0, 2.0), 2)
 
 
+def test_a_learning_curve_has_the_held_out_loss_where_all_seeds_have_it(run: Make, make_table: MakeTable) -> None:
+    cells = cells_of(make_table(run("ilql", [1.0], {"train.tau": 0.7})))
+    losses = {weights_key(cells[0]): [{10: 4.0, 20: 2.0}, {10: 2.0, 20: 1.0}]}
+    (curve,) = learning_curves(cells, losses, {weights_key(cells[0]): [{10: 5.0, 20: 3.0}, {20: 2.0}]})
+    assert curve.held_out == ((20, 2.5),)
+    assert learning_curves(cells, losses)[0].held_out == ()
+
+
 def test_shared_weights_are_paid_for_once_and_failures_apart(run: Make, make_table: MakeTable) -> None:
     # Every row says 30 s of training and 5 s of playing. Two decodings of one training: 30, saved 30.
     table = make_table(

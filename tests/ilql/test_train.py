@@ -19,10 +19,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ilql import networks
+from ilql import held_out, networks
 from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, save_sequences
 from ilql.candidates import Candidates
 from ilql.checkpoint import load_weights
+from ilql.held_out import loss_on
 from ilql.losses import masked_mean
 from ilql.method import Loss, Method, Start, Training, every_utterance
 from ilql.methods import bc, chai, decision_transformer, ilql, utterance_ilql
@@ -180,6 +181,35 @@ class TestResumption:
     def test_two_checkpoints_are_kept(self, tmp_path: Path) -> None:
         run(fresh(), checkpoints=tmp_path)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000006", "step-00000007"]
+
+
+class TestHeldOut:
+    """The loss on dialogues that are not learnt from."""
+
+    @pytest.mark.parametrize("method", [bc.METHOD, ilql.METHOD, utterance_ilql.METHOD, TO_GO], ids=lambda m: m.title)
+    def test_it_is_what_a_batch_of_them_would_log(self, method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(held_out, "LOSS_BATCH", 4)
+        module = fresh(method, dropout=0.2)  # of which there is none when it is asked
+        how = settings() if method is ilql.METHOD else method.train()
+        found = loss_on(method, module, SEQUENCES, how, pad=PAD, device=torch.device("cpu"))
+        batch = collate(SEQUENCES, pad=PAD)
+        weights = mask_of(method.counts(batch), how.weighting)
+        assert found == pytest.approx(
+            method.loss(fresh(method, dropout=0.0), batch, weights, how).total.item(), abs=1e-5
+        )
+        assert all(p.grad is None for p in module.parameters())
+
+    def test_a_training_that_is_asked_ends_in_the_same_bits(self, undisturbed: nn.Module) -> None:
+        module = fresh()
+        for _ in train(ilql.METHOD, module, SEQUENCES, settings(), pad=PAD, seed=5, loop=Loop(log_every=1)):
+            loss_on(ilql.METHOD, module, SEQUENCES[:3], settings(), pad=PAD, device=torch.device("cpu"))
+        assert_equal_bits(module, undisturbed)
+
+    def test_where_no_action_counts_there_is_none(self) -> None:
+        silent = utterances([False, False], ended=False)  # no utterance of them has an end
+        module = fresh(utterance_ilql.METHOD)
+        how = utterance_ilql.METHOD.train()
+        assert loss_on(utterance_ilql.METHOD, module, [silent], how, pad=PAD, device=torch.device("cpu")) is None
 
 
 class TestBatches:

@@ -29,7 +29,7 @@ from sweeps.exact_json import Record
 from sweeps.job import Job, MachineFault, Resources
 from sweeps.provenance import method_digests
 from sweeps.spec import TrialSpec
-from sweeps.stages import load_module
+from sweeps.stages import load_held_out, load_module
 from sweeps.store import Store
 from sweeps.train_weights import SECONDS_FILE
 from sweeps.work import run_job
@@ -276,6 +276,47 @@ def test_the_curve_grows_while_it_is_made_and_goes_on_after_a_resumption(bench: 
     assert curve is not None
     assert undisturbed is not None
     assert curve.read_text() == undisturbed.read_text()
+
+
+def test_a_curve_has_the_loss_on_held_out_dialogues_and_no_weight_depends_on_it(
+    bench: Bench, other_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = bench.trial()
+    run_job(bench.job(trial), silently)
+    path = bench.store.curve(trial.weights_id)
+    assert path is not None
+    points = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert [point["step"] for point in points if "held_out_loss" in point] == [1, 4, 8, 12, 16, 20]
+    assert training_of(bench.store, trial)["metrics"]["held_out_loss"] == points[-1]["held_out_loss"] > 0
+    assert points[-1]["held_out_loss"] < points[0]["held_out_loss"]  # of the bandit's dialogues all are alike
+    monkeypatch.setattr(train_weights, "HELD_OUT", 0)
+    run_job(other_bench.job(trial), silently)
+    assert bench.weights(trial) == other_bench.weights(trial)
+    assert "held_out_loss" not in training_of(other_bench.store, trial)["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("last", "log_every", "steps"),
+    [
+        (20, 4, [1, 4, 8, 12, 16, 20]),  # it is logged fewer than ten times
+        (1000, 10, [1, *range(100, 1001, 100)]),
+        (105, 10, [1, *range(10, 101, 10), 105]),
+        (1, 10, [1]),
+    ],
+)
+def test_the_held_out_loss_is_asked_for_about_ten_times(last: int, log_every: int, steps: list[int]) -> None:
+    logged = [step for step in range(1, last + 1) if step in (1, last) or step % log_every == 0]
+    assert [step for step in logged if train_weights.is_held_out_due(step, last, log_every)] == steps
+
+
+def test_what_is_held_out_is_what_a_method_would_keep(bench: Bench) -> None:
+    whole = load_held_out(bench.store, bench.trial("bc"), 64)
+    best = load_held_out(bench.store, bench.trial("filtered_bc", train={"keep": 0.25}), 64)
+    assert len(whole) > 4
+    assert len(best) == len(whole) // 4
+    assert all(sequence.rewards.sum() == 1 for sequence in best)  # the arm that pays
+    assert len(load_held_out(bench.store, bench.trial("bc"), 3)) == 3
+    assert load_held_out(bench.store, bench.trial("chai"), 64) == []  # nothing is drawn for them
 
 
 def test_a_point_is_appended_to_its_curve_and_leaves_the_rest_alone(tmp_path: Path) -> None:
