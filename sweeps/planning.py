@@ -19,6 +19,7 @@ from sweeps.plan import Plan, make_plan, remaining
 from sweeps.power import power_of
 from sweeps.presets import Preset
 from sweeps.question import Question, Sweep
+from sweeps.replica import read_link
 from sweeps.schedule import no_room
 from sweeps.sizing import chosen_preset, proposed_too, side_effects, unreached
 from sweeps.store import Store, joined
@@ -130,13 +131,14 @@ def made_ready(question: Question, options: Options, say: Callable[[str], None])
     """
     preset = chosen_preset(question, options)
     machines = check_room(preset.resources, options.cluster)
-    store = Store(options.store) if options.remote is None else joined(options.store, options.remote, first=True)
-    say(f"store {store.folder}" + ("" if store.replica is None else f", and its copy at {store.replica.url}"))
-    if store.replica is not None and (workers := preset.resources.workers) > 1:
+    apart = options.remote is not None or read_link(options.store) is not None
+    if apart and (workers := preset.resources.workers) > 1:
         raise ValueError(
             f"--workers must be 1 where machines share no folder, got {workers}: they write one checkpoint together; "
             "--recompute, --micro-batch and --adapter-rank save memory, too"
         )
+    store = Store(options.store) if options.remote is None else joined(options.store, options.remote, first=True)
+    say(f"store {store.folder}" + ("" if store.replica is None else f", and its copy at {store.replica.url}"))
     store.sync()
     if (full := no_room(store.folder)) is not None:
         raise StoreError(full)

@@ -505,6 +505,20 @@ class TestJob:
 
 
 class TestCommand:
+    @pytest.mark.parametrize("said", [["--remote"], []])
+    def test_workers_that_train_together_are_refused_before_anything_is_made(
+        self, tmp_path: Path, folder_url: str, said: list[str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        folder = tmp_path / "a"
+        if not said:
+            member(folder, folder_url)  # which says so by itself
+        remote = [*said, folder_url] if said else []
+        words = ["run", "bandit", "--preset", "smoke", "--workers", "2", "--store", str(folder), *remote]
+        assert main(words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: --workers must be 1 where machines share no folder, got 2")
+        assert folder.exists() == (not said)
+
     def test_sync_makes_a_new_folder_a_whole_store(
         self, tmp_path: Path, folder_url: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
