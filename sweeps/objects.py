@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from pyarrow import fs
@@ -58,15 +58,16 @@ class Objects:
 
     Raises:
         ValueError: It is no such address.
+        StoreError: It does not answer.
     """
 
     def __init__(self, url: str, *, waits: Sequence[float] = WAITS) -> None:
         self.url = url
         self.waits = waits
-        try:
-            self._files, root = fs.FileSystem.from_uri(url)
-        except (pa.ArrowException, OSError, ValueError) as fault:
-            raise ValueError(f"{ADDRESS}, got {without_secrets(url)}: {_cause(fault)}") from None
+        opened = self._asked("be found", lambda: _opened(url))  # S3 is asked where a bucket lies
+        if opened is None:
+            raise ValueError(f"{ADDRESS}, got {without_secrets(url)}: there is no such place")
+        self._files, root = opened
         self._root = root.rstrip("/")
         self._is_whole_at_once = self._files.type_name in _WHOLE_AT_ONCE
 
@@ -155,11 +156,20 @@ class Objects:
                 return ask()
             except FileNotFoundError:
                 return None
-            except (pa.ArrowException, OSError) as fault:
+            except OSError as fault:  # which Arrow's own are, but for those of what was asked wrongly
                 if wait is None or not any(word in str(fault) for word in _PASSING):
                     raise StoreError(f"the object store {self.url} could not {what}: {_cause(fault)}") from fault
                 time.sleep(wait)
         raise AssertionError("the last try returns or raises")
+
+
+def _opened(url: str) -> tuple[Any, str]:
+    """The file system of an address, and the place in it."""
+    try:
+        files, root = fs.FileSystem.from_uri(url)
+    except (pa.ArrowException, ValueError, TypeError) as fault:
+        raise ValueError(f"{ADDRESS}, got {without_secrets(url)}: {_cause(fault)}") from None
+    return files, root
 
 
 def _cause(fault: Exception) -> str:
