@@ -55,6 +55,9 @@ CURVE_FILE = "curve.jsonl"
 DROPPED = "dropped"
 """The kind of the records that say when and by which rule a training's weights were dropped; the key is theirs."""
 
+LONG_JOURNAL = 1 << 22
+"""A journal of more bytes is followed by another where there is a copy, to which it is sent whole each time."""
+
 _ID = re.compile("([0-9a-f]{16})?")
 
 
@@ -174,8 +177,12 @@ class Store:
         Raises:
             StoreError: The copy does not answer, or the disk does not take it.
         """
-        if self.replica is not None:
-            self.replica.sync(self._records.journal)
+        if self.replica is None:
+            return
+        own = self._records.journal
+        self.replica.sync(own)
+        if own is not None and own.stat().st_size > LONG_JOURNAL:
+            self._records.close()
 
     def pull(self) -> None:
         """Get what others have recorded. Raises as `sync` does."""

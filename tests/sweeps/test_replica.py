@@ -180,6 +180,23 @@ os.kill(os.getpid(), signal.SIGKILL)
         second.sync()
         assert second.get("training", "w1") is not None
 
+    def test_a_long_journal_is_followed_by_another_and_is_sent_no_more(
+        self, tmp_path: Path, folder_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sweeps.store.LONG_JOURNAL", 100)
+        first, second = member(tmp_path / "a", folder_url), member(tmp_path / "b", folder_url)
+        first.put("note", "1", {"said": "a" * 100})
+        first.sync()
+        (sent,) = (tmp_path / "objects" / "journals").iterdir()
+        before = sent.stat().st_mtime_ns
+        first.put("note", "1", {"said": "later"})
+        first.put("note", "2", {})
+        first.sync()
+        second.sync()
+        assert len(list((tmp_path / "objects" / "journals").iterdir())) == 2
+        assert sent.stat().st_mtime_ns == before
+        assert dict(second.all("note")) == {"1": {"said": "later"}, "2": {}}
+
     def test_of_a_journal_whole_lines_are_sent_alone(self, tmp_path: Path, folder_url: str) -> None:
         """An append that fails is cut off again, and what follows stands in its place."""
         first, second = member(tmp_path / "a", folder_url), member(tmp_path / "b", folder_url)
