@@ -115,7 +115,7 @@ class Stages:
         try:
             return _whole(place)
         except _NotWholeError:
-            return self.away(kind, key)
+            return self._about_in_copy(kind, key)
 
     def build(
         self,
@@ -150,22 +150,29 @@ class Stages:
         """Send a stage that is complete here to the store's copy, if there is one that lacks it; True if it was sent.
 
         Where the copy has another machine's, with other content (a GPU's last digits), that takes the place of ours:
-        what one key means is one thing.
+        what one key means is one thing. Of two that are sent in one moment the later stays, and the other machine keeps
+        its own until it is asked to send it again.
 
         Raises:
-            StoreError: The copy does not answer, or the disk did not take the other one.
+            StoreError: The copy does not answer, or the disk did not take the other one; ours is there still.
         """
         folder = _place(self._stages, kind, key)
         if self._replica is None or not _is_whole(folder):
             return False
-        if not self._replica.has(kind, key):
-            self._replica.send(kind, key, folder)
-            return True
-        theirs = self.away(kind, key)
-        if theirs is not None and theirs["files"] != _whole(folder)["files"]:
-            folder.rename(folder.with_name(f"{_DAMAGED}@{key}@{process_name()}"))
-            self._fetch(kind, key, folder)
-        return False
+        theirs = self._about_in_copy(kind, key) if self._replica.has_now(kind, key) else None
+        if theirs is not None and theirs["files"] == _whole(folder)["files"]:
+            return False
+        if theirs is not None:
+            aside = folder.with_name(f"{_DROPPED}@{key}@{process_name()}")
+            folder.rename(aside)
+            try:
+                if self._fetch(kind, key, folder):
+                    return False
+            finally:
+                if not _is_whole(folder):  # theirs is unsound, or does not come
+                    aside.rename(folder)
+        self._replica.send(kind, key, folder)
+        return True
 
     def send_all(self) -> int:
         """Send all that is complete here and that the store's copy lacks; how many stages that were."""
@@ -176,7 +183,7 @@ class Stages:
             self._replica.know(kind)
         return sum(self.send(kind, key) for kind, key in named if not self._replica.has(kind, key))
 
-    def away(self, kind: str, key: str) -> Record | None:
+    def _about_in_copy(self, kind: str, key: str) -> Record | None:
         """The stage's about.json as the store's copy has it; None if it has none that is sound."""
         found = None if self._replica is None else self._replica.about(kind, key)
         try:

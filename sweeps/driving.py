@@ -101,8 +101,8 @@ def with_copy(store: Store, say: Callable[[str], None]) -> Iterator[None]:
     """Within the block the store's copy, if there is one, has what is here; behind it, what was recorded meanwhile.
 
     Raises:
-        StoreError: The copy does not answer, for longer than an object store's bad hour: a driver has patience, since
-            with it a whole sweep would end.
+        StoreError: The copy does not answer for seven minutes: a driver has patience, since with it a whole sweep
+            would end.
     """
     if store.replica is not None:
         store.replica.be_patient()

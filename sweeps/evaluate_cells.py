@@ -64,14 +64,13 @@ def evaluate_cells(block: Block, tell: Tell | None = None) -> None:
 
     Raises:
         JobStopped: It was asked to stop; what was not finished is not recorded, and its episodes are kept.
+        StoreError: The store's copy does not answer.
     """
     torch.set_num_threads(1)
     store, specs = opened_store(block.store, block.remote), [TrialSpec.from_json(trial) for trial in block.trials]
     lease = block.lease
-    try:
+    with store.synced():  # it may have been done elsewhere
         _evaluate(store, specs, lease, block, tell)
-    finally:
-        store.sync()  # it may have been done elsewhere
 
 
 def _evaluate(store: Store, specs: Sequence[TrialSpec], lease: Lease | None, block: Block, tell: Tell | None) -> None:

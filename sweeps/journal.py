@@ -113,8 +113,8 @@ def process_name() -> str:
     return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def is_written(name: str) -> bool:
-    """True if the process of this host that has this name may live; another one, and ours, is none that would know."""
+def is_anothers(name: str) -> bool:
+    """True if another process of this host, which lives, has a journal's name; of other hosts nothing is known."""
     named = re.fullmatch(r"(.*)-([0-9]{1,9})-[0-9a-f]{8}", name)
     here = process_name().rsplit("-", 2)[0]
     return named is not None and named[1] == here and int(named[2]) != os.getpid() and lives(int(named[2]))

@@ -8,6 +8,7 @@ stores, HDFS and plain folders are opened by their address; who may do so is for
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import secrets
 import time
@@ -36,6 +37,7 @@ _PASSING = (
 )
 """How what may pass is called by those that answer so, or not at all."""
 
+_OURS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _WHOLE_AT_ONCE = ("s3", "gcs", "abfs")
 """File systems where an object is there when its writer closes it, and not before."""
 
@@ -45,7 +47,7 @@ WAITS = (1.0, 5.0, 20.0)
 
 
 class Objects:
-    """The objects under an address.
+    """The objects under an address. Whatever asks it raises `StoreError` where it does not answer.
 
     Args:
         url: The address: `s3://bucket/prefix`, `s3://bucket/prefix?endpoint_override=...&scheme=http`, `gs://...`,
@@ -85,15 +87,15 @@ class Objects:
         found = self._asked("look for", lambda: self._files.get_file_info(self._place(name)))
         return found.size if found is not None and found.type == fs.FileType.File else None
 
-    def read(self, name: str, begin: int = 0) -> bytes | None:
-        """An object's content from a byte on, None if there is none."""
+    def read(self, name: str, begin: int = 0, *, waits: Sequence[float] | None = None) -> bytes | None:
+        """An object's content from a byte on, None if there is none; `waits` in place of those it has."""
 
         def content() -> bytes:
             with self._files.open_input_file(self._place(name)) as file:
                 file.seek(begin)
                 return bytes(file.read())
 
-        return self._asked("read", content)
+        return self._asked("read", content, waits)
 
     def get(self, name: str, file: Path) -> bool:
         """Copy an object to a new file; False, and no file, if there is none."""
@@ -113,10 +115,14 @@ class Objects:
         return found
 
     def put(self, name: str, content: bytes | Path) -> None:
-        """Make an object of bytes, or of a file's, in the place of what has its name: whole, or not at all."""
+        """Make an object of bytes, or of a file's, in the place of what has its name: whole, or not at all.
+
+        A file whose sending is broken off may take with it what had its name before.
+        """
         place = self._place(name)
         folder, _, last = place.rpartition("/")
         part = place if self._is_whole_at_once else f"{folder}/.{last}.{secrets.token_hex(4)}"
+        before = None if isinstance(content, bytes) else self.size(name)
         with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as source:
 
             def written() -> bool:
@@ -125,11 +131,16 @@ class Objects:
                     self._files.create_dir(folder, recursive=True)
                 try:
                     with self._files.open_output_stream(part) as stream:
-                        while chunk := source.read(_CHUNK):
+                        while chunk := source.read(-1 if isinstance(content, bytes) else _CHUNK):
                             stream.write(chunk)
-                except BaseException:  # a stream that is left so is closed, and what it had is an object
+                except BaseException:
+                    # A stream that is left so is closed, and what it had is an object: of bytes, which go at once, all
+                    # or nothing, of a file perhaps a part.
                     with contextlib.suppress(pa.ArrowException, OSError):
-                        self._files.delete_file(part)
+                        if part != place or (
+                            not isinstance(content, bytes) and self._files.get_file_info(place).size != before
+                        ):
+                            self._files.delete_file(part)
                     raise
                 if part != place:
                     self._files.move(part, place)
@@ -145,18 +156,20 @@ class Objects:
     def _place(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _asked(self, what: str, ask: Callable[[], Answer]) -> Answer | None:
+    def _asked(self, what: str, ask: Callable[[], Answer], waits: Sequence[float] | None = None) -> Answer | None:
         """What is answered, None where there is no such object; asked again while what goes wrong may pass.
 
         Raises:
             StoreError: It did not.
         """
-        for wait in (*self.waits, None):
+        for wait in (*(self.waits if waits is None else waits), None):
             try:
                 return ask()
             except FileNotFoundError:
                 return None
             except OSError as fault:  # which Arrow's own are, but for those of what was asked wrongly
+                if fault.errno in _OURS and what == "read":
+                    raise  # the disk that it is copied to
                 if wait is None or not any(word in str(fault) for word in _PASSING):
                     raise StoreError(f"the object store {self.url} could not {what}: {_cause(fault)}") from fault
                 time.sleep(wait)

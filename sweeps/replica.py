@@ -13,7 +13,7 @@ what decides them. So nothing is ever merged: a replica sends what it made, and 
     stages/<kind>/<key>.tar      a stage's folder
     stages/<kind>/<key>.about.json    what decided it, and its digests: there once the archive is
     scratch/<kind>/<key>.tar     partial work that another machine can go on from
-    flags/<name>                 that is there, or not: sent by a driver to its jobs
+    flags/<name>                 there or not, with a word in it: what drivers tell jobs, and nodes drivers
 
 A lease is a replica's own: machines that share no folder cannot keep each other from the same work. What both make is
 in a folder of its own until it is whole, and then that counts which the copy has (`Stages.send`). Nothing that was sent
@@ -32,7 +32,7 @@ import tarfile
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +40,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from cluster.redaction import without_secrets
 from ilql.files import FOLDER, NOTHING, kind_of, sync
-from sweeps.journal import SUFFIX, StoreError, is_written
+from sweeps.journal import SUFFIX, StoreError, is_anothers
 
 if TYPE_CHECKING:
     from sweeps.objects import Objects
@@ -64,7 +64,10 @@ ROOM = ".remote-"
 """How a folder's name begins in which an archive is made or read; left behind only by a process that was killed."""
 
 ADDRESS = "the address of an object store must be like s3://bucket/prefix, gs://bucket/prefix or file:///folder"
-_SECRET = ("access_key", "secret_key", "session_token", "account_key", "sas_token", "password")
+_SECRET = (
+    "access_key", "secret_key", "session_token", "account_key", "sas_token", "client_secret", "password", "sig",
+    "signature",
+)  # fmt: skip
 JOURNALS = "journals"
 _ABOUT = ".about.json"
 _NAME = re.compile(r"[0-9a-f]{8}")
@@ -76,7 +79,7 @@ class Link:
 
     Attributes:
         url: The address.
-        name: The replica's own name, eight digits: no other folder has it.
+        name: The replica's own name, eight hexadecimal digits: no other folder has it.
     """
 
     url: str
@@ -155,6 +158,8 @@ def link(folder: Path, url: str, *, first: bool) -> None:
 class Replica:
     """What one folder has in common with its store's copy. May be used by several threads.
 
+    Whatever asks the copy raises `StoreError` where that does not answer.
+
     Args:
         folder: The store's folder.
         link: What it says of the copy.
@@ -203,7 +208,7 @@ class Replica:
         sizes = self._objects.names(JOURNALS)
         for journal in sorted((self._folder / JOURNALS).glob(f"*{SUFFIX}")):
             name = f"{JOURNALS}/{journal.name}"
-            if _size(journal) <= sizes.get(name, 0) or (journal != own and is_written(journal.stem)):
+            if _size(journal) <= sizes.get(name, 0) or (journal != own and is_anothers(journal.stem)):
                 continue
             content = _whole_lines(journal)
             if len(content) > sizes.get(name, 0):
@@ -234,6 +239,11 @@ class Replica:
         else:
             self._absent[what] = time.monotonic()
         return found
+
+    def has_now(self, kind: str, key: str) -> bool:
+        """Whether the copy has a stage, asked anew unless it is known to have it."""
+        self._absent.pop((kind, key), None)
+        return self.has(kind, key)
 
     def know(self, kind: str) -> None:
         """Ask at once for all stages of a kind, where many are to be asked for."""
@@ -266,7 +276,7 @@ class Replica:
     # Partial work
 
     def fetch_scratch(self, kind: str, key: str, folder: Path) -> bool:
-        """Copy partial work into a new folder; False if none was sent."""
+        """Copy partial work into a new folder; False if none was sent that is a whole archive."""
         return self._unpack(_scratch(kind, key), folder)
 
     def send_scratch(self, kind: str, key: str, folder: Path) -> None:
@@ -291,9 +301,9 @@ class Replica:
         """Let everybody see a flag."""
         self._objects.put(f"flags/{name}", content)
 
-    def flag(self, name: str) -> bytes | None:
-        """A flag's content, None if it is not there."""
-        return self._objects.read(f"flags/{name}")
+    def flag(self, name: str, *, waits: Sequence[float] | None = None) -> bytes | None:
+        """A flag's content, None if it is not there; `waits` as for `Objects.read`."""
+        return self._objects.read(f"flags/{name}", waits=waits)
 
     def lower_flags(self, begins: str) -> None:
         """Remove the flags whose names begin so."""
@@ -377,7 +387,8 @@ def check_address(url: str) -> str:
     if not parts.scheme or not (parts.netloc or parts.path.strip("/")):
         raise ValueError(f"{ADDRESS}, got {without_secrets(url)!r}")
     named = {key.lower() for key, _ in parse_qsl(parts.query)}
-    if parts.username is not None or parts.password is not None or named & set(_SECRET):
+    key = parts.scheme == "s3" and parts.username is not None  # elsewhere a name there is an account's
+    if key or parts.password is not None or named & set(_SECRET):
         raise ValueError(
             "the address of an object store must have no keys in it, for it is written down and shown; give them by "
             f"the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ...), got {without_secrets(url)}"
@@ -419,7 +430,10 @@ def _id(mark: bytes) -> object:
 
 
 def _make_new(file: Path, content: bytes) -> None:
-    """A file that is there whole or not at all, and once: who comes second keeps the first one's."""
+    """A file that is there whole or not at all, and once: who comes second keeps the first one's.
+
+    On a file system without hard links it takes its place.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     try:

@@ -53,7 +53,8 @@ class Asked:
         if self._file is not None and not self._found and time.monotonic() - self._looked >= LOOK_SECONDS:
             self._looked, self._found = time.monotonic(), os.path.exists(self._file)
             if not self._found and self._away is not None and self._looked - self._looked_away >= FLAG_SECONDS:
-                self._looked_away, self._found = self._looked, self._away()
+                self._found = self._away()
+                self._looked_away = time.monotonic()
         return self._found
 
     def check(self) -> None:
@@ -117,16 +118,21 @@ class Signals:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
         self.heard()
-        threading.Thread(target=self._wait, name="stopping", daemon=True).start()
+        for target in (self._wait, self._tell_away):
+            threading.Thread(target=target, name="stopping", daemon=True).start()
         self._file.touch()
         os.write(2, _TOLD)  # not by print, in the middle of which we may be
 
     def _wait(self) -> None:
-        """Tell those that are away; interrupt when nothing was heard for too long."""
+        """Interrupt when nothing was heard for too long."""
+        while not self._ended.is_set():
+            left = self._heard + self._patience - time.monotonic()
+            if left <= 0:
+                # By a signal to the main thread, which alone can be interrupted, and out of a call that waits.
+                signal.pthread_kill(self._main, signal.SIGTERM)
+                return
+            self._ended.wait(left)
+
+    def _tell_away(self) -> None:
         with contextlib.suppress(StoreError):  # they go on, and are waited for no longer than others that are silent
             self._on_first()
-        while (left := self._heard + self._patience - time.monotonic()) > 0:
-            if self._ended.wait(left):
-                return
-        # By a signal to the main thread, which alone can be interrupted, and out of a call that waits.
-        signal.pthread_kill(self._main, signal.SIGTERM)

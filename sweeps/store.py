@@ -38,11 +38,11 @@ from ilql.hyperparameters import unknown
 from sweeps.artefacts import Stages, is_old
 from sweeps.exact_json import JSON, Record
 from sweeps.frames import episodes_frame, rows, runs_frame
-from sweeps.journal import StoreError, utc
+from sweeps.journal import SUFFIX, StoreError, utc
 from sweeps.leases import Holder, Lease, Leases
 from sweeps.record_shapes import flaw
 from sweeps.records import Records
-from sweeps.replica import MARK, ROOM, Replica, adopt, link, read_link
+from sweeps.replica import LINK, MARK, ROOM, Replica, adopt, link, read_link
 
 __all__ = ["FORMAT", "MARK", "Store", "StoreError", "SweepInfo", "joined", "store_folder"]
 
@@ -96,6 +96,8 @@ class SweepInfo:
 
 class Store:
     """The store in `folder`. Opening it writes nothing but a new store's mark; it may be pickled and opened anywhere.
+
+    Whatever asks its copy, if it has one, raises `StoreError` where that does not answer.
 
     Args:
         folder: A new or empty folder, or a store.
@@ -172,7 +174,9 @@ class Store:
     # The copy
 
     def sync(self) -> None:
-        """Send what this process has recorded, and get what others have; nothing to do where there is no copy.
+        """Send what this process, and those of this folder that live no more, have recorded; get what others have.
+
+        Nothing to do where there is no copy. After a long journal another is begun.
 
         Raises:
             StoreError: The copy does not answer, or the disk does not take it.
@@ -183,6 +187,17 @@ class Store:
         self.replica.sync(own)
         if own is not None and own.stat().st_size > LONG_JOURNAL:
             self._records.close()
+
+    @contextlib.contextmanager
+    def synced(self) -> Iterator[None]:
+        """Synchronise behind the block; an error that ends it is what is told, not that the copy is away, too."""
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(StoreError):
+                self.sync()
+            raise
+        self.sync()
 
     def pull(self) -> None:
         """Get what others have recorded. Raises as `sync` does."""
@@ -226,7 +241,7 @@ class Store:
         if self.replica is None:
             return False
         with contextlib.suppress(StoreError):
-            return self.replica.flag(Path(file).relative_to(self.folder).as_posix()) is not None
+            return self.replica.flag(Path(file).relative_to(self.folder).as_posix(), waits=()) is not None
         return False
 
     def is_of(self, lease: Lease) -> bool:
@@ -374,9 +389,9 @@ class Store:
         yield from (path for path in self.begun() if is_old(path))
 
     def begun(self) -> Iterator[Path]:
-        """Tables and marks that somebody is writing just now, or was killed in."""
-        yield from sorted(self.folder.glob(f".{MARK}.*"))
-        yield from sorted(self.folder.glob(f"{ROOM}*"))
+        """Tables, marks, and what comes from a copy, that somebody is writing just now, or was killed in."""
+        for beginning in (f".{MARK}.*", f".{LINK}.*", f"{ROOM}*", f"journals/.*{SUFFIX}.*"):
+            yield from sorted(self.folder.glob(beginning))
         yield from sorted(_table(self.folder).parent.glob(f".{_table(self.folder).name}.*"))
 
     def table_flaw(self) -> str | None:

@@ -39,6 +39,7 @@ def run_job(job: Job, tell: Tell, placed: Placed = lambda nodes: None) -> str:
         MachineFault: See there; like everything a machine does to us, it is for whoever runs jobs to try again.
         LeaseLostError: This process was not heard of for so long that another one took the job over.
         JobStopped: It was asked to stop. A training that had begun is recorded as stopped; the job resumes.
+        StoreError: The store's copy does not answer; the machine's fault, too.
     """
     store, spec = opened_store(job.store, job.remote), TrialSpec.from_json(job.training)
     asked = asked_to_stop(store, job.stop)
@@ -48,10 +49,8 @@ def run_job(job: Job, tell: Tell, placed: Placed = lambda nodes: None) -> str:
         tell({"waiting": 1.0})
 
     store.sync()  # what others have done is found
-    try:
+    with store.synced():  # whoever hears of this job's end finds what it did
         return _held(job, store, spec, waiting, tell, placed)
-    finally:
-        store.sync()  # whoever hears of this job's end finds what it did
 
 
 def _held(job: Job, store: Store, spec: TrialSpec, waiting: Callable[[], None], tell: Tell, placed: Placed) -> str:

@@ -153,7 +153,9 @@ def kuberay(order: Order) -> dict[str, str]:
             },
         ),
         "kuberay-cluster.yaml": _filled(
-            "kuberay-cluster.yaml", order.places() | {"STORAGE": needs, "CLUSTER": _indented(spec, 2)}
+            "kuberay-cluster.yaml",
+            order.places()
+            | {"STORAGE": needs, "COMMAND": shlex.join(("python", *order.command)), "CLUSTER": _indented(spec, 2)},
         ),
     }
 

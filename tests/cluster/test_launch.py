@@ -71,6 +71,7 @@ class TestKubeRay:
     @pytest.mark.parametrize("remote", [("--remote", "s3://bucket/prefix"), ("--remote=s3://bucket/prefix",)])
     def test_with_an_object_store_each_pod_has_a_folder_of_its_own_and_the_keys(self, remote: tuple[str, ...]) -> None:
         made = order(command=("sweeps/visdial_ablation.py", *remote), secret="s3-keys")  # noqa: S106  the name of one
+        assert f"-- python {shlex.join(made.command)}\n" in kuberay(made)["kuberay-cluster.yaml"]
         for spec in clusters(kuberay(made)):
             for pod in (each["template"]["spec"] for each in (spec["headGroupSpec"], *spec["workerGroupSpecs"])):
                 assert pod["volumes"] == [{"name": "shared", "emptyDir": {}}]

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -203,6 +204,34 @@ def test_jobs_that_do_not_stop_and_say_nothing_are_not_waited_for(tmp_path: Path
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             time.sleep(20)
+
+
+def test_telling_those_that_are_away_keeps_nobody_waiting(tmp_path: Path) -> None:
+    telling = threading.Event()
+
+    def tell() -> None:
+        telling.set()
+        time.sleep(3.0)  # an object store that does not answer
+
+    began = time.monotonic()
+    with Signals(tmp_path / "stop", on_first=tell, patience=0.2):
+        signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            time.sleep(20)
+    assert telling.is_set()
+    assert time.monotonic() - began < 2.5
+
+
+def test_a_block_that_has_ended_is_not_interrupted_by_who_still_tells(tmp_path: Path) -> None:
+    interrupted: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: interrupted.append(number))
+    try:
+        with Signals(tmp_path / "stop", on_first=lambda: time.sleep(0.6), patience=0.3):
+            signal.raise_signal(signal.SIGTERM)
+        time.sleep(1.0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert interrupted == []
 
 
 def test_jobs_that_say_how_far_they_are_are_waited_for(tmp_path: Path) -> None:

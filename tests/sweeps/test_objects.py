@@ -66,6 +66,16 @@ def test_what_is_broken_off_while_it_is_put_is_not_there(
     assert objects.size("stages/weights/w.tar") is None
 
 
+def test_a_put_that_fails_leaves_what_was_there(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects.put("journals/a.jsonl", b"old")
+    objects.waits = ()
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "_files", Unwritable(objects._files))
+        with pytest.raises(StoreError):
+            objects.put("journals/a.jsonl", b"new")
+    assert objects.read("journals/a.jsonl") == b"old"
+
+
 def test_a_file_that_is_not_there_is_no_object(objects: Objects, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         objects.put("x", tmp_path / "none")
@@ -122,7 +132,15 @@ def test_a_scheme_that_nobody_knows_is_refused_by_rule() -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["s3://key:word@bucket/x", "s3://bucket/x?secret_key=word", "s3://bucket?ACCESS_KEY=word"]
+    "address",
+    [
+        "s3://key:word@bucket/x",
+        "s3://word@bucket/x",
+        "s3://bucket/x?secret_key=word",
+        "s3://bucket?ACCESS_KEY=word",
+        "abfs://account.blob.core.windows.net/c/x?client_secret=word",
+        "abfs://container:word@account.dfs.core.windows.net/x",
+    ],
 )
 def test_an_address_with_keys_in_it_is_refused_and_not_shown(address: str) -> None:
     with pytest.raises(ValueError, match="must have no keys in it") as told:
@@ -147,6 +165,20 @@ def test_what_may_pass_is_tried_again_and_is_the_machines_fault(
     assert classify(told.value).owner == "machine"
 
 
+class Unwritable:
+    """A file system that takes nothing."""
+
+    def __init__(self, files: Any) -> None:
+        self._files = files
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._files, name)
+
+    def open_output_stream(self, place: str) -> Any:
+        """A fault."""
+        raise OSError("AWS Error SLOW_DOWN during CreateMultipartUpload operation")
+
+
 class Stumbling:
     """A file system that answers so often with a fault."""
 
@@ -158,3 +190,8 @@ class Stumbling:
         if (fault := self._faults.pop(0)) is not None:
             raise fault
         return self._files.get_file_info(place)
+
+
+@pytest.mark.parametrize("address", ["abfs://container@account.dfs.core.windows.net/x", "gs://anonymous@bucket/x"])
+def test_a_name_before_a_place_is_no_key_but_on_s3(address: str) -> None:
+    assert check_address(address) == address
