@@ -90,7 +90,7 @@ def read_link(folder: Path) -> Link | None:
     """Where the copy of the store in a folder is, None where it has none.
 
     Raises:
-        ValueError: The file that says so is damaged.
+        ValueError: The file that says so is damaged, or cannot be read.
     """
     file = folder / LINK
     try:
@@ -99,9 +99,11 @@ def read_link(folder: Path) -> Link | None:
         if not _NAME.fullmatch(link.name):
             raise ValueError(link.name)
         check_address(link.url)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except OSError as fault:
+        raise ValueError(f"the store {folder} cannot be opened: {LINK} cannot be read: {fault.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(
             f"{file} must name an object store and this folder's replica, and is damaged; without the file this folder "
             "is a store of its own, and --remote writes it anew"
