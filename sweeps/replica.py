@@ -28,13 +28,14 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tarfile
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
@@ -70,6 +71,7 @@ _SECRET = (
 )  # fmt: skip
 JOURNALS = "journals"
 _ABOUT = ".about.json"
+_CHUNK = 1 << 20
 _NAME = re.compile(r"[0-9a-f]{8}")
 
 
@@ -346,10 +348,9 @@ class Replica:
                 return False
             try:
                 with tarfile.open(packed, "r:") as archive:
-                    archive.extractall(folder, filter="data")
+                    return _write_members(archive, folder)
             except (tarfile.TarError, EOFError):  # its sender's disk failed in it
                 return False
-            return True
 
     @contextlib.contextmanager
     def _room(self) -> Iterator[Path]:
@@ -450,6 +451,27 @@ def _make_new(file: Path, content: bytes) -> None:
         sync(file.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _write_members(archive: tarfile.TarFile, folder: Path) -> bool:
+    """Write the plain files of an archive into a folder; False if it has something else, or a name that leads out."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for member in archive:
+        name = PurePosixPath(member.name)
+        if name.is_absolute() or ".." in name.parts or not (member.isfile() or member.isdir()):
+            return False
+        place = folder / name
+        if member.isdir():
+            place.mkdir(parents=True, exist_ok=True)
+            continue
+        place.parent.mkdir(parents=True, exist_ok=True)
+        content = archive.extractfile(member)
+        assert content is not None, "a plain file has content"
+        with content, place.open("wb") as file:
+            shutil.copyfileobj(content, file, _CHUNK)
+            if file.tell() != member.size:
+                return False
+    return True
 
 
 def _whole_lines(journal: Path) -> bytes:

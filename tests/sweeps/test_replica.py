@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -287,6 +288,22 @@ class TestStages:
         packed.write_bytes(packed.read_bytes()[:3000])
         assert second.stage("weights", "w1") is None
         assert second.problems() == []
+
+    @pytest.mark.parametrize("name", ["../../../../../evil.txt", "/tmp/evil-by-a-replica.txt", "link"])  # noqa: S108
+    def test_an_archive_that_leads_out_is_none_and_writes_nothing_there(
+        self, tmp_path: Path, folder_url: str, name: str
+    ) -> None:
+        first, second = member(tmp_path / "a", folder_url), member(tmp_path / "b", folder_url)
+        put(first, "w1")
+        (tmp_path / "evil").write_text("evil", encoding="utf-8")
+        if name == "link":
+            (tmp_path / "link").symlink_to(tmp_path / "evil")
+        with tarfile.open(tmp_path / "objects" / "stages" / "weights" / "w1.tar", "w") as archive:
+            archive.add(tmp_path / ("link" if name == "link" else "evil"), name)
+        before = sorted(tmp_path.rglob("evil*"))
+        assert second.stage("weights", "w1") is None
+        assert sorted(tmp_path.rglob("evil*")) == before
+        assert not Path("/tmp/evil-by-a-replica.txt").exists()  # noqa: S108
 
     def test_one_that_is_not_whole_here_is_not_sent(self, tmp_path: Path, folder_url: str) -> None:
         old = Store(tmp_path / "a", durable=False)
