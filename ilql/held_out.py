@@ -13,7 +13,7 @@ from ilql.method import Method
 from ilql.train import mask_of, micro_batches
 
 LOSS_BATCH = 16
-"""Dialogues per forward pass."""
+"""Dialogues per forward pass, at most."""
 
 
 @torch.no_grad()
@@ -25,6 +25,7 @@ def loss_on(
     *,
     pad: int,
     device: torch.device,
+    at_once: int = LOSS_BATCH,
 ) -> float | None:
     """The method's loss on dialogues as they are now, Σ m·x / Σ m over all of them; nothing is learnt from it.
 
@@ -38,13 +39,14 @@ def loss_on(
         settings: The method's training hyperparameters.
         pad: The padding id.
         device: Where.
+        at_once: Dialogues per forward pass, at most: no more than a training takes, whose memory was chosen for that.
 
     Returns:
         None where no action counts.
     """
     module.eval()
     total = weight = 0.0
-    for part in micro_batches(sequences, LOSS_BATCH):
+    for part in micro_batches(sequences, min(at_once, LOSS_BATCH)):
         batch = collate(part, pad=pad).to(device)
         mask = mask_of(method.counts(batch), settings.weighting)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bfloat16"):

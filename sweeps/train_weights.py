@@ -265,7 +265,8 @@ def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, group: Group) 
             metrics = dict(progress.metrics)
             if held_out and metrics and is_held_out_due(progress.step, settings.steps, loop.log_every):
                 # Of workers that share one network's parts all must ask; of others one may.
-                loss = loss_on(method, module, held_out, settings, pad=pad, device=loop.device)
+                fits = loop.micro_batch or settings.batch_size
+                loss = loss_on(method, module, held_out, settings, pad=pad, device=loop.device, at_once=fits)
                 metrics |= {HELD_OUT_LOSS: loss} if loss is not None and math.isfinite(loss) else {}
             if group.rank == 0 and metrics:
                 curve.add(progress.step, metrics)

@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ilql import held_out, networks
+from ilql import networks
 from ilql.batch import TokenBatch, TokenSequence, collate, dialogue_weights, save_sequences
 from ilql.candidates import Candidates
 from ilql.checkpoint import load_weights
@@ -187,11 +187,10 @@ class TestHeldOut:
     """The loss on dialogues that are not learnt from."""
 
     @pytest.mark.parametrize("method", [bc.METHOD, ilql.METHOD, utterance_ilql.METHOD, TO_GO], ids=lambda m: m.title)
-    def test_it_is_what_a_batch_of_them_would_log(self, method: Method, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(held_out, "LOSS_BATCH", 4)
+    def test_it_is_what_a_batch_of_them_would_log(self, method: Method) -> None:
         module = fresh(method, dropout=0.2)  # of which there is none when it is asked
         how = settings() if method is ilql.METHOD else method.train()
-        found = loss_on(method, module, SEQUENCES, how, pad=PAD, device=torch.device("cpu"))
+        found = loss_on(method, module, SEQUENCES, how, pad=PAD, device=torch.device("cpu"), at_once=4)
         batch = collate(SEQUENCES, pad=PAD)
         weights = mask_of(method.counts(batch), how.weighting)
         assert found == pytest.approx(
