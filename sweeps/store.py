@@ -364,10 +364,12 @@ class Store:
 
     def curve(self, weights_id: str) -> Path | None:
         """The training's loss curve, finished or still growing, or None."""
-        weights = self._stages.here("weights", weights_id)  # which are large, and are not got for it
-        folder = weights or self._stages.find("curve", weights_id) or self._stages.scratch_path("weights", weights_id)
-        path = folder / CURVE_FILE
-        return path if path.is_file() else None
+        places: tuple[Callable[[str, str], Path | None], ...]
+        places = self._stages.here, self._stages.find, self._stages.scratch_path
+        kinds = "weights", "curve", "weights"  # weights are large, and are not got for it
+        folders = (place(kind, weights_id) for place, kind in zip(places, kinds, strict=True))
+        paths = (folder / CURVE_FILE for folder in folders if folder is not None)
+        return next((path for path in paths if path.is_file()), None)
 
     def send_curve(self, weights_id: str) -> None:
         """Send a finished training's loss curve by itself: who reads it need not get the weights."""

@@ -188,7 +188,7 @@ class TestHeldOut:
 
     @pytest.mark.parametrize("method", [bc.METHOD, ilql.METHOD, utterance_ilql.METHOD, TO_GO], ids=lambda m: m.title)
     def test_it_is_what_a_batch_of_them_would_log(self, method: Method) -> None:
-        module = fresh(method, dropout=0.2)  # of which there is none when it is asked
+        module = fresh(method, dropout=0.2).train()  # as a training leaves it; there is no dropout when it is asked
         how = settings() if method is ilql.METHOD else method.train()
         found = loss_on(method, module, SEQUENCES, how, pad=PAD, device=torch.device("cpu"), at_once=4)
         batch = collate(SEQUENCES, pad=PAD)
