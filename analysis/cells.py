@@ -97,7 +97,8 @@ def cells_of(table: RunTable) -> tuple[Cell, ...]:
     rows: dict[str, list[_Row]] = {}
     for row in table.runs.iter_rows(named=True):
         rows.setdefault(row["cell_id"], []).append(row)
-    cells = [_cell(cell_id, evaluations, episodes) for cell_id, evaluations in rows.items()]
+    scenes = _Scenes()
+    cells = [_cell(cell_id, evaluations, episodes, scenes) for cell_id, evaluations in rows.items()]
     rank = {method: index for index, method in enumerate(in_order(cell.method for cell in cells))}
     return tuple(sorted(cells, key=lambda cell: (rank[cell.method], cell.origin, _sort_key(cell), cell.cell_id)))
 
@@ -142,11 +143,31 @@ def _episodes_by_trial(table: RunTable) -> dict[str, pl.DataFrame]:
     if finished.runs.is_empty():
         return {}
     frame = finished.episodes.select("trial_id", "episode_seed", "scene", "return", "turns")
-    parts = frame.sort("trial_id", "episode_seed").partition_by("trial_id", as_dict=True)
-    return {cast("str", key[0]): part for key, part in parts.items()}
+    if frame["trial_id"].rle().len() > frame["trial_id"].n_unique():  # an evaluation's rows are not side by side
+        frame = frame.sort("trial_id", maintain_order=True)
+    found, start = {}, 0
+    for trial, length in frame["trial_id"].rle().struct.unnest().select("value", "len").iter_rows():
+        part = frame.slice(start, length)  # no copy: of 5,000 evaluations, tables of all would be as large again
+        found[cast("str", trial)] = part if part["episode_seed"].is_sorted() else part.sort("episode_seed")
+        start += length
+    return found
 
 
-def _cell(cell_id: str, evaluations: Sequence[_Row], episodes: Mapping[str, pl.DataFrame]) -> Cell:
+class _Scenes:
+    """Scenes as an array; those of a cell that played what the one before it played are the same array."""
+
+    def __init__(self) -> None:
+        self._last = pl.Series([], dtype=pl.String)
+        self._array: NDArray[np.str_] = np.empty(0, np.str_)
+
+    def __call__(self, scenes: pl.Series) -> NDArray[np.str_]:
+        if not scenes.equals(self._last):
+            self._last, self._array = scenes, np.array(scenes.to_list(), dtype=np.str_)
+            self._array.setflags(write=False)
+        return self._array
+
+
+def _cell(cell_id: str, evaluations: Sequence[_Row], episodes: Mapping[str, pl.DataFrame], scenes: _Scenes) -> Cell:
     first = evaluations[0]
     by_trial: dict[str, _Row] = {}
     for row in evaluations:
@@ -172,7 +193,7 @@ def _cell(cell_id: str, evaluations: Sequence[_Row], episodes: Mapping[str, pl.D
         returns=_matrix(played, "return"),
         turns=_matrix(played, "turns"),
         episode_seeds=played[0]["episode_seed"].to_numpy() if played else np.empty(0, np.int64),
-        scenes=np.array(played[0]["scene"].to_list(), dtype=np.str_) if played else np.empty(0, np.str_),
+        scenes=scenes(played[0]["scene"]) if played else np.empty(0, np.str_),
         tune_scores=_values(finished, "tune_score"),
         measures={
             column: mean
@@ -212,7 +233,8 @@ def _values(rows: Sequence[_Row], column: str) -> tuple[float, ...] | None:
     values = [row[column] for row in rows]
     if not values or any(value is None for value in values):
         return None
-    return tuple(float(value) for value in np.array(values, dtype=np.float64))
+    found: list[float] = np.array(values, dtype=np.float64).tolist()
+    return tuple(found)
 
 
 def _sort_key(cell: Cell) -> tuple[tuple[str, int, float, str], ...]:

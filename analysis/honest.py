@@ -176,10 +176,11 @@ def chosen_on_other_scenes(returns: Floats, scenes: NDArray[np.generic]) -> Floa
     if folds.max() == 0:
         raise ValueError("choosing on other scenes needs at least two, got one")
     held = np.empty((*returns.shape[:-2], returns.shape[-1]))
-    for fold in range(int(folds.max()) + 1):
-        inside = folds == fold
-        best = returns[..., ~inside].mean(axis=-1).argmax(axis=-1)
-        held[..., inside] = np.take_along_axis(returns[..., inside], best[..., None, None], axis=-2)[..., 0, :]
+    inside = [folds == fold for fold in range(int(folds.max()) + 1)]
+    sums = np.stack([returns[..., own].sum(axis=-1) for own in inside])
+    for fold, own in enumerate(inside):
+        best = np.delete(sums, fold, axis=0).sum(axis=0).argmax(axis=-1)
+        held[..., own] = np.take_along_axis(returns[..., own], best[..., None, None], axis=-2)[..., 0, :]
     return held
 
 

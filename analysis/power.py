@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from analysis.cells import Cell
 from analysis.honest_table import FEWEST_SCENES, training_of
 from analysis.paired import detectable
-from analysis.variance import across, noise_of
+from analysis.variance import noise_of, strata
 
 MOST_SEEDS, MOST_EPISODES = 30, 65_536
 """As far as splits are looked for."""
@@ -97,8 +97,11 @@ def components_of(cells: Sequence[Cell]) -> Components | None:
     returns = np.stack([cell.returns for cell in same])
     seeds, episodes = returns.shape[1:]
     picks = one_of_each(trainings)
-    basis = across(np.ones(picks.shape[1]))
-    noises = [noise_of(np.einsum("pk,kse->pse", basis, returns[pick]), most.scenes) for pick in picks]
+    noises = [
+        noise_of(deviations, most.scenes, rank=p)
+        for pick in picks
+        for deviations, p in strata(returns[pick], trainings[pick])  # one: no training is in a pick twice
+    ]
     seed, common, rest = np.mean([(each.seed, each.common, each.rest * seeds) for each in noises], axis=0).tolist()
     return Components(
         seed=max(0.0, seed - rest),

@@ -71,66 +71,69 @@ class Noise:
         return np.maximum(1.0, np.square(self.variance(share)) / np.maximum(squares, 1e-300))
 
 
-def noise_of(contrasts: Floats, scenes: NDArray[np.generic]) -> Noise:
+def noise_of(contrasts: Floats, scenes: NDArray[np.generic], *, rank: int | None = None) -> Noise:
     """The noise of `contrasts`, averaged over their axis P.
 
     Args:
-        contrasts: Orthonormal combinations of cells per seed and episode, or one cell alone; shape (..., P, S, E).
+        contrasts: Orthonormal combinations of cells per seed and episode, or one cell alone; shape (..., P, S, E). Or
+            what these leave of the cells, Qᵀ Q y, shape (..., K, S, E): it has the same sums of squares.
         scenes: The scene of each episode, shape (E,); episodes of one scene are a cluster.
+        rank: P, where the rows are not as many.
 
     Raises:
         ValueError: There are fewer than two seeds or two scenes, or the shapes do not fit.
     """
-    p, s, e = contrasts.shape[-3:]
+    rows, s, e = contrasts.shape[-3:]
+    p = rows if rank is None else rank
     if scenes.shape != (e,):
         raise ValueError(f"scenes must have shape ({e},), got {scenes.shape}")
     order, starts = clusters(scenes)
     c = starts.size
     if s < 2 or c < 2:
         raise ValueError(f"noise needs at least two training seeds and two scenes, got {s} and {c}")
+
+    def by_scene(values: Floats) -> Floats:
+        return values if c == e else np.add.reduceat(values[..., order], starts, axis=-1)
+
     by_seed, by_episode = contrasts.mean(axis=-1), contrasts.mean(axis=-2)
     mean = by_seed.mean(axis=-1)
-    of_scene = np.add.reduceat((by_episode - mean[..., None])[..., order], starts, axis=-1)
-    rest = contrasts - by_seed[..., None] - by_episode[..., None, :] + mean[..., None, None]
-    of_rest = np.add.reduceat(rest[..., order], starts, axis=-1)
+    by_episode -= mean[..., None]
+    rest = contrasts - by_seed[..., None]
+    rest -= by_episode[..., None, :]
+    of_rest = by_scene(rest)
     scale = c / (c - 1) / e**2 / p
-    common = scale * np.square(of_scene).sum(axis=(-1, -2))
-    left = scale * np.square(of_rest).sum(axis=(-1, -2, -3)) / (s - 1) / s
+    common = scale * np.square(by_scene(by_episode)).sum(axis=(-1, -2))
+    left = scale * np.square(of_rest, out=of_rest).sum(axis=(-1, -2, -3)) / (s - 1) / s
     seed = np.square(by_seed - mean[..., None]).sum(axis=(-1, -2)) / (p * (s - 1))
     return Noise(seed, p * (s - 1.0), common, p * (c - 1.0), left, p * (c - 1.0) * (s - 1.0))
 
 
-def strata(trainings: NDArray[np.generic]) -> tuple[Floats, ...]:
-    """Orthonormal contrasts between trainings, and between the decodings of one training; those that there are.
+def strata(returns: Floats, trainings: NDArray[np.generic]) -> tuple[tuple[Floats, int], ...]:
+    """How far trainings are from the mean of all cells, and the decodings of one training from its mean.
+
+    With Q the orthonormal contrasts between trainings, or those within them, these are Qᵀ Q y: lengths and mean squares
+    are those of Q y, and no matrix of cells by cells is made.
 
     Args:
+        returns: Shape (..., K, S, E).
         trainings: The training of each cell, shape (K,).
 
     Returns:
-        Matrices of shape (P, K): together K − 1 rows, each of sum 0.
+        Of each stratum that there is the deviations, shape (..., K, S, E), and the number P of contrasts that they
+        hold; both numbers together are K − 1.
     """
-    _, index, sizes = np.unique(trainings, return_inverse=True, return_counts=True)
-    member = (np.arange(sizes.size)[:, None] == index) / np.sqrt(sizes)[:, None]  # a row of length 1 for each training
-    between: Floats = across(np.sqrt(sizes)) @ member
-    within = np.zeros((index.size - sizes.size, index.size))
-    first = 0
-    for training, size in enumerate(sizes):
-        within[first : first + size - 1, index == training] = across(np.ones(size))
-        first += size - 1
-    return tuple(rows for rows in (between, within) if len(rows))
-
-
-def across(direction: Floats) -> Floats:
-    """An orthonormal basis of all that is at right angles to a vector w of positive numbers, shape (n − 1, n).
-
-    The rows but the first of the reflection 1 − v·vᵀ/(1 + u₁) with u = w/‖w‖, v = u + e₁, which takes e₁ to −u
-    (Householder 1958).
-    """
-    unit = direction / np.linalg.norm(direction)
-    v = unit.copy()
-    v[0] += 1.0
-    rows: Floats = (np.eye(unit.size) - np.outer(v, v) / (1.0 + unit[0]))[1:]
-    return rows
+    names, index = np.unique(trainings, return_inverse=True)
+    centre = np.empty(returns.shape)
+    for training in range(names.size):
+        own = index == training
+        centre[..., own, :, :] = returns[..., own, :, :].mean(axis=-3, keepdims=True)
+    found = []
+    if index.size > names.size:
+        found.append((returns - centre, index.size - names.size))
+    if names.size > 1:
+        centre -= returns.mean(axis=-3, keepdims=True)
+        found.insert(0, (centre, names.size - 1))
+    return tuple(found)
 
 
 def sigma(
@@ -163,10 +166,9 @@ def sigma(
     point: Floats = np.zeros(returns.shape[:-3])
     drawn: Floats = np.zeros((draws, *returns.shape[:-3]))
     even = evenness(returns.mean(axis=-1))
-    for basis in strata(trainings):
-        contrasts = np.einsum("pk,...kse->...pse", basis, returns, optimize=True)
-        noise, (p, s) = noise_of(contrasts, scenes), contrasts.shape[-3:-1]
-        length, variance, degrees = np.square(contrasts.mean(axis=(-1, -2))).sum(axis=-1), *_of_mean(noise, s)
+    for deviations, p in strata(returns, trainings):
+        noise, s = noise_of(deviations, scenes, rank=p), deviations.shape[-2]
+        length, variance, degrees = np.square(deviations.mean(axis=(-1, -2))).sum(axis=-1), *_of_mean(noise, s)
         point = point + length - p * variance
         degrees = np.maximum(1.0, degrees * even)
         n = variance * degrees / np.maximum(rng.chisquare(degrees, drawn.shape), 1e-100)

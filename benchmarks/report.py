@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from benchmarks.cells import BASE, SHARED, evaluation_record, leave_files, training_record
 from benchmarks.measure import Benchmark, Line, alternately
-from ilql.tasks import known_tasks
+from ilql.tasks import task_named
 from sweeps.exact_json import Record
 from sweeps.frames import EPISODES_FILE
 from sweeps.job import Resources
@@ -138,7 +138,7 @@ def fill(folder: Path, size: Size) -> list[Path]:
     store.put("sweep", SWEEP, {"created_at": utc(), "task": shared.data.task})
     study = Study(folder / "optuna" / f"{SWEEP}.log", name=SWEEP, seed=0, space={})
     Schedule(store, SWEEP, shared, design, refinement=None, seeds=SEEDS, study=study, resources=Resources())
-    store.build("reference", reference_key(report, known_tasks()[shared.data.task].references), _nobody, {})
+    store.build("reference", reference_key(report, task_named(shared.data.task).references), _nobody, {})
     trainings: dict[str, Record] = {}
     evaluations: dict[str, Record] = {}
     rng = np.random.default_rng(0)

@@ -143,6 +143,8 @@ def chosen(given: argparse.Namespace) -> tuple[Store, str]:
         if len(names) != 1:
             raise ValueError(f"a sweep must be named unless the store has one, {store.folder} has {_few(names)}")
         return store, names[0]
+    if store.get("sweep", name) is not None:  # its whole name: the others are not looked through
+        return store, name
     begun = [info.name for info in store.sweeps() if info.name.startswith(name)]
     if len(begun) == 1:
         return store, begun[0]

@@ -9,7 +9,7 @@ from typing import Any
 from ilql.hyperparameters import unknown
 from ilql.model_folder import context_of, find_model
 from ilql.task import Task
-from ilql.tasks import known_tasks
+from ilql.tasks import task_named
 from ilql.tokens import chat_template_digest, symbol_tokenizer
 from sweeps.cells import Shared
 from sweeps.command_line import Plain
@@ -102,7 +102,7 @@ def make_sweep(
     design = tuple(training for grid in grids for training in grid.trainings(for_grid(preset, grid)))
     if preset.architecture is not None:
         _check_lengths(preset.architecture.context, preset, design, grids)
-    kind = known_tasks()[question.task]
+    kind = task_named(question.task)
     chosen = world_settings(question, preset, options)
     world = ensure_world(store, kind, chosen, options.sources, say)
     for note in world.notes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 
-from sweeps.exact_json import Record, dumps
+from sweeps.exact_json import Record, dumps_again
 from sweeps.frames import EPISODES_FILE
 from sweeps.store import Store
 
@@ -36,12 +36,10 @@ def report_digests(store: Store, sweep: str) -> dict[str, tuple[str, ...]]:
         ("episodes", {key: {"sha256": _episodes(store, key)} for key in evaluations}),
     )
     # By name: a journal that was compacted keeps no other order.
-    lines = (
-        f"{kind} {key} {dumps(records[key], by_name=True)}\n" for kind, records in kinds for key in sorted(records)
-    )
+    lines = (f"{kind} {key} {dumps_again(records[key])}\n" for kind, records in kinds for key in sorted(records))
     worlds = {each["columns"].get(name) for each in members for name in WORLDS}
     found = [each["versions"] for each in (*evaluations.values(), *trainings.values()) if each.get("versions")]
-    environments = {dumps(versions, by_name=True): versions for versions in found}
+    environments = {dumps_again(versions): versions for versions in found}
     return {
         "store": (_digest(lines),) if members else (),
         "data": tuple(sorted(str(world)[:DIGITS] for world in worlds if world)),

@@ -14,7 +14,7 @@ from analysis.text import count
 from ilql.dialogue import Turn
 from ilql.evaluate import Player, play
 from ilql.task import Environment, Reply, Task
-from ilql.tasks import known_tasks
+from ilql.tasks import task_named
 from sweeps.options import Options
 from sweeps.paths import store_option
 from sweeps.policy import find_trial, load_policy
@@ -111,7 +111,7 @@ def task_to_play(question: Question, options: Options, store: Store, say: Callab
     Raises:
         ValueError: A setting or a source cannot be used; one line.
     """
-    kind = known_tasks()[question.task]
+    kind = task_named(question.task)
     settings = world_settings(question, chosen_preset(question, options), options)
     world = ensure_world(store, kind, settings, options.sources, say)
     for note in world.notes:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ilql.tasks import known_tasks
+from ilql.tasks import task_named
 from sweeps.spec import TrialSpec, reference_key
 from sweeps.stages import load_task
 from sweeps.store import Store
@@ -28,7 +28,7 @@ def references_of(store: Store, sweep: str) -> Mapping[str, Sequence[float]]:
         text = json.dumps({name: [float(value) for value in returns] for name, returns in played.items()})
         (folder / REFERENCES_FILE).write_text(text, encoding="utf-8")
 
-    key = reference_key(evaluation, known_tasks()[spec.data.task].references)
+    key = reference_key(evaluation, task_named(spec.data.task).references)
     folder = store.build("reference", key, make, {"evaluation": evaluation.world})
     found: dict[str, list[float]] = json.loads((folder / REFERENCES_FILE).read_text(encoding="utf-8"))
     return found

@@ -31,6 +31,7 @@ from sweeps.digests import report_digests
 from sweeps.doubts import RULE
 from sweeps.importance import adaptive_importances
 from sweeps.names import report_folder, stands_for_all
+from sweeps.one_thread import one_thread
 from sweeps.record_shapes import arm_of
 from sweeps.references import references_of, score_range
 from sweeps.run_tables import run_table
@@ -67,6 +68,7 @@ class Against:
     baseline_fixed: Mapping[str, str | int | float | bool] | None = None
 
 
+@one_thread
 def write_sweep_report(
     store: Store,
     sweep: str,

@@ -18,7 +18,7 @@ import polars as pl
 from analysis.report import Report, write_report
 from analysis.runs import RunTable, by_arm
 from ilql.hyperparameters import Value, make, unknown
-from ilql.tasks import known_tasks
+from ilql.tasks import task_named
 from sweeps.names import report_folder
 from sweeps.reporting import INTERVAL_SEED
 from sweeps.spec import TrialSpec, probe_key
@@ -116,7 +116,7 @@ def _world(
     """
     if not changed and not sources:
         return spec.evaluation.world
-    kind = known_tasks()[spec.data.task]
+    kind = task_named(spec.data.task)
     about = (store.about("world", spec.evaluation.world) or {})["about"]
     if about["source"] and not sources:
         raise ValueError(

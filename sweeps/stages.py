@@ -39,7 +39,7 @@ from ilql.methods import method_named
 from ilql.model_folder import MODEL_FILES, check_model_folder
 from ilql.propose import draw_candidates
 from ilql.task import Task, TaskKind
-from ilql.tasks import known_tasks
+from ilql.tasks import task_named
 from ilql.tokens import (
     Tokenizer,
     chat_tokenizer,
@@ -118,7 +118,7 @@ def ensure_start(store: Store, spec: TrialSpec, model: Path | None, say: Say | N
 
     def make_tokenizer(folder: Path) -> None:
         if backbone.vocabulary:
-            symbols = known_tasks()[spec.data.task].symbols
+            symbols = task_named(spec.data.task).symbols
             new_tokenizer(symbols, texts(), vocabulary=backbone.vocabulary).save(folder)
         else:
             assert model is not None, "a pretrained backbone needs its folder"
@@ -208,7 +208,7 @@ def load_task(store: Store, task: str, world: str) -> Task:
 
 @lru_cache(maxsize=2)
 def _load_task(task: str, folder: str) -> Task:
-    return known_tasks()[task].load(Path(folder))
+    return task_named(task).load(Path(folder))
 
 
 def load_tokenizer_stage(store: Store, spec: TrialSpec) -> Tokenizer:

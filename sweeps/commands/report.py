@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from analysis.styles import Policy, Style
+from sweeps.allocation import keep_freed_memory
 from sweeps.command import Command, add_sweep, chosen
 from sweeps.paths import output_folder
 from sweeps.questions import question_named, question_names
@@ -35,6 +36,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
+    keep_freed_memory()
     store, name = chosen(given)
     if given.others:
         _check_of_several(given)

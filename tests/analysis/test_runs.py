@@ -164,6 +164,20 @@ def test_the_finished_row_of_a_shared_evaluation_counts(run: Make, make_table: M
     assert (cell.seeds, cell.failed) == ((0,), 0)
 
 
+def test_cells_do_not_depend_on_the_order_of_episodes(run: Make, make_frames: Make) -> None:
+    # Scenes of one cell are others than those of the next, and each cell has its own.
+    runs, episodes = make_frames(
+        [run("bc", [1.0, 2.0, 4.0]), run("bc", [3.0, 5.0, 8.0], seed=1), run("sarsa", [7.0, 9.0], first_episode=5)]
+    )
+    sorted_ones = cells_of(RunTable(runs, episodes))
+    assert [cell.scenes.tolist() for cell in sorted_ones] == [["scene 5", "scene 6"], ["scene 0", "scene 1", "scene 2"]]
+    for order in ([7, 3, 0, 4, 6, 1, 5, 2], [0, 3, 1, 4, 2, 5, 6, 7], [2, 1, 0, 5, 4, 3, 7, 6]):
+        for cell, other in zip(cells_of(RunTable(runs, episodes[order])), sorted_ones, strict=True):
+            assert (cell.method, cell.returns.tolist()) == (other.method, other.returns.tolist())
+            assert cell.episode_seeds.tolist() == other.episode_seeds.tolist()
+            assert cell.scenes.tolist() == other.scenes.tolist()
+
+
 def test_seeds_of_a_cell_that_played_different_episodes_are_refused(run: Make, make_table: Make) -> None:
     table = make_table(run("bc", [1.0, 2.0]), run("bc", [1.0, 2.0], seed=1, first_episode=1))
     with pytest.raises(ValueError, match=r"of cell 'bc\(\)', seeds 0 and 1 played different ones"):

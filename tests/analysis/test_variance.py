@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from analysis.estimators import Floats
 from analysis.variance import evenness, noise_of, sigma, strata
 
 TWO, FOUR = np.array(["a", "b"]), np.array(["a", "a", "b", "b"])
@@ -42,28 +43,47 @@ def test_the_order_of_episodes_does_not_matter() -> None:
     assert noise_of(returns[..., mixed], FOUR[mixed]).common == pytest.approx(noise_of(returns, FOUR).common)
 
 
-def test_contrasts_are_between_trainings_and_between_the_decodings_of_one() -> None:
-    between, within = strata(np.array(["t", "t", "u"]))
-    assert np.abs(between) == pytest.approx(np.abs(np.array([[1.0, 1.0, -2.0]])) / math.sqrt(6))
-    assert np.abs(within) == pytest.approx(np.array([[1.0, 1.0, 0.0]]) / math.sqrt(2))
-    assert (between.sum(), within.sum()) == pytest.approx((0.0, 0.0))
+def cells(*means: float) -> Floats:
+    """Cells of one seed and one episode."""
+    return np.array(means)[:, None, None]
 
 
-def test_contrasts_are_at_right_angles_to_each_other_and_sum_to_nothing() -> None:
+def test_strata_are_trainings_from_the_mean_of_cells_and_decodings_from_their_training() -> None:
+    # Training t has 1 and 3, u has 8: means 2, 2 and 8 of the trainings, 4 of all.
+    (between, p), (within, q) = strata(cells(1.0, 3.0, 8.0), np.array(["t", "t", "u"]))
+    assert between[:, 0, 0] == pytest.approx([-2.0, -2.0, 4.0])
+    assert within[:, 0, 0] == pytest.approx([-1.0, 1.0, 0.0])
+    assert (p, q) == (1, 1)
+
+
+def test_strata_have_the_lengths_of_orthonormal_contrasts() -> None:
     trainings = np.array([2, 0, 1, 1, 2, 2, 5])
-    between, within = strata(trainings)
-    both = np.vstack([between, within])
-    assert both @ both.T == pytest.approx(np.eye(6), abs=1e-14)
-    assert both.sum(axis=1) == pytest.approx(np.zeros(6), abs=1e-14)
-    for training in np.unique(trainings):
-        of_one = trainings == training
-        assert within[:, of_one].sum(axis=1) == pytest.approx(np.zeros(len(within)), abs=1e-14)
-        assert np.ptp(between[:, of_one], axis=1) == pytest.approx(np.zeros(len(between)), abs=1e-14)
+    member = (np.unique(trainings)[:, None] == trainings).astype(float)
+    inside = member.T @ np.diag(1 / member.sum(axis=1)) @ member  # onto what is alike within each training
+    projections = inside - 1 / 7, np.eye(7) - inside
+    y = rng().normal(size=(7, 3, 4))
+    parts = strata(y, trainings)
+    for (deviations, p), projection in zip(parts, projections, strict=True):
+        values, vectors = np.linalg.eigh(projection)
+        q = vectors[:, values > 0.5].T  # orthonormal rows of what the projection keeps
+        assert p == len(q)
+        assert deviations == pytest.approx(np.einsum("kl,lse->kse", projection, y))
+        ours, theirs = noise_of(deviations, FOUR, rank=p), noise_of(np.einsum("pk,kse->pse", q, y), FOUR)
+        assert (ours.seed, ours.common, ours.rest) == pytest.approx((theirs.seed, theirs.common, theirs.rest))
+        assert (ours.seed_degrees, ours.common_degrees, ours.rest_degrees) == (2 * p, p, 2 * p)
+    assert sum(p for _, p in parts) == 6
+
+
+def test_strata_of_whole_numbers_are_not_rounded() -> None:
+    ((within, _),) = strata(np.array([0, 1])[:, None, None], np.zeros(2))
+    assert within[:, 0, 0] == pytest.approx([-0.5, 0.5])
 
 
 def test_one_decoding_each_leaves_one_stratum() -> None:
-    assert [rows.shape for rows in strata(np.arange(4))] == [(3, 4)]
-    assert [rows.shape for rows in strata(np.zeros(4))] == [(3, 4)]
+    for trainings in (np.arange(4), np.zeros(4)):
+        ((deviations, p),) = strata(cells(1.0, 2.0, 3.0, 6.0), trainings)
+        assert deviations[:, 0, 0] == pytest.approx([-2.0, -1.0, 0.0, 3.0])
+        assert p == 3
 
 
 def test_without_noise_sigma_is_the_population_one() -> None:
@@ -98,9 +118,9 @@ def test_a_scene_that_means_something_else_to_each_cell_is_noise_of_theirs() -> 
     # Truth: all cells equal. Scenes move each cell by 3 on its own, at all seeds alike: 9/4 in every cell's mean, which
     # neither M nor more seeds would show. Without T the mean of σ² would be 9/4·3/4 = 1.69 of four cells.
     draws = 3 * rng().normal(size=(2000, 4, 1, 4)) + np.zeros((1, 1, 2, 1))
-    contrasts = np.einsum("pk,wkse->wpse", strata(np.arange(4))[0], draws)
-    noise = noise_of(contrasts, np.arange(4))
-    squares = np.square(contrasts.mean(axis=(-1, -2))).sum(axis=-1)
+    ((deviations, p),) = strata(draws, np.arange(4))
+    noise = noise_of(deviations, np.arange(4), rank=p)
+    squares = np.square(deviations.mean(axis=(-1, -2))).sum(axis=-1)
     assert np.mean(squares - 3 * noise.variance(1 / 2)) / 4 == pytest.approx(0.0, abs=0.15)  # s.e. of the mean 0.05
     assert np.mean(squares) / 4 == pytest.approx(1.69, abs=0.15)
 

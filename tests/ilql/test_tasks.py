@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +18,21 @@ from tokenizers.normalizers import Replace
 from ilql.batch import tokenize
 from ilql.dialogue import Dialogue, Turn
 from ilql.task import SPLITS, Environment, Reply, Task, TaskKind
-from ilql.tasks import known_tasks
+from ilql.tasks import known_tasks, task_named
 from ilql.tokens import STRUCTURE, Tokenizer, new_tokenizer
 
 KINDS = known_tasks()
+
+
+def test_one_task_is_found_without_what_the_others_stand_on() -> None:
+    look = "import sys; from ilql.tasks import task_named; task_named('bandit'); print('sklearn' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True).stdout
+    assert said.split() == ["False"]
+
+
+def test_a_task_that_is_not_there_is_named_beside_those_that_are() -> None:
+    with pytest.raises(KeyError, match=r"'bandits' is no task; known: bandit, .*visdial"):
+        task_named("bandits")
 
 
 @pytest.fixture(params=KINDS, scope="module")
@@ -61,6 +74,7 @@ def play(task: Task, seed: int, utterances: Sequence[str], split: str = "tune") 
 class TestPresentation:
     def test_it_is_found_by_its_name(self, kind: TaskKind, task: Task) -> None:
         assert KINDS[kind.name] is kind
+        assert task_named(kind.name) is kind  # so its module has its name
         assert task.name == kind.name
 
     def test_its_settings_are_frozen_and_survive_json(self, kind: TaskKind) -> None:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps.exact_json import dumps, loads
+from sweeps.exact_json import dumps, dumps_again, loads
 from sweeps.journal import JournalReader, JournalWriter, StoreError, decode_line, encode_line
 from sweeps.records import Records
 
@@ -44,6 +44,12 @@ def _same(a: Any, b: Any) -> bool:
 @given(values)
 def test_json_gives_back_what_it_was_given(value: Any) -> None:
     assert _same(loads(dumps(value)), value)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.dictionaries(keys, values))
+def test_a_record_that_was_read_is_written_as_it_would_be_by_name(record: dict[str, Any]) -> None:
+    assert dumps_again(loads(dumps(record))) == dumps(record, by_name=True)
 
 
 def test_infinity_is_written_as_json_that_others_can_read() -> None:

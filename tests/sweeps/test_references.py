@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ilql.tasks import known_tasks
+from ilql.tasks import task_named
 from ilql.tasks.bandit import Bandit
 from sweeps.references import references_of
 
@@ -23,6 +23,6 @@ def test_others_that_a_store_has_not_seen_yet_are_played_beside_its_rows(
     assert references_of(bench.store, "s") == {}
     monkeypatch.setattr(Bandit, "references", lambda task, split, reward, seeds: {"optimal": [1.0] * len(seeds)})
     assert references_of(bench.store, "s") == {}  # as it was played
-    second = dataclasses.replace(known_tasks()["bandit"], references=2)
-    monkeypatch.setattr("sweeps.references.known_tasks", lambda: {"bandit": second})
+    second = dataclasses.replace(task_named("bandit"), references=2)
+    monkeypatch.setattr("sweeps.references.task_named", lambda name: {"bandit": second}[name])
     assert references_of(bench.store, "s") == {"optimal": [1.0] * 8}
