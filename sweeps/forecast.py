@@ -11,9 +11,9 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import t as student
 from torch import nn
 
+from analysis.student import t_quantile
 from cluster.shapes import GIB, Machine, Need, gpu_share, places
 from ilql.language_model import context_length
 from sweeps.job import Resources
@@ -261,7 +261,7 @@ def _measured(store: Store, remaining: Remaining, need: Need) -> Hours | None:
             return None
         hours = [rate.device_seconds / 3600 for rate in measured]
         mean, error = statistics.fmean(hours), statistics.stdev(hours) / math.sqrt(len(hours))
-        reach = float(student.ppf(0.975, len(hours) - 1)) * error
+        reach = float(t_quantile(0.975, len(hours) - 1)) * error
         expected += todo * mean
         low += todo * max(0.0, mean - reach)
         high += todo * (mean + reach)

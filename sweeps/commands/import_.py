@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sweeps.command import Command
 from sweeps.command_line import printable, whole_number
-from sweeps.importing import read_sweep
 from sweeps.paths import new_file
 from sweeps.question_file import ENDINGS, read_yaml, write_question
 from sweeps.questions import question_named
@@ -34,6 +33,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace, rest: Sequence[str]) -> int:
+    from sweeps.importing import read_sweep  # noqa: PLC0415  torch, which no other command is to wait for
+
     question_named(given.question)
     if given.out.suffix not in ENDINGS:
         raise ValueError(f"-o must name a file that ends in {' or '.join(ENDINGS)}, got {given.out}")

@@ -238,6 +238,12 @@ def test_every_file_of_the_folder_is_the_command_of_its_name_and_the_page_names_
     assert [name for name in files if f"sweeps {name} " not in readme] == []
 
 
+def test_no_command_waits_for_what_another_needs() -> None:
+    heavy = {"torch", "transformers", "sklearn", "scipy", "ray", "mlflow", "optuna", "plotly"}
+    look = f"import sys; from sweeps.cli import make_parser; make_parser(); print(*{heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", look], check=True, capture_output=True, text=True).stdout.split() == []
+
+
 @pytest.mark.parametrize("command", [["play"], ["run"], ["plan"], ["rescore"], ["play", "dialogues"]])
 def test_help_is_there_with_and_without_what_it_depends_on(
     capsys: pytest.CaptureFixture[str], command: list[str]
