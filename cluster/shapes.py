@@ -59,6 +59,7 @@ class Need:
 
     Attributes:
         workers: Processes that train together, at least 1. They may stand on different machines.
+        least: With so many it makes do where there is room for no more; with all of them alone if None.
         cpus: CPUs of each, positive.
         gpus: GPUs of each: none, a share of one from `LEAST_GPU_SHARE` on, or a whole number, as Ray has it.
     """
@@ -66,18 +67,27 @@ class Need:
     workers: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
+    least: int | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.cpus <= 0:
             raise ValueError(f"a job must have workers and each of them CPUs, got {self.workers} and {self.cpus:g}")
+        if not 1 <= self.fewest <= self.workers:
+            raise ValueError(f"a job must make do with 1 to {self.workers} of its workers, got {self.fewest}")
         if self.gpus < 0 or (self.gpus > 1 and self.gpus != int(self.gpus)):
             raise ValueError(f"a worker's GPUs must be a share of one or a whole number, got {self.gpus:g}")
         if 0 < self.gpus < LEAST_GPU_SHARE:
             raise ValueError(f"a worker's share of a GPU must be at least {LEAST_GPU_SHARE:g}, got {self.gpus:g}")
 
+    @property
+    def fewest(self) -> int:
+        """How many workers it takes at least."""
+        return self.workers if self.least is None else self.least
+
     def __str__(self) -> str:
         gpus = "" if not self.gpus else f" and {self.gpus:g} GPU{'' if self.gpus <= 1 else 's'}"
-        return f"{self.workers} worker{'' if self.workers == 1 else 's'} with {self.cpus:g} CPU{gpus} each"
+        at_least = f"{self.fewest} to " if self.fewest < self.workers else ""
+        return f"{at_least}{self.workers} worker{'' if self.workers == 1 else 's'} with {self.cpus:g} CPU{gpus} each"
 
 
 def worker_places(machine: Machine, need: Need) -> int:
@@ -91,8 +101,15 @@ def worker_places(machine: Machine, need: Need) -> int:
 
 
 def places(machines: Sequence[Machine], need: Need) -> int:
-    """How many jobs fit a cluster at a time; 0 if not one does."""
-    return sum(worker_places(machine, need) for machine in machines) // need.workers
+    """How many jobs fit a cluster at a time; 0 if not one does. One of fewer workers fits where none of all does."""
+    room = sum(worker_places(machine, need) for machine in machines)
+    return room // need.workers or int(room >= need.fewest)
+
+
+def workers_that_fit(machines: Sequence[Machine], need: Need) -> int:
+    """Of how many workers a job can be; at least as many as it makes do with, for what is to come back."""
+    room = sum(worker_places(machine, need) for machine in machines)
+    return max(need.fewest, min(need.workers, room))
 
 
 def gpu_share(needed_bytes: int, gpu_bytes: int) -> float:

@@ -40,8 +40,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.faults import Fault, classify, nodes_lost
 from cluster.group import Config, GroupResult, Report, TrainLoop, check_metrics, combine
-from cluster.nodes import this_node
+from cluster.nodes import alive_nodes, this_node
 from cluster.placement import release_orphans
+from cluster.shapes import Need, places
 
 # Ray Train's own annotations are still those of its first version, whose classes take other arguments.
 train: Any = ray.train
@@ -60,6 +61,8 @@ _NODE_OF = "node-of-"
 """How the names of the files begin in which each worker says on which node it is; its rank ends them."""
 _POLL_SECONDS = 0.1
 _TEND_SECONDS = 5.0
+_SHORT_SECONDS = 15.0
+"""For so long the nodes that are left may have no room for a group before one that can be smaller is taken back."""
 _ABORT_SECONDS = 5.0
 
 
@@ -73,6 +76,7 @@ class _Order(Generic[Config]):
     gpus_per_worker: float
     storage: Path
     name: str
+    elastic: bool
 
 
 def run_group(
@@ -83,6 +87,7 @@ def run_group(
     gpus_per_worker: float = 0.0,
     storage: Path,
     name: str,
+    elastic: bool = False,
     on_report: Callable[[Report], None] | None = None,
     at: Callable[[Sequence[str]], None] = lambda nodes: None,
 ) -> GroupResult:
@@ -97,6 +102,8 @@ def run_group(
         gpus_per_worker: 0, or a positive number; a fraction shares a GPU.
         storage: An absolute folder that all machines see, for Ray Train's notes.
         name: One path component, stable across restarts: a weights_id, never a time.
+        elastic: Whether the caller can begin it anew with fewer workers: it then ends, by a machine's fault, where the
+            nodes that are left have no room for so many; else it waits for one to come back.
         on_report: Called in this process with each report, in order. What it raises ends the group and is raised here.
         at: Called at its end with Ray's ids of the nodes on which its workers had begun.
 
@@ -111,7 +118,7 @@ def run_group(
     for file in storage.glob(f"{_NODE_OF}*"):
         file.unlink(missing_ok=True)
     release_orphans()
-    order = _Order(train_loop, config, workers, gpus_per_worker, storage, name)
+    order = _Order(train_loop, config, workers, gpus_per_worker, storage, name, elastic)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     fitting: Any = ray.remote(_fit)
     events = fitting.options(
@@ -127,6 +134,10 @@ def run_group(
                 break
             except ray.exceptions.RayError as error:
                 fault = classify(error)
+                break
+            if isinstance(event, _Waits):
+                fault = event.fault
+                _abort(events)
                 break
             if isinstance(event, _Ended):
                 fault = event.fault
@@ -165,6 +176,13 @@ class _Ended:
     fault: Fault | None
 
 
+@dataclass(frozen=True)
+class _Waits:
+    """The last event that is heard of a fitting which waits for nodes that are gone."""
+
+    fault: Fault
+
+
 def _abort(events: Any) -> None:
     """Kill the fitting task and give back what its group reserved, before the caller goes on."""
     ray.cancel(events, force=True)
@@ -175,7 +193,7 @@ def _abort(events: Any) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _fit(order: _Order[Config]) -> Iterator[Report | _Ended]:
+def _fit(order: _Order[Config]) -> Iterator[Report | _Ended | _Waits]:
     """Fit a group and yield what happens; runs in a Ray task, whose death is the group's end."""
     with tempfile.TemporaryDirectory(prefix="group_") as scratch:
         journal = Path(scratch) / "events.jsonl"
@@ -183,7 +201,7 @@ def _fit(order: _Order[Config]) -> Iterator[Report | _Ended]:
         endings: list[_Ended] = []
         fitting = threading.Thread(target=lambda: endings.append(_fit_quietly(order, journal)), daemon=True)
         fitting.start()
-        tended = time.monotonic()
+        tended = fitted = time.monotonic()
         with journal.open(encoding="utf-8") as lines:
             partial = ""
             while True:
@@ -198,8 +216,20 @@ def _fit(order: _Order[Config]) -> Iterator[Report | _Ended]:
                 if time.monotonic() - tended > _TEND_SECONDS:
                     release_orphans()  # we may be waiting for what a dead trial still holds
                     tended = time.monotonic()
+                    fitted = tended if not order.elastic or _has_room(order) else fitted
+                    if tended - fitted > _SHORT_SECONDS:
+                        yield _Waits(Fault("machine", "NodeLost", f"no room is left for {order.workers} workers"))
                 time.sleep(_POLL_SECONDS)
         yield endings[0]
+
+
+def _has_room(order: _Order[Config]) -> bool:
+    """Whether the nodes that are alive hold the group, or do not say what they are."""
+    try:
+        machines = [node.machine for node in alive_nodes()]
+    except Exception:  # noqa: BLE001  whatever a cluster in trouble raises, it says nothing of its nodes
+        return True
+    return places(machines, Need(workers=order.workers, gpus=order.gpus_per_worker)) > 0
 
 
 def _fit_quietly(order: _Order[Config], journal: Path) -> _Ended:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from analysis.student import t_quantile
-from cluster.shapes import GIB, Machine, Need, gpu_share, places
+from cluster.shapes import GIB, Machine, Need, gpu_share, places, workers_that_fit
 from ilql.language_model import context_length
 from sweeps.job import Resources
 from sweeps.machines import check_fits
@@ -135,6 +135,8 @@ def forecast(store: Store, remaining: Remaining, resources: Resources, machines:
     """
     need = resources.need
     check_fits(machines, need)
+    resources = resources.of(workers_that_fit(machines, need))
+    need = resources.need
     sized = list(_sized(store, [*remaining.to_train, *remaining.to_play]))
     networks = {spec.weights_id: found for spec, found, _, _ in sized}
     lengths = {spec.weights_id: (longest, mean) for spec, _, longest, mean in sized}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,7 @@ class Resources:
 
     Attributes:
         workers: Processes that train together.
+        least_workers: With so many a training goes on where machines are lost; None waits until all have room.
         gpus_per_worker: GPUs each of them is given.
         ray_train: Train in a Ray Train worker group even with one worker on a CPU.
         micro_batch: Dialogues per forward pass, for memory and less padding; 0 takes a worker's share whole.
@@ -37,6 +39,7 @@ class Resources:
     """
 
     workers: int = 1
+    least_workers: int | None = None
     gpus_per_worker: float = 0.0
     ray_train: bool = False
     micro_batch: int = 0
@@ -50,8 +53,13 @@ class Resources:
         for name, low in least.items():
             if not low <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
-        if self.shard and self.workers < 2:
-            raise ValueError(f"sharding needs at least 2 workers, got {self.workers}")
+        if self.least_workers is not None and not 1 <= self.least_workers <= self.workers:
+            raise ValueError(
+                f"least_workers must be between 1 and the number of workers, {self.workers}, got {self.least_workers}"
+            )
+        fewest = self.workers if self.least_workers is None else self.least_workers
+        if self.shard and fewest < 2:
+            raise ValueError(f"sharding needs at least 2 workers, got {fewest}")
         if self.shard and 0 < self.gpus_per_worker < 1:
             raise ValueError(f"sharding needs a whole GPU for each worker, got {self.gpus_per_worker}")
 
@@ -67,7 +75,13 @@ class Resources:
         Raises:
             ValueError: No cluster could give it: one GPU and a half.
         """
-        return Need(workers=self.workers, gpus=self.gpus_per_worker) if self.in_group else Need()
+        if not self.in_group:
+            return Need()
+        return Need(workers=self.workers, gpus=self.gpus_per_worker, least=self.least_workers)
+
+    def of(self, workers: int) -> Resources:
+        """The same with so many workers: a group as before, of one perhaps."""
+        return self if workers == self.workers else dataclasses.replace(self, workers=workers, ray_train=True)
 
 
 @dataclass(frozen=True, kw_only=True)

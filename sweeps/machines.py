@@ -26,7 +26,7 @@ import torch
 
 from cluster.faults import Fault
 from cluster.nodes import Node, Reserved, alive_nodes, call_on_nodes, let_back, set_aside
-from cluster.shapes import Machine, Need, places, worker_places
+from cluster.shapes import Machine, Need, places, worker_places, workers_that_fit
 from sweeps.job import opened_store
 from sweeps.journal import StoreError
 from sweeps.provenance import LIBRARIES, OPTIONAL, code_digest, library_versions
@@ -250,6 +250,7 @@ class Fleet:
         self._aside: dict[str, _Aside] = {}
         self._lost = Counter[str]()  # jobs in a row, by node
         self._need = Need()
+        self._told = self._need, self._need.workers  # of how many workers jobs could be, when last looked
         self._had_room = True  # when last looked: `check_fits` was asked before
         nodes = alive_nodes()
         if own and on_gpus and any(node.machine.gpus for node in nodes) and not built_for_gpus():
@@ -271,6 +272,10 @@ class Fleet:
         self._need = need
         fit = places(self.machines, need)
         return max(1, min(fit, wanted or fit))
+
+    def workers(self, need: Need) -> int:
+        """Of how many workers a job that begins now can be."""
+        return workers_that_fit(self.machines, need)
 
     def lost(self, nodes: Iterable[str]) -> None:
         """A job was lost under nodes of these ids."""
@@ -319,6 +324,7 @@ class Fleet:
         self._let_back()
         self._set_aside()
         self._tell_of_room()
+        self._tell_of_workers()
 
     def _let_back(self) -> None:
         """Give jobs again to nodes whose time is over; to all, if jobs fit no others."""
@@ -352,6 +358,16 @@ class Fleet:
                 f"jobs wait for a node{fewer}"
             )
 
+    def _tell_of_workers(self) -> None:
+        """Say so when jobs begin with another number of workers than they did."""
+        need, before = self._told
+        now = self.workers(self._need)
+        if now != (before if need == self._need else self._need.workers) and self._had_room:
+            self._say(
+                f"jobs that begin from now on have {now} of {self._need.workers} workers: there is room for so many"
+            )
+        self._told = self._need, now
+
     def _fits(self, nodes: Iterable[Node]) -> bool:
         """Whether a job as they are now fits some nodes."""
         return places([node.machine for node in nodes], self._need) > 0
@@ -374,6 +390,10 @@ class Share:
     def __call__(self) -> int:
         """How many just now, at least 1."""
         return self.fleet.places(self.need, self.wanted)
+
+    def workers(self) -> int:
+        """Of how many workers a job that begins now can be."""
+        return self.fleet.workers(self.need)
 
     def lost(self, nodes: Sequence[str]) -> None:
         """A job was lost under these nodes."""

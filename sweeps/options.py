@@ -175,6 +175,7 @@ def parse(
         name: value
         for name, value in (
             ("workers", given.workers),
+            ("least_workers", given.least_workers),
             ("gpus_per_worker", given.gpus_per_worker),
             ("micro_batch", given.micro_batch),
             ("recompute", given.recompute or None),
@@ -282,6 +283,11 @@ def add_question_options(
         "(default: $SWEEPS_REMOTE)",
     )
     add("--workers", type=whole_number(1, 10**4), help="workers that train together in a job")
+    add(
+        "--least-workers",
+        type=whole_number(1, 10**4),
+        help="where machines are lost go on with as few of them, from the last checkpoint (default: wait for all)",
+    )
     add("--ray-train", action="store_true", help="train in Ray Train worker groups even with one worker on a CPU")
     add("--micro-batch", type=whole_number(0, 10**6), help="dialogues per forward pass, for memory")
     add("--recompute", action="store_true", help="make activations again in the backward pass, for memory")

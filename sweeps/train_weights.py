@@ -105,6 +105,7 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
                 gpus_per_worker=job.resources.gpus_per_worker,
                 storage=store.scratch("group", spec.trajectory_id),
                 name=spec.weights_id,
+                elastic=job.resources.need.fewest < job.resources.workers,
                 on_report=on_report,
                 at=placed,
             )

@@ -6,6 +6,7 @@ The nodes are processes of their own on this machine, `ray start --block`, and t
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -34,6 +35,7 @@ BANDIT = (
 )  # fmt: skip
 SHORT = ("sweeps/bandit_ablation.py", "--preset", "smoke", "--methods", "bc", "--trials", "0", "--episodes", "64",
          "--no-mlflow")  # fmt: skip
+ALONE = (*SHORT, "--set", "behaviour.steps=4000")
 RESULTS = ("trial_id", "weights_id", "method", "seed", "status", "reason", "score", "score_sd", "tune_score")
 
 
@@ -432,6 +434,48 @@ def test_a_node_that_kills_whatever_it_is_given_gets_no_more_and_the_sweep_ends_
     assert {row["status"] for row in rows_of(store).values()} == {"finished"}
     # One each time that it is tried again after ten minutes; one more may have begun before it was known.
     assert len(set(killed)) <= 4 + out.count(" gets jobs again"), out
+
+
+@pytest.mark.long
+def test_a_group_that_lost_a_node_goes_on_with_the_workers_that_fit(tmp_path: Path) -> None:
+    store, folder = tmp_path / "store", Path(tempfile.mkdtemp(prefix="r", dir="/tmp"))
+    cluster = Nodes(f"group-{os.getpid()}", folder)
+
+    def checkpoints() -> list[Path]:
+        return list(store.glob("**/checkpoints/[!.]*"))
+
+    try:
+        cluster.start_head(1)
+        cluster.start_node("second", 1)
+        wait_for(lambda: cluster.alive() == 2, 480, "two nodes were alive")
+        job = submit(cluster, store, *ALONE, "--workers", "2", "--least-workers", "1")
+        try:
+            wait_while(job, checkpoints, "a group of two had a checkpoint")
+            cluster.kill_node("second")
+            out, _ = job.communicate(timeout=900)
+        finally:
+            end(job)
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+    assert job.returncode == 0, out
+    assert "jobs that begin from now on have 1 of 2 workers" in out
+    (done,) = Store(store).all("training").values()
+    assert (done["status"], done["workers"]) == ("finished", 1)
+
+    command = [sys.executable, *ALONE, "--store", tmp_path / "alone"]
+    subprocess.run(command, cwd=ROOT, env=environment("alone"), check=True, stdout=subprocess.DEVNULL)
+    curves = [points_of(Store(place)) for place in (store, tmp_path / "alone")]
+    assert curves[0].keys() == curves[1].keys()
+    assert curves[0] == pytest.approx(curves[1], abs=1e-5)
+
+
+def points_of(store: Store) -> dict[int, float]:
+    """The loss of the one training of a store, by step."""
+    path = store.curve(next(iter(store.all("training"))))
+    assert path is not None
+    points = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {point["step"]: point["loss"] for point in points if "loss" in point}
 
 
 @pytest.mark.long

@@ -57,6 +57,20 @@ def test_an_exception_in_a_worker_is_the_programs_fault_and_a_rerun_begins_again
     assert live_placement_groups() == ()
 
 
+@pytest.mark.long
+def test_a_group_that_may_be_smaller_does_not_wait_for_nodes_that_are_gone(
+    ray_here: ClusterInfo, tmp_path: Path
+) -> None:
+    def loop(config: None, group: Group) -> None:
+        group.report({"rank": group.rank})
+
+    result = run_group(loop, None, workers=3, storage=tmp_path / "three", name="three", elastic=True)
+    assert str(result.fault) == "machine: NodeLost: no room is left for 3 workers"
+    assert live_placement_groups() == ()
+    again = run_group(loop, None, workers=2, storage=tmp_path / "two", name="two", elastic=True)
+    assert (again.fault, again.metrics) == (None, {"rank": 0.5})
+
+
 def test_what_keeps_a_group_from_being_made_is_its_fault(ray_here: ClusterInfo, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     result = run_group(lambda config, group: None, None, workers=1, storage=tmp_path / "file", name="nowhere")

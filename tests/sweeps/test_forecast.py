@@ -201,6 +201,14 @@ class TestForecast:
         assert whole["activations"] == cut["activations"]
         assert "blocks that run" in cut
 
+    def test_a_group_that_makes_do_with_fewer_is_planned_with_as_many_as_fit(self, bench: Bench) -> None:
+        todo, gpus = left(bench, bench.trial("ilql")), {"workers": 4, "gpus_per_worker": 1.0}
+        fewer = forecast(bench.store, todo, Resources(**gpus, least_workers=2), described("1x3:80GB"))
+        three = forecast(bench.store, todo, Resources(workers=3, gpus_per_worker=1.0), described("1x3:80GB"))
+        assert (fewer.places, fewer.memory_bytes, fewer.hours) == (1, three.memory_bytes, three.hours)
+        with pytest.raises(ValueError, match="a job needs 4 GPUs"):
+            forecast(bench.store, todo, Resources(**gpus), described("1x3:80GB"))
+
     def test_disk_counts_weights_episodes_and_checkpoints_of_those_that_run(self, bench: Bench) -> None:
         spec = bench.trial("bc", seed=1)
         found = forecast(bench.store, left(bench, spec), Resources(), [Machine(cpus=4)])

@@ -257,6 +257,26 @@ class TestNodesThatLoseWhatTheyGet:
         ]
         assert fleet.places(need, None) == 1  # for what is to come back
 
+    def test_a_group_that_makes_do_with_fewer_begins_with_as_many_as_fit(
+        self, cluster: Cluster, tmp_path: Path
+    ) -> None:
+        # Three nodes of two CPUs each, for a group of six to two: four when one is gone, none when two and a half are.
+        fleet, need, others = cluster.fleet(tmp_path), Need(workers=6, least=3), cluster.alive[1:]
+        share = Share(fleet, need, None)
+        seen = []
+        for alive in (3, 2, 2, 1, 2, 3):
+            cluster.alive[1:] = others[: alive - 1]
+            fleet.look()
+            seen.append((share(), share.workers()))
+        assert seen == [(1, 6), (1, 4), (1, 4), (1, 3), (1, 4), (1, 6)]
+        lines = [line for line in cluster.said if "workers" in line]
+        room = "jobs that begin from now on have {} of 6 workers: there is room for so many".format
+        assert lines[0] == room(4)
+        assert lines[1].startswith(
+            "no job fits any more: each needs 3 to 6 workers with 1 CPU each, and there is room for 2"
+        )
+        assert lines[2:] == [room(4), room(6)]
+
     def test_a_cluster_of_one_goes_on(self, cluster: Cluster, tmp_path: Path) -> None:
         del cluster.alive[1:]
         fleet = cluster.fleet(tmp_path)

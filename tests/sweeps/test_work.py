@@ -672,12 +672,23 @@ def _break_the_world(monkeypatch: pytest.MonkeyPatch, fault: Exception) -> None:
         ({"checkpoint_every": 0}, "checkpoint_every must be at least 1, got 0"),
         ({"log_every": 0}, "log_every must be at least 1, got 0"),
         ({"shard": True}, "sharding needs at least 2 workers, got 1"),
+        ({"shard": True, "workers": 4, "least_workers": 1}, "sharding needs at least 2 workers, got 1"),
+        ({"workers": 2, "least_workers": 3}, "between 1 and the number of workers, 2, got 3"),
+        ({"workers": 2, "least_workers": 0}, "between 1 and the number of workers, 2, got 0"),
         ({"shard": True, "workers": 2, "gpus_per_worker": 0.5}, "sharding needs a whole GPU for each worker, got 0.5"),
     ],
 )
 def test_resources_are_refused_outside_their_ranges(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Resources(**change)
+
+
+def test_a_job_of_fewer_workers_is_a_group_as_before() -> None:
+    all_of_them = Resources(workers=2, least_workers=1, micro_batch=4)
+    assert all_of_them.of(2) is all_of_them
+    alone = all_of_them.of(1)
+    assert (alone.workers, alone.micro_batch, alone.in_group) == (1, 4, True)
+    assert Resources().of(1) == Resources()
 
 
 @pytest.mark.parametrize(
