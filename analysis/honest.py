@@ -32,6 +32,9 @@ Where folds are of scenes, in units of the variance of that mean itself."""
 FOLD_SHARE_MANY = 0.35
 """The same in units of M/√S, which is more from five seeds on: the more seeds, the more alike the folds choose."""
 
+TIED = 9
+"""Decimals of a sum of returns by which options are told apart: in what order a tie was added up must not break it."""
+
 
 @dataclass(frozen=True, eq=False)
 class CrossFitted:
@@ -160,7 +163,7 @@ def scene_folds(scenes: NDArray[np.generic], folds: int = FOLDS) -> NDArray[np.i
 
 
 def chosen_on_other_scenes(returns: Floats, scenes: NDArray[np.generic]) -> Floats:
-    """Returns of the option that is best on the scenes of the other folds, per episode.
+    """Returns of the option that is best on the scenes of the other folds, per episode; of equals the first.
 
     Args:
         returns: Finite; the options are axis −2: shape (..., N, E).
@@ -179,7 +182,8 @@ def chosen_on_other_scenes(returns: Floats, scenes: NDArray[np.generic]) -> Floa
     inside = [folds == fold for fold in range(int(folds.max()) + 1)]
     sums = np.stack([returns[..., own].sum(axis=-1) for own in inside])
     for fold, own in enumerate(inside):
-        best = np.delete(sums, fold, axis=0).sum(axis=0).argmax(axis=-1)
+        others = np.delete(sums, fold, axis=0).sum(axis=0)
+        best = np.round(others, TIED).argmax(axis=-1)
         held[..., own] = np.take_along_axis(returns[..., own], best[..., None, None], axis=-2)[..., 0, :]
     return held
 

@@ -67,10 +67,12 @@ class GroupResult:
     Attributes:
         metrics: The last report's metrics; empty if nothing was reported.
         fault: What ended it; None if the loop returned on every rank.
+        workers: How many there were.
     """
 
     metrics: Mapping[str, float]
     fault: Fault | None
+    workers: int = 1
 
 
 def check_metrics(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.faults import Fault, classify
@@ -52,6 +57,12 @@ def alive_nodes() -> list[Node]:
             machine = Machine(cpus=float(has.get("CPU", 0)), gpus=float(has.get("GPU", 0)))
             found.append(Node(node["NodeID"], node["NodeManagerHostname"], node["NodeManagerAddress"], machine))
     return sorted(found, key=lambda node: node.id)
+
+
+def nodes_in_use() -> list[Node]:
+    """Those of them that no program has set aside."""
+    names = [group["name"] for group in placement_group_table().values() if group["state"] != "REMOVED"]
+    return [node for node in alive_nodes() if not any(name.startswith(f"{SET_ASIDE}{node.id} ") for name in names)]
 
 
 def why_hopeless() -> str | None:

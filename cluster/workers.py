@@ -23,6 +23,7 @@ import ipaddress
 import json
 import os
 import secrets
+import shutil
 import socket
 import tempfile
 import threading
@@ -40,9 +41,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.faults import Fault, classify, nodes_lost
 from cluster.group import Config, GroupResult, Report, TrainLoop, check_metrics, combine
-from cluster.nodes import alive_nodes, this_node
+from cluster.nodes import nodes_in_use, this_node
 from cluster.placement import release_orphans
-from cluster.shapes import Need, places
+from cluster.shapes import Machine, Need, places, workers_that_fit
 
 # Ray Train's own annotations are still those of its first version, whose classes take other arguments.
 train: Any = ray.train
@@ -68,7 +69,11 @@ _ABORT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class _Order(Generic[Config]):
-    """Everything the fitting task needs to know."""
+    """Everything the fitting task needs to know.
+
+    `elastic` says whether the group can be begun anew with fewer workers: it is then taken back where it would wait for
+    nodes that are gone.
+    """
 
     train_loop: TrainLoop[Config]
     config: Config
@@ -84,26 +89,26 @@ def run_group(
     config: Config,
     *,
     workers: int,
+    least: int | None = None,
     gpus_per_worker: float = 0.0,
     storage: Path,
     name: str,
-    elastic: bool = False,
     on_report: Callable[[Report], None] | None = None,
     at: Callable[[Sequence[str]], None] = lambda nodes: None,
 ) -> GroupResult:
     """Train in a group of workers, a CPU each, and give how it ended; failures of workers come back as a value.
 
-    A group is begun once: whoever calls tries again, and the loop finds its own checkpoints.
+    A group is begun once: whoever calls tries again, and the loop finds its own checkpoints. But one that may be
+    smaller, and for which there is no longer room, is taken back and begun with as many as fit.
 
     Args:
         train_loop: Called as `train_loop(config, group)` on every worker; must be importable there, or picklable.
         config: Any picklable value.
         workers: How many, at least 1. Above 1, torch.distributed is initialised: NCCL on GPUs, gloo on CPUs.
+        least: With so many it makes do where the nodes have room for no more; with all of them alone if None.
         gpus_per_worker: 0, or a positive number; a fraction shares a GPU.
         storage: An absolute folder that all machines see, for Ray Train's notes.
         name: One path component, stable across restarts: a weights_id, never a time.
-        elastic: Whether the caller can begin it anew with fewer workers: it then ends, by a machine's fault, where the
-            nodes that are left have no room for so many; else it waits for one to come back.
         on_report: Called in this process with each report, in order. What it raises ends the group and is raised here.
         at: Called at its end with Ray's ids of the nodes on which its workers had begun.
 
@@ -115,14 +120,27 @@ def run_group(
     if gpus_per_worker < 0:
         raise ValueError(f"gpus_per_worker must not be negative, got {gpus_per_worker}")
     check_place(storage, name)
-    for file in storage.glob(f"{_NODE_OF}*"):
+    need = Need(workers=workers, gpus=gpus_per_worker, least=least)
+    while True:
+        machines = _machines() if need.fewest < workers else None
+        now = workers if machines is None else workers_that_fit(machines, need)
+        order = _Order(train_loop, config, now, gpus_per_worker, storage, name, elastic=need.fewest < now)
+        ended = _run_once(order, on_report)
+        if ended is not None:
+            at(sorted(set(_nodes_of(order).values())))
+            return ended
+        shutil.rmtree(storage / name, ignore_errors=True)  # Ray Train would go on from its notes of that group
+
+
+def _run_once(order: _Order[Config], on_report: Callable[[Report], None] | None) -> GroupResult | None:
+    """Run one group to its end; None where it would have waited for nodes that are gone."""
+    for file in order.storage.glob(f"{_NODE_OF}*"):
         file.unlink(missing_ok=True)
     release_orphans()
-    order = _Order(train_loop, config, workers, gpus_per_worker, storage, name, elastic)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     fitting: Any = ray.remote(_fit)
     events = fitting.options(
-        num_cpus=0, max_retries=0, num_returns="streaming", scheduling_strategy=here, name=f"group {name}"
+        num_cpus=0, max_retries=0, num_returns="streaming", scheduling_strategy=here, name=f"group {order.name}"
     ).remote(order)
     metrics: Mapping[str, float] = {}
     fault: Fault | None = None
@@ -136,9 +154,8 @@ def run_group(
                 fault = classify(error)
                 break
             if isinstance(event, _Waits):
-                fault = event.fault
                 _abort(events)
-                break
+                return None
             if isinstance(event, _Ended):
                 fault = event.fault
             else:
@@ -148,8 +165,7 @@ def run_group(
     except BaseException:
         _abort(events)
         raise
-    at(sorted(set(_nodes_of(order).values())))
-    return GroupResult(metrics, fault)
+    return GroupResult(metrics, fault, order.workers)
 
 
 def _nodes_of(order: _Order[Config]) -> dict[int, str]:
@@ -178,9 +194,7 @@ class _Ended:
 
 @dataclass(frozen=True)
 class _Waits:
-    """The last event that is heard of a fitting which waits for nodes that are gone."""
-
-    fault: Fault
+    """The last event that is heard of a fitting whose group could be smaller, and waits for nodes that are gone."""
 
 
 def _abort(events: Any) -> None:
@@ -218,18 +232,23 @@ def _fit(order: _Order[Config]) -> Iterator[Report | _Ended | _Waits]:
                     tended = time.monotonic()
                     fitted = tended if not order.elastic or _has_room(order) else fitted
                     if tended - fitted > _SHORT_SECONDS:
-                        yield _Waits(Fault("machine", "NodeLost", f"no room is left for {order.workers} workers"))
+                        yield _Waits()
                 time.sleep(_POLL_SECONDS)
         yield endings[0]
 
 
 def _has_room(order: _Order[Config]) -> bool:
-    """Whether the nodes that are alive hold the group, or do not say what they are."""
+    """Whether the nodes that are used hold the group, or do not say what they are."""
+    machines = _machines()
+    return machines is None or places(machines, Need(workers=order.workers, gpus=order.gpus_per_worker)) > 0
+
+
+def _machines() -> list[Machine] | None:
+    """What the nodes have that are used; None where nobody says."""
     try:
-        machines = [node.machine for node in alive_nodes()]
+        return [node.machine for node in nodes_in_use()]
     except Exception:  # noqa: BLE001  whatever a cluster in trouble raises, it says nothing of its nodes
-        return True
-    return places(machines, Need(workers=order.workers, gpus=order.gpus_per_worker)) > 0
+        return None
 
 
 def _fit_quietly(order: _Order[Config], journal: Path) -> _Ended:

@@ -7,7 +7,8 @@ import ctypes
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Parameters of glibc's `mallopt`, by its malloc.h."""
 
-_MOST = 2**30
+_MOST = {_TRIM_THRESHOLD: (2**30,), _MMAP_THRESHOLD: (2**30, 2**25)}
+"""What each is set to; older ones refuse the first for arrays' own mappings, and take half of their arenas' size."""
 
 
 def keep_freed_memory() -> bool:
@@ -21,4 +22,5 @@ def keep_freed_memory() -> bool:
         tune = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library has no such function, another system no such call
         return False
-    return all(tune(parameter, _MOST) == 1 for parameter in (_MMAP_THRESHOLD, _TRIM_THRESHOLD))
+    taken = [any(tune(parameter, value) == 1 for value in values) for parameter, values in _MOST.items()]
+    return all(taken)

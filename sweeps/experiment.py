@@ -10,6 +10,7 @@ from typing import Any
 
 from analysis.text import count
 from cluster.connect import ClusterInfo
+from cluster.shapes import workers_that_fit
 from sweeps.cells import drop_other_blocks, drop_stale, take_back_lost
 from sweeps.driving import carry_out, connected, driving, present, with_copy
 from sweeps.guard import STOPPED
@@ -85,10 +86,12 @@ def _run_sweep(
     need = sweep.resources.need
     check_fits(fleet.machines, need)
     concurrent = fleet.places(need, options.concurrent)
-    say(f"sweep {sweep.name} on {info}, {concurrent} jobs at a time")
+    fit = workers_that_fit(fleet.machines, need)
+    fewer = f", with {fit} of their {need.workers} workers: there is room for no more" if fit < need.workers else ""
+    say(f"sweep {sweep.name} on {info}, {concurrent} jobs at a time{fewer}")
     if lost := take_back_lost(store, sweep.name):
         say(f"{count(len(lost), 'evaluation')} lost the episodes or part of them, {lost[0]} the first: played again")
-    for line in plan_of(store, sweep).lines(concurrent=concurrent):
+    for line in plan_of(store, sweep, fleet.machines).lines(concurrent=concurrent):
         say(line)
     mirror = Mirror(store, sweep.name, options.tracking) if options.mirror else None
     store.put("sweep", sweep.name, _record(store, question, sweep, options), lease)

@@ -28,7 +28,7 @@ class Resources:
 
     Attributes:
         workers: Processes that train together.
-        least_workers: With so many a training goes on where machines are lost; None waits until all have room.
+        least_workers: With so many a training makes do where there is room for no more; None waits for room for all.
         gpus_per_worker: GPUs each of them is given.
         ray_train: Train in a Ray Train worker group even with one worker on a CPU.
         micro_batch: Dialogues per forward pass, for memory and less padding; 0 takes a worker's share whole.
@@ -80,8 +80,10 @@ class Resources:
         return Need(workers=self.workers, gpus=self.gpus_per_worker, least=self.least_workers)
 
     def of(self, workers: int) -> Resources:
-        """The same with so many workers: a group as before, of one perhaps."""
-        return self if workers == self.workers else dataclasses.replace(self, workers=workers, ray_train=True)
+        """The same with so many workers, no fewer: a group as before, of one perhaps."""
+        if workers == self.workers:
+            return self
+        return dataclasses.replace(self, workers=workers, least_workers=None, ray_train=True)
 
 
 @dataclass(frozen=True, kw_only=True)

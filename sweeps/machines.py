@@ -250,7 +250,7 @@ class Fleet:
         self._aside: dict[str, _Aside] = {}
         self._lost = Counter[str]()  # jobs in a row, by node
         self._need = Need()
-        self._told = self._need, self._need.workers  # of how many workers jobs could be, when last looked
+        self._told: tuple[Need, int | None] = self._need, 1  # of how many workers jobs could be, when last looked
         self._had_room = True  # when last looked: `check_fits` was asked before
         nodes = alive_nodes()
         if own and on_gpus and any(node.machine.gpus for node in nodes) and not built_for_gpus():
@@ -272,10 +272,6 @@ class Fleet:
         self._need = need
         fit = places(self.machines, need)
         return max(1, min(fit, wanted or fit))
-
-    def workers(self, need: Need) -> int:
-        """Of how many workers a job that begins now can be."""
-        return workers_that_fit(self.machines, need)
 
     def lost(self, nodes: Iterable[str]) -> None:
         """A job was lost under nodes of these ids."""
@@ -352,7 +348,8 @@ class Fleet:
         had_room, self._had_room = self._had_room, self._fits(self._used.values())
         if had_room and not self._had_room:
             room = sum(worker_places(machine, self._need) for machine in self.machines)
-            fewer = f"; the same command with --workers {room} goes on from their checkpoints" if room else ""
+            as_few = f" --least-workers {room}" if self._need.least is not None else ""
+            fewer = f"; the same command with --workers {room}{as_few} goes on from their checkpoints" if room else ""
             self._say(
                 f"no job fits any more: each needs {self._need}, and there is room for {room} of these; "
                 f"jobs wait for a node{fewer}"
@@ -361,8 +358,8 @@ class Fleet:
     def _tell_of_workers(self) -> None:
         """Say so when jobs begin with another number of workers than they did."""
         need, before = self._told
-        now = self.workers(self._need)
-        if now != (before if need == self._need else self._need.workers) and self._had_room:
+        now = workers_that_fit(self.machines, self._need) if self._had_room else None
+        if now is not None and now != (before if need == self._need else self._need.workers):
             self._say(
                 f"jobs that begin from now on have {now} of {self._need.workers} workers: there is room for so many"
             )
@@ -391,10 +388,6 @@ class Share:
         """How many just now, at least 1."""
         return self.fleet.places(self.need, self.wanted)
 
-    def workers(self) -> int:
-        """Of how many workers a job that begins now can be."""
-        return self.fleet.workers(self.need)
-
     def lost(self, nodes: Sequence[str]) -> None:
         """A job was lost under these nodes."""
         self.fleet.lost(nodes)
@@ -420,16 +413,15 @@ def check_fits(machines: Sequence[Machine], need: Need, *, whose: str = "the clu
         return
     cpus, gpus = sum(machine.cpus for machine in machines), sum(machine.gpus for machine in machines)
     more = f", {hint}" if hint else ""
-    if gpus < need.workers * need.gpus:
-        each = f" ({need.workers} workers × {need.gpus:g})" if need.workers > 1 else ""
+    if gpus < need.fewest * need.gpus:
+        each = f" ({need.fewest} workers × {need.gpus:g})" if need.fewest > 1 else ""
         raise ValueError(
-            f"a job needs {need.workers * need.gpus:g} GPUs{each}, {whose} has {gpus:g}; "
+            f"a job needs {need.fewest * need.gpus:g} GPUs{each}, {whose} has {gpus:g}; "
             f"--gpus-per-worker 0 trains on CPUs{more}"
         )
-    if cpus < need.workers * need.cpus:
+    if cpus < need.fewest * need.cpus:
         raise ValueError(
-            f"a job needs {need.workers * need.cpus:g} CPUs, {whose} has {cpus:g}; "
-            f"--workers sets how many it uses{more}"
+            f"a job needs {need.fewest * need.cpus:g} CPUs, {whose} has {cpus:g}; --workers sets how many it uses{more}"
         )
     room = sum(worker_places(machine, need) for machine in machines)
     raise ValueError(

@@ -286,7 +286,7 @@ def add_question_options(
     add(
         "--least-workers",
         type=whole_number(1, 10**4),
-        help="where machines are lost go on with as few of them, from the last checkpoint (default: wait for all)",
+        help="train with as few where there is room for no more, as after a lost machine (default: wait for all)",
     )
     add("--ray-train", action="store_true", help="train in Ray Train worker groups even with one worker on a CPU")
     add("--micro-batch", type=whole_number(0, 10**6), help="dialogues per forward pass, for memory")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cluster.shapes import Machine, places
+from cluster.shapes import Machine, places, workers_that_fit
 from sweeps.command_line import Plain
 from sweeps.definite import asked_sweeps
 from sweeps.driving import check_room
@@ -178,9 +178,9 @@ def plan_question(question: Question, options: Options, say: Callable[[str], Non
     )
 
 
-def plan_of(store: Store, sweep: Sweep) -> Plan:
-    """What a sweep wants, and what of it is there."""
-    need = sweep.resources.need
+def plan_of(store: Store, sweep: Sweep, machines: Sequence[Machine]) -> Plan:
+    """What a sweep wants, and what of it is there; on some machines, which decide how many workers a job can have."""
+    need = sweep.resources.of(workers_that_fit(machines, sweep.resources.need)).need
     return make_plan(store, sweep.shared, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement, need=need)
 
 
@@ -196,7 +196,7 @@ def _planned(ready: Ready, asked: Plain, sweep: Sweep, options: Options) -> Swee
         asked=asked,
         seeds=sweep.seeds,
         concurrent=min(fit, options.concurrent or fit),
-        work=plan_of(store, sweep),
+        work=plan_of(store, sweep, ready.machines),
         forecast=on_cluster,
         power=tuple(power_of(store, sweep.name, seeds=sweep.seeds, episodes=episodes)),
     )

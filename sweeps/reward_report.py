@@ -19,11 +19,13 @@ from analysis.section import section_markdown
 from analysis.transfer import transfer_tables
 from analysis.varied import Varied, varied_section
 from sweeps.names import report_folder
+from sweeps.one_thread import one_thread
 from sweeps.references import score_range
 from sweeps.run_tables import run_table
 from sweeps.store import Store
 
 
+@one_thread
 def write_reward_report(store: Store, sweeps: Mapping[str, str], *, transfer: bool) -> tuple[list[Path], list[str]]:
     """The files of the tables across rewards, under `<store>/reports/`, and the tables as lines to print.
 
@@ -55,6 +57,7 @@ def write_reward_report(store: Store, sweeps: Mapping[str, str], *, transfer: bo
     return paths, [*lines, *said]
 
 
+@one_thread
 def write_across_report(
     store: Store, sweeps: Sequence[str], *, folder: Path | None = None
 ) -> tuple[list[Path], list[str]]:
@@ -76,6 +79,7 @@ def write_across_report(
     ]
 
 
+@one_thread
 def write_varied_report(store: Store, column: str, sweeps: Mapping[Value, str]) -> tuple[list[Path], list[str]]:
     """The files that show how methods do as one setting varies, under `<store>/reports/`, and lines to print.
 

@@ -64,15 +64,13 @@ class _FromSchedule(Searcher):
         self,
         schedule: Schedule,
         concurrent: Callable[[], int],
-        workers: Callable[[], int],
         on_change: Callable[[], None],
         on_lost: Callable[[str], None],
         stop: Path,
         signals: Signals,
     ) -> None:
         super().__init__()
-        self._schedule, self._concurrent, self._workers = schedule, concurrent, workers
-        self._on_change, self._on_lost = on_change, on_lost
+        self._schedule, self._concurrent, self._on_change, self._on_lost = schedule, concurrent, on_change, on_lost
         self._stop, self._signals = stop, signals
         self._names: dict[str, str] = {}
 
@@ -91,8 +89,7 @@ class _FromSchedule(Searcher):
         name, job = found
         self._names[trial_id] = name
         mark = (Path(job.store) / MARK).read_text(encoding="utf-8")
-        job = dataclasses.replace(job, stop=str(self._stop), resources=job.resources.of(self._workers()))
-        told = json.dumps(dataclasses.asdict(job))
+        told = json.dumps(dataclasses.asdict(dataclasses.replace(job, stop=str(self._stop))))
         return {"name": name, "job": told, "mark": mark}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -126,9 +123,6 @@ class Places(Protocol):
 
     def __call__(self) -> int:
         """How many just now."""
-
-    def workers(self) -> int:
-        """Of how many workers one that begins now can be."""
 
     def lost(self, nodes: Sequence[str]) -> None:
         """A job was lost under nodes of these ids."""
@@ -355,13 +349,7 @@ def _tuner(
         tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
             search_alg=_FromSchedule(
-                schedule,
-                lambda: max(1, places() // cut),
-                places.workers,
-                changed,
-                lost,
-                folder / "stop",
-                signals,
+                schedule, lambda: max(1, places() // cut), changed, lost, folder / "stop", signals
             ),
             num_samples=-1,  # and no max_concurrent_trials, which could not grow with the cluster
             reuse_actors=True,

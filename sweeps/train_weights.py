@@ -102,10 +102,10 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
                 train_loop,
                 Held(job, lease),
                 workers=job.resources.workers,
+                least=job.resources.least_workers,
                 gpus_per_worker=job.resources.gpus_per_worker,
                 storage=store.scratch("group", spec.trajectory_id),
                 name=spec.weights_id,
-                elastic=job.resources.need.fewest < job.resources.workers,
                 on_report=on_report,
                 at=placed,
             )
@@ -116,7 +116,7 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
     if result.fault is not None and result.fault.owner == "machine":
         raise MachineFault(without_secrets(str(result.fault)), result.fault.nodes)
     so_far: Record = {
-        "train_seconds": _seconds_before(store, spec), "metrics": logged, **_cut(job.resources)
+        "train_seconds": _seconds_before(store, spec), "metrics": logged, **_cut(job.resources, result.workers)
     }  # fmt: skip
     if result.fault is not None:
         record_failed_training(store, spec, result.fault.cause, lease, started=started, so_far=so_far)
@@ -175,9 +175,9 @@ def _record(spec: TrialSpec, outcome: Record, started: str) -> Record:
     return outcome | about | provenance(started) | {"sources": method_digests(canonical(spec)[0].name)}
 
 
-def _cut(used: Resources) -> Record:
-    """How a training was cut, as its record says."""
-    return {"workers": used.workers, "micro_batch": used.micro_batch, "gpus": used.workers * used.gpus_per_worker}
+def _cut(used: Resources, workers: int) -> Record:
+    """How a training was cut when it ended, as its record says."""
+    return {"workers": workers, "micro_batch": used.micro_batch, "gpus": workers * used.gpus_per_worker}
 
 
 # What workers do
@@ -300,7 +300,7 @@ def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, group: Group) 
             curve.save(folder / CURVE_FILE)
             outcome: Record = {"status": "finished", "reason": None, "train_seconds": clock.seconds}
             outcome["metrics"] = curve.last()  # which a training that was resumed behind its last step has not made
-            return {RECORD: _record(spec, outcome | _cut(job.resources), started)}
+            return {RECORD: _record(spec, outcome | _cut(job.resources, group.world_size), started)}
 
         store.build("weights", spec.weights_id, make, {"spec": json.loads(spec.to_json())})
         store.send_curve(spec.weights_id)

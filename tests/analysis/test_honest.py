@@ -79,6 +79,13 @@ def test_what_is_best_on_the_other_scenes_is_scored_on_these() -> None:
     assert chosen_on_other_scenes(returns, np.array(["a", "b"])).tolist() == [1.0, 0.0]
 
 
+def test_the_order_of_addition_breaks_no_tie() -> None:
+    # Both have .6 on either scene; .1 + .2 + .3 is 1e-16 more. The first of equals is chosen.
+    returns = np.array([[0.3, 0.2, 0.1] * 2, [0.1, 0.2, 0.3] * 2])
+    assert returns[1, :3].sum() > returns[0, :3].sum()
+    assert chosen_on_other_scenes(returns, np.repeat(["a", "b"], 3)).tolist() == returns[0].tolist()
+
+
 def test_a_checkpoint_is_scored_over_scenes_with_folds_that_are_not_independent() -> None:
     # One model: returns 1 and 3 of two scenes: s.e. 1, t at one degree. Two equal ones: √1.6 of that.
     one = np.array([[1.0, 3.0]])

@@ -14,7 +14,7 @@ import ray
 
 from cluster.connect import ClusterInfo
 from cluster.group import Group, Report
-from cluster.nodes import this_node
+from cluster.nodes import let_back, nodes_in_use, set_aside, this_node
 from cluster.placement import live_placement_groups, release_orphans
 from cluster.workers import backend_of, keep_to_loopback, run_group
 
@@ -57,18 +57,39 @@ def test_an_exception_in_a_worker_is_the_programs_fault_and_a_rerun_begins_again
     assert live_placement_groups() == ()
 
 
+def test_a_group_that_may_be_smaller_has_as_many_workers_as_fit(ray_here: ClusterInfo, tmp_path: Path) -> None:
+    def loop(config: None, group: Group) -> None:
+        group.report({"world_size": group.world_size})
+
+    result = run_group(loop, None, workers=3, least=1, storage=tmp_path, name="three")  # on two CPUs
+    assert (result.fault, result.metrics, result.workers) == (None, {"world_size": 2.0}, 2)
+    assert live_placement_groups() == ()
+
+
 @pytest.mark.long
-def test_a_group_that_may_be_smaller_does_not_wait_for_nodes_that_are_gone(
-    ray_here: ClusterInfo, tmp_path: Path
+def test_a_group_that_waits_for_nodes_that_are_gone_is_taken_back_and_begun_smaller(
+    ray_here: ClusterInfo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def loop(config: None, group: Group) -> None:
-        group.report({"rank": group.rank})
+        group.report({"world_size": group.world_size})
 
-    result = run_group(loop, None, workers=3, storage=tmp_path / "three", name="three", elastic=True)
-    assert str(result.fault) == "machine: NodeLost: no room is left for 3 workers"
+    here = nodes_in_use()
+    known = [[*here, *here], here]  # the first time, one of two equal nodes is not yet known to be gone
+    monkeypatch.setattr("cluster.workers.nodes_in_use", lambda: known.pop(0))
+    result = run_group(loop, None, workers=4, least=1, storage=tmp_path, name="four")
+    assert (result.fault, result.metrics, result.workers) == (None, {"world_size": 2.0}, 2)
+    assert known == []
     assert live_placement_groups() == ()
-    again = run_group(loop, None, workers=2, storage=tmp_path / "two", name="two", elastic=True)
-    assert (again.fault, again.metrics) == (None, {"rank": 0.5})
+
+
+def test_a_node_that_is_set_aside_is_not_in_use(ray_here: ClusterInfo) -> None:
+    (node,) = nodes_in_use()
+    reserved = set_aside(node)
+    try:
+        assert nodes_in_use() == []
+    finally:
+        let_back(reserved)
+    assert nodes_in_use() == [node]
 
 
 def test_what_keeps_a_group_from_being_made_is_its_fault(ray_here: ClusterInfo, tmp_path: Path) -> None:

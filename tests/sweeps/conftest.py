@@ -272,13 +272,12 @@ class PretendedSweep:
         name: str = "sweep",
         lease: Lease | None = None,
         clock: Callable[[], float] = time.monotonic,
-        resources: Resources | None = None,
     ) -> Schedule:
         """A fresh schedule, and a fresh study."""
         study = Study(self.folder / f"{name}.log", name=name, seed=0, space=self.space)
         return Schedule(
             self.store, name, self.shared, self.design, refinement=refinement, seeds=seeds, study=study,
-            resources=resources or Resources(), lease=lease, clock=clock,
+            resources=Resources(), lease=lease, clock=clock,
         )  # fmt: skip
 
     def proposals(self, count: int, *, rung: float = 1.0, round_size: int = 2) -> Refinement:

@@ -257,25 +257,22 @@ class TestNodesThatLoseWhatTheyGet:
         ]
         assert fleet.places(need, None) == 1  # for what is to come back
 
-    def test_a_group_that_makes_do_with_fewer_begins_with_as_many_as_fit(
+    def test_of_a_group_that_makes_do_with_fewer_it_is_told_how_many_there_is_room_for(
         self, cluster: Cluster, tmp_path: Path
     ) -> None:
-        # Three nodes of two CPUs each, for a group of six to two: four when one is gone, none when two and a half are.
-        fleet, need, others = cluster.fleet(tmp_path), Need(workers=6, least=3), cluster.alive[1:]
-        share = Share(fleet, need, None)
-        seen = []
+        # Three nodes of two CPUs each, for a group of six to four: all, four, too few, four again, all.
+        fleet, need, others = cluster.fleet(tmp_path), Need(workers=6, least=4), cluster.alive[1:]
         for alive in (3, 2, 2, 1, 2, 3):
             cluster.alive[1:] = others[: alive - 1]
+            assert Share(fleet, need, None)() == 1
             fleet.look()
-            seen.append((share(), share.workers()))
-        assert seen == [(1, 6), (1, 4), (1, 4), (1, 3), (1, 4), (1, 6)]
         lines = [line for line in cluster.said if "workers" in line]
         room = "jobs that begin from now on have {} of 6 workers: there is room for so many".format
-        assert lines[0] == room(4)
-        assert lines[1].startswith(
-            "no job fits any more: each needs 3 to 6 workers with 1 CPU each, and there is room for 2"
+        none = (
+            "no job fits any more: each needs 4 to 6 workers with 1 CPU each, and there is room for 2 of these; jobs "
+            "wait for a node; the same command with --workers 2 --least-workers 2 goes on from their checkpoints"
         )
-        assert lines[2:] == [room(4), room(6)]
+        assert lines == [room(4), none, room(4), room(6)]
 
     def test_a_cluster_of_one_goes_on(self, cluster: Cluster, tmp_path: Path) -> None:
         del cluster.alive[1:]
@@ -309,6 +306,13 @@ class TestRoom:
     def test_a_lack_of_cpus_is_named(self) -> None:
         with pytest.raises(ValueError, match="needs 4 CPUs, the cluster has 2; --workers sets"):
             check_fits([Machine(cpus=2)], Need(workers=4))
+
+    def test_of_a_group_that_makes_do_with_fewer_the_fewest_are_asked_for(self) -> None:
+        check_fits([Machine(cpus=3)], Need(workers=4, least=3))
+        with pytest.raises(ValueError, match="needs 3 CPUs, the cluster has 2; --workers sets"):
+            check_fits([Machine(cpus=2)], Need(workers=4, least=3))
+        with pytest.raises(ValueError, match=r"needs 2 CPUs, the cluster has 1"):
+            check_fits([Machine(cpus=1, gpus=3)], Need(workers=4, gpus=1, least=2))
 
     def test_enough_in_sum_and_too_little_on_each_is_named(self) -> None:
         with pytest.raises(

@@ -207,7 +207,7 @@ SHAPES = [
     (("--cluster", "2x2:80GB", "--workers", "5", "--gpus-per-worker", "0.6"), "a cluster 2x2:80GB has room for 4"),
     (("--cluster", "2x3:80GB", "--workers", "3", "--gpus-per-worker", "2"), "a cluster 2x3:80GB has room for 2"),
     (("--cluster", "10x0:2cpu", "--workers", "21"), "a job needs 21 CPUs, a cluster 10x0:2cpu has 20"),
-    (("--workers", "4", "--least-workers", "3"), "a job needs 4 CPUs, this machine has 2; --workers sets how many"),
+    (("--workers", "4", "--least-workers", "3"), "a job needs 3 CPUs, this machine has 2; --workers sets how many"),
     (("--workers", "2", "--least-workers", "3"), "least_workers must be between 1 and the number of workers, 2, got 3"),
     (("--shard",), "sharding needs at least 2 workers, got 1"),
     (("--shard", "--workers", "2", "--gpus-per-worker", "0.5"), "sharding needs a whole GPU for each worker, got 0.5"),

@@ -107,14 +107,11 @@ class Room:
     """So many places, and what became of the jobs that had them."""
 
     def __init__(self, places: int) -> None:
-        self.places, self.of = places, 1
+        self.places = places
         self.ends: list[tuple[str, list[str]]] = []
 
     def __call__(self) -> int:
         return self.places
-
-    def workers(self) -> int:
-        return self.of
 
     def lost(self, nodes: Sequence[str]) -> None:
         self.ends.append(("lost", list(nodes)))
@@ -247,24 +244,6 @@ def test_where_memory_is_full_what_ran_is_begun_again_with_half_as_many_at_a_tim
         run(sweep, tmp_path / "tune")
     assert begun == [(2, ["bc"]), (1, ["bc"]), (1, ["bc"])]
     assert len(released) == 2
-
-
-@pytest.mark.parametrize("of", [4, 3, 1])
-def test_a_job_is_told_of_how_many_workers_it_is(
-    sweep: PretendedSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: int
-) -> None:
-    room, asked, told = Room(2), Resources(workers=4, least_workers=1), list[Resources]()
-    room.of = of
-
-    def begin(tuner: PretendedTuner) -> None:
-        told.append(Resources(**json.loads(tuner.algorithm.suggest("trial 0")["job"])["resources"]))
-        raise RuntimeError("enough")
-
-    monkeypatch.setattr(PretendedTuner, "act", begin, raising=False)
-    made = sweep.schedule(resources=asked)
-    with pytest.raises(RuntimeError, match="enough"):
-        search.run_schedule(made, places=room, resources=asked, folder=tmp_path / "tune", watcher=Watched())
-    assert [(each.workers, each.in_group) for each in told] == [(of, True)]
 
 
 def test_of_reports_within_a_second_only_those_of_something_new_are_passed_on(

@@ -688,6 +688,7 @@ def test_a_job_of_fewer_workers_is_a_group_as_before() -> None:
     assert all_of_them.of(2) is all_of_them
     alone = all_of_them.of(1)
     assert (alone.workers, alone.micro_batch, alone.in_group) == (1, 4, True)
+    assert str(alone.need) == "1 worker with 1 CPU each"
     assert Resources().of(1) == Resources()
 
 
