@@ -52,8 +52,8 @@ def selection_section(
     if not text:
         return None
     text.append(
-        "Signals are those of training batches. What held-out dialogues would say (TD error, Q against what followed) "
-        "is not recorded for tasks that can be played, and may rank better."
+        "Signals are those of training batches, and the loss on held-out dialogues. What else these would say (TD "
+        "error, Q against what followed) is not recorded for tasks that can be played, and may rank better."
     )
     bounded = [each for each in found if not each.correlation.why]
     shown = sorted(bounded, key=lambda each: -abs(each.correlation.value))[:MOST_SIGNALS]
