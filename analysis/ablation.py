@@ -86,7 +86,7 @@ class AblationTable:
 
     Attributes:
         rows: One per method, in the fixed order.
-        style: Whether SARSA's cells count in ILQL's row as well.
+        style: Whether SARSA's cells count in ILQL's row as well; also which table a report leads with (`Style`).
         task: The task's name; None where the run table is empty, like the next three.
         train_reward: The reward the methods learned from.
         evaluation_reward: The reward the scores are in.

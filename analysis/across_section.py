@@ -15,7 +15,8 @@ from analysis.figures import Figure, draw_estimates, draw_profiles
 from analysis.honest import fold_share, leave_one_seed_out
 from analysis.labels import in_order, method_label
 from analysis.section import Section, TextTable
-from analysis.sensitivity import Policy, Sensitivity, sensitivity
+from analysis.sensitivity import Sensitivity, sensitivity
+from analysis.styles import Policy
 from analysis.text import count, number
 
 BAR = "bc"

@@ -19,8 +19,9 @@ from analysis.text import NOT_BELIEVED, count, decimals_for, number, with_error
 
 TAU, BETA = "train.tau", "decode.beta"
 GRID_METHODS = ("sarsa", "ilql")
-SARSA_TAU = 0.5  # SARSA has no tau of its own: it is ILQL at this one, and has that row of a tau × beta grid
 """The methods of the tau × beta grid: SARSA is its line tau = 0.5."""
+
+SARSA_TAU = 0.5  # SARSA has no tau of its own: it is ILQL at this one, and has that row of a tau × beta grid
 
 LEVEL_METHODS = ("filtered_bc", "bc")
 """What the curves over beta are held against: cloning, which is where beta = 0 ends."""

@@ -57,7 +57,7 @@ _SCORE_TOLERANCE = 1e-4  # a score may have been summed in another order or in s
 
 
 def by_arm(runs: pl.DataFrame) -> pl.DataFrame:
-    """The rows with their `arm`, if they name it, for a method.
+    """The rows, `method` replaced by `arm` where they have one: from here on in this package a method is a table's row.
 
     A question may have a method several times, each an arm of its own: `ilql_without_lm` beside `ilql`.
     """

@@ -1,4 +1,6 @@
-"""How much of a method's score hangs on tuning it for each task anew: Adkins, Bowling and White (2024).
+"""Across tasks: how much of a method's score hangs on tuning it for each anew: Adkins, Bowling and White (2024).
+
+What each hyperparameter explains within one task is `analysis.importance`.
 
 Their measures compare settings across environments. Axes: *J* environments (tasks, rewards), *C* settings, the same in
 each. Performance is put on one scale, Γ = (x − p₅)/(p₉₅ − p₅) with the 5th and the 95th percentile of all cells of all
@@ -20,7 +22,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -29,11 +30,8 @@ from analysis.cells import Cell
 from analysis.estimators import Floats
 from analysis.labels import Value
 from analysis.landscape import Landscape, landscape_of
+from analysis.styles import Policy
 from analysis.text import DASH, count
-
-Policy: TypeAlias = Literal["exclude", "worst", "floor"]
-"""What a failed run counts as: `exclude` leaves out settings without a finished run somewhere, `worst` gives a failed
-run the lowest score of a cell in that environment, `floor` a given one: the lowest return that the task can give."""
 
 DRAWS = 2000
 DIMENSION_DRAWS = 400

@@ -1,5 +1,7 @@
 """How much a score depends on its hyperparameters, with the noise of training seeds and episodes taken out.
 
+That is σ, of all of them together: what each explains is `analysis.importance`, on `analysis.landscape`'s noise.
+
 Axes: *K* cells, *S* training seeds, *E* episodes, *P* contrasts; axes in front of these are worlds, for simulations.
 The model of a return is y[k, s, e] = μ_k + a[k, s] + b_e + g[k, e] + ε[k, s, e]: a cell's truth, what the training seed
 does to it, the episode (its scene) that all cells share, what that scene is to this cell, and the rest.

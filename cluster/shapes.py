@@ -59,7 +59,7 @@ class Need:
 
     Attributes:
         workers: Processes that train together, at least 1. They may stand on different machines.
-        least: With so many it makes do where there is room for no more; with all of them alone if None.
+        least_workers: With so many it makes do where there is room for no more; with all of them alone if None.
         cpus: CPUs of each, positive.
         gpus: GPUs of each: none, a share of one from `LEAST_GPU_SHARE` on, or a whole number, as Ray has it.
     """
@@ -67,7 +67,7 @@ class Need:
     workers: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
-    least: int | None = None
+    least_workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.cpus <= 0:
@@ -82,7 +82,7 @@ class Need:
     @property
     def fewest(self) -> int:
         """How many workers it takes at least."""
-        return self.workers if self.least is None else self.least
+        return self.workers if self.least_workers is None else self.least_workers
 
     def __str__(self) -> str:
         gpus = "" if not self.gpus else f" and {self.gpus:g} GPU{'' if self.gpus <= 1 else 's'}"
@@ -100,16 +100,20 @@ def worker_places(machine: Machine, need: Need) -> int:
     return fit
 
 
+def worker_room(machines: Sequence[Machine], need: Need) -> int:
+    """How many workers fit a cluster, of one job or of several."""
+    return sum(worker_places(machine, need) for machine in machines)
+
+
 def places(machines: Sequence[Machine], need: Need) -> int:
     """How many jobs fit a cluster at a time; 0 if not one does. One of fewer workers fits where none of all does."""
-    room = sum(worker_places(machine, need) for machine in machines)
+    room = worker_room(machines, need)
     return room // need.workers or int(room >= need.fewest)
 
 
 def workers_that_fit(machines: Sequence[Machine], need: Need) -> int:
     """Of how many workers a job can be; at least as many as it makes do with, for what is to come back."""
-    room = sum(worker_places(machine, need) for machine in machines)
-    return max(need.fewest, min(need.workers, room))
+    return max(need.fewest, min(need.workers, worker_room(machines, need)))
 
 
 def gpu_share(needed_bytes: int, gpu_bytes: int) -> float:

@@ -62,7 +62,7 @@ _NODE_OF = "node-of-"
 """How the names of the files begin in which each worker says on which node it is; its rank ends them."""
 _POLL_SECONDS = 0.1
 _TEND_SECONDS = 5.0
-_SHORT_SECONDS = 15.0
+_NO_ROOM_SECONDS = 15.0
 """For so long the nodes that are left may have no room for a group before one that can be smaller is taken back."""
 _ABORT_SECONDS = 5.0
 
@@ -71,8 +71,8 @@ _ABORT_SECONDS = 5.0
 class _Order(Generic[Config]):
     """Everything the fitting task needs to know.
 
-    `elastic` says whether the group can be begun anew with fewer workers: it is then taken back where it would wait for
-    nodes that are gone.
+    `elastic`: whether `workers`, so many as there are this time, are more than the group makes do with. It is then
+    taken back where it would wait for nodes that are gone.
     """
 
     train_loop: TrainLoop[Config]
@@ -89,7 +89,7 @@ def run_group(
     config: Config,
     *,
     workers: int,
-    least: int | None = None,
+    least_workers: int | None = None,
     gpus_per_worker: float = 0.0,
     storage: Path,
     name: str,
@@ -105,7 +105,7 @@ def run_group(
         train_loop: Called as `train_loop(config, group)` on every worker; must be importable there, or picklable.
         config: Any picklable value.
         workers: How many, at least 1. Above 1, torch.distributed is initialised: NCCL on GPUs, gloo on CPUs.
-        least: With so many it makes do where the nodes have room for no more; with all of them alone if None.
+        least_workers: With so many it makes do where the nodes have room for no more; with all of them alone if None.
         gpus_per_worker: 0, or a positive number; a fraction shares a GPU.
         storage: An absolute folder that all machines see, for Ray Train's notes.
         name: One path component, stable across restarts: a weights_id, never a time.
@@ -120,19 +120,19 @@ def run_group(
     if gpus_per_worker < 0:
         raise ValueError(f"gpus_per_worker must not be negative, got {gpus_per_worker}")
     check_place(storage, name)
-    need = Need(workers=workers, gpus=gpus_per_worker, least=least)
+    need = Need(workers=workers, gpus=gpus_per_worker, least_workers=least_workers)
     while True:
         machines = _machines() if need.fewest < workers else None
         now = workers if machines is None else workers_that_fit(machines, need)
         order = _Order(train_loop, config, now, gpus_per_worker, storage, name, elastic=need.fewest < now)
-        ended = _run_once(order, on_report)
+        ended = _run_group_once(order, on_report)
         if ended is not None:
             at(sorted(set(_nodes_of(order).values())))
             return ended
         shutil.rmtree(storage / name, ignore_errors=True)  # Ray Train would go on from its notes of that group
 
 
-def _run_once(order: _Order[Config], on_report: Callable[[Report], None] | None) -> GroupResult | None:
+def _run_group_once(order: _Order[Config], on_report: Callable[[Report], None] | None) -> GroupResult | None:
     """Run one group to its end; None where it would have waited for nodes that are gone."""
     for file in order.storage.glob(f"{_NODE_OF}*"):
         file.unlink(missing_ok=True)
@@ -215,7 +215,7 @@ def _fit(order: _Order[Config]) -> Iterator[Report | _Ended | _Waits]:
         endings: list[_Ended] = []
         fitting = threading.Thread(target=lambda: endings.append(_fit_quietly(order, journal)), daemon=True)
         fitting.start()
-        tended = fitted = time.monotonic()
+        tended = had_room_at = time.monotonic()
         with journal.open(encoding="utf-8") as lines:
             partial = ""
             while True:
@@ -230,8 +230,9 @@ def _fit(order: _Order[Config]) -> Iterator[Report | _Ended | _Waits]:
                 if time.monotonic() - tended > _TEND_SECONDS:
                     release_orphans()  # we may be waiting for what a dead trial still holds
                     tended = time.monotonic()
-                    fitted = tended if not order.elastic or _has_room(order) else fitted
-                    if tended - fitted > _SHORT_SECONDS:
+                    if not order.elastic or len(_nodes_of(order)) == order.workers or _has_room(order):
+                        had_room_at = tended  # or all have begun: a group that loses one of these ends by itself
+                    if tended - had_room_at > _NO_ROOM_SECONDS:
                         yield _Waits()
                 time.sleep(_POLL_SECONDS)
         yield endings[0]

@@ -135,7 +135,7 @@ def forecast(store: Store, remaining: Remaining, resources: Resources, machines:
     """
     need = resources.need
     check_fits(machines, need)
-    resources = resources.of(workers_that_fit(machines, need))
+    resources = resources.with_workers(workers_that_fit(machines, need))
     need = resources.need
     sized = list(_sized(store, [*remaining.to_train, *remaining.to_play]))
     networks = {spec.weights_id: found for spec, found, _, _ in sized}

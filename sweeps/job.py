@@ -24,7 +24,7 @@ class Resources:
     """What a job may use. Not part of any key: beyond rounding it decides no number, but for one exception.
 
     Where networks drop out, what is dropped depends on how a batch is cut into workers and micro-batches, as it does on
-    a seed. A training's record says how it was cut.
+    a seed. The record of a training that ended in its loop says how it was cut.
 
     Attributes:
         workers: Processes that train together.
@@ -49,8 +49,8 @@ class Resources:
     log_every: int = 10
 
     def __post_init__(self) -> None:
-        least = {"workers": 1, "gpus_per_worker": 0, "micro_batch": 0, "checkpoint_every": 1, "log_every": 1}
-        for name, low in least.items():
+        lowest = {"workers": 1, "gpus_per_worker": 0, "micro_batch": 0, "checkpoint_every": 1, "log_every": 1}
+        for name, low in lowest.items():
             if not low <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be at least {low}, got {getattr(self, name)}")
         if self.least_workers is not None and not 1 <= self.least_workers <= self.workers:
@@ -77,10 +77,10 @@ class Resources:
         """
         if not self.in_group:
             return Need()
-        return Need(workers=self.workers, gpus=self.gpus_per_worker, least=self.least_workers)
+        return Need(workers=self.workers, gpus=self.gpus_per_worker, least_workers=self.least_workers)
 
-    def of(self, workers: int) -> Resources:
-        """The same with so many workers, no fewer: a group as before, of one perhaps."""
+    def with_workers(self, workers: int) -> Resources:
+        """The same for a job of so many: a group as before, of one perhaps. Fewer do only where it has all of them."""
         if workers == self.workers:
             return self
         return dataclasses.replace(self, workers=workers, least_workers=None, ray_train=True)

@@ -26,7 +26,7 @@ import torch
 
 from cluster.faults import Fault
 from cluster.nodes import Node, Reserved, alive_nodes, call_on_nodes, let_back, set_aside
-from cluster.shapes import Machine, Need, places, worker_places, workers_that_fit
+from cluster.shapes import Machine, Need, places, worker_room, workers_that_fit
 from sweeps.job import opened_store
 from sweeps.journal import StoreError
 from sweeps.provenance import LIBRARIES, OPTIONAL, code_digest, library_versions
@@ -347,8 +347,8 @@ class Fleet:
         """Say so, once, when no job as they are now fits what is left: whoever is to act on it need not wait."""
         had_room, self._had_room = self._had_room, self._fits(self._used.values())
         if had_room and not self._had_room:
-            room = sum(worker_places(machine, self._need) for machine in self.machines)
-            as_few = f" --least-workers {room}" if self._need.least is not None else ""
+            room = worker_room(self.machines, self._need)
+            as_few = f" --least-workers {room}" if self._need.least_workers is not None else ""
             fewer = f"; the same command with --workers {room}{as_few} goes on from their checkpoints" if room else ""
             self._say(
                 f"no job fits any more: each needs {self._need}, and there is room for {room} of these; "
@@ -372,7 +372,7 @@ class Fleet:
 
 @dataclass(frozen=True)
 class Share:
-    """How many jobs of a sweep may run at a time, asked again and again; told where they were lost and done.
+    """The `Places` (`sweeps.search`) of one sweep on a fleet: how many of its jobs may run, asked again and again.
 
     Attributes:
         fleet: Of what.
@@ -423,7 +423,7 @@ def check_fits(machines: Sequence[Machine], need: Need, *, whose: str = "the clu
         raise ValueError(
             f"a job needs {need.fewest * need.cpus:g} CPUs, {whose} has {cpus:g}; --workers sets how many it uses{more}"
         )
-    room = sum(worker_places(machine, need) for machine in machines)
+    room = worker_room(machines, need)
     raise ValueError(
         f"a job needs {need}, and a worker is all on one machine; {whose} has room for {room} of them, "
         f"{'--workers' if room else '--gpus-per-worker'} takes fewer{more}"

@@ -42,6 +42,9 @@ COLUMNS = (
 class Options:
     """What a user asked for.
 
+    As `parse` gives them `columns`, `overrides` and `searched` are empty: `sweeps.asked.settled` sorts what was said of
+    columns into these three. *Settled* options are those.
+
     Attributes:
         command: The command, for saying how to resume; `***` in place of passwords.
         preset: The preset's name.

@@ -180,7 +180,7 @@ def plan_question(question: Question, options: Options, say: Callable[[str], Non
 
 def plan_of(store: Store, sweep: Sweep, machines: Sequence[Machine]) -> Plan:
     """What a sweep wants, and what of it is there; on some machines, which decide how many workers a job can have."""
-    need = sweep.resources.of(workers_that_fit(machines, sweep.resources.need)).need
+    need = sweep.resources.with_workers(workers_that_fit(machines, sweep.resources.need)).need
     return make_plan(store, sweep.shared, sweep.design, seeds=sweep.seeds, refinement=sweep.refinement, need=need)
 
 

@@ -245,10 +245,10 @@ def run_schedule(
     # Tune starts so many processes at once; left to itself, without a limit of its own on trials, one after the other.
     os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(max(STARTING, places())))
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of what failed the rows tell, and why
-    cut = 1
+    divisor = 1
     while True:
         try:
-            _run_once(schedule, places, cut, resources, folder, watcher, away)
+            _run_tune_once(schedule, places, divisor, resources, folder, watcher, away)
             return
         except RuntimeError as error:
             # Where memory is full Ray kills workers before the kernel kills anyone, and Tune ends over it.
@@ -257,19 +257,19 @@ def run_schedule(
         for name, wait in schedule.all_lost(MEMORY).items():
             watcher.lost(name, MEMORY, wait)
         release_all()
-        cut *= 2
+        divisor *= 2
 
 
-def _run_once(
+def _run_tune_once(
     schedule: Schedule,
     places: Places,
-    cut: int,
+    divisor: int,
     resources: Resources,
     folder: Path,
     watcher: Watcher,
     away: Away | None,
 ) -> None:
-    """Do all jobs in one run of Tune, on a `cut`-th of the places, at least one; what ends it early is raised."""
+    """Do all jobs in one run of Tune, on a `divisor`-th of the places, at least one; what ends it early is raised."""
     schedule.check()
     shutil.rmtree(folder, ignore_errors=True)  # of a driver that was killed
     own = folder / secrets.token_hex(4)  # whoever follows us, should we sleep, has another
@@ -288,7 +288,7 @@ def _run_once(
     watchdog = Watchdog(STUCK_SECONDS, stuck, tend=tend, hopeless=why_hopeless, check_seconds=CHECK_SECONDS)
     try:
         with signals, watchdog:
-            _tuner(schedule, places, cut, resources, own, watcher, watchdog, signals).fit()
+            _tuner(schedule, places, divisor, resources, own, watcher, watchdog, signals).fit()
     except BaseException:
         schedule.check()  # Tune has errors of its own for ours, and some for a folder that whoever follows us removed
         raise
@@ -316,7 +316,7 @@ def _what_is_stuck(watcher: Watcher) -> str:
 def _tuner(
     schedule: Schedule,
     places: Places,
-    cut: int,
+    divisor: int,
     resources: Resources,
     folder: Path,
     watcher: Watcher,
@@ -349,7 +349,7 @@ def _tuner(
         tune.with_resources(_trial, needs),
         tune_config=tune.TuneConfig(
             search_alg=_FromSchedule(
-                schedule, lambda: max(1, places() // cut), changed, lost, folder / "stop", signals
+                schedule, lambda: max(1, places() // divisor), changed, lost, folder / "stop", signals
             ),
             num_samples=-1,  # and no max_concurrent_trials, which could not grow with the cluster
             reuse_actors=True,

@@ -1,7 +1,9 @@
 """A job's first part: train one set of weights, and record how that ended.
 
-What a training says of itself stands beside its weights, from the moment they are there; its row is a copy of that. So
-a process that is killed between the two loses nothing.
+What a training says of itself stands beside its weights, from the moment they are there; its record is a copy of that
+(`record_found`). So a process that is killed between the two loses nothing. One that was stopped or failed in its loop
+is recorded here, too, with what it took; one that failed before that by `sweeps.work`, with its reason; one whose
+machines failed, or what it starts from, by the driver (`sweeps.schedule`).
 """
 
 from __future__ import annotations
@@ -102,7 +104,7 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
                 train_loop,
                 Held(job, lease),
                 workers=job.resources.workers,
-                least=job.resources.least_workers,
+                least_workers=job.resources.least_workers,
                 gpus_per_worker=job.resources.gpus_per_worker,
                 storage=store.scratch("group", spec.trajectory_id),
                 name=spec.weights_id,
@@ -116,7 +118,7 @@ def train_weights(store: Store, spec: TrialSpec, job: Job, lease: Lease, tell: T
     if result.fault is not None and result.fault.owner == "machine":
         raise MachineFault(without_secrets(str(result.fault)), result.fault.nodes)
     so_far: Record = {
-        "train_seconds": _seconds_before(store, spec), "metrics": logged, **_cut(job.resources, result.workers)
+        "train_seconds": _seconds_before(store, spec), "metrics": logged, **_divided(job.resources, result.workers)
     }  # fmt: skip
     if result.fault is not None:
         record_failed_training(store, spec, result.fault.cause, lease, started=started, so_far=so_far)
@@ -175,8 +177,8 @@ def _record(spec: TrialSpec, outcome: Record, started: str) -> Record:
     return outcome | about | provenance(started) | {"sources": method_digests(canonical(spec)[0].name)}
 
 
-def _cut(used: Resources, workers: int) -> Record:
-    """How a training was cut when it ended, as its record says."""
+def _divided(used: Resources, workers: int) -> Record:
+    """Into how many parts a training was divided when it ended, as its record says."""
     return {"workers": workers, "micro_batch": used.micro_batch, "gpus": workers * used.gpus_per_worker}
 
 
@@ -300,7 +302,7 @@ def _train(store: Store, spec: TrialSpec, job: Job, lease: Lease, group: Group) 
             curve.save(folder / CURVE_FILE)
             outcome: Record = {"status": "finished", "reason": None, "train_seconds": clock.seconds}
             outcome["metrics"] = curve.last()  # which a training that was resumed behind its last step has not made
-            return {RECORD: _record(spec, outcome | _cut(job.resources, group.world_size), started)}
+            return {RECORD: _record(spec, outcome | _divided(job.resources, group.world_size), started)}
 
         store.build("weights", spec.weights_id, make, {"spec": json.loads(spec.to_json())})
         store.send_curve(spec.weights_id)

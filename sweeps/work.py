@@ -25,7 +25,9 @@ SILENT_SECONDS = 1800.0
 
 
 def run_job(job: Job, tell: Tell, placed: Placed = lambda nodes: None) -> str:
-    """Do a job; returns the status of its training, `finished` or `failed`.
+    """Do a job; returns `finished`, or `failed` where its training failed, or something beside single evaluations did.
+
+    How each evaluation ended its record says.
 
     It holds the lease on its trajectory, whose checkpoints and rows nobody else writes meanwhile: where another driver
     is at the same weights, this one waits and then finds what is done.
@@ -50,10 +52,12 @@ def run_job(job: Job, tell: Tell, placed: Placed = lambda nodes: None) -> str:
 
     store.sync()  # what others have done is found
     with store.synced():  # whoever hears of this job's end finds what it did
-        return _held(job, store, spec, waiting, tell, placed)
+        return _under_lease(job, store, spec, waiting, tell, placed)
 
 
-def _held(job: Job, store: Store, spec: TrialSpec, waiting: Callable[[], None], tell: Tell, placed: Placed) -> str:
+def _under_lease(
+    job: Job, store: Store, spec: TrialSpec, waiting: Callable[[], None], tell: Tell, placed: Placed
+) -> str:
     """Do a job as soon as its trajectory can be had."""
     with store.lease(spec.trajectory_id, waiting) as lease:
 

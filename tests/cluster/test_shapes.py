@@ -32,7 +32,7 @@ class TestPlaces:
         assert places([Machine(cpus=8, gpus=3), Machine(cpus=8, gpus=2)], Need(workers=6, gpus=1)) == 0
 
     def test_a_job_that_makes_do_with_fewer_workers_has_a_place_where_none_of_all_has(self) -> None:
-        need = Need(workers=4, gpus=1, least=2)
+        need = Need(workers=4, gpus=1, least_workers=2)
         rooms = [[Machine(cpus=8, gpus=gpus)] for gpus in (1, 2, 3, 4, 7, 8)]
         assert [places(machines, need) for machines in rooms] == [0, 1, 1, 1, 1, 2]
         assert [workers_that_fit(machines, need) for machines in rooms] == [2, 2, 3, 4, 4, 4]
@@ -81,8 +81,8 @@ class TestDescriptions:
     [
         ({"workers": 0}, "a job must have workers"),
         ({"cpus": 0.0}, "a job must have workers and each of them CPUs"),
-        ({"workers": 2, "least": 3}, "a job must make do with 1 to 2 of its workers, got 3"),
-        ({"workers": 2, "least": 0}, "a job must make do with 1 to 2 of its workers, got 0"),
+        ({"workers": 2, "least_workers": 3}, "a job must make do with 1 to 2 of its workers, got 3"),
+        ({"workers": 2, "least_workers": 0}, "a job must make do with 1 to 2 of its workers, got 0"),
         ({"gpus": -1.0}, "a share of one or a whole number, got -1"),
         ({"gpus": 1.5}, "a share of one or a whole number, got 1.5"),
         ({"gpus": 0.00009}, "a worker's share of a GPU must be at least 0.0001, got 9e-05"),

@@ -34,7 +34,9 @@ def test_of_three_workers_the_two_that_fit_reduce_and_both_are_heard(ray_here: C
 
     heard: list[Report] = []
     base, hear = {"base": 10.0}, heard.append
-    result = run_group(loop, base, workers=3, least=1, storage=tmp_path, name="pair", on_report=hear)  # on two CPUs
+    result = run_group(
+        loop, base, workers=3, least_workers=1, storage=tmp_path, name="pair", on_report=hear
+    )  # on two CPUs
     assert (result.fault, result.workers) == (None, 2)
     assert result.metrics == {"sum": 21.0, "rank": 0.5, "world_size": 2.0}  # (0 + 1) / 2: the mean over ranks
     assert [report.by_rank[1]["rank"] for report in heard] == [1.0]
@@ -68,10 +70,30 @@ def test_a_group_that_waits_for_nodes_that_are_gone_is_taken_back_and_begun_smal
     here = nodes_in_use()
     known = [[*here, *here], here]  # the first time, one of two equal nodes is not yet known to be gone
     monkeypatch.setattr("cluster.workers.nodes_in_use", lambda: known.pop(0))
-    result = run_group(loop, None, workers=4, least=1, storage=tmp_path, name="four")
+    result = run_group(loop, None, workers=4, least_workers=1, storage=tmp_path, name="four")
     assert (result.fault, result.metrics, result.workers) == (None, {"world_size": 2.0}, 2)
     assert known == []
     assert live_placement_groups() == ()
+
+
+@pytest.mark.long
+def test_a_group_that_has_begun_goes_on_though_its_node_is_set_aside(ray_here: ClusterInfo, tmp_path: Path) -> None:
+    def loop(config: None, group: Group) -> None:
+        group.report({"step": 1.0})
+        time.sleep(25.0)
+        group.report({"step": 2.0})
+
+    reserved: list[Any] = []
+
+    def note(report: Report) -> None:
+        if not reserved:
+            reserved.extend(set_aside(*nodes_in_use()))
+
+    try:
+        result = run_group(loop, None, workers=2, least_workers=1, storage=tmp_path, name="aside", on_report=note)
+    finally:
+        let_back(reserved)
+    assert (result.fault, result.metrics, result.workers) == (None, {"step": 2.0}, 2)
 
 
 def test_a_node_that_is_set_aside_is_not_in_use(ray_here: ClusterInfo) -> None:

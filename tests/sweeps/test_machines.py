@@ -261,7 +261,7 @@ class TestNodesThatLoseWhatTheyGet:
         self, cluster: Cluster, tmp_path: Path
     ) -> None:
         # Three nodes of two CPUs each, for a group of six to four: all, four, too few, four again, all.
-        fleet, need, others = cluster.fleet(tmp_path), Need(workers=6, least=4), cluster.alive[1:]
+        fleet, need, others = cluster.fleet(tmp_path), Need(workers=6, least_workers=4), cluster.alive[1:]
         for alive in (3, 2, 2, 1, 2, 3):
             cluster.alive[1:] = others[: alive - 1]
             assert Share(fleet, need, None)() == 1
@@ -308,11 +308,11 @@ class TestRoom:
             check_fits([Machine(cpus=2)], Need(workers=4))
 
     def test_of_a_group_that_makes_do_with_fewer_the_fewest_are_asked_for(self) -> None:
-        check_fits([Machine(cpus=3)], Need(workers=4, least=3))
+        check_fits([Machine(cpus=3)], Need(workers=4, least_workers=3))
         with pytest.raises(ValueError, match="needs 3 CPUs, the cluster has 2; --workers sets"):
-            check_fits([Machine(cpus=2)], Need(workers=4, least=3))
+            check_fits([Machine(cpus=2)], Need(workers=4, least_workers=3))
         with pytest.raises(ValueError, match=r"needs 2 CPUs, the cluster has 1"):
-            check_fits([Machine(cpus=1, gpus=3)], Need(workers=4, gpus=1, least=2))
+            check_fits([Machine(cpus=1, gpus=3)], Need(workers=4, gpus=1, least_workers=2))
 
     def test_enough_in_sum_and_too_little_on_each_is_named(self) -> None:
         with pytest.raises(

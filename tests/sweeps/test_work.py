@@ -685,11 +685,11 @@ def test_resources_are_refused_outside_their_ranges(change: dict[str, Any], mess
 
 def test_a_job_of_fewer_workers_is_a_group_as_before() -> None:
     all_of_them = Resources(workers=2, least_workers=1, micro_batch=4)
-    assert all_of_them.of(2) is all_of_them
-    alone = all_of_them.of(1)
+    assert all_of_them.with_workers(2) is all_of_them
+    alone = all_of_them.with_workers(1)
     assert (alone.workers, alone.micro_batch, alone.in_group) == (1, 4, True)
     assert str(alone.need) == "1 worker with 1 CPU each"
-    assert Resources().of(1) == Resources()
+    assert Resources().with_workers(1) == Resources()
 
 
 @pytest.mark.parametrize(
