@@ -489,9 +489,14 @@ def test_a_report_is_the_same_bytes_in_another_process_and_place(desk: Desk, tmp
 # The table is true
 
 
+EARLY = 50
+"""Steps in which rounding has not grown yet: an Intel's and an AMD's curves differ by up to 3e-3 from 80 on."""
+
+
 def close(found: Mapping[str, float], expected: Mapping[str, float]) -> bool:
-    """Whether metrics are equal but for rounding, which differs between machines."""
-    return found == pytest.approx(expected, rel=1e-3, abs=1e-5)
+    """Whether a step's metrics are equal but for rounding, which differs between machines and grows in training."""
+    early = expected["step"] <= EARLY
+    return found == pytest.approx(expected, rel=1e-3 if early else 1e-2, abs=1e-5 if early else 1e-4)
 
 
 def same_training(found: Trained, expected: Trained) -> bool:
@@ -546,6 +551,16 @@ def test_a_table_that_is_not_true_any_more_is_found_out(table: Table) -> None:
     turned = "".join("10"[int(sign)] if place % 100 == 0 else sign for place, sign in enumerate(played.episodes.signs))
     other = replace(played, episodes=replace(played.episodes, signs=turned))
     stale = Table(table.trainings, {**table.evaluations, key: other})
+    assert differences(stale, table, {*table.trainings, *table.evaluations}) == [key]
+
+
+@pytest.mark.parametrize(("step", "factor"), [(40, 1.005), (100, 1.03)])
+def test_a_curve_that_is_not_true_any_more_is_found_out(table: Table, step: int, factor: float) -> None:
+    key = next(key for key, each in table.trainings.items() if each.curve and each.curve[0].get("loss", 0.0) > 0.5)
+    trained = table.trainings[key]
+    curve = [{**point, "loss": point["loss"] * (factor if point["step"] == step else 1.0)} for point in trained.curve]
+    stale = Table({**table.trainings, key: replace(trained, curve=curve)}, table.evaluations)
+    assert [point["step"] for point in curve].count(step) == 1
     assert differences(stale, table, {*table.trainings, *table.evaluations}) == [key]
 
 
