@@ -57,9 +57,8 @@ class Resources:
             raise ValueError(
                 f"least_workers must be between 1 and the number of workers, {self.workers}, got {self.least_workers}"
             )
-        fewest = self.workers if self.least_workers is None else self.least_workers
-        if self.shard and fewest < 2:
-            raise ValueError(f"sharding needs at least 2 workers, got {fewest}")
+        if self.shard and self.need.fewest < 2:
+            raise ValueError(f"sharding needs at least 2 workers, got {self.need.fewest}")
         if self.shard and 0 < self.gpus_per_worker < 1:
             raise ValueError(f"sharding needs a whole GPU for each worker, got {self.gpus_per_worker}")
 

@@ -6,22 +6,15 @@ BLAS shares a large product out among its threads, and where it is cut decides h
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from threadpoolctl import threadpool_limits
 
-_Parameters = ParamSpec("_Parameters")
-_Result = TypeVar("_Result")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def one_thread(function: Callable[_Parameters, _Result]) -> Callable[_Parameters, _Result]:
+def one_thread(function: _Function) -> _Function:
     """The function, computed in one thread of BLAS; how many there are is as before when it returns."""
-
-    @functools.wraps(function)
-    def calm(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
-        with threadpool_limits(limits=1, user_api="blas"):
-            return function(*args, **kwargs)
-
+    calm: _Function = threadpool_limits.wrap(limits=1, user_api="blas")(function)
     return calm
