@@ -311,6 +311,8 @@ class TestRoom:
         check_fits([Machine(cpus=3)], Need(workers=4, least_workers=3))
         with pytest.raises(ValueError, match="needs 3 CPUs, the cluster has 2; --workers sets"):
             check_fits([Machine(cpus=2)], Need(workers=4, least_workers=3))
+        with pytest.raises(ValueError, match=r"needs 3 to 4 workers .* is all on one machine; .* room for 2"):
+            check_fits([Machine(cpus=1.5), Machine(cpus=1.5)], Need(workers=4, least_workers=3))
         with pytest.raises(ValueError, match=r"needs 2 CPUs, the cluster has 1"):
             check_fits([Machine(cpus=1, gpus=3)], Need(workers=4, gpus=1, least_workers=2))
 

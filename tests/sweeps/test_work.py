@@ -689,6 +689,7 @@ def test_a_job_of_fewer_workers_is_a_group_as_before() -> None:
     alone = all_of_them.with_workers(1)
     assert (alone.workers, alone.micro_batch, alone.in_group) == (1, 4, True)
     assert str(alone.need) == "1 worker with 1 CPU each"
+    assert str(Resources(workers=4, least_workers=2).with_workers(3).need) == "3 workers with 1 CPU each"
     assert Resources().with_workers(1) == Resources()
 
 
