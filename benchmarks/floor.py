@@ -20,7 +20,8 @@ from ilql.batch import TokenSequence
 from ilql.language_model import context_length, text_config, trunk_of
 from ilql.method import Actor
 from ilql.networks import QNetwork
-from ilql.slots import CHUNK, slot_bytes
+from ilql.slot_cache import columns_for
+from ilql.slots import slot_bytes
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def least_work(actor: Actor, conversations: Sequence[TokenSequence]) -> Work:
     before = sum(int(each.action_positions.sum()) for each in conversations)
     attention = 4 * pairs * sum(each.num_hidden_layers * each.hidden_size for each in map(text_config, trunks))
     operations = 2 * tokens * sum(map(_weights, trunks)) + attention + 2 * chosen * sum(map(_weights, heads))
-    column = slot_bytes(actor) / (context_length(actor.language_model) + CHUNK)
+    column = slot_bytes(actor) / columns_for(context_length(actor.language_model))
     return Work(float(operations), before * column)
 
 

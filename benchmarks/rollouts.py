@@ -55,7 +55,7 @@ class Size:
 
 SIZES = (
     Size(layers=2, width=96, steps=120, ours=256, other=6, rounds=5),
-    Size(layers=4, width=256, steps=40, ours=128, other=3, rounds=3),
+    Size(layers=4, width=256, steps=40, ours=128, other=6, rounds=3),
 )
 QUICK = (Size(layers=2, width=96, steps=8, ours=8, other=1, rounds=1),)
 

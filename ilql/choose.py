@@ -91,13 +91,15 @@ def choose(
         Tokens, log-ratios and log-probabilities, shape (S,) each.
     """
     base, score = scores(logits, q, writable, knobs)
+    tokens = score.argmax(dim=-1)
+    if not knobs.draws:
+        log_base = base.gather(1, tokens[:, None]).squeeze(1)
+        return tokens, -log_base, log_base
     certain = knobs.greedy | torch.isinf(knobs.beta)
     log_policy = score.log_softmax(dim=-1)
-    tokens = score.argmax(dim=-1)
-    if knobs.draws:
-        cumulative = log_policy.double().exp().cumsum(dim=-1)
-        drawn = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(dim=-1).clamp(max=score.shape[-1] - 1)
-        tokens = torch.where(certain, tokens, drawn)
+    cumulative = log_policy.double().exp().cumsum(dim=-1)
+    drawn = (cumulative <= (uniform * cumulative[:, -1])[:, None]).sum(dim=-1).clamp(max=score.shape[-1] - 1)
+    tokens = torch.where(certain, tokens, drawn)
     picked = tokens[:, None]
     log_pi = torch.where(certain, 0.0, log_policy.gather(1, picked).squeeze(1))
     log_base = base.gather(1, picked).squeeze(1)

@@ -20,21 +20,22 @@ beginning. Betas on one checkpoint so pay for what is said differently, and no m
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ilql.choose import Knobs, choose, policy_inputs
 from ilql.drafts import Choice, Draft, Drawing, missing_end
+from ilql.forward_pass import Asked, NewTokens, Token
 from ilql.method import Actor, Decoding, Manner
 from ilql.ranking import favourites, most_gained
-from ilql.slots import CHUNK, LANGUAGE_MODEL, READER, Asked, Reading, Slots
+from ilql.slots import LANGUAGE_MODEL, READER, Reading, Slots
 from ilql.tokens import Tokenizer
 
-VERSION = 5
+VERSION = 6
 """Raised when the same settings would say something else; part of every evaluation's key."""
 
 
@@ -86,7 +87,7 @@ class Conversation:
     """
 
     reading: Reading
-    pending: list[int | Asked]
+    pending: list[Token]
     begun: Drawing | None = None
 
     def copy(self) -> Conversation:
@@ -130,7 +131,7 @@ class Speaker:
                 part.to(device).eval()
         self._actor, self._tokenizer, self._device = actor, tokenizer, device
         self._slots = Slots(actor, count=slots, device=device, keep_mean=keep_mean or actor.judge is not None)
-        self._pending: list[list[int | Asked]] = [[] for _ in range(slots)]
+        self._pending: list[list[Token]] = [[] for _ in range(slots)]
         self._begun: dict[int, Drawing] = {}
         self._writable = torch.from_numpy(tokenizer.writable()).to(device)
         self._end = tokenizer.end
@@ -218,7 +219,7 @@ class Speaker:
         """An utterance as it is heard: with an end, whether it came to one or not."""
         return [*tokens, *missing_end(tokens, self._end)]
 
-    def _unfed_end(self, tokens: Sequence[int]) -> list[int | Asked]:
+    def _unfed_end(self, tokens: Sequence[int]) -> list[Token]:
         """What drawing an utterance has not fed: its last token, which goes with the world's answer, in one pass."""
         return [*tokens[-1:], *missing_end(tokens, self._end)]
 
@@ -259,10 +260,7 @@ class Speaker:
 
     def _read(self, drafts: Mapping[int, Draft]) -> None:
         """Let the reader hear some slots' drafts to their ends."""
-        rest = {slot: self._ended(draft.tokens) for slot, draft in drafts.items()}
-        while waiting := {slot: tokens[:CHUNK] for slot, tokens in rest.items() if tokens}:
-            self._forward(waiting, width=CHUNK, transformers=READER)
-            rest = {slot: tokens[CHUNK:] for slot, tokens in rest.items()}
+        self._forward({slot: self._ended(draft.tokens) for slot, draft in drafts.items()}, transformers=READER)
 
     def _with_states(self, draft: Draft, slot: int) -> Draft:
         """The draft with what its reader, who has just heard it in this slot, makes of it."""
@@ -313,7 +311,7 @@ class Speaker:
                     for number, draft in d.drafts().items():
                         drafts[number].append(draft)
             if feeding := {slot: [d.unfed.pop(0)] for slot, d in drawing.items() if d.unfed}:
-                self._forward(feeding, width=1, transformers=transformers)
+                self._forward(feeding, spoken=True, transformers=transformers)
             done = [d for d in drawing.values() if d.done]
             for d in done:
                 del drawing[d.slot]
@@ -366,28 +364,23 @@ class Speaker:
             if slots.lengths[v.slot] + len(self._pending[v.slot]) > slots.capacity:
                 self._pending[v.slot] = []
                 slots.fill(v.slot)
-        while waiting := {v.slot: self._pending[v.slot][:CHUNK] for v in voices if self._pending[v.slot]}:
-            self._forward(waiting, width=CHUNK)
-            for slot in waiting:
-                del self._pending[slot][:CHUNK]
+        if heard := {v.slot: self._pending[v.slot] for v in voices if self._pending[v.slot]}:
+            self._forward(heard)
+            for slot in heard:
+                self._pending[slot] = []
         # The last token said is never fed alone, so a full context may still be left by one.
         return {v.slot: max(0, slots.capacity - slots.lengths[v.slot] - 1) for v in voices}
 
-    def _forward(
-        self, new: Mapping[int, Sequence[int | Asked]], *, width: int, transformers: slice = slice(None)
-    ) -> None:
+    def _forward(self, new: NewTokens, *, spoken: bool = False, transformers: slice = slice(None)) -> None:
         """Every forward pass there is goes through here."""
-        self._slots.feed(new, width=width, transformers=transformers)
+        self._slots.feed(new, spoken=spoken, transformers=transformers)
 
     def _choose(self, voices: Sequence[Voice], numbers: Sequence[int], knobs: Knobs) -> list[Choice]:
         """A token for each of some voices."""
-        actor, last = self._actor, self._slots.last
-        head = actor.language_model.get_output_embeddings()  # type: ignore[operator]
-        read = None if actor.critic is None else last[1]
-        logits, q = policy_inputs(head, actor.critic, last[0], read, relative=actor.relative)
+        logits, q, place = self._scores({voices[number].slot for number in numbers})
         # Whole blocks of rows: a kernel may treat the end of a tensor otherwise than its middle.
-        rows = [*numbers, *[numbers[0]] * (-len(numbers) % len(self._slots))]
-        slots = torch.tensor([voices[number].slot for number in rows], device=self._device)
+        rows = [*numbers, *[numbers[0]] * (-len(numbers) % self._slots.block)]
+        slots = torch.tensor([place[voices[number].slot] for number in rows], device=self._device)
         drawn = [0.0 if voices[number].decode.greedy else voices[number].generator.random() for number in numbers]
         uniform = torch.tensor(drawn + [0.0] * (len(rows) - len(drawn)), dtype=torch.float64, device=self._device)
         tokens, log_ratio, log_base = choose(
@@ -400,3 +393,19 @@ class Speaker:
         # One tensor, so that a device is waited for once; a double holds any id and any float.
         chosen = torch.stack([tokens.double(), log_ratio.double(), log_base.double()])[:, : len(numbers)].tolist()
         return [Choice(int(token), ratio, base) for token, ratio, base in zip(*chosen, strict=True)]
+
+    def _scores(self, slots: Set[int]) -> tuple[Tensor, Tensor | None, dict[int, int]]:
+        """Logits and Q of every token where some slots are, shape (N, V) each, and each slot's row there."""
+        actor, block = self._actor, self._slots.block
+        place = {slot: row for row, slot in enumerate(sorted(slots))}
+        rows = torch.tensor([*place, *[min(slots)] * (-len(slots) % block)], device=self._device)
+        states = [torch.split(last[rows], block) for last in self._slots.last]
+        head = actor.language_model.get_output_embeddings()  # type: ignore[operator]
+        read = states[0] if actor.critic is None else states[1]
+        parts = [
+            policy_inputs(head, actor.critic, own, others, relative=actor.relative)
+            for own, others in zip(states[0], read, strict=True)
+        ]
+        logits = torch.cat([part for part, _ in parts])
+        q = [part for _, part in parts if part is not None]
+        return logits, torch.cat(q) if q else None, place

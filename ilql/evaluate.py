@@ -18,7 +18,7 @@ from ilql.batch import TokenSequence, tokenize
 from ilql.decode import Conversation, Speaker, Spoken, Utterance, Voice
 from ilql.dialogue import Dialogue, Turn
 from ilql.method import Actor, Decoding, Manner
-from ilql.slots import slot_bytes
+from ilql.slots import by_rows, slot_bytes
 from ilql.task import Reply, Task
 from ilql.tokens import Tokenizer
 
@@ -26,7 +26,14 @@ VERSION = 2
 """Raised when an episode or its measures mean something else; part of every evaluation's key."""
 
 SLOTS = 64
-"""Conversations per forward pass on a CPU. A constant: the shape of a matrix product can decide its last bit."""
+"""Conversations at a time on a CPU, at least. What there is to play never decides how many: the shape of a matrix
+product can decide its last bit."""
+
+ROW_SLOTS = 256
+"""Where a CPU reads row by row, so many at the most: passes stay full while some wait for the last to end."""
+
+ROW_CACHE = 2**30
+"""Bytes of keys and values that such conversations may take, beyond what `SLOTS` of them do."""
 
 DEVICE_SLOTS = 512
 """The same on a device at the most, where a pass of few takes as long as one of many."""
@@ -317,9 +324,10 @@ def play(
 
 
 def slots_on(device: torch.device, actor: Actor, *, episodes: int) -> int:
-    """Conversations per forward pass on a device: `SLOTS` on a CPU, else as many as there are and its memory takes."""
+    """Conversations at a time: on a device as many as there are and its memory takes, on a CPU by their size alone."""
     if device.type == "cpu":
-        return SLOTS
+        room = ROW_CACHE // slot_bytes(actor) if by_rows(actor, device) else 0
+        return max(SLOTS, min(ROW_SLOTS, 2 ** (room.bit_length() - 1) if room else 0))
     free, _ = torch.cuda.mem_get_info(device)
     room = math.floor(CACHE_SHARE * free / slot_bytes(actor))
     wanted = min(DEVICE_SLOTS, SLOTS * math.ceil(episodes / SLOTS))

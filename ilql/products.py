@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from transformers.activations import GELUTanh, NewGELUActivation
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.pytorch_utils import Conv1D
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -48,6 +50,8 @@ def hasten(model: Model) -> Model:
             module.__class__ = Linear
         elif type(module) is Conv1D:
             module.__class__ = Transposed
+        elif type(module) is GPT2MLP and isinstance(module.act, GELUTanh | NewGELUActivation):
+            module.__class__ = MLP
     return model
 
 
@@ -65,6 +69,19 @@ class Transposed(Conv1D):
     def forward(self, x: Tensor) -> Tensor:
         """X W + bias."""
         return linear(x, self.weight.T, self.bias)
+
+
+class MLP(GPT2MLP):
+    """GPT-2's two layers with a GELU between them, which oneDNN makes as it multiplies where a policy acts."""
+
+    def forward(self, hidden_states: Any) -> Tensor:
+        """W₂ gelu(W₁ x + b₁) + b₂, gelu by its approximation with a tanh."""
+        first = self.c_fc
+        if torch.is_inference_mode_enabled() and _by_onednn(hidden_states, first.weight.T):
+            second: Tensor = self.c_proj(_onednn(hidden_states, first.weight.T, first.bias, gelu=True))
+        else:
+            second = super().forward(hidden_states)
+        return second
 
 
 class _Linear(torch.autograd.Function):
@@ -102,8 +119,9 @@ def _by_onednn(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
+    after, how = ("gelu", "tanh") if gelu else ("none", "")
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, after, [], how)
     return result
 
 

@@ -16,7 +16,7 @@ from ilql.language_model import hidden_states, trunk_of
 from ilql.method import Actor, Decoding, Manner, Proposals
 from ilql.tokens import Tokenizer
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings would draw other utterances; part of the candidates' key."""
 
 SLOTS = 64

@@ -1,43 +1,29 @@
 """Conversations in slots, as transformers have read them: how they are fed more, left, copied and taken back.
 
-Axes: *S* slots, *C* new tokens, *L* cache columns, *D* hidden width.
+Axes: *S* slots, *D* hidden width.
 
-Every forward pass has one of two fixed shapes, (S, C) for hearing and (S, 1) for speaking, and each slot's keys and
-values stand in its own row from column 0 on, so what is made of a slot's conversation does not depend on what is in the
-slots beside it. Conversations are never encoded twice: only what is new is fed.
+A CPU reads new tokens row by row (`ilql.rows`), a device all slots at once (`ilql.grid`). In both what is made of a
+slot's conversation does not depend on what is in the slots beside it. Conversations are never encoded twice: only what
+is new is fed.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ilql.language_model import FULL, SLIDING, context_length, text_config, trunk_of
+from ilql.forward_pass import Layout, NewTokens, Transformer
+from ilql.grid import Grid
+from ilql.language_model import context_length, text_config, trunk_of
 from ilql.method import Actor
-from ilql.slot_cache import SlotCache
-
-CHUNK = 16
-"""New tokens per hearing pass."""
-
-BLOCK = 32
-"""A speaking pass reads cache columns in blocks of so many, up to the last that it needs. A column that is masked adds
-an exact zero, and whole blocks of them leave the order of every sum as it is: no bit moves with the length of other
-slots. That holds for one token's attention, and not for a chunk's: beyond 192 columns MKL cuts the sum of several rows
-into parts by its length. So a hearing pass reads all columns there are."""
+from ilql.rows import Rows, reads
+from ilql.slot_cache import columns_for
 
 LANGUAGE_MODEL, READER = slice(0, 1), slice(-1, None)
 """Of an actor's transformers the first speaks; the last reads what a judge judges by. They may be one."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Stands, among the ids a slot hears, for the return it is asked for."""
-
-    target_return: float
 
 
 @dataclass(frozen=True)
@@ -87,10 +73,10 @@ class Slots:
         self.capacity = context_length(actor.language_model)
         self.lengths = [0] * count
         self._device, self._keeps_mean, self._condition = device, keep_mean, actor.condition
-        columns = self.capacity + CHUNK  # room behind the context for the padding of a chunk
-        self._columns = torch.arange(columns, device=device)
         trunks = _trunks_of(actor)
-        self._trunks: list[tuple[nn.Module, SlotCache]] = [(trunk, SlotCache(count, columns)) for trunk in trunks]
+        rows = by_rows(actor, device)
+        self._layout: Layout = Rows(count, self.capacity) if rows else Grid(count, self.capacity, device)
+        self._transformers = [Transformer.of(trunk, self._layout.cache()) for trunk in trunks]
         embeddings = [trunk.get_input_embeddings().weight for trunk in trunks]  # type: ignore[operator]
         self.last: list[Tensor] = [weight.new_zeros(count, weight.shape[1]) for weight in embeddings]
         self._sum = torch.zeros_like(self.last[-1])
@@ -99,9 +85,14 @@ class Slots:
         return len(self.lengths)
 
     @property
+    def block(self) -> int:
+        """Of how many slots' last states heads make something at a time; the shape decides last bits."""
+        return self._layout.block
+
+    @property
     def one_reads_all(self) -> bool:
         """True if the language model is the only transformer."""
-        return len(self._trunks) == 1
+        return len(self._transformers) == 1
 
     def restart(self, slot: int) -> None:
         """Forget the slot's conversation."""
@@ -115,7 +106,7 @@ class Slots:
     def copy(self, slot: int) -> Reading:
         """The slot's conversation as one that can go on in another slot."""
         length = min(self.lengths[slot], self.capacity)
-        states = [cache.copy(slot, length) for _, cache in self._trunks]
+        states = [transformer.cache.copy(slot, length) for transformer in self._transformers]
         return Reading(self.lengths[slot], states, self._sum[slot].clone())
 
     def put(self, slot: int, reading: Reading) -> None:
@@ -123,8 +114,8 @@ class Slots:
 
         Its last states are not part of it: something new has to be fed before anything is made of it.
         """
-        for (_, cache), states in zip(self._trunks, reading.states, strict=True):
-            cache.put(slot, states)
+        for transformer, states in zip(self._transformers, reading.states, strict=True):
+            transformer.cache.put(slot, states)
         self.lengths[slot] = reading.length
         self._sum[slot] = reading.sum
 
@@ -146,65 +137,34 @@ class Slots:
         mean = self._sum[slot] / torch.tensor(max(1, self.lengths[slot]), device=self._device)
         return self.last[-1][slot].clone(), mean
 
-    def feed(self, new: Mapping[int, Sequence[int | Asked]], *, width: int, transformers: slice = slice(None)) -> None:
-        """Feed new tokens, at most `width` each, to some slots and some transformers; keep each one's last state."""
-        fed_ids = [[0] * width for _ in self.lengths]
-        lengths = [0] * len(self)
-        asked: list[tuple[int, int, float]] = []
-        for slot, tokens in new.items():
-            lengths[slot] = len(tokens)
-            for place, token in enumerate(tokens):
-                if isinstance(token, Asked):
-                    asked.append((slot, place, token.target_return))
-                else:
-                    fed_ids[slot][place] = token
-        ids, counts = torch.tensor(fed_ids, device=self._device), torch.tensor(lengths, device=self._device)
-        start = torch.tensor(self.lengths, device=self._device)
-        columns = start[:, None] + self._columns[:width]
-        used = len(self._columns)
-        if width == 1:
-            longest = max(self.lengths[slot] for slot in new) + 1
-            used = min(math.ceil(longest / BLOCK) * BLOCK, used)
-        age = (columns[..., None] - self._columns[:used])[:, None]
-        mask = age >= 0
-        last = (counts - 1).clamp(min=0)[:, None, None]
-        fed = (counts > 0)[:, None]
-        places = range(len(self._trunks))
-        for number in places[transformers]:
-            trunk, cache = self._trunks[number]
-            cache.positions, cache.used = columns, used
-            # Returns are for the language model's ears.
-            by_embedding = number == 0 and self._condition is not None
-            hidden = trunk(
-                **(self._embedded(trunk, ids, asked) if by_embedding else {"input_ids": ids}),
-                attention_mask=layered_mask(trunk, mask, age),
-                position_ids=columns.clamp(max=self.capacity - 1),
-                past_key_values=cache,
-                use_cache=True,
-            ).last_hidden_state
-            state = hidden.gather(1, last.expand(-1, -1, hidden.shape[-1])).squeeze(1)
-            self.last[number] = torch.where(fed, state, self.last[number])
-            if self._keeps_mean and number == places[-1]:
-                real = torch.arange(width, device=self._device) < counts[:, None]
-                self._sum = self._sum + (hidden * real[..., None]).sum(1)
+    def feed(self, new: NewTokens, *, spoken: bool, transformers: slice = slice(None)) -> None:
+        """Feed new tokens to some slots and some transformers; keep each one's last state.
+
+        Args:
+            new: The tokens, one at least of every slot that is named.
+            spoken: They were chosen, one of each slot, and not heard.
+            transformers: Which of them.
+        """
+        places = range(len(self._transformers))
+        for one in self._layout.passes(new, [*self.lengths], spoken=spoken):
+            for number in places[transformers]:
+                # Returns are for the language model's ears.
+                hidden = one.run(self._transformers[number], self._condition if number == 0 else None)
+                self.last[number] = one.last(hidden, self.last[number])
+                if self._keeps_mean and number == places[-1]:
+                    self._sum = one.added(self._sum, hidden)
         for slot, tokens in new.items():
             self.lengths[slot] += len(tokens)
 
-    def _embedded(self, trunk: nn.Module, ids: Tensor, asked: Sequence[tuple[int, int, float]]) -> dict[str, Tensor]:
-        """The ids as embeddings, shape (S, C, D), with those of the returns that are asked for: slot, place, return."""
-        assert self._condition is not None
-        wanted = torch.full(ids.shape, torch.nan)
-        for slot, place, target_return in asked:
-            wanted[slot, place] = target_return
-        wanted = wanted.to(self._device)
-        embeddings: Tensor = trunk.get_input_embeddings()(ids)  # type: ignore[operator]
-        returns = self._condition(wanted.nan_to_num()).to(embeddings.dtype)
-        return {"inputs_embeds": torch.where(wanted.isnan()[..., None], embeddings, returns)}
+
+def by_rows(actor: Actor, device: torch.device) -> bool:
+    """Whether an actor's conversations are read row by row, which all of its transformers have to allow."""
+    return all(reads(trunk, device) for trunk in _trunks_of(actor))
 
 
 def slot_bytes(actor: Actor) -> int:
     """What keys and values of one conversation take, at full length."""
-    columns = context_length(actor.language_model) + CHUNK
+    columns = columns_for(context_length(actor.language_model))
     total = 0
     for trunk in _trunks_of(actor):
         config = text_config(trunk)
@@ -219,22 +179,3 @@ def _trunks_of(actor: Actor) -> list[nn.Module]:
     """The transformers that run: the language model's, then the critic's or the judge's."""
     readers = [None if part is None else part.trunk for part in (actor.critic, actor.judge)]
     return [trunk_of(actor.language_model), *(reader for reader in readers if reader is not None)]
-
-
-def layered_mask(trunk: nn.Module, mask: Tensor, age: Tensor) -> Tensor | dict[str, Tensor]:
-    """An attention mask as a trunk takes it, some or all of whose layers may look back a limited number of tokens.
-
-    Transformers narrows a mask of shape (B, T) by itself, and takes one of four axes as it is.
-
-    Args:
-        trunk: The transformer; its configuration says how far which layers look back.
-        mask: True where a token may be attended to, shape (B, 1, T, L).
-        age: By how many tokens it came before the one that attends, as `mask`; or what can be broadcast to it.
-    """
-    config = text_config(trunk)
-    kinds = set(getattr(config, "layer_types", None) or ())
-    window = getattr(config, "sliding_window", None)
-    if window is None or kinds == {FULL}:
-        return mask
-    near = mask & (age < window)
-    return {FULL: mask, SLIDING: near} if kinds else near  # without kinds, as in Mistral, all layers are alike

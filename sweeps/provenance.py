@@ -18,7 +18,7 @@ from ilql.methods import sources_of
 from sweeps.exact_json import Record
 from sweeps.journal import utc
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "ray", "optuna", "numpy", "scikit-learn")
+LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "ray", "optuna", "numpy", "numba", "scikit-learn")
 OPTIONAL = ("peft", "gguf", "accelerate")
 """Libraries of extras, which need not be there: adapters, and models in GGUF files."""
 

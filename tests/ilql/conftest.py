@@ -31,6 +31,15 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(params=["rows", "grid"])
+def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let conversations be read row by row, as a CPU does, or all slots at once, as a device does; gives which."""
+    name: str = request.param
+    if name == "grid":
+        monkeypatch.setattr("ilql.slots.reads", lambda trunk, device: False)
+    return name
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     return train_tokenizer(TEXTS * 2, vocabulary=64)

@@ -196,6 +196,7 @@ def uncached(actor: Actor, tokenizer: Tokenizer, ids: Sequence[int], beta: float
     return tuple(said)
 
 
+@pytest.mark.usefixtures("layout")
 class TestSpeaking:
     DECODE = Decoding(max_new_tokens=5)
     BETAS = (0.0, 2.0, math.inf)

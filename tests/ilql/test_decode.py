@@ -19,6 +19,8 @@ from ilql.methods import ilql
 from ilql.networks import QNetwork
 from ilql.tokens import Tokenizer
 
+pytestmark = pytest.mark.usefixtures("layout")
+
 CPU = torch.device("cpu")
 FAMILIES = ["gpt2", "llama"]
 GREEDY = Decoding(max_new_tokens=6)
@@ -145,7 +147,7 @@ class TestCompany:
             said.append(speaker.speak([mine, other])[0])
         assert said == alone
 
-    @pytest.mark.parametrize("slots", [8, 64])
+    @pytest.mark.parametrize("slots", [8, 64, 200])
     def test_the_slot_it_is_in_changes_no_bit(
         self, actors: dict[str, Actor], tokenizer: Tokenizer, family: str, decode: Decoding, slots: int
     ) -> None:

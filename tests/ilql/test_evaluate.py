@@ -15,9 +15,9 @@ from ilql import token_values
 from ilql.decode import Speaker, Spoken, Utterance, Voice
 from ilql.dialogue import Dialogue, Turn
 from ilql.evaluate import Episode, Player, play, reply_to
+from ilql.forward_pass import NewTokens
 from ilql.method import Actor, Decoding, Manner, Start
 from ilql.methods import ilql
-from ilql.slots import Asked
 from ilql.task import Environment, Reply, TaskFault
 from ilql.tokens import Tokenizer
 
@@ -231,11 +231,9 @@ class Counted(Speaker):
 
     fed = 0
 
-    def _forward(
-        self, new: Mapping[int, Sequence[int | Asked]], *, width: int, transformers: slice = slice(None)
-    ) -> None:
+    def _forward(self, new: NewTokens, *, spoken: bool = False, transformers: slice = slice(None)) -> None:
         Counted.fed += sum(map(len, new.values()))
-        super()._forward(new, width=width, transformers=transformers)
+        super()._forward(new, spoken=spoken, transformers=transformers)
 
 
 class TestSharing:

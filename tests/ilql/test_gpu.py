@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ilql.batch import TokenSequence, collate, dialogue_weights
 from ilql.decode import Speaker, Utterance, Voice
-from ilql.evaluate import CACHE_SHARE, DEVICE_SLOTS, SLOTS, slots_on
+from ilql.evaluate import CACHE_SHARE, DEVICE_SLOTS, ROW_SLOTS, SLOTS, slots_on
 from ilql.method import Actor, Method, Start, every_action
 from ilql.methods import known_methods
 from ilql.slots import slot_bytes
@@ -157,7 +157,18 @@ class TestOnAGpu:
 
 
 def test_a_cpu_has_the_same_slots_whatever_there_is_to_play(language_model: Callable[..., nn.Module]) -> None:
-    assert {slots_on(CPU, Actor(language_model()), episodes=n) for n in (1, 64, 10**6)} == {SLOTS}
+    assert {slots_on(CPU, Actor(language_model()), episodes=n) for n in (1, 64, 10**6)} == {ROW_SLOTS}
+
+
+@pytest.mark.parametrize(("room", "slots"), [(1, SLOTS), (127, SLOTS), (128, 128), (255, 128), (10**6, ROW_SLOTS)])
+def test_a_cpu_has_as_many_slots_as_their_caches_may_take(
+    language_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch, room: int, slots: int
+) -> None:
+    actor = Actor(language_model())
+    monkeypatch.setattr("ilql.evaluate.ROW_CACHE", room * slot_bytes(actor))
+    assert slots_on(CPU, actor, episodes=10**6) == slots
+    monkeypatch.setattr("ilql.slots.reads", lambda trunk, device: False)
+    assert slots_on(CPU, actor, episodes=10**6) == SLOTS
 
 
 @pytest.mark.parametrize(("room", "slots"), [(10, SLOTS), (3 * SLOTS - 1, 2 * SLOTS), (10**6, DEVICE_SLOTS)])

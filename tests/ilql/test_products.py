@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import GPT2Config
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.pytorch_utils import Conv1D
 
 from ilql import products
 from ilql.language_model import Architecture, build_language_model, hidden_states, reload_language_model, trunk_of
-from ilql.products import Linear, Transposed, hasten, linear, product
+from ilql.products import MLP, Linear, Transposed, hasten, linear, product
 
 
 @pytest.fixture
@@ -25,9 +27,9 @@ def small(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
     by_onednn = products._onednn
 
-    def watched(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def watched(x: Tensor, weight: Tensor, bias: Tensor | None, **others: bool) -> Tensor:
         calls.append(x.numel() // x.shape[-1])
-        return by_onednn(x, weight, bias)
+        return by_onednn(x, weight, bias, **others)
 
     monkeypatch.setattr(products, "LEAST_WORK", 1)
     monkeypatch.setattr(products, "LEAST_WORK_INFERENCE", 1)
@@ -135,6 +137,8 @@ def test_a_hastened_model_has_the_same_states_gradients_and_names(small: list[in
             module.__class__ = nn.Linear
         elif type(module) is Transposed:
             module.__class__ = Conv1D
+        elif type(module) is MLP:
+            module.__class__ = GPT2MLP
     tokens = torch.randint(30, (2, 9))
     found = []
     for model in (plain, fast):
@@ -147,6 +151,30 @@ def test_a_hastened_model_has_the_same_states_gradients_and_names(small: list[in
     for one, other in zip(*found, strict=True):
         assert one is not None
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "relu"])
+def test_gpt2s_activation_is_made_with_the_product_where_a_policy_acts(small: list[int], activation: str) -> None:
+    plain = GPT2MLP(24, GPT2Config(n_embd=6, activation_function=activation, resid_pdrop=0.0)).double()
+    nn.init.normal_(plain.c_fc.weight)
+    x = torch.linspace(-4, 4, 30).view(1, 5, 6)
+    expected = plain(x.double()).detach()
+    fast = hasten(copy.deepcopy(plain).float())
+    assert isinstance(fast, MLP) == (activation != "relu")
+    seen: list[bool] = []
+    inner = products._onednn
+
+    def watched(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
+        seen.append(gelu)
+        return inner(x, weight, bias, gelu=gelu)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(products, "_onednn", watched)
+        with torch.inference_mode():
+            torch.testing.assert_close(fast(x).double(), expected, rtol=1e-5, atol=1e-5)
+        assert seen == [activation != "relu", False]
+        assert fast(x).requires_grad  # a training goes through the activation itself
+        assert seen[2:] == [False, False]
 
 
 def test_every_language_model_is_hastened(language_model: Callable[..., nn.Module], tmp_path: Path) -> None:
