@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from transformers.activations import GELUTanh, NewGELUActivation
-from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.pytorch_utils import Conv1D
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -43,6 +41,13 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return _onednn(a, b, None) if _by_onednn(a, b) else a @ b.T
 
 
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """gelu(X Wᵀ + bias), gelu by its approximation with a tanh; where a policy acts oneDNN makes it as it multiplies."""
+    if torch.is_inference_mode_enabled() and _by_onednn(x, weight):
+        return _onednn(x, weight, bias, gelu=True)
+    return functional.gelu(linear(x, weight, bias), approximate="tanh")
+
+
 def hasten(model: Model) -> Model:
     """The same model, its linear layers multiplying by `linear`; their weights and names stay."""
     for module in model.modules():
@@ -50,8 +55,10 @@ def hasten(model: Model) -> Model:
             module.__class__ = Linear
         elif type(module) is Conv1D:
             module.__class__ = Transposed
-        elif type(module) is GPT2MLP and isinstance(module.act, GELUTanh | NewGELUActivation):
-            module.__class__ = MLP
+        elif type(module).__name__ == "GPT2MLP":
+            from ilql.gelu import hasten_mlp  # noqa: PLC0415  slow import; here a model has been built already
+
+            hasten_mlp(module)
     return model
 
 
@@ -69,19 +76,6 @@ class Transposed(Conv1D):
     def forward(self, x: Tensor) -> Tensor:
         """X W + bias."""
         return linear(x, self.weight.T, self.bias)
-
-
-class MLP(GPT2MLP):
-    """GPT-2's two layers with a GELU between them, which oneDNN makes as it multiplies where a policy acts."""
-
-    def forward(self, hidden_states: Any) -> Tensor:
-        """W₂ gelu(W₁ x + b₁) + b₂, gelu by its approximation with a tanh."""
-        first = self.c_fc
-        if torch.is_inference_mode_enabled() and _by_onednn(hidden_states, first.weight.T):
-            second: Tensor = self.c_proj(_onednn(hidden_states, first.weight.T, first.bias, gelu=True))
-        else:
-            second = super().forward(hidden_states)
-        return second
 
 
 class _Linear(torch.autograd.Function):

@@ -31,12 +31,6 @@ IMPLEMENTATION = "ilql_rows"
 """The name of `row_attention` among Transformers' ways to attend."""
 
 
-def reads(trunk: nn.Module, device: torch.device) -> bool:
-    """Whether a transformer can be read row by row: on a CPU, in float32, and with attention that can be replaced."""
-    replaceable = getattr(trunk, "_supports_attention_backend", False)
-    return device.type == "cpu" and bool(replaceable) and all(p.dtype == torch.float32 for p in trunk.parameters())
-
-
 class Rows:
     """Passes over single tokens.
 

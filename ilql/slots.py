@@ -19,7 +19,6 @@ from ilql.forward_pass import Layout, NewTokens, Transformer
 from ilql.grid import Grid
 from ilql.language_model import context_length, text_config, trunk_of
 from ilql.method import Actor
-from ilql.rows import Rows, reads
 from ilql.slot_cache import columns_for
 
 LANGUAGE_MODEL, READER = slice(0, 1), slice(-1, None)
@@ -74,8 +73,7 @@ class Slots:
         self.lengths = [0] * count
         self._device, self._keeps_mean, self._condition = device, keep_mean, actor.condition
         trunks = _trunks_of(actor)
-        rows = by_rows(actor, device)
-        self._layout: Layout = Rows(count, self.capacity) if rows else Grid(count, self.capacity, device)
+        self._layout = _layout(actor, count, self.capacity, device)
         self._transformers = [Transformer.of(trunk, self._layout.cache()) for trunk in trunks]
         embeddings = [trunk.get_input_embeddings().weight for trunk in trunks]  # type: ignore[operator]
         self.last: list[Tensor] = [weight.new_zeros(count, weight.shape[1]) for weight in embeddings]
@@ -159,7 +157,21 @@ class Slots:
 
 def by_rows(actor: Actor, device: torch.device) -> bool:
     """Whether an actor's conversations are read row by row, which all of its transformers have to allow."""
-    return all(reads(trunk, device) for trunk in _trunks_of(actor))
+    return all(reads_by_rows(trunk, device) for trunk in _trunks_of(actor))
+
+
+def reads_by_rows(trunk: nn.Module, device: torch.device) -> bool:
+    """Whether a transformer can be read so: on a CPU, in float32, and with attention that can be replaced."""
+    replaceable = getattr(trunk, "_supports_attention_backend", False)
+    return device.type == "cpu" and bool(replaceable) and all(p.dtype == torch.float32 for p in trunk.parameters())
+
+
+def _layout(actor: Actor, count: int, capacity: int, device: torch.device) -> Layout:
+    if not by_rows(actor, device):
+        return Grid(count, capacity, device)
+    from ilql.rows import Rows  # noqa: PLC0415  loads a compiler, which only who speaks on a CPU needs
+
+    return Rows(count, capacity)
 
 
 def slot_bytes(actor: Actor) -> int:

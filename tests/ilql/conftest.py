@@ -36,7 +36,7 @@ def layout(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Let conversations be read row by row, as a CPU does, or all slots at once, as a device does; gives which."""
     name: str = request.param
     if name == "grid":
-        monkeypatch.setattr("ilql.slots.reads", lambda trunk, device: False)
+        monkeypatch.setattr("ilql.slots.reads_by_rows", lambda trunk, device: False)
     return name
 
 

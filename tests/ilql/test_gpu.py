@@ -167,7 +167,7 @@ def test_a_cpu_has_as_many_slots_as_their_caches_may_take(
     actor = Actor(language_model())
     monkeypatch.setattr("ilql.evaluate.ROW_CACHE", room * slot_bytes(actor))
     assert slots_on(CPU, actor, episodes=10**6) == slots
-    monkeypatch.setattr("ilql.slots.reads", lambda trunk, device: False)
+    monkeypatch.setattr("ilql.slots.reads_by_rows", lambda trunk, device: False)
     assert slots_on(CPU, actor, episodes=10**6) == SLOTS
 
 

@@ -15,8 +15,9 @@ from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.pytorch_utils import Conv1D
 
 from ilql import products
+from ilql.gelu import MLP
 from ilql.language_model import Architecture, build_language_model, hidden_states, reload_language_model, trunk_of
-from ilql.products import MLP, Linear, Transposed, hasten, linear, product
+from ilql.products import Linear, Transposed, hasten, linear, linear_gelu, product
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ def test_a_hastened_model_has_the_same_states_gradients_and_names(small: list[in
 
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu_pytorch_tanh", "relu"])
 def test_gpt2s_activation_is_made_with_the_product_where_a_policy_acts(small: list[int], activation: str) -> None:
-    plain = GPT2MLP(24, GPT2Config(n_embd=6, activation_function=activation, resid_pdrop=0.0)).double()
+    plain = GPT2MLP(24, GPT2Config(n_embd=6, activation_function=activation, resid_pdrop=0.5)).eval().double()
     nn.init.normal_(plain.c_fc.weight)
     x = torch.linspace(-4, 4, 30).view(1, 5, 6)
     expected = plain(x.double()).detach()
@@ -172,9 +173,31 @@ def test_gpt2s_activation_is_made_with_the_product_where_a_policy_acts(small: li
         patch.setattr(products, "_onednn", watched)
         with torch.inference_mode():
             torch.testing.assert_close(fast(x).double(), expected, rtol=1e-5, atol=1e-5)
-        assert seen == [activation != "relu", False]
+            assert seen == [activation != "relu", False]
+            assert (fast.train()(x) == 0).any()  # what is dropped is dropped all the same
         assert fast(x).requires_grad  # a training goes through the activation itself
-        assert seen[2:] == [False, False]
+        assert not any(seen[2:])
+
+
+def test_an_adapter_in_the_first_layers_place_is_asked(small: list[int]) -> None:
+    class Doubled(Transposed):
+        def forward(self, x: Tensor) -> Tensor:
+            return 2 * super().forward(x)
+
+    plain = hasten(GPT2MLP(24, GPT2Config(n_embd=6)).eval())
+    x = torch.randn(5, 6)
+    with torch.inference_mode():
+        expected = plain.c_proj(functional.gelu(2 * plain.c_fc(x), approximate="tanh"))
+        plain.c_fc.__class__ = Doubled
+        torch.testing.assert_close(plain(x), expected)
+
+
+def test_a_product_with_an_activation_has_gradients_too(small: list[int]) -> None:
+    x, weight = torch.randn(7, 5).requires_grad_(), torch.randn(3, 5)
+    linear_gelu(x, weight).sum().backward()  # type: ignore[no-untyped-call]
+    found, x.grad = x.grad, None
+    functional.gelu(functional.linear(x, weight), approximate="tanh").sum().backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(found, x.grad)
 
 
 def test_every_language_model_is_hastened(language_model: Callable[..., nn.Module], tmp_path: Path) -> None:

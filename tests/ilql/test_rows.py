@@ -12,8 +12,8 @@ from ilql.forward_pass import Asked, Transformer
 from ilql.grid import Grid
 from ilql.language_model import hidden_states, trunk_of
 from ilql.method import Actor
-from ilql.rows import IMPLEMENTATION, LEAST_HEARD, MOST, Rows, reads
-from ilql.slots import Slots
+from ilql.rows import IMPLEMENTATION, LEAST_HEARD, MOST, Rows
+from ilql.slots import Slots, reads_by_rows
 
 CPU = torch.device("cpu")
 
@@ -105,16 +105,16 @@ class TestStates:
 class TestReads:
     def test_a_cpu_in_float32_reads_by_rows(self, language_model: Callable[..., nn.Module]) -> None:
         trunk = trunk_of(language_model())
-        assert reads(trunk, CPU)
-        assert not reads(trunk, torch.device("cuda"))
-        assert not reads(trunk.double(), CPU)
+        assert reads_by_rows(trunk, CPU)
+        assert not reads_by_rows(trunk, torch.device("cuda"))
+        assert not reads_by_rows(trunk.double(), CPU)
 
     def test_attention_that_cannot_be_replaced_is_left_as_it_is(
         self, language_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         trunk = trunk_of(language_model())
         monkeypatch.setattr(type(trunk), "_supports_attention_backend", False)
-        assert not reads(trunk, CPU)
+        assert not reads_by_rows(trunk, CPU)
 
     def test_all_of_an_actors_transformers_are_read_alike(self, language_model: Callable[..., nn.Module]) -> None:
         class Critic:
