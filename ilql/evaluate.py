@@ -29,11 +29,12 @@ SLOTS = 64
 """Conversations at a time on a CPU, at least. What there is to play never decides how many: the shape of a matrix
 product can decide its last bit."""
 
-ROW_SLOTS = 256
-"""Where a CPU reads row by row, so many at the most: passes stay full while some wait for the last to end."""
+ROW_SLOTS = (256, 128)
+"""Where a CPU reads row by row it has so many, if their keys and values fit: passes stay full while some of the
+conversations wait for the last to end."""
 
 ROW_CACHE = 2**30
-"""Bytes of keys and values that such conversations may take, beyond what `SLOTS` of them do."""
+"""Bytes into which they have to fit."""
 
 DEVICE_SLOTS = 512
 """The same on a device at the most, where a pass of few takes as long as one of many."""
@@ -326,8 +327,8 @@ def play(
 def slots_on(device: torch.device, actor: Actor, *, episodes: int) -> int:
     """Conversations at a time: on a device as many as there are and its memory takes, on a CPU by their size alone."""
     if device.type == "cpu":
-        room = ROW_CACHE // slot_bytes(actor) if by_rows(actor, device) else 0
-        return max(SLOTS, min(ROW_SLOTS, 2 ** (room.bit_length() - 1) if room else 0))
+        many = ROW_SLOTS if by_rows(actor, device) else ()
+        return next((slots for slots in many if slots * slot_bytes(actor) <= ROW_CACHE), SLOTS)
     free, _ = torch.cuda.mem_get_info(device)
     room = math.floor(CACHE_SHARE * free / slot_bytes(actor))
     wanted = min(DEVICE_SLOTS, SLOTS * math.ceil(episodes / SLOTS))

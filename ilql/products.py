@@ -42,7 +42,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """gelu(X Wᵀ + bias), gelu by its approximation with a tanh; where a policy acts oneDNN makes it as it multiplies."""
+    """gelu(X Wᵀ + bias), gelu by its approximation with a tanh; where a policy acts oneDNN makes both at once."""
     if torch.is_inference_mode_enabled() and _by_onednn(x, weight):
         return _onednn(x, weight, bias, gelu=True)
     return functional.gelu(linear(x, weight, bias), approximate="tanh")

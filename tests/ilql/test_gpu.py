@@ -157,10 +157,10 @@ class TestOnAGpu:
 
 
 def test_a_cpu_has_the_same_slots_whatever_there_is_to_play(language_model: Callable[..., nn.Module]) -> None:
-    assert {slots_on(CPU, Actor(language_model()), episodes=n) for n in (1, 64, 10**6)} == {ROW_SLOTS}
+    assert {slots_on(CPU, Actor(language_model()), episodes=n) for n in (1, 64, 10**6)} == {max(ROW_SLOTS)}
 
 
-@pytest.mark.parametrize(("room", "slots"), [(1, SLOTS), (127, SLOTS), (128, 128), (255, 128), (10**6, ROW_SLOTS)])
+@pytest.mark.parametrize(("room", "slots"), [(1, SLOTS), (127, SLOTS), (128, 128), (255, 128), (256, 256)])
 def test_a_cpu_has_as_many_slots_as_their_caches_may_take(
     language_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch, room: int, slots: int
 ) -> None:
