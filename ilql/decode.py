@@ -377,10 +377,10 @@ class Speaker:
 
     def _choose(self, voices: Sequence[Voice], numbers: Sequence[int], knobs: Knobs) -> list[Choice]:
         """A token for each of some voices."""
-        logits, q, place = self._scores({voices[number].slot for number in numbers})
+        logits, q, row_of = self._scores({voices[number].slot for number in numbers})
         # Whole blocks of rows: a kernel may treat the end of a tensor otherwise than its middle.
         rows = [*numbers, *[numbers[0]] * (-len(numbers) % self._slots.block)]
-        slots = torch.tensor([place[voices[number].slot] for number in rows], device=self._device)
+        slots = torch.tensor([row_of[voices[number].slot] for number in rows], device=self._device)
         drawn = [0.0 if voices[number].decode.greedy else voices[number].generator.random() for number in numbers]
         uniform = torch.tensor(drawn + [0.0] * (len(rows) - len(drawn)), dtype=torch.float64, device=self._device)
         tokens, log_ratio, log_base = choose(
@@ -397,8 +397,8 @@ class Speaker:
     def _scores(self, slots: Set[int]) -> tuple[Tensor, Tensor | None, dict[int, int]]:
         """Logits and Q of every token where some slots are, shape (N, V) each, and each slot's row there."""
         actor, block = self._actor, self._slots.block
-        place = {slot: row for row, slot in enumerate(sorted(slots))}
-        rows = torch.tensor([*place, *[min(slots)] * (-len(slots) % block)], device=self._device)
+        row_of = {slot: row for row, slot in enumerate(sorted(slots))}
+        rows = torch.tensor([*row_of, *[min(slots)] * (-len(slots) % block)], device=self._device)
         states = [torch.split(last[rows], block) for last in self._slots.last]
         head = actor.language_model.get_output_embeddings()  # type: ignore[operator]
         read = states[0] if actor.critic is None else states[1]
@@ -408,4 +408,4 @@ class Speaker:
         ]
         logits = torch.cat([part for part, _ in parts])
         q = [part for _, part in parts if part is not None]
-        return logits, torch.cat(q) if q else None, place
+        return logits, torch.cat(q) if q else None, row_of

@@ -37,7 +37,7 @@ ROW_CACHE = 2**30
 """Bytes into which they have to fit."""
 
 DEVICE_SLOTS = 512
-"""The same on a device at the most, where a pass of few takes as long as one of many."""
+"""Conversations at a time on a device at the most, where a pass of few takes as long as one of many."""
 
 CACHE_SHARE = 0.3
 """Of a device's memory that is free, keys and values take no more than this."""
@@ -51,7 +51,8 @@ SHARE_FROM = 4
 costs that slots then stand at different places of their conversations (docs/log.md)."""
 
 OPEN = 8
-"""Episodes under way at most, for every slot: those that wait for a slot keep a copy of their keys and values."""
+"""Episodes under way at most, for every slot, and on a CPU for `SLOTS` of them: those that wait for a slot keep a copy
+of their keys and values."""
 
 
 @dataclass(frozen=True)
@@ -263,7 +264,7 @@ def play(
         players: Ways of decoding.
         seeds: Episode seeds, the same for every player.
         device: Where the networks run.
-        slots: Conversations per forward pass; without a number, as many as suit the device.
+        slots: Conversations at a time; without a number, as many as suit the device.
         played: Episodes that are there, and are not played again.
         on_end: Called with each of the others when it has ended.
         on_episode: Called after every round with the number of episodes finished so far.
@@ -290,6 +291,7 @@ def play(
         return [whole[number] for number in range(len(players))]
     acting = _acting(actor, players)
     slots = slots or slots_on(device, acting, episodes=len(players) * len(seeds))
+    most = OPEN * (min(slots, SLOTS) if device.type == "cpu" else slots)
     speaker = Speaker(acting, tokenizer, slots=slots, device=device)
     seats = _Seats(speaker, tokenizer)
     done = dict(played)
@@ -298,7 +300,7 @@ def play(
     while True:
         free = [slot for slot in range(slots) if slot not in seats.running]
         for slot in free:
-            room = OPEN * slots - seats.under_way
+            room = most - seats.under_way
             if not seats.let_in(slot) and upcoming and (len(upcoming[0]) <= room or not seats.under_way):
                 jobs = upcoming.popleft()
                 seats.begin(slot, [_Running(job, players[job[0]], task, seeds[job[1]], split) for job in jobs])

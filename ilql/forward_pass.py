@@ -82,8 +82,8 @@ class Layout(Protocol):
     """How new tokens are laid into passes, and keys and values into caches.
 
     Attributes:
-        block: Of how many slots' last states heads are to make something at a time, for the same reason for which
-            passes have fixed shapes.
+        block: Of how many slots' last states heads are to make something at a time: the shape of a product decides the
+            last bits of what comes out.
     """
 
     block: int
@@ -122,10 +122,11 @@ class ForwardPass(ABC):
             condition: What embeds returns, if it hears them.
         """
         trunk = transformer.trunk
-        by_embedding = {} if condition is None else {"inputs_embeds": self._embedded(trunk, condition)}
+        plain = {"input_ids": self._ids}
+        tokens = plain if condition is None else {"inputs_embeds": self._embedded(trunk, condition)}
         with self.ready(transformer):
             hidden: Tensor = trunk(
-                **(by_embedding or {"input_ids": self._ids}),
+                **tokens,
                 attention_mask=self.masks(transformer),
                 position_ids=self._positions,
                 past_key_values=transformer.cache,

@@ -1,6 +1,6 @@
 """All slots in every forward pass, a row each: how a device is kept busy, and how any transformer can be read.
 
-Axes: *S* slots, *C* new tokens, *L* cache columns, *D* hidden width.
+Axes: *S* slots, *C* new tokens, *L* cache columns, *H* heads, *D* hidden width, or that of a head's keys, values.
 
 Every pass has one of two fixed shapes, (S, C) for hearing and (S, 1) for speaking, and each slot's keys and values
 stand in its own row from column 0 on, so what is made of a slot's conversation does not depend on what is beside it.
@@ -17,10 +17,7 @@ import torch
 from torch import Tensor
 
 from ilql.forward_pass import Asked, ForwardPass, Masks, NewTokens, Transformer
-from ilql.slot_cache import BEHIND, SlotCache, columns_for
-
-CHUNK = BEHIND
-"""New tokens of a slot per hearing pass."""
+from ilql.slot_cache import CHUNK, SlotCache, columns_for
 
 BLOCK = 32
 """A speaking pass reads cache columns in blocks of so many, up to the last that it needs. A column that is masked adds

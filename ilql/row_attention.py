@@ -1,8 +1,12 @@
 """Attention of single tokens over caches of their own, on a CPU: what a policy spends most of an episode in.
 
 torch attends over a batch of conversations as if all of them were as long as the longest, and to one token as to many;
-most of that is waiting for memory. Here every token reads the keys and values of its own conversation, each once and in
+most of that is waiting for memory. Here every token reads the keys and values of its own conversation from memory, in
 the order in which they lie, and nothing else. So what comes out for one token depends on no other, to the last bit.
+
+The kernels are compiled by numba for the sizes they are given, in about a second, and kept beside this file or in the
+user's cache. numba locks nothing, and numbers what it keeps under one name. So every kernel has a name of its own, by
+its sizes, this file's content and the processor: processes that compile at once write the same bytes to the same place.
 
 Axes: *R* tokens, *H* heads, *G* heads that share keys and values, *D* width of a key, *E* of a value,
 *S* conversations, *L* columns.
@@ -11,13 +15,18 @@ Axes: *R* tokens, *H* heads, *G* heads that share keys and values, *D* width of 
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeAlias
 
+import numba
 import numpy as np
 import numpy.typing as npt
 import torch
+from llvmlite.binding import get_host_cpu_features, get_host_cpu_name
 from numba import njit
 from torch import Tensor
 
@@ -30,14 +39,15 @@ ROWS_A_THREAD = 16
 F = np.float32
 LOG2_E, LN2_HIGH, LN2_LOW = F(1.44269504), F(0.693359375), F(-2.12194440e-4)
 LEAST = F(-87.0)
-"""Below, e^x is smaller than the smallest float32 that is held in full."""
+"""Just above where e^x becomes smaller than the smallest float32 that is held in full."""
 
 WIDE = 64
 """From this width on a head's numbers in one column keep the processor busy. Below, four columns are taken at once:
 the compiler makes vectors of that, and only single steps of a shorter loop. Measured in docs/log.md."""
 
-REASSOCIATED = {"contract", "reassoc", "nsz", "arcp"}
-"""What the compiler may do to sums: reorder them, and always in the same way for spans of one length."""
+REASSOCIATED = {"contract", "reassoc", "nsz"}
+"""What the compiler may do to sums: reorder them and add a product in one step, and always in the same way for spans of
+one length."""
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, spans: Tensor, *, scale: float) -> Tensor:
@@ -57,7 +67,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, spans: Tensor, *, scale:
     rows, heads, width = query.shape
     result = query.new_empty(rows, heads, values.shape[3])
     kernel = _kernel(keys.shape[2], heads // keys.shape[2], width, values.shape[3])
-    arrays = query.contiguous().numpy(), spans.numpy(), result.numpy()
+    arrays = query.contiguous().numpy(), spans.contiguous().numpy(), result.numpy()
     caches = keys.numpy(), values.numpy()
 
     def part(begin: int, end: int) -> None:
@@ -84,9 +94,9 @@ def write(keys: Tensor, values: Tensor, new_keys: Tensor, new_values: Tensor, sl
         slots: The conversation of every token, int64, shape (R,).
         columns: Its column there, as `slots`.
     """
-    places = slots.numpy(), columns.numpy()
+    places = slots.contiguous().numpy(), columns.contiguous().numpy()
     for cache, new in ((keys, new_keys), (values, new_values)):
-        _write(cache.numpy(), new.contiguous().numpy(), *places)
+        _writing()(cache.numpy(), new.contiguous().numpy(), *places)
 
 
 @functools.cache
@@ -94,27 +104,32 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="attention")
 
 
-def _compiled(**options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function when it is first called, and keep the result beside this file or in the user's cache."""
-
-    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-        settings = {"nogil": True, "error_model": "numpy", **options}
-        try:
-            result: Callable[..., Any] = njit(**settings, cache=True)(function)
-        except RuntimeError:  # there is no folder that may be written: every process compiles for itself
-            result = njit(**settings)(function)
-        return result
-
-    return compiled
+os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has the pool without its threads
 
 
-@_compiled()
-def _write(cache: Floats, new: Floats, slots: Integers, columns: Integers) -> None:
-    for row in range(len(slots)):
-        cache[slots[row], columns[row]] = new[row]
+def _compiled(function: Callable[..., None], signature: str, *sizes: int, **options: Any) -> Callable[..., None]:
+    """A function compiled for these types, now, and kept for other processes if there is a folder with room for it."""
+    machine = f"{numba.__version__} {get_host_cpu_name()} {get_host_cpu_features()}"
+    digest = hashlib.sha256(machine.encode() + Path(__file__).read_bytes())
+    function.__qualname__ = "_".join([function.__name__, *map(str, sizes), digest.hexdigest()[:12]])
+    settings = {"nogil": True, "error_model": "numpy", **options}
+    try:
+        result: Callable[..., None] = njit(signature, **settings, cache=True)(function)
+    except (RuntimeError, OSError):  # numba's words for no folder that may be written; a disk that is full
+        result = njit(signature, **settings)(function)
+    return result
 
 
-@njit(inline="always", fastmath={"contract"})
+@functools.cache
+def _writing() -> Callable[..., None]:
+    def place(cache: Floats, new: Floats, slots: Integers, columns: Integers) -> None:  # pragma: no cover - compiled
+        for row in range(len(slots)):
+            cache[slots[row], columns[row]] = new[row]
+
+    return _compiled(place, "void(float32[:,:,:,::1], float32[:,:,::1], int64[::1], int64[::1])")
+
+
+@njit(inline="always")
 def _exp(x: Any) -> Any:  # pragma: no cover - compiled
     """e^x for x of 0 and less, by Cephes' polynomial: of the compiler's own a loop makes no vectors.
 
@@ -137,7 +152,6 @@ def _exp(x: Any) -> Any:  # pragma: no cover - compiled
 def _kernel(heads: int, group: int, key_width: int, value_width: int) -> Callable[..., None]:
     """Attention of tokens, compiled for these sizes: the compiler unrolls what it knows the length of."""
 
-    @_compiled(fastmath=REASSOCIATED)
     def attention(
         query: Floats, keys: Floats, values: Floats, spans: Integers, scale: np.float32, result: Floats
     ) -> None:  # pragma: no cover - compiled
@@ -149,7 +163,7 @@ def _kernel(heads: int, group: int, key_width: int, value_width: int) -> Callabl
             while key_width < WIDE and column + 4 <= behind:
                 for head in range(heads):
                     for member in range(head * group, (head + 1) * group):
-                        a = b = c = e = F(0)
+                        a = b = c = e = F(0)  # of four columns; d counts numbers
                         for d in range(key_width):
                             q = query[row, member, d]
                             a += q * keys[slot, column, head, d]
@@ -205,4 +219,6 @@ def _kernel(heads: int, group: int, key_width: int, value_width: int) -> Callabl
                             result[row, member, d] += a * values[slot, column, head, d]
                 column += 1
 
-    return attention
+    of_rows, of_columns = "float32[:,:,::1]", "float32[:,:,:,::1]"
+    signature = f"void({of_rows}, {of_columns}, {of_columns}, int64[:,::1], float32, {of_rows})"
+    return _compiled(attention, signature, heads, group, key_width, value_width, fastmath=REASSOCIATED)

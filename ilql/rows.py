@@ -1,6 +1,6 @@
 """New tokens one below the other in every forward pass, whosever they are: how a CPU reads conversations.
 
-Axes: *R* rows, *S* slots, *L* cache columns, *H* heads, *D* hidden width.
+Axes: *R* rows, *S* slots, *L* cache columns, *H* heads, *D* hidden width, or that of a head's keys or values.
 
 A pass has one of two fixed numbers of rows, one for what is heard and one for what is spoken. A row is one token, and
 attends to the keys and values of its own conversation, so what is made of it does not depend on what is in the other
@@ -24,11 +24,11 @@ from ilql.slot_cache import SlotCache, columns_for
 MOST = 128
 """Rows of a pass at most: as many multiply as fast as any, and fewer are left over than of a larger pass. However many
 slots there are beyond that, the shape of a pass, which decides last bits, is the same."""
-LEAST_HEARD = 16
-"""Rows of a hearing pass at least."""
+LEAST = 16
+"""Rows of a pass at least: what MKL makes of a row in a product of two depends on which of them it is."""
 
 IMPLEMENTATION = "ilql_rows"
-"""The name of `row_attention` among Transformers' ways to attend."""
+"""The name of `attend_by_rows` among Transformers' ways to attend."""
 
 
 class Rows:
@@ -44,8 +44,7 @@ class Rows:
 
     def __init__(self, slots: int, capacity: int) -> None:
         self._slots, self._capacity = slots, capacity
-        self.block = min(MOST, slots)
-        self._heard = min(MOST, max(LEAST_HEARD, 2 * slots))
+        self.block, self._heard = (min(MOST, max(LEAST, rows)) for rows in (slots, 2 * slots))
 
     def cache(self) -> RowCache:
         """An empty cache for one transformer."""
@@ -59,6 +58,8 @@ class Rows:
             yield self._pass(fed[begin : begin + rows], rows)
 
     def _pass(self, fed: Sequence[tuple[int, int, Token]], rows: int) -> RowPass:
+        # A kernel asks nobody whether it writes behind a cache.
+        assert max(column for _, column, _ in fed) < columns_for(self._capacity)
         asked = [(row, 0, token.target_return) for row, (_, _, token) in enumerate(fed) if isinstance(token, Asked)]
         # Padding is a conversation of its own, behind all others, that never gets beyond its first token.
         padded = [*fed, *[(self._slots, 0, 0)] * (rows - len(fed))]
@@ -160,7 +161,7 @@ class RowCache(SlotCache):
             self._values[layer][slot, : len(values)] = values
 
 
-def row_attention(
+def attend_by_rows(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -177,4 +178,4 @@ def row_attention(
     return result[:, None], None
 
 
-AttentionInterface.register(IMPLEMENTATION, row_attention)
+AttentionInterface.register(IMPLEMENTATION, attend_by_rows)

@@ -18,7 +18,7 @@ from ilql.language_model import context_length, reload_language_model, text_conf
 from ilql.sampling import Sampling
 from ilql.tokens import Tokenizer, chat_tokenizer, load_tokenizer
 
-VERSION = 1
+VERSION = 2
 """Raised when the same model, prompts and settings would draw other texts; part of the key of what was drawn."""
 
 TOGETHER = 8

@@ -9,8 +9,12 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-BEHIND = 16
-"""Columns behind the context: the padding of a chunk goes there, and an end that a full conversation lacks."""
+CHUNK = 16
+"""New tokens of a slot at most in a pass over all slots at once."""
+
+BEHIND = 2 * CHUNK
+"""Columns behind the context: an end that a full conversation lacks goes there, and a chunk's padding behind it.
+Seventeen would do; devices want lengths that are multiples of 8."""
 
 
 def columns_for(capacity: int) -> int:

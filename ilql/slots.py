@@ -2,9 +2,9 @@
 
 Axes: *S* slots, *D* hidden width.
 
-A CPU reads new tokens row by row (`ilql.rows`), a device all slots at once (`ilql.grid`). In both what is made of a
-slot's conversation does not depend on what is in the slots beside it. Conversations are never encoded twice: only what
-is new is fed.
+A CPU reads new tokens row by row (`ilql.rows`), a device all slots at once (`ilql.grid`), as a CPU does of families and
+types that cannot be read otherwise. In both what is made of a slot's conversation does not depend on what is in the
+slots beside it. Conversations are never encoded twice: only what is new is fed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ from ilql.slot_cache import columns_for
 
 LANGUAGE_MODEL, READER = slice(0, 1), slice(-1, None)
 """Of an actor's transformers the first speaks; the last reads what a judge judges by. They may be one."""
+
+ROW_FAMILIES = frozenset(
+    {"gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma3_text", "gpt_neox", "opt", "phi"}
+)
+"""Families of Transformers that hand a cache's keys and values on to attention as they come; all are tried by the tests.
+Others do not: DiffLlama's would be other numbers, DeepSeek's an error. They are read by the grid."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ class Slots:
             transformers: Which of them.
         """
         places = range(len(self._transformers))
-        for one in self._layout.passes(new, [*self.lengths], spoken=spoken):
+        for one in self._layout.passes(new, self.lengths, spoken=spoken):
             for number in places[transformers]:
                 # Returns are for the language model's ears.
                 hidden = one.run(self._transformers[number], self._condition if number == 0 else None)
@@ -161,9 +167,9 @@ def by_rows(actor: Actor, device: torch.device) -> bool:
 
 
 def reads_by_rows(trunk: nn.Module, device: torch.device) -> bool:
-    """Whether a transformer can be read so: on a CPU, in float32, and with attention that can be replaced."""
-    replaceable = getattr(trunk, "_supports_attention_backend", False)
-    return device.type == "cpu" and bool(replaceable) and all(p.dtype == torch.float32 for p in trunk.parameters())
+    """Whether a transformer is read so: on a CPU, in float32, and of a family of which it is known to be right."""
+    known = text_config(trunk).model_type in ROW_FAMILIES
+    return known and device.type == "cpu" and all(p.dtype == torch.float32 for p in trunk.parameters())
 
 
 def _layout(actor: Actor, count: int, capacity: int, device: torch.device) -> Layout:

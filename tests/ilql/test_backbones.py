@@ -27,6 +27,7 @@ from ilql.method import Actor, Decoding, Manner, Start
 from ilql.methods import bc, ilql
 from ilql.model_folder import find_model
 from ilql.networks import QNetwork, ValueNetworks
+from ilql.slots import ROW_FAMILIES
 from ilql.tokens import Tokenizer
 from ilql.train import Loop, train
 
@@ -194,6 +195,10 @@ def uncached(actor: Actor, tokenizer: Tokenizer, ids: Sequence[int], beta: float
         score = q if math.isinf(beta) else base.masked_fill(unwritable, -torch.inf).log_softmax(-1) + beta * q
         said.append(int(score.masked_fill(unwritable, -torch.inf).argmax()))
     return tuple(said)
+
+
+def test_families_that_a_cpu_reads_by_rows_are_those_that_are_tried_here() -> None:
+    assert set(CONFIGS) == ROW_FAMILIES
 
 
 @pytest.mark.usefixtures("layout")

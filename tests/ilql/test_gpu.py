@@ -182,5 +182,5 @@ def test_a_device_has_as_many_slots_as_its_free_memory_takes(
 
 
 def test_a_slot_takes_its_keys_and_values(language_model: Callable[..., nn.Module]) -> None:
-    # 2 layers × keys and values × 2 heads × 8 wide × (64 + 16) columns × 4 bytes
-    assert slot_bytes(Actor(language_model())) == 2 * 2 * 2 * 8 * 80 * 4
+    # 2 layers × keys and values × 2 heads × 8 wide × (64 + 32) columns × 4 bytes
+    assert slot_bytes(Actor(language_model())) == 2 * 2 * 2 * 8 * 96 * 4

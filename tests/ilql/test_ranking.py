@@ -16,6 +16,7 @@ from ilql.drafts import Draft
 from ilql.evaluate import Player, play
 from ilql.language_model import trunk_of
 from ilql.method import Actor, Decoding, Manner
+from ilql.slot_cache import CHUNK
 from ilql.tasks.bandit import Bandit
 from ilql.tokens import Tokenizer
 
@@ -280,6 +281,18 @@ class TestContinuation:
         assert (said[0].text, said[0].finished) == ("", False)
         assert alone.speak([voice(1)])[0] == said[1]
 
+    def test_a_full_conversation_has_room_for_its_end_beside_one_that_is_read_for_long(
+        self, language_model: Callable[..., nn.Module], tokenizer: Tokenizer
+    ) -> None:
+        policy, other = language_model(context=64, spread=6.0), language_model(context=64, seed=1)
+        speaker = Speaker(Actor(policy, judge=Taste(trunk_of(other), by="mean")), tokenizer, slots=2, device=CPU)
+        speaker.hear(0, [tokenizer.structural("bos")] * 64)
+        speaker.hear(1, [tokenizer.structural("bos")])
+        endless = Decoding(greedy=False, max_new_tokens=60)
+        full, long = speaker.propose([voice(slot, decode=endless, seed=5) for slot in (0, 1)], 4)
+        assert {len(draft.tokens) for draft in full} == {0}
+        assert max(len(draft.tokens) for draft in long) > 2 * CHUNK  # so that the full one is passed by twice
+
     def test_a_first_turn_longer_than_the_context_is_answered_with_nothing(
         self, language_model: Callable[..., nn.Module], tokenizer: Tokenizer
     ) -> None:
@@ -362,14 +375,14 @@ class TestWaiting:
         trunk_of(policy).register_forward_pre_hook(
             lambda module, args, given: shapes.append(given["input_ids"].shape), with_kwargs=True
         )
-        speaker = Speaker(Actor(policy, judge=Taste(None, by="last")), tokenizer, slots=4, device=CPU)
+        speaker = Speaker(Actor(policy, judge=Taste(None, by="last")), tokenizer, slots=20, device=CPU)
         for slot in range(4):
             speaker.hear(slot, heard(tokenizer, 0))
         endless = Decoding(greedy=False, max_new_tokens=100)
         drafts = speaker.propose([voice(slot, seed=slot, decode=endless) for slot in range(4)], 4)
         lengths = [[len(whole(tokenizer, draft)) for draft in row] for row in drafts]
         longest = max(sum(row) for row in lengths)
-        assert shapes.count((4, 1)) == longest  # passes in which all slots speak; others hear
+        assert shapes.count((20, 1)) == longest  # passes in which slots speak; in others they hear
         assert longest < sum(max(places) for places in zip(*lengths, strict=True))  # what waiting would have taken
 
     def test_players_of_as_many_candidates_stand_beside_each_other(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import multiprocessing
 
 import pytest
 import torch
@@ -67,6 +69,16 @@ class TestAttend:
         expected = plain(query, keys, values, torch.tensor(spans), scale)
         torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=2e-5)
 
+    def test_weights_are_those_of_exp_to_a_millionth(self) -> None:
+        # Two columns, of values 0 and 1 and scores −gap and 0 or 0 and −gap: what comes out is a weight.
+        gaps = torch.linspace(0, 86, 4001)
+        keys = torch.zeros(1, 2, 1, 1)
+        keys[0, 1] = -1.0
+        values = torch.tensor([[[[0.0]], [[1.0]]]])
+        found = attend(gaps.view(-1, 1, 1), keys, values, torch.tensor([[0, 0, 2]] * len(gaps)), scale=1.0)
+        exact = 1 / (1 + gaps.double().exp())
+        torch.testing.assert_close(found.flatten().double(), exact, rtol=1e-6, atol=0)
+
     def test_scores_far_apart_leave_one_column(self) -> None:
         keys, values = caches(heads=1, key=1)
         keys[0, :, 0, 0] = torch.linspace(-3e4, 3e4, 40)
@@ -113,15 +125,41 @@ def test_what_is_written_stands_at_its_place_and_nowhere_else() -> None:
         assert int((cache != 0).sum()) == new.numel()
 
 
-def test_without_a_folder_to_write_to_it_is_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+@pytest.mark.parametrize("fault", [RuntimeError("cannot cache function: no locator available"), OSError(28, "full")])
+def test_without_room_to_keep_it_it_is_compiled_all_the_same(fault: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise fault
 
-    def refusing(**settings: object) -> object:
-        asked.append(settings)
-        if settings.get("cache"):
-            raise RuntimeError("cannot cache function: no locator available")
-        return lambda function: function
+    monkeypatch.setattr("numba.core.caching.IndexDataCacheFile.save", refuses)
+    monkeypatch.setattr("numba.core.caching.IndexDataCacheFile.load", lambda *_: None)
+    row_attention._kernel.cache_clear()
+    keys, values = caches()
+    spans, query = torch.tensor([[0, 0, 9]]), torch.ones(1, 2, 8)
+    try:
+        found = attend(query, keys, values, spans, scale=1.0)
+    finally:
+        row_attention._kernel.cache_clear()
+    torch.testing.assert_close(found.double(), plain(query, keys, values, spans, 1.0))
 
-    monkeypatch.setattr(row_attention, "njit", refusing)
-    assert row_attention._compiled()(len) is len
-    assert len(asked) == 2
+
+def test_what_is_kept_has_a_name_by_its_sizes_and_this_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    # numba locks nothing: of two sizes under one name one could be read as the other.
+    names = set()
+    monkeypatch.setattr(row_attention, "njit", lambda *_, **__: lambda function: names.add(function.__qualname__))
+    for sizes in ((2, 1, 8, 8), (1, 2, 8, 8), (2, 1, 8, 16)):
+        row_attention._kernel.__wrapped__(*sizes)
+    monkeypatch.setattr(row_attention, "get_host_cpu_name", lambda: "another")
+    row_attention._kernel.__wrapped__(2, 1, 8, 8)
+    assert len(names) == 4
+
+
+def test_a_forked_process_has_threads_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    keys, values = caches()
+    query, spans = torch.ones(40, 2, 8), torch.tensor([[0, 0, 9]] * 40)
+    attend(query, keys, values, spans, scale=1.0)
+    again = functools.partial(attend, query, keys, values, spans, scale=1.0)
+    process = multiprocessing.get_context("fork").Process(target=again)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ilql.forward_pass import Asked, Transformer
 from ilql.grid import Grid
 from ilql.language_model import hidden_states, trunk_of
 from ilql.method import Actor
-from ilql.rows import IMPLEMENTATION, LEAST_HEARD, MOST, Rows
+from ilql.rows import IMPLEMENTATION, LEAST, MOST, Rows
+from ilql.slot_cache import columns_for
 from ilql.slots import Slots, reads_by_rows
 
 CPU = torch.device("cpu")
@@ -42,13 +45,13 @@ class TestPasses:
         assert fed.tolist() == [token for tokens in new.values() for token in tokens]
 
     def test_who_speaks_has_a_row_whoever_else_does(self) -> None:
-        layout = Rows(slots=3, capacity=64)
+        layout = Rows(slots=20, capacity=64)
         for new in ({1: [5]}, {0: [1], 1: [2], 2: [3]}):
-            (one,) = layout.passes(new, [4, 5, 6], spoken=True)
-            assert one._ids.shape == (3, 1)
+            (one,) = layout.passes(new, [4] * 20, spoken=True)
+            assert one._ids.shape == (20, 1)
 
     @pytest.mark.parametrize(
-        ("slots", "heard", "spoken"), [(1, LEAST_HEARD, 1), (20, 40, 20), (64, MOST, 64), (300, MOST, MOST)]
+        ("slots", "heard", "spoken"), [(1, LEAST, LEAST), (20, 40, 20), (64, MOST, 64), (300, MOST, MOST)]
     )
     def test_the_slots_decide_the_shape_of_a_pass_up_to_a_size(self, slots: int, heard: int, spoken: int) -> None:
         layout = Rows(slots, 64)
@@ -60,6 +63,12 @@ class TestPasses:
     def test_more_speakers_than_rows_take_several_passes(self) -> None:
         new = {slot: [1] for slot in range(MOST + 1)}
         assert [one._fed for one in Rows(200, 64).passes(new, [3] * 200, spoken=True)] == [MOST, 1]
+
+    def test_nothing_is_written_behind_a_cache(self) -> None:
+        layout = Rows(1, 64)
+        list(layout.passes({0: [1]}, [columns_for(64) - 1], spoken=True))
+        with pytest.raises(AssertionError):
+            list(layout.passes({0: [1]}, [columns_for(64)], spoken=True))
 
     def test_a_return_stands_where_it_was_asked_for(self) -> None:
         (one,) = Rows(2, 64).passes({0: [3, Asked(-1.5)], 1: [Asked(2.0)]}, [0, 0], spoken=False)
@@ -109,12 +118,12 @@ class TestReads:
         assert not reads_by_rows(trunk, torch.device("cuda"))
         assert not reads_by_rows(trunk.double(), CPU)
 
-    def test_attention_that_cannot_be_replaced_is_left_as_it_is(
-        self, language_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        trunk = trunk_of(language_model())
-        monkeypatch.setattr(type(trunk), "_supports_attention_backend", False)
-        assert not reads_by_rows(trunk, CPU)
+    def test_a_family_that_was_not_tried_is_left_to_the_grid(self) -> None:
+        # DiffLlama parts values by what it takes for heads, which in a cache of rows are columns.
+        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        config = AutoConfig.for_model("diffllama", vocab_size=9, **sizes)
+        factory: Any = AutoModelForCausalLM
+        assert not reads_by_rows(trunk_of(factory.from_config(config)), CPU)
 
     def test_all_of_an_actors_transformers_are_read_alike(self, language_model: Callable[..., nn.Module]) -> None:
         class Critic:
