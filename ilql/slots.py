@@ -27,7 +27,7 @@ LANGUAGE_MODEL, READER = slice(0, 1), slice(-1, None)
 ROW_FAMILIES = frozenset(
     {"gpt2", "llama", "qwen2", "qwen3", "mistral", "gemma", "gemma3_text", "gpt_neox", "opt", "phi"}
 )
-"""Families of Transformers that hand a cache's keys and values on to attention as they come; all are tried by the tests.
+"""Families of Transformers that hand a cache's keys and values on to attention as they come; the tests try every one.
 Others do not: DiffLlama's would be other numbers, DeepSeek's an error. They are read by the grid."""
 
 
