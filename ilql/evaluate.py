@@ -42,7 +42,7 @@ DEVICE_SLOTS = 512
 CACHE_SHARE = 0.3
 """Of a device's memory that is free, keys and values take no more than this."""
 
-IMPATIENCE = 4
+IMPATIENCE = 2
 """Where episodes share slots: when no more than one in so many slots is still speaking, the others hear what the world
 says first."""
 
@@ -51,8 +51,10 @@ SHARE_FROM = 4
 costs that slots then stand at different places of their conversations (docs/log.md)."""
 
 OPEN = 8
-"""Episodes under way at most, for every slot, and on a CPU for `SLOTS` of them: those that wait for a slot keep a copy
-of their keys and values."""
+"""Episodes under way at most, for every slot: those that wait for a slot keep a copy of their keys and values."""
+
+WAITING_CACHE = 2**31
+"""Bytes that those copies may take on a CPU; what `OPEN` episodes for each of `SLOTS` take, they take all the same."""
 
 
 @dataclass(frozen=True)
@@ -291,7 +293,7 @@ def play(
         return [whole[number] for number in range(len(players))]
     acting = _acting(actor, players)
     slots = slots or slots_on(device, acting, episodes=len(players) * len(seeds))
-    most = OPEN * (min(slots, SLOTS) if device.type == "cpu" else slots)
+    most = _open(device, acting, slots)
     speaker = Speaker(acting, tokenizer, slots=slots, device=device)
     seats = _Seats(speaker, tokenizer)
     done = dict(played)
@@ -335,6 +337,14 @@ def slots_on(device: torch.device, actor: Actor, *, episodes: int) -> int:
     room = math.floor(CACHE_SHARE * free / slot_bytes(actor))
     wanted = min(DEVICE_SLOTS, SLOTS * math.ceil(episodes / SLOTS))
     return max(SLOTS, min(wanted, SLOTS * (room // SLOTS)))
+
+
+def _open(device: torch.device, actor: Actor, slots: int) -> int:
+    """Episodes under way at most."""
+    if device.type != "cpu":
+        return OPEN * slots
+    fitting = slots + WAITING_CACHE // slot_bytes(actor)
+    return max(OPEN * min(slots, SLOTS), min(OPEN * slots, fitting))
 
 
 def _renumbered(

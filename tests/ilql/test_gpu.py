@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ilql import evaluate
 from ilql.batch import TokenSequence, collate, dialogue_weights
 from ilql.decode import Speaker, Utterance, Voice
 from ilql.evaluate import CACHE_SHARE, DEVICE_SLOTS, ROW_SLOTS, SLOTS, slots_on
@@ -184,3 +185,15 @@ def test_a_device_has_as_many_slots_as_its_free_memory_takes(
 def test_a_slot_takes_its_keys_and_values(language_model: Callable[..., nn.Module]) -> None:
     # 2 layers × keys and values × 2 heads × 8 wide × (64 + 32) columns × 4 bytes
     assert slot_bytes(Actor(language_model())) == 2 * 2 * 2 * 8 * 96 * 4
+
+
+@pytest.mark.parametrize(
+    ("slots", "room", "most"), [(3, 0, 24), (SLOTS, 0, 8 * SLOTS), (256, 0, 512), (256, 1000, 1256), (256, 10**6, 2048)]
+)
+def test_those_who_wait_on_a_cpu_are_as_many_as_their_copies_may_take(
+    language_model: Callable[..., nn.Module], monkeypatch: pytest.MonkeyPatch, slots: int, room: int, most: int
+) -> None:
+    actor = Actor(language_model())
+    monkeypatch.setattr(evaluate, "WAITING_CACHE", room * slot_bytes(actor))
+    assert evaluate._open(CPU, actor, slots) == most
+    assert evaluate._open(torch.device("cuda"), actor, slots) == 8 * slots
