@@ -159,7 +159,7 @@ def test_a_forked_process_has_threads_of_its_own(monkeypatch: pytest.MonkeyPatch
     query, spans = torch.ones(40, 2, 8), torch.tensor([[0, 0, 9]] * 40)
     attend(query, keys, values, spans, scale=1.0)
     again = functools.partial(attend, query, keys, values, spans, scale=1.0)
-    process = multiprocessing.get_context("fork").Process(target=again)
+    process = multiprocessing.get_context("fork").Process(target=again, daemon=True)  # if it hangs, it is ended
     process.start()
     process.join(60)
     assert process.exitcode == 0
