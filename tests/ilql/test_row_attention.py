@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import multiprocessing
+import threading
 
 import pytest
 import torch
@@ -157,6 +158,9 @@ def test_a_forked_process_has_threads_of_its_own(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     keys, values = caches()
     query, spans = torch.ones(40, 2, 8), torch.tensor([[0, 0, 9]] * 40)
+    both = threading.Barrier(2)
+    for _ in range(2):  # so that there are two threads, and both wait for work
+        list(row_attention._pool(2).map(lambda _: both.wait(), range(2)))
     attend(query, keys, values, spans, scale=1.0)
     again = functools.partial(attend, query, keys, values, spans, scale=1.0)
     process = multiprocessing.get_context("fork").Process(target=again, daemon=True)  # if it hangs, it is ended
