@@ -22,6 +22,7 @@ The gain is split by replacing one thing after the other, in this order: shared 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import multiprocessing
@@ -51,7 +52,7 @@ from ilql import train as training_loop
 from ilql.evaluate import Player, play
 from ilql.networks import ValueNetworks
 from ilql.tasks.visdial.settings import Settings
-from sweeps import stages, work
+from sweeps import evaluate_cells, stages, train_weights, work
 from sweeps.job import Job, Resources
 from sweeps.spec import TrialSpec
 from sweeps.store import Store
@@ -307,10 +308,12 @@ def reduced(cell: TrialSpec, size: Size) -> list[TrialSpec]:
     ]
 
 
-def shares(spec: TrialSpec, world: Settings) -> tuple[float, float]:
-    """Of the seconds that are recorded for a training, and for evaluations: what the steps and the rollouts take.
+@contextlib.contextmanager
+def clocks() -> Iterator[dict[str, float]]:
+    """The seconds that jobs of this process take meanwhile in steps (checkpoints included), checkpoints and rollouts.
 
-    A job of one training and its evaluation is done in this process, in a new store, with clocks inside.
+    Raises:
+        AttributeError: A job no longer looks for what is clocked where the clock was put.
     """
     inside = {"train": 0.0, "save": 0.0, "play": 0.0}
 
@@ -332,18 +335,26 @@ def shares(spec: TrialSpec, world: Settings) -> tuple[float, float]:
 
     save = clocked("save", checkpoint.save_checkpoint)
     with (
-        tempfile.TemporaryDirectory() as folder,
-        patch.object(work, "train", steps),
-        patch.object(work, "play", clocked("play", play)),
+        patch.object(train_weights, "train", steps),
+        patch.object(evaluate_cells, "play", clocked("play", play)),
         patch.object(training_loop, "save_checkpoint", save),
     ):
+        yield inside
+
+
+def shares(spec: TrialSpec, world: Settings) -> tuple[float, float]:
+    """Of the seconds that are recorded for a training, and for evaluations: what the steps and the rollouts take.
+
+    A job of one training and its evaluation is done in this process, in a new store, with clocks inside.
+    """
+    with tempfile.TemporaryDirectory() as folder:
         cold_trial.prepare(spec, world, Path(folder))
         store = Store(Path(folder))
         resources = Resources(micro_batch=4)  # as the preset's
         for needed in spec.required:
             work.run_job(_job(store, needed, (), resources), lambda numbers: None)
-        inside |= dict.fromkeys(inside, 0.0)
-        work.run_job(_job(store, spec, (spec.to_json(),), resources), lambda numbers: None)
+        with clocks() as inside:
+            work.run_job(_job(store, spec, (spec.to_json(),), resources), lambda numbers: None)
         training, evaluation = store.get("training", spec.weights_id), store.get("evaluation", spec.trial_id)
     assert training is not None
     assert evaluation is not None

@@ -155,10 +155,10 @@ def _evaluate(store: Store, specs: Sequence[TrialSpec], lease: Lease | None, blo
     kept.drop()
 
 
-def is_evaluated(store: Store, trial: TrialSpec) -> bool:
-    """True if the trial's evaluation is recorded as finished; one that failed is tried again."""
-    record = store.get("evaluation", trial.trial_id)
-    return record is not None and record["status"] == "finished"
+def unevaluated(store: Store, trials: Sequence[TrialSpec]) -> list[TrialSpec]:
+    """Those of the trials whose evaluation is not recorded as finished; what failed is tried again."""
+    found = store.some("evaluation", [trial.trial_id for trial in trials])
+    return [trial for trial in trials if found.get(trial.trial_id, {}).get("status") != "finished"]
 
 
 def record_failed_evaluations(store: Store, trials: Sequence[TrialSpec], reason: str, lease: Lease | None) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from json.encoder import encode_basestring_ascii
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
@@ -28,7 +30,11 @@ def dumps(value: JSON, *, by_name: bool = False) -> str:
         TypeError: Something in it is no JSON value; the message names where.
         ValueError: A key begins with `$`, which marks what plain JSON cannot say.
     """
-    return (_BY_NAME if by_name else _ENCODER).encode(_plain(value, ()))
+    encoder = _BY_NAME if by_name else _ENCODER
+    with contextlib.suppress(TypeError, ValueError):  # numbers of NumPy's, an infinity: these need another look
+        if _has_plain_keys(value):
+            return encoder.encode(value)
+    return encoder.encode(_plain(value, ()))
 
 
 def dumps_again(record: Record) -> str:
@@ -39,6 +45,11 @@ def dumps_again(record: Record) -> str:
         return dumps(record, by_name=True)
 
 
+def quoted(text: str) -> str:
+    """A text, as `dumps` writes it."""
+    return encode_basestring_ascii(text)
+
+
 def loads(text: str | bytes) -> Any:
     """The value that `dumps` was given.
 
@@ -46,6 +57,19 @@ def loads(text: str | bytes) -> Any:
         ValueError: `text` is no JSON of ours.
     """
     return _DECODER.decode(text if isinstance(text, str) else text.decode())
+
+
+def _has_plain_keys(value: object) -> bool:
+    """Whether all its keys are texts that mark nothing; told without asking what each value might be."""
+    inside = [value]
+    for each in inside:  # which grows meanwhile
+        if isinstance(each, dict):
+            if "$" in "".join(each):  # which takes nothing but texts
+                return False
+            inside += [part for part in each.values() if type(part) not in _LEAVES]
+        elif isinstance(each, list | tuple):
+            inside += [part for part in each if type(part) not in _LEAVES]
+    return True
 
 
 def _plain(value: object, where: tuple[str, ...]) -> object:
@@ -83,6 +107,7 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f"a bare {name} is no JSON")
 
 
+_LEAVES = frozenset((str, int, float, bool, type(None)))
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 _BY_NAME = json.JSONEncoder(separators=(",", ":"), allow_nan=False, sort_keys=True)
 _DECODER = json.JSONDecoder(object_hook=_from_object, parse_constant=_refuse_constant)

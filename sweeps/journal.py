@@ -1,5 +1,7 @@
 """Append-only journals of checksummed lines: one file per writer, any number of readers, no locks.
 
+`sweeps/journal_reader.py` reads them.
+
 A line is a JSON object of its own, `{"sum":"9ae0daaf","record":{...}}`. The sum is the CRC-32 of the record's bytes, so
 a line that was cut or changed is known for what it is. A record says its number in the journal, its time, its kind and
 key, and its value, or `"removed":true` in place of a value. Readers ignore fields they do not know.
@@ -13,29 +15,27 @@ under a random name is ours alone. Another machine may see an append some second
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import secrets
 import socket
-import stat
 import time
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ilql.files import sync
-from sweeps.exact_json import JSON, Record, dumps, loads
+from sweeps.exact_json import JSON, Record, dumps, loads, quoted
 
 SUFFIX = ".jsonl"
 _HEAD, _MIDDLE, _TAIL = b'{"sum":"', b'","record":', b"}\n"
 _BODY = len(_HEAD) + 8 + len(_MIDDLE)  # where the record's bytes begin: the sum is 8 hexadecimal digits
 _START = re.compile(
-    rb'\{"line":(\d{1,19}),"time":(\d{1,19}),"kind":"([^"\\]*)","key":"([^"\\]*)",(?="value":|"removed":true\}\}\n)'
-)  # of a record in its line, as `encode_line` writes it where nothing in its kind and key needs an escape
+    rb'\{"line":(\d{1,19}),"time":(\d{1,19}),"kind":"([^"\\]*)","key":"([^"\\]*)",(?="value":|"removed":true\}\Z)'
+)  # of a record, as `encode_line` writes it where nothing in its kind and key needs an escape
 _DEEPEST = 100  # brackets in brackets that a record may have: whoever goes through it calls itself as often
-_CHUNK = 1 << 16  # bytes that are read at once
 _LATEST = 10**19  # above any line's number, and any time in nanoseconds before the year 2286
 
 LONGEST_LINE = 1 << 24
@@ -94,6 +94,22 @@ class Entry(NamedTuple):
         return value
 
 
+class Appended(NamedTuple):
+    """What was appended, as its reader would read it.
+
+    Attributes:
+        name: The journal's.
+        begin: Where in it that begins, in bytes.
+        end: Where it ends.
+        entries: The records, in their order.
+    """
+
+    name: str
+    begin: int
+    end: int
+    entries: list[Entry]
+
+
 def _depth(value: object) -> int:
     """How many lists and objects stand one in the other."""
     depth, inside = 0, [value]
@@ -109,8 +125,12 @@ def _depth(value: object) -> int:
 
 def process_name() -> str:
     """A name for this process that no other has: host, process id and eight random hexadecimal digits."""
-    host = re.sub(r"[^A-Za-z0-9.]+", "_", socket.gethostname())[:40]
-    return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
+    return f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+@functools.cache
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "_", socket.gethostname())[:40]
 
 
 def is_anothers(name: str) -> bool:
@@ -133,28 +153,37 @@ def lives(process: int) -> bool:
 
 def encode_line(line: int, time_ns: int, kind: str, key: str, text: str | None) -> bytes:
     """The bytes of one line, its end included; `text` is the value's JSON, or None for a removal."""
-    rest = '"removed":true' if text is None else f'"value":{text}'
-    head = f'{{"line":{line},"time":{time_ns},"kind":{dumps(kind)},"key":{dumps(key)},'
-    record = (head + rest + "}").encode()
+    return _line(line, time_ns, kind, key, _rest(text))
+
+
+def _rest(text: str | None) -> bytes:
+    """What follows the key in a record, but for the bracket that ends it."""
+    return b'"removed":true' if text is None else f'"value":{text}'.encode()
+
+
+def _line(line: int, time_ns: int, kind: str, key: str, rest: bytes) -> bytes:
+    head = f'{{"line":{line},"time":{time_ns},"kind":{quoted(kind)},"key":{quoted(key)},'
+    record = b"%s%s}" % (head.encode(), rest)
     return b"%s%08x%s%s%s" % (_HEAD, zlib.crc32(record), _MIDDLE, record, _TAIL)
 
 
 def decode_line(line: bytes, writer: str) -> Entry:
-    """What `encode_line` was given.
+    """What `encode_line` was given, from the bytes of a line without its end.
 
     Raises:
         ValueError: It is not a whole, unchanged line.
     """
-    head = b"%s%08x%s" % (_HEAD, zlib.crc32(memoryview(line)[_BODY : -len(_TAIL)]), _MIDDLE)
-    if not (line.startswith(head) and line.endswith(_TAIL)):
+    record = line[_BODY:-1]
+    if line[:_BODY] != b"%s%08x%s" % (_HEAD, zlib.crc32(record), _MIDDLE) or not line.endswith(b"}"):
         raise ValueError("the line does not agree with its checksum")
-    found = _START.match(line, _BODY)
+    found = _START.match(record)
     if found is not None:
         number, time_ns, kind, key = found.groups()
-        rest = None if line.startswith(b'"removed"', found.end()) else line[found.end() : -len(_TAIL)]
-        return Entry(Stamp(int(time_ns), writer, int(number)), kind.decode(), key.decode(), rest)
+        stamp = Stamp(int(time_ns), writer, int(number))
+        value = None if record.startswith(b'"removed"', found.end()) else record[found.end() :]
+        return Entry(stamp, kind.decode(), key.decode(), value)
     try:
-        fields = loads(line[_BODY : -len(_TAIL)])
+        fields = loads(record)
         rest = None if fields.get("removed") else f'"value":{dumps(fields["value"])}}}'.encode()
         entry = Entry(Stamp(fields["time"], writer, fields["line"]), fields["kind"], fields["key"], rest)
     except KeyError as missing:
@@ -186,11 +215,8 @@ class JournalWriter:
         self._bytes = 0
         self._lines = 0
 
-    def append(self, kind: str, values: Sequence[tuple[str, JSON]], time_ns: int) -> int:
+    def append(self, kind: str, values: Sequence[tuple[str, JSON]], time_ns: int) -> Appended:
         """Write `(key, value)` pairs, None for a removal, in one go; the i-th gets the time `time_ns + i`.
-
-        Returns:
-            The time of the last.
 
         Raises:
             TypeError, ValueError: A value is no JSON, or larger than a line may be; nothing was written.
@@ -200,14 +226,19 @@ class JournalWriter:
         for key, text in texts:
             if text is not None and len(text) + 6 * len(key) > LONGEST_LINE // 2:  # a key's letter may need six
                 raise ValueError(f"a record must be shorter than {LONGEST_LINE // 2} bytes, got {len(text)} in {kind}")
+        entries, lines = [], []
         try:
             descriptor = self._open()
-            lines = [encode_line(self._lines + i, time_ns + i, kind, key, text) for i, (key, text) in enumerate(texts)]
+            begin = self._bytes
+            for number, (key, text) in enumerate(texts):
+                stamp, rest = Stamp(time_ns + number, self._name, self._lines + number), _rest(text)
+                lines.append(_line(stamp.line, stamp.time_ns, kind, key, rest))
+                entries.append(Entry(stamp, kind, key, None if text is None else rest + b"}"))
             self._write(descriptor, b"".join(lines))
         except OSError as fault:
             reason = os.strerror(fault.errno) if fault.errno else str(fault)
             raise StoreError(f"the store {self._folder.parent} could not be written: {reason}") from fault
-        return time_ns + len(texts) - 1
+        return Appended(self._name + SUFFIX, begin, self._bytes, entries)
 
     @property
     def path(self) -> Path | None:
@@ -263,188 +294,6 @@ class JournalWriter:
             return
         self._bytes += whole
         self._lines += data.count(b"\n", 0, whole)
-
-
-@dataclass
-class _Place:
-    """How far a journal was read, and what was wrong with it.
-
-    Attributes:
-        offset: Where its first line begins that was not read.
-        lines: Lines read, and those that are missing.
-        torn_bytes: How much there was of an unfinished line.
-        waited_for: How long the file was when that was more than is read at once: it is looked at again when it has
-            grown.
-        damaged: The numbers of lines that were left out.
-        missing: How many numbers no line has.
-        twice: How many lines have a number that an earlier one had.
-        cut: Whether it became shorter.
-    """
-
-    offset: int = 0
-    lines: int = 0
-    torn_bytes: int = 0
-    waited_for: int = -1
-    damaged: list[int] = field(default_factory=list)
-    missing: int = 0
-    twice: int = 0
-    cut: bool = False
-
-
-class JournalReader:
-    """Reads what was appended to the journals of `folder` since it last looked. Changes nothing on disk."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._places: dict[str, _Place] = {}
-        self._strange: set[str] = set()
-
-    def read(self) -> Iterator[Entry]:
-        """The new whole records, journal by journal. Looks once at each journal, opens those that grew.
-
-        Raises:
-            StoreError: A journal cannot be read.
-        """
-        sizes = self._sizes()
-        places = self._places
-        # Of a thousand, most are as they were.
-        moved = [name for name, size in sizes.items() if name not in places or size != places[name].offset]
-        for name in sorted(moved):
-            place = places.setdefault(name, _Place())
-            place.cut = place.cut or sizes[name] < place.offset
-            if sizes[name] > place.offset and sizes[name] != place.waited_for:
-                yield from self._read_one(name, place)
-        for name in places.keys() - sizes.keys():
-            places[name].cut = True
-
-    def problems(self) -> list[str]:
-        """What was found wrong so far, one line for each fault of each journal; empty if all is well."""
-        found = []
-        for name, place in sorted(self._places.items()):
-            if place.damaged:
-                found.append(
-                    f"journal {name}: {len(place.damaged)} damaged lines left out, first line {place.damaged[0] + 1}"
-                )
-            if place.missing:
-                found.append(f"journal {name}: {place.missing} lines are missing")
-            if place.cut:
-                found.append(f"journal {name}: became shorter or was deleted after it was read")
-            if place.torn_bytes > LONGEST_LINE:
-                found.append(
-                    f"journal {name}: ends in {place.torn_bytes} bytes without a line end, more than a line of ours "
-                    "has, left out; cut them off"
-                )
-        strangers = dict.fromkeys(sorted(self._strange), "is no plain file")
-        try:
-            names = sorted(os.listdir(self._folder))
-        except OSError:
-            names = []
-        strangers |= {name: "is no journal" for name in names if not name.endswith(SUFFIX) and name[0] != "."}
-        return found + [f"journals/{name}: {what}, and is not read; remove it" for name, what in strangers.items()]
-
-    def notes(self) -> list[str]:
-        """What was found that is harmless, one line each."""
-        found = []
-        for name, place in sorted(self._places.items()):
-            if place.twice:
-                found.append(f"journal {name}: {place.twice} lines stand there twice, and count once")
-            if 0 < place.torn_bytes <= LONGEST_LINE:
-                found.append(
-                    f"journal {name}: ends in {place.torn_bytes} bytes of an unfinished line, left out "
-                    "(its writer was killed in it, or is writing now; it told nobody that they were stored)"
-                )
-        return found
-
-    def _sizes(self) -> dict[str, int]:
-        """The journals' sizes in bytes, by name."""
-        sizes: dict[str, int] = {}
-        self._strange.clear()
-        try:
-            with os.scandir(self._folder) as found:
-                for file in found:
-                    if not file.name.endswith(SUFFIX):
-                        continue
-                    try:
-                        seen = file.stat()
-                    except FileNotFoundError:  # a link that leads nowhere
-                        self._strange.add(file.name)
-                        continue
-                    if stat.S_ISREG(seen.st_mode):
-                        sizes[file.name] = seen.st_size
-                    else:
-                        self._strange.add(file.name)
-        except FileNotFoundError:
-            return {}
-        except OSError as fault:
-            raise StoreError(f"the journals in {self._folder} could not be read: {fault.strerror}") from fault
-        return sizes
-
-    def _read_one(self, name: str, place: _Place) -> Iterator[Entry]:
-        writer = name.removesuffix(SUFFIX)
-        place.torn_bytes, place.waited_for = 0, -1
-        try:
-            for line in _lines(f"{self._folder}/{name}", place.offset):
-                if isinstance(line, int):  # of so many bytes, which are not kept
-                    if line < 0:
-                        place.torn_bytes, place.waited_for = -line, place.offset - line
-                        return
-                    place.offset += line
-                    place.lines += 1
-                    place.damaged.append(place.lines - 1)
-                    continue
-                if not line.endswith(b"\n"):
-                    place.torn_bytes = len(line)
-                    if len(line) > _CHUNK:
-                        place.waited_for = place.offset + len(line)
-                    return
-                place.offset += len(line)
-                place.lines += 1
-                try:
-                    entry = decode_line(line, writer)
-                except ValueError:
-                    place.damaged.append(place.lines - 1)
-                    continue
-                if entry.stamp.line != place.lines - 1:
-                    place.missing += max(0, entry.stamp.line - (place.lines - 1))
-                    place.twice += entry.stamp.line < place.lines - 1
-                place.lines = max(place.lines - 1, entry.stamp.line + 1)
-                yield entry
-        except OSError as fault:
-            raise StoreError(f"the journal {self._folder / name} could not be read: {fault.strerror}") from fault
-
-
-def _lines(path: str, offset: int) -> Iterator[bytes | int]:
-    """The lines of a file from an offset on, their ends included; in place of one that is too long its length.
-
-    Of the last, which has no end, the length is negative.
-
-    A writer that looks before each cell reads a line or two of each of the others: a file object of Python's would cost
-    more than they do.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
-        begun: list[bytes] = []  # what was read of the line that goes on
-        length, taken = 0, _CHUNK  # how much that was, of which nothing is kept if it is too long
-        while taken == _CHUNK:
-            data = os.pread(descriptor, _CHUNK, offset)
-            taken = len(data)
-            offset += taken
-            first, *others = data.split(b"\n")
-            begun.append(first)
-            length += len(first)
-            if length > LONGEST_LINE:
-                begun = []
-            if not others:
-                continue
-            yield b"".join(begun) + b"\n" if begun else length + 1
-            *whole, rest = others
-            for line in whole:
-                yield line + b"\n"
-            begun, length = [rest], len(rest)
-        if length:
-            yield b"".join(begun) if begun else -length
-    finally:
-        os.close(descriptor)
 
 
 def utc(time_ns: int | None = None) -> str:

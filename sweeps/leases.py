@@ -1,20 +1,20 @@
 """Who may work on what, among processes and machines that share nothing but a file system.
 
-A lease on a key is a file, `leases/<key[:2]>/<key>.<term>`, whose creator holds it; its content says who that is. Who
-takes over from one that is gone creates the next term, and the earlier holder, should it come back to life, finds that
-it holds nothing any more and stops. What it writes nevertheless readers leave out, since every row says its term
+A lease on a key is a file, `leases/<key[:2]>/<key>.<term>`, whose maker holds it; its content says who that is. It is
+made by a hard link to a file that the maker has (`sweeps/slips.py`), or with `O_EXCL` where there are no links. Who
+takes over from one that is gone makes the next term, and the earlier holder, should it come back to life, finds that it
+holds nothing any more and stops. What it writes nevertheless readers leave out, since every row says its term
 (`sweeps.records`).
 
 A holder is gone if it is known to be dead (a process of this boot of this machine that is no more), or if its file,
 which the living touch every few seconds, has not changed for `PATIENCE_SECONDS` by the clock of whoever waits. No two
-clocks are compared, and no lock of the file system is relied on. Assumed of it, NFS included: of several that create
-one name with `O_EXCL` one succeeds, and who opens a file sees what was last written to it and when it was touched.
+clocks are compared, and no lock of the file system is relied on. Assumed of it, NFS included: of several that make one
+name, one succeeds, and who opens a file sees what was last written to it and when it was touched.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import hashlib
 import json
@@ -29,6 +29,7 @@ from pathlib import Path
 
 from sweeps.journal import StoreError, process_name, utc
 from sweeps.plain_files import read_plain
+from sweeps.slips import Slip, Slips, is_slip
 
 HEARTBEAT_SECONDS = 5.0
 """How often a holder touches its files."""
@@ -116,9 +117,10 @@ class Lease:
         Raises:
             LeaseLostError: It is not; the message says who has it.
         """
-        if not self._is_there() or _terms(self.file.parent, self.key)[-1:] != [self.term]:
+        # Who follows makes the next term before it removes this one, and has not begun if it came no further.
+        if not self.is_there() or os.path.lexists(f"{self._beginning}{self.term + 1}"):
             what = self.what or f"the lease on {self.key}"
-            theirs = _latest(self.file.parent, self.key)
+            theirs = _latest(os.fspath(self.file.parent), self.key)
             who = "meanwhile" if theirs is None else f"since {theirs.since} (process {theirs.number} of {theirs.host})"
             raise LeaseLostError(
                 f"{what} was taken over while its holder was not heard of: another process has had it {who}"
@@ -126,9 +128,10 @@ class Lease:
 
     def release(self) -> None:
         """Give it back; again does nothing."""
-        _HEART.drop(self)
-        if self._is_there():
-            self.file.unlink(missing_ok=True)
+        slip = _HEART.drop(self)
+        if self.is_there():
+            _remove(os.fspath(self.file))
+        _give_back(slip)
 
     def vouch(self, seconds: float) -> None:
         """Let its holder count as alive for so long, and no longer unless this is said again: it may hang."""
@@ -139,15 +142,21 @@ class Lease:
         with contextlib.suppress(OSError):  # lost, or the disk is away: whoever writes next finds out
             os.utime(self.file)
 
-    def _is_there(self) -> bool:
+    @property
+    def _beginning(self) -> str:
+        """Of the names of all terms' files."""
+        return os.fspath(self.file)[: -len(str(self.term))]
+
+    def is_there(self) -> bool:
+        """Whether its file is."""
         try:
-            return read_plain(self.file, longest=_LONGEST) == self.content
-        except FileNotFoundError:
+            opened = os.open(self.file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                return os.read(opened, len(self.content) + 1) == self.content
+            finally:
+                os.close(opened)
+        except (FileNotFoundError, IsADirectoryError, BlockingIOError):  # nothing, or another thing has its name
             return False
-        except OSError as fault:
-            if fault.errno in (errno.EINVAL, errno.EFBIG):  # another thing has its name
-                return False
-            raise
 
     def __enter__(self) -> Lease:
         return self
@@ -181,63 +190,111 @@ class Leases:
 
     def __init__(self, folder: Path, *, patience: float = PATIENCE_SECONDS) -> None:
         self._folder, self._patience = folder, patience
+        self._slips = Slips(folder)
         self._seen: dict[Path, _Seen] = {}
 
-    def take(self, key: str, *, above: int = 0) -> Lease | None:
+    def take(self, key: str, *, above: Callable[[], int] = int) -> Lease | None:
         """The lease on a key if nobody holds it, or its holder is gone; else None.
 
         Args:
             key: Letters, digits, '_' and '-'; at most 200 of them.
-            above: The new term is higher than this one, too.
+            above: The new term is higher than what this gives, too, also if it is asked once the lease is held: who
+                had the key before us has said by then whatever it said.
 
         Raises:
             ValueError: The key is none.
             StoreError: The disk did not take it; nothing is held.
         """
         folder = self._place(key)
+        # Nearly always nobody has it and nobody was ever followed: then no look at the folder is needed beforehand.
+        # Where somebody has a later term, one's first is less, and takes nothing from anybody.
+        lease = self._make(folder, key, 1, above)
+        if lease is not None:
+            return lease
         terms = _terms(folder, key)
-        if terms and not self._is_gone(folder / f"{key}.{terms[-1]}"):
+        if terms and not self._is_gone(Path(folder, f"{key}.{terms[-1]}")):
             return None
-        term = max([above, *terms]) + 1
-        file = folder / f"{key}.{term}"
-        try:
-            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        except FileExistsError:
-            return None
-        except FileNotFoundError:
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as fault:
-                raise _no_folder(folder, fault) from fault
-            return self.take(key, above=above)
-        content = self._holder()
-        try:
-            _write(descriptor, content)
-        except OSError as fault:
-            file.unlink(missing_ok=True)  # without a word in it, it would be waited for
-            raise StoreError(f"the lease {file} could not be written: {fault.strerror}") from fault
-        finally:
-            os.close(descriptor)
-        # Somebody who saw other files than we did was faster, or followed us while we slept, and may be gone again.
-        if _terms(folder, key)[-1:] != [term]:
-            file.unlink(missing_ok=True)
+        lease = self._make(folder, key, max([above(), *terms]) + 1, above)
+        if lease is None:
             return None
         for earlier in terms:
             with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):  # a folder is none of ours
-                (folder / f"{key}.{earlier}").unlink()
-        lease = Lease(key, term, file, content)
-        _HEART.keep(lease)
+                os.unlink(f"{folder}/{key}.{earlier}")
         return lease
+
+    def _make(self, folder: str, key: str, term: int, above: Callable[[], int]) -> Lease | None:
+        """Make the file of a term; None, and it is not there, where somebody has this one or a higher one."""
+        file, content = f"{folder}/{key}.{term}", _holder()
+        try:
+            slip = self._put(folder, file, content)
+        except FileExistsError:
+            return None
+        lease, is_held = Lease(key, term, Path(file), content), False
+        try:
+            # Somebody who saw other files than we did was faster, or followed us while we slept, and may be gone again.
+            is_held = (
+                _terms(folder, key)[-1:] == [term]
+                and (lease.is_there() if slip is None else slip.is_named())
+                and above() < term
+            )
+            if is_held:
+                _HEART.keep(lease, slip=slip)
+        finally:
+            if not is_held:
+                lease.release()
+                _give_back(slip)
+        return lease if is_held else None
+
+    def _put(self, folder: str, file: str, content: bytes) -> Slip | None:
+        """Have a file that only one can make, with this content: a slip, or where there are no links one of its own.
+
+        Raises:
+            FileExistsError: It is there.
+            StoreError: The disk did not take it; it is not there.
+        """
+        slip = self._slip(folder, file, content)
+        for is_first in (True, False):
+            try:
+                slip.name(file)
+                return slip
+            except FileNotFoundError:
+                if is_first:
+                    _make_folder(folder)
+                else:
+                    slip.discard()  # somebody has removed it
+            except FileExistsError:
+                slip.give_back()
+                raise
+            except OSError:  # no links here
+                break
+        slip.give_back()
+        _create(folder, file, content)
+        return None
+
+    def _slip(self, folder: str, file: str, content: bytes) -> Slip:
+        """A file with this content that has no name as a lease yet.
+
+        Raises:
+            StoreError: The disk did not take it.
+        """
+        try:
+            try:
+                return self._slips.take(content)
+            except FileNotFoundError:
+                _make_folder(folder)
+                return self._slips.take(content)
+        except OSError as fault:
+            raise _refused(folder, file, fault) from fault
 
     def wait(self, key: str, *, above: Callable[[], int] = int, each: Callable[[], None] = lambda: None) -> Lease:
         """The lease on a key as soon as it can be had.
 
         Args:
             key: Of what.
-            above: Asked anew at every attempt; see `take`.
+            above: See `take`.
             each: Called about once a second while it is waited for.
         """
-        while (lease := self.take(key, above=above())) is None:
+        while (lease := self.take(key, above=above)) is None:
             each()
             time.sleep(min(1.0, self._patience / 4))
         return lease
@@ -252,13 +309,13 @@ class Leases:
 
         Args:
             key: Of what.
-            above: As for `wait`.
+            above: See `take`.
             each: Called about once a second while it is watched.
         """
-        while (lease := self.take(key, above=above())) is None:
+        while (lease := self.take(key, above=above)) is None:
             folder = self._place(key)
             terms = _terms(folder, key)
-            if terms and self._is_heard(folder / f"{key}.{terms[-1]}"):
+            if terms and self._is_heard(Path(folder, f"{key}.{terms[-1]}")):
                 return None
             each()
             time.sleep(min(1.0, self._patience / 4))
@@ -279,14 +336,18 @@ class Leases:
         """What lies among the leases and is none."""
         if self._folder.exists() and not self._folder.is_dir():
             yield self._folder
-        yield from (path for path in sorted(self._folder.glob("*")) if not path.is_dir())
+        yield from (path for path in sorted(self._folder.glob("*")) if not (path.is_dir() or is_slip(path)))
         yield from (path for path in sorted(self._folder.glob("*/*")) if not _is_lease(path))
 
-    def _place(self, key: str) -> Path:
+    def slips(self) -> Iterator[Path]:
+        """The files of which processes make their leases, or made them."""
+        return self._slips.all()
+
+    def _place(self, key: str) -> str:
         """The folder of a key's files."""
         if not is_key(key):
             raise ValueError(f"a lease's key must be 1 to 200 of A-Z, a-z, 0-9, '_' and '-', got {key[:80]!r}")
-        return self._folder / key[:2]
+        return f"{self._folder}/{key[:2]}"
 
     def _is_gone(self, file: Path) -> bool:
         """True if its holder is dead, or has been silent for too long."""
@@ -320,35 +381,52 @@ class Leases:
             self._seen[file] = _Seen(stamp, time.monotonic(), touched=before is not None)
         return self._seen[file]
 
-    def _holder(self) -> bytes:
-        """Us, as a file's content: no two are the same, as each has a name with a random number in it."""
-        return json.dumps(vars(Holder(process_name(), _process(os.getpid()) or "", _machine(), utc()))).encode()
+
+@dataclass
+class _Beat:
+    """A lease that this process touches.
+
+    Attributes:
+        lease: It.
+        until: Until when, by our clock.
+        slip: The file that it is, to be used again; None for one of its own, or of another process.
+    """
+
+    lease: Lease
+    until: float
+    slip: Slip | None = None
 
 
 class _Heart:
     """One thread that touches all leases this process holds."""
 
     def __init__(self) -> None:
-        self._until: dict[Lease, float] = {}
+        self._beats: dict[bytes, _Beat] = {}  # by what is in their files: no two have the same
         self._lock = threading.Lock()
         self._process: int | None = None
 
-    def keep(self, lease: Lease, seconds: float = math.inf) -> None:
+    def keep(self, lease: Lease, seconds: float = math.inf, *, slip: Slip | None = None) -> None:
+        until = time.monotonic() + seconds
         with self._lock:
             if self._process != os.getpid():  # the first lease, or a fork, which has no threads and no leases
-                self._process, self._until = os.getpid(), {}
+                self._process, self._beats = os.getpid(), {}
                 threading.Thread(target=self._beat, name="leases", daemon=True).start()
-            self._until[lease] = time.monotonic() + seconds
+            beat = self._beats.get(lease.content)
+            if beat is None:
+                self._beats[lease.content] = _Beat(lease, until, slip)
+            else:
+                beat.until = until
 
-    def drop(self, lease: Lease) -> None:
+    def drop(self, lease: Lease) -> Slip | None:
         with self._lock:
-            self._until.pop(lease, None)
+            beat = self._beats.pop(lease.content, None)
+        return None if beat is None else beat.slip
 
     def _beat(self) -> None:
         while True:
             time.sleep(HEARTBEAT_SECONDS)
             with self._lock:
-                held = [lease for lease, until in self._until.items() if time.monotonic() <= until]
+                held = [beat.lease for beat in self._beats.values() if time.monotonic() <= beat.until]
             for lease in held:
                 lease.touch()
 
@@ -356,7 +434,7 @@ class _Heart:
 _HEART = _Heart()
 
 
-def _terms(folder: Path, key: str) -> list[int]:
+def _terms(folder: str, key: str) -> list[int]:
     """The terms of a key's files, increasing.
 
     Raises:
@@ -374,10 +452,10 @@ def _terms(folder: Path, key: str) -> list[int]:
     )
 
 
-def _latest(folder: Path, key: str) -> Holder | None:
+def _latest(folder: str, key: str) -> Holder | None:
     """The holder of the highest term of a key that says who that is."""
     for term in reversed(_terms(folder, key)):
-        if (found := _read(folder / f"{key}.{term}")) is not None:
+        if (found := _read(Path(folder, f"{key}.{term}"))) is not None:
             return found
     return None
 
@@ -388,14 +466,70 @@ def _is_lease(file: Path) -> bool:
     return is_key(key) and _TERM.fullmatch(term) is not None and file.parent.name == key[:2]
 
 
-def _no_folder(folder: Path, fault: OSError) -> StoreError:
+def _no_folder(folder: str, fault: OSError) -> StoreError:
     return StoreError(f"leases must lie in a folder, {folder} cannot be one: {fault.strerror}")
+
+
+def _create(folder: str, file: str, content: bytes) -> None:
+    """Make a file, and write into it.
+
+    Raises:
+        FileExistsError: It is there.
+        StoreError: The disk did not take it; it is not there.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        try:
+            descriptor = os.open(file, flags, 0o644)
+        except FileNotFoundError:
+            _make_folder(folder)
+            descriptor = os.open(file, flags, 0o644)
+    except FileExistsError:
+        raise
+    except OSError as fault:
+        raise _refused(folder, file, fault) from fault
+    try:
+        _write(descriptor, content)
+    except OSError as fault:
+        _remove(file)  # without a word in it, it would be waited for
+        raise _refused(folder, file, fault) from fault
+    finally:
+        os.close(descriptor)
+
+
+def _refused(folder: str, file: str, fault: OSError) -> StoreError:
+    if isinstance(fault, NotADirectoryError):
+        return _no_folder(folder, fault)
+    return StoreError(f"the lease {file} could not be written: {fault.strerror}")
+
+
+def _make_folder(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as fault:
+        raise _no_folder(folder, fault) from fault
+
+
+def _remove(file: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(file)
+
+
+def _give_back(slip: Slip | None) -> None:
+    if slip is not None:
+        slip.give_back()
 
 
 def _write(descriptor: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def _holder() -> bytes:
+    """Us, as a file's content: no two are the same, as each has a name with a random number in it."""
+    us = {"name": process_name(), "process": _this_process(), "machine": _machine(), "since": utc()}
+    return json.dumps(us).encode()
 
 
 def _read(file: Path) -> Holder | None:
@@ -426,3 +560,12 @@ def _process(number: int) -> str | None:
         return None
     state, *fields = stat.rpartition(b")")[2].split()  # the name before it may hold anything
     return None if state in (b"Z", b"X") else f"{number}@{fields[18].decode()}"
+
+
+@functools.cache
+def _this_process() -> str:
+    """This one, as `_process` names it; empty where that cannot be told."""
+    return _process(os.getpid()) or ""
+
+
+os.register_at_fork(after_in_child=_this_process.cache_clear)

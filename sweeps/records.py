@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from sweeps.exact_json import JSON, Record, dumps, loads
-from sweeps.journal import SUFFIX, Entry, JournalReader, JournalWriter, Stamp
+from sweeps.journal import SUFFIX, Entry, JournalWriter, Stamp
+from sweeps.journal_reader import JournalReader
 
 _NEVER = Stamp(-1, "", -1)
 
@@ -165,10 +166,11 @@ class Records:
         """Append that the keys are no more; what is put later counts again."""
         self._append(kind, [(key, None) for key in keys])
 
-    def get(self, kind: str, key: str) -> Record | None:
-        """The value that counts, or None."""
+    def get(self, kind: str, key: str, *, look: bool = True) -> Record | None:
+        """The value that counts, or None; without a look at the disk, by what is known of others' and all of ours."""
         with self._lock:
-            self._refresh()
+            if look:
+                self._refresh()
             self._see(kind, [key])
             found = self._current.get(kind, {}).get(key)
             return None if found is None else found[1]
@@ -235,13 +237,22 @@ class Records:
     def _append(self, kind: str, values: list[tuple[str, JSON]]) -> None:
         if values:
             with self._lock:
-                self._latest_ns = self._writer.append(kind, values, max(time.time_ns(), self._latest_ns + 1))
+                appended = self._writer.append(kind, values, max(time.time_ns(), self._latest_ns + 1))
+                self._latest_ns = appended.entries[-1].stamp.time_ns
+                if self._reader.knows(appended):
+                    self._take(appended.entries)
 
     def _refresh(self) -> None:
-        for entry in self._reader.read():
-            self._latest_ns = max(self._latest_ns, entry.stamp.time_ns)
-            unseen = self._unseen.setdefault(entry.kind, {})
-            unseen[entry.key] = (*unseen.get(entry.key, ()), (*entry.stamp, entry.rest))
+        for entries in self._reader.read():
+            self._take(entries)
+
+    def _take(self, entries: Iterable[Entry]) -> None:
+        for stamp, kind, key, rest in entries:
+            self._latest_ns = max(self._latest_ns, stamp.time_ns)
+            unseen = self._unseen.get(kind)
+            if unseen is None:
+                unseen = self._unseen[kind] = {}
+            unseen[key] = (*unseen.get(key, ()), (*stamp, rest))
 
     def _see(self, kind: str, keys: Iterable[str]) -> None:
         """Take what was read under these keys into account."""

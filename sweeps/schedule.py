@@ -20,7 +20,7 @@ from typing import Any
 from cluster.faults import back_off_seconds
 from ilql.methods import method_named
 from sweeps.cells import Cells, Shared
-from sweeps.evaluate_cells import is_evaluated
+from sweeps.evaluate_cells import unevaluated
 from sweeps.exact_json import Record
 from sweeps.job import Job, Resources
 from sweeps.journal import utc
@@ -184,10 +184,9 @@ class Schedule:
         if error is not None and not self._store.has("weights", step.spec.weights_id):
             self._store.put("training", step.spec.weights_id, _failure(step, error), self._lease)
         elif error is not None:
-            for trial in step.trials:
-                if not is_evaluated(self._store, trial):
-                    failed: Record = {"status": "failed", "reason": error, "finished_at": utc()}
-                    self._store.put("evaluation", trial.trial_id, failed, self._lease)
+            for trial in unevaluated(self._store, step.trials):
+                failed: Record = {"status": "failed", "reason": error, "finished_at": utc()}
+                self._store.put("evaluation", trial.trial_id, failed, self._lease)
         self._ended(step)
 
     def _hear(self) -> None:

@@ -155,9 +155,16 @@ class Store:
         """Append many records, by key, in one write: much faster than one by one. Raises as `put` does."""
         self._records.put(kind, values)
 
-    def get(self, kind: str, key: str) -> Record | None:
-        """The value that counts now, whoever put it, or None. Do not change it: it is shared."""
-        return self._records.get(kind, key)
+    def get(self, kind: str, key: str, lease: Lease | None = None) -> Record | None:
+        """The value that counts now, whoever put it, or None. Do not change it: it is shared.
+
+        Args:
+            kind: Its kind.
+            key: Its key.
+            lease: One that this store took, and without which nobody writes under this key; it has been given to nobody
+                since. Taking it was a look at what others had written: it needs no other.
+        """
+        return self._records.get(kind, key, look=lease is None)
 
     def some(self, kind: str, keys: Iterable[str]) -> dict[str, Record]:
         """The values that count now of those of the keys that have one: one look at the disk for all of them."""
@@ -271,7 +278,7 @@ class Store:
 
     def try_lease(self, key: str) -> Lease | None:
         """The same, or None if somebody who lives, or may live, has it."""
-        lease = self._leases.take(key, above=self._term(key))
+        lease = self._leases.take(key, above=lambda: self._term(key))
         return None if lease is None else self._claimed(lease)
 
     def settle_lease(self, key: str, each: Callable[[], None] = lambda: None) -> Lease | None:
@@ -303,7 +310,7 @@ class Store:
     def _claimed(self, lease: Lease) -> Lease:
         if lease.term > 1:
             self._records.claim(_fenced(lease.key, self._own), lease.term)
-        return dataclasses.replace(lease, replica=self._own)
+        return lease if self.replica is None else dataclasses.replace(lease, replica=self._own)
 
     @property
     def _own(self) -> str:
@@ -388,7 +395,7 @@ class Store:
     def leftovers(self) -> Iterator[Path]:
         """What builders and writers left behind and nobody will use."""
         yield from self._stages.leftovers()
-        yield from (path for path in self.begun() if is_old(path))
+        yield from (path for path in (*self.begun(), *self._leases.slips()) if is_old(path))
 
     def begun(self) -> Iterator[Path]:
         """Tables, marks, and what comes from a copy, that somebody is writing just now, or was killed in."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from cluster.faults import classify
-from sweeps.evaluate_cells import Block, evaluate_cells, is_evaluated, record_failed_evaluations
+from sweeps.evaluate_cells import Block, evaluate_cells, record_failed_evaluations, unevaluated
 from sweeps.job import Job, MachineFault, Placed, Tell, asked_to_stop, elsewhere, opened_store
 from sweeps.journal import utc
 from sweeps.leases import Lease, LeaseLostError
@@ -77,8 +77,7 @@ def _under_lease(
             if not store.has("weights", spec.weights_id):
                 record_failed_training(store, spec, fault.cause, lease, started=utc())
             else:
-                trials = [trial for trial in _trials(job) if not is_evaluated(store, trial)]
-                record_failed_evaluations(store, trials, fault.cause, lease)
+                record_failed_evaluations(store, unevaluated(store, _trials(job)), fault.cause, lease)
             return "failed"
 
 
@@ -95,7 +94,7 @@ def _run(job: Job, store: Store, spec: TrialSpec, lease: Lease, tell: Tell, plac
             record_found(store, spec, lease)
         store.send("weights", spec.weights_id)
         drop_group_notes(store, spec)
-    missing = [trial for trial in _trials(job) if not is_evaluated(store, trial)]
+    missing = unevaluated(store, _trials(job))
     for evaluation in dict.fromkeys(trial.evaluation for trial in missing):
         trials = [trial for trial in missing if trial.evaluation == evaluation]
         told = tuple(trial.to_json() for trial in trials)

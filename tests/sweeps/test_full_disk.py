@@ -92,8 +92,10 @@ def test_a_lease_that_does_not_fit_is_held_by_nobody(disk: Disk) -> None:
     with store.lease("bb1"):  # its folder is there
         pass
     disk.fill()
-    with pytest.raises(StoreError, match="could not be written: No space left on device"):
-        store.try_lease("bb2")
+    with store.lease("bb3") as lease:  # it needs a name and no room
+        lease.check()
+        with pytest.raises(StoreError, match="could not be written: No space left on device"):
+            store.try_lease("bb2")  # it needs a file of its own
     disk.make_room()
     assert list(store.leases()) == []  # not one without a word in it, that all wait a minute for
     with store.lease("bb2") as lease:

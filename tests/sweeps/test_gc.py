@@ -338,7 +338,7 @@ def test_who_was_followed_while_it_slept_drops_nothing_more(
     looked = gc.find
 
     def follow() -> None:
-        ours = next(lease for lease in leases._HEART._until if lease.key == leases.CLEANING)
+        ours = next(beat.lease for beat in leases._HEART._beats.values() if beat.lease.key == leases.CLEANING)
         leases._HEART.drop(ours)
         with monkeypatch.context() as patch:
             patch.setattr(leases.Holder, "is_dead", lambda self: True)

@@ -20,7 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.exact_json import dumps, dumps_again, loads
-from sweeps.journal import JournalReader, JournalWriter, StoreError, decode_line, encode_line
+from sweeps.journal import Entry, JournalWriter, StoreError, decode_line, encode_line
+from sweeps.journal_reader import JournalReader
 from sweeps.records import Records
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -73,11 +74,15 @@ def test_numpy_numbers_become_numbers_and_other_things_are_refused_by_name() -> 
         loads('{"score": NaN}')
 
 
+def read(reader: JournalReader) -> list[Entry]:
+    return [entry for entries in reader.read() for entry in entries]
+
+
 def test_a_line_is_json_of_its_own_with_the_crc_of_its_record() -> None:
     line = encode_line(4, 17, "evaluation", "é", '{"score":1.5}')
     record = b'{"line":4,"time":17,"kind":"evaluation","key":"\\u00e9","value":{"score":1.5}}'
     assert line == b'{"sum":"%08x","record":%s}\n' % (zlib.crc32(record), record)
-    entry = decode_line(line, "w")
+    entry = decode_line(line[:-1], "w")
     assert (*entry[:3], entry.value) == ((17, "w", 4), "evaluation", "é", {"score": 1.5})
 
 
@@ -88,7 +93,7 @@ def test_a_record_that_another_program_wrote_reads_the_same(change: tuple[bytes,
     # Escapes, fields that we do not know, and spaces: whatever is the same JSON.
     line = encode_line(4, 17, "evaluation", "a", '{"score":1.5}')
     record = line[len('{"sum":"00000000","record":') : -2].replace(*change)
-    entry = decode_line(b'{"sum":"%08x","record":%s}\n' % (zlib.crc32(record), record), "w")
+    entry = decode_line(b'{"sum":"%08x","record":%s}' % (zlib.crc32(record), record), "w")
     assert (*entry[:3], entry.value) == ((17, "w", 4), "evaluation", "a", {"score": 1.5})
 
 
@@ -97,12 +102,12 @@ def test_a_line_longer_than_what_is_read_at_once_is_whole(tmp_path: Path) -> Non
     texts = ["x" * length for length in (10, 200_000, 2**16, 3)]
     writer.append("evaluation", [(str(i), {"text": text}) for i, text in enumerate(texts)], 1)
     reader = JournalReader(tmp_path)
-    assert [entry.value for entry in reader.read()] == [{"text": text} for text in texts]
+    assert [entry.value for entry in read(reader)] == [{"text": text} for text in texts]
     assert reader.problems() == []
 
 
 def test_no_flipped_bit_and_no_cut_line_passes_for_a_record() -> None:
-    line = encode_line(0, 1, "evaluation", "a", '{"score":1.5}')
+    line = encode_line(0, 1, "evaluation", "a", '{"score":1.5}')[:-1]
     for place in range(len(line)):
         for bit in range(8):
             flipped = line[:place] + bytes([line[place] ^ (1 << bit)]) + line[place + 1 :]
@@ -123,12 +128,12 @@ def _written(folder: Path, count: int) -> Path:
 
 def test_a_reader_reads_only_what_was_appended(tmp_path: Path) -> None:
     writer, reader = JournalWriter(tmp_path / "journals", durable=True), JournalReader(tmp_path / "journals")
-    assert list(reader.read()) == []
+    assert read(reader) == []
     writer.append("evaluation", [("a", {"score": 1.0}), ("b", {"score": 2.0})], 5)
-    assert [(entry.key, entry.stamp.time_ns, entry.stamp.line) for entry in reader.read()] == [("a", 5, 0), ("b", 6, 1)]
+    assert [(entry.key, entry.stamp.time_ns, entry.stamp.line) for entry in read(reader)] == [("a", 5, 0), ("b", 6, 1)]
     writer.append("evaluation", [("a", None)], 9)
-    assert [(entry.key, entry.value, entry.stamp.line) for entry in reader.read()] == [("a", None, 2)]
-    assert list(reader.read()) == []
+    assert [(entry.key, entry.value, entry.stamp.line) for entry in read(reader)] == [("a", None, 2)]
+    assert read(reader) == []
     assert reader.problems() == []
 
 
@@ -136,7 +141,7 @@ def test_a_torn_last_line_is_left_out_and_named_and_costs_no_other(tmp_path: Pat
     path = _written(tmp_path, 3)
     path.write_bytes(path.read_bytes()[:-7])
     reader = JournalReader(tmp_path)
-    assert [entry.key for entry in reader.read()] == ["k0", "k1"]
+    assert [entry.key for entry in read(reader)] == ["k0", "k1"]
     assert reader.problems() == []  # it matters to nobody
     (note,) = reader.notes()
     assert "unfinished line" in note
@@ -148,9 +153,9 @@ def test_a_torn_line_that_is_completed_later_counts_then(tmp_path: Path) -> None
     whole = path.read_bytes()
     path.write_bytes(whole[:-7])  # what a reader on another machine may see of a line that is being written
     reader = JournalReader(tmp_path)
-    assert [entry.key for entry in reader.read()] == ["k0"]
+    assert [entry.key for entry in read(reader)] == ["k0"]
     path.write_bytes(whole)
-    assert [entry.key for entry in reader.read()] == ["k1"]
+    assert [entry.key for entry in read(reader)] == ["k1"]
     assert reader.problems() == reader.notes() == []
 
 
@@ -182,7 +187,7 @@ def test_a_whole_line_that_is_none_of_ours_is_damaged(tmp_path: Path, record: by
     path = _written(tmp_path, 2)
     path.write_bytes(raw_line(record) + path.read_bytes())
     reader = JournalReader(tmp_path)
-    assert [entry.key for entry in reader.read()] == ["k0", "k1"]
+    assert [entry.key for entry in read(reader)] == ["k0", "k1"]
     assert f"journal {path.name}: 1 damaged lines left out, first line 1" in reader.problems()
 
 
@@ -238,20 +243,20 @@ def test_a_claim_that_says_nothing_makes_nothing_stale(tmp_path: Path, claim: st
 
 
 def test_a_line_without_an_end_is_not_kept_and_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sweeps.journal.LONGEST_LINE", 2**18)
+    monkeypatch.setattr("sweeps.journal_reader.LONGEST_LINE", 2**18)
     path = _written(tmp_path, 2)
     sound = path.read_bytes()
     path.write_bytes(sound + b"x" * 2**20)
     reader = JournalReader(tmp_path)
-    assert [entry.key for entry in reader.read()] == ["k0", "k1"]
+    assert [entry.key for entry in read(reader)] == ["k0", "k1"]
     (problem,) = reader.problems()
     assert f"journal {path.name}: ends in {2**20} bytes without a line end" in problem
-    read, pread = list[int](), os.pread
-    monkeypatch.setattr(os, "pread", lambda *given: read.append(1) or pread(*given))  # type: ignore[func-returns-value]
-    assert (list(reader.read()), read) == ([], [])
+    reads, pread = list[int](), os.pread
+    monkeypatch.setattr(os, "pread", lambda *given: reads.append(1) or pread(*given))  # type: ignore[func-returns-value]
+    assert (read(reader), reads) == ([], [])
     with path.open("ab") as end:  # the line ends, and others follow it
         end.write(b"x\n" + encode_line(3, 9, "evaluation", "k3", "{}"))
-    assert [entry.key for entry in reader.read()] == ["k3"]
+    assert [entry.key for entry in read(reader)] == ["k3"]
     assert reader.problems() == [f"journal {path.name}: 1 damaged lines left out, first line 3"]
 
 
@@ -263,7 +268,7 @@ def test_what_is_no_journal_is_not_read_and_named(tmp_path: Path) -> None:
     (tmp_path / "zeros.jsonl").symlink_to("/dev/zero")
     (tmp_path / "x.txt").write_text("mine")
     reader = JournalReader(tmp_path)
-    assert [entry.key for entry in reader.read()] == ["k0"]
+    assert [entry.key for entry in read(reader)] == ["k0"]
     found = sorted(reader.problems())
     assert [line.split(":")[0] for line in found] == [
         "journals/folder.jsonl", "journals/link.jsonl", "journals/pipe.jsonl", "journals/x.txt", "journals/zeros.jsonl"
@@ -298,7 +303,7 @@ def test_a_flipped_byte_costs_one_line_which_is_counted(tmp_path: Path) -> None:
     path = _written(tmp_path, 5)
     path.write_bytes(path.read_bytes().replace(b'"score":2.0', b'"score":7.0'))
     reader = JournalReader(tmp_path)
-    assert [entry.key for entry in reader.read()] == ["k0", "k1", "k3", "k4"]
+    assert [entry.key for entry in read(reader)] == ["k0", "k1", "k3", "k4"]
     assert reader.problems() == [f"journal {path.name}: 1 damaged lines left out, first line 3"]
 
 
@@ -307,10 +312,10 @@ def test_missing_lines_are_counted_and_a_vanished_journal_is_named(tmp_path: Pat
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[3] + lines[4])
     reader = JournalReader(tmp_path)
-    assert [entry.key for entry in reader.read()] == ["k0", "k3", "k4"]
+    assert [entry.key for entry in read(reader)] == ["k0", "k3", "k4"]
     assert reader.problems() == [f"journal {path.name}: 2 lines are missing"]
     path.unlink()
-    assert list(reader.read()) == []
+    assert read(reader) == []
     assert reader.problems()[-1] == f"journal {path.name}: became shorter or was deleted after it was read"
 
 
@@ -415,7 +420,7 @@ def test_a_removal_ends_what_is_earlier_and_a_later_put_counts_again(tmp_path: P
 @given(st.permutations(range(6)), st.integers(0, 5))
 def test_all_readers_agree_in_whatever_order_they_read(order: list[int], removed: int) -> None:
     # The records of six writers at times 0..5, one of them a removal, met in any order: the later finished one counts.
-    from sweeps.journal import Entry, Stamp
+    from sweeps.journal import Stamp
     from sweeps.records import _Versions
 
     statuses = ["failed", "finished", "stopped", "finished", "failed", "failed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import subprocess
@@ -19,6 +20,17 @@ from sweeps.journal import StoreError
 from sweeps.leases import Lease, LeaseLostError, Leases
 
 PATIENCE = 0.3
+
+
+@pytest.fixture(autouse=True, params=["links", "no links"])
+def _links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On file systems that have hard links, and on those that have none."""
+
+    def link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", link)
 
 
 def silent(lease: Lease) -> Lease:
@@ -182,6 +194,7 @@ assert ours.take("parent") is not None
 child = os.fork()
 if child == 0:
     lease = ours.take("child")
+    assert ours.holder("child").number == str(os.getpid()) != ours.holder("parent").number
     os.utime(lease.file, (1, 1))
     deadline = time.monotonic() + 20
     while lease.file.stat().st_mtime < 2 and time.monotonic() < deadline:
@@ -206,7 +219,7 @@ def test_a_released_key_is_not_freed_twice(tmp_path: Path) -> None:
 
 
 def test_terms_are_above_what_readers_know(tmp_path: Path) -> None:
-    lease = Leases(tmp_path).take("key", above=6)
+    lease = Leases(tmp_path).take("key", above=lambda: 6)
     assert lease is not None
     assert lease.term == 7
 
@@ -285,29 +298,85 @@ def test_a_holder_whose_follower_has_not_cleared_up_yet_holds_nothing(tmp_path: 
         lease.check()
 
 
-def test_who_saw_too_little_of_the_folder_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = Leases(tmp_path).take("key", above=4)
+Terms = list[int]
+
+
+@pytest.mark.parametrize(
+    ("looks", "claimed"),
+    [
+        pytest.param([[]], 0, id="at the first term"),
+        pytest.param([None, []], 3, id="at a later one"),
+    ],
+)
+def test_who_saw_too_little_of_the_folder_gives_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looks: list[Terms | None], claimed: int
+) -> None:
+    held = Leases(tmp_path).take("key", above=lambda: 4)
     assert held is not None
-    whole, looks = leases._terms, [[]]  # the first look at a folder, of a network's cache, shows nothing
-    monkeypatch.setattr(leases, "_terms", lambda folder, key: looks.pop() if looks else whole(folder, key))
-    assert Leases(tmp_path).take("key") is None
+    whole = leases._terms
+
+    def shown(folder: str, key: str) -> Terms:  # by a network's cache
+        look = looks.pop(0) if looks else None
+        return whole(folder, key) if look is None else look
+
+    monkeypatch.setattr(leases, "_terms", shown)
+    assert Leases(tmp_path).take("key", above=lambda: claimed) is None
+    assert looks == []
     assert [path.name for path in tmp_path.rglob("key*")] == ["key.5"]
     held.check()
+
+
+def test_a_first_term_beside_a_later_one_takes_nothing_from_anybody(tmp_path: Path) -> None:
+    held = Leases(tmp_path).take("key", above=lambda: 1)
+    assert held is not None
+    assert Leases(tmp_path).take("key") is None
+    assert [path.name for path in tmp_path.rglob("key*")] == ["key.2"]
+    held.check()
+
+
+def test_who_was_followed_between_asking_for_terms_and_making_its_file_gives_way(tmp_path: Path) -> None:
+    told = [2, 2, 5]  # by others, who came and gave it back: behind our first term, and before and behind our third
+    assert Leases(tmp_path).take("key", above=lambda: told.pop(0)) is None
+    assert (told, list(tmp_path.rglob("key*"))) == ([], [])
+
+
+def test_who_cannot_ask_for_terms_holds_nothing(tmp_path: Path) -> None:
+    def fail() -> int:
+        raise StoreError("the journals could not be read")
+
+    with pytest.raises(StoreError, match="the journals could not be read"):
+        Leases(tmp_path).take("key", above=fail)
+    assert list(tmp_path.rglob("key*")) == []
+    assert Leases(tmp_path).take("key") is not None
+
+
+def test_who_slept_before_making_its_file_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    holder = leases._holder
+
+    def sleep() -> bytes:
+        monkeypatch.setattr(leases, "_holder", holder)
+        assert Leases(tmp_path).take("key") is not None  # somebody came meanwhile
+        return holder()
+
+    monkeypatch.setattr(leases, "_holder", sleep)
+    assert Leases(tmp_path).take("key") is None
 
 
 def test_who_slept_between_making_its_file_and_looking_again_gives_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, ours = leases._write, Leases(tmp_path)
+    look, ours = leases._terms, Leases(tmp_path)
 
-    def sleep_before_writing(descriptor: int, data: bytes) -> None:
-        monkeypatch.setattr(leases, "_write", write)
-        Leases(tmp_path, patience=PATIENCE).wait("key").release()  # a follower came, had it, and gave it back
-        write(descriptor, data)
+    def sleep(folder: str, key: str) -> list[int]:
+        monkeypatch.setattr(leases, "_terms", look)
+        Leases(tmp_path, patience=-1.0).wait("key").release()  # a follower came, had it, and gave it back
+        return look(folder, key)
 
-    monkeypatch.setattr(leases, "_write", sleep_before_writing)
-    assert ours.take("key") is None
-    assert ours.wait("key").term == 1
+    monkeypatch.setattr(leases, "_terms", sleep)
+    lease = ours.take("key")  # it knows nothing of what it made first, and makes it again: nobody has it now
+    assert lease is not None
+    assert list(lease.file.parent.iterdir()) == [lease.file]
+    lease.check()
 
 
 def _take_all(folder: str, keys: int, seed: int) -> list[tuple[int, int]]:

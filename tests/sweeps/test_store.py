@@ -632,7 +632,9 @@ def test_a_store_that_may_not_be_written_is_read_all_the_same(store: Store, monk
 def test_a_look_at_no_change_reads_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(1_000):
         store.put("evaluation", f"k{i}", finished(float(i), measures={"turns": 9.0}))
-    assert len(Store(store.folder).all("evaluation")) == len(store.all("evaluation")) == 1_000
+    other = Store(store.folder)
+    other.put("evaluation", "another", finished(0.0))
+    assert len(other.all("evaluation")) == len(store.all("evaluation")) == 1_001
     opened: list[str] = []
     open_file = os.open
 
@@ -642,10 +644,48 @@ def test_a_look_at_no_change_reads_nothing(store: Store, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(os, "open", watch)
     store.all("evaluation")
+    store.put("evaluation", "what it knows", finished(0.0))
+    assert len(store.all("evaluation")) == 1_002
     assert opened == []
-    store.put("evaluation", "one more", finished(0.0))
-    assert len(store.all("evaluation")) == 1_001
+    other.put("evaluation", "one more", finished(0.0))
+    assert len(store.all("evaluation")) == 1_003
     assert len(opened) == 1
+
+
+def test_under_a_lease_all_is_known_without_another_look(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Store(store.folder)
+    other.put("evaluation", "b", finished(1.0))
+    lease = store.try_lease("a")
+    assert lease is not None
+    other.put("evaluation", "c", finished(1.0))
+    monkeypatch.setattr(os, "scandir", lambda *_: pytest.fail("it looked"))
+    assert store.get("evaluation", "a", lease) is None
+    assert (store.get("evaluation", "b", lease) or {})["score"] == 1.0
+    store.put("evaluation", "a", finished(2.0), lease)
+    assert (store.get("evaluation", "a", lease) or {})["score"] == 2.0
+    monkeypatch.undo()
+    assert (store.get("evaluation", "c") or {})["score"] == 1.0
+    lease.release()
+
+
+def test_who_takes_a_lease_sees_what_was_written_before_it_could(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its earlier holder records and gives it back while another is about to take it."""
+    earlier = Store(store.folder)
+    held = earlier.try_lease("a")
+    assert held is not None
+    link = os.link
+
+    def wait(*given: Any) -> None:
+        monkeypatch.undo()
+        earlier.put("evaluation", "a", finished(2.0), held)
+        held.release()
+        link(*given)
+
+    monkeypatch.setattr(os, "link", wait)
+    lease = store.try_lease("a")
+    assert lease is not None
+    assert (store.get("evaluation", "a", lease) or {})["score"] == 2.0
+    lease.release()
 
 
 def test_journals_are_lines_of_json(store: Store) -> None:

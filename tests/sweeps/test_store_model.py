@@ -43,13 +43,17 @@ TABLE_BYTES = st.integers(0, 12_000)
 """Where the table is cut: it has about 9,000."""
 
 CONDEMNED = """
-import json, os, resource, signal, sys
+import errno, json, os, resource, signal, sys
 from pathlib import Path
 from sweeps.leases import Leases
 from sweeps.store import Store
 
 def act(order, tell):
     store = Store(Path(order["store"]), durable=False)
+    if not order["links"]:
+        def link(*_):
+            raise PermissionError(errno.EPERM, "a file system without hard links")
+        os.link = link
     if order["impatient"]:
         store._leases = Leases(store.folder / "leases", patience=-1.0)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -122,7 +126,7 @@ class Condemned:
     def send(self, store: Path, what: str, number_of_bytes: int, **more: Any) -> Death:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"store": str(store), "what": what, "bytes": number_of_bytes, "impatient": False} | more
+        order = {"store": str(store), "what": what, "bytes": number_of_bytes, "impatient": False, "links": True} | more
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
@@ -153,12 +157,10 @@ class Hold:
     Attributes:
         term: Its number.
         lease: The holder's own, where it lives.
-        wordless: Whether its holder died before it had said who it was.
     """
 
     term: int
     lease: Lease | None = None
-    wordless: bool = False
 
 
 @dataclass
@@ -241,7 +243,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(writer=WRITER, key=KEY)
     def claim(self, writer: int, key: str) -> None:
-        """Who lives is waited for, and so is who died before it had said who it was; who is dead is followed."""
+        """Who lives is waited for; who is dead is followed."""
         self.take(self.writers[writer], key, may=self.is_free(key))
 
     @rule(writer=WRITER, key=KEY)
@@ -255,7 +257,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     def is_free(self, key: str) -> bool:
         hold = self.model.holds.get(key)
-        return hold is None or (hold.lease is None and not hold.wordless)
+        return hold is None or hold.lease is None
 
     def take(self, store: Store, key: str, *, may: bool) -> None:
         lease = store.try_lease(key)
@@ -381,21 +383,26 @@ class StoreMachine(RuleBasedStateMachine):
                 return
         self.model.table = self.model.written()
 
-    @rule(key=KEY, taken=LINE_BYTES, impatient=st.booleans())
-    def die_working(self, key: str, taken: int, impatient: bool) -> None:
-        """A worker may write so many bytes: it is killed in its lease, its claim, a file of its stage or its record."""
+    @rule(key=KEY, taken=LINE_BYTES, impatient=st.booleans(), links=st.booleans())
+    def die_working(self, key: str, taken: int, impatient: bool, links: bool) -> None:
+        """A worker may write so many bytes: it is killed in its lease, its claim, a file of its stage or its record.
+
+        No lease is there before it says whose it is.
+        """
         may = impatient or self.is_free(key)
         term, value = self.next_term(key), self.value("finished")
         content = f"by {self.number}" * 40
-        death = self.condemned.send(
-            self.folder / "store", "finish", taken, values={key: value}, content=content, impatient=impatient
-        )
+        how = {"impatient": impatient, "links": links}
+        death = self.condemned.send(self.folder / "store", "finish", taken, values={key: value}, content=content, **how)
+        if not death.words:  # it is killed in what would have become its lease
+            assert death.killed
+            if not may or not (self.folder / "store" / "leases" / key[:2] / f"{key}.{term}").exists():
+                return
         assert ("refused" in death.words) == (not may)
         if not may:
             return
         self.followed(key)
-        said = (self.folder / "store" / "leases" / key[:2] / f"{key}.{term}").read_bytes()
-        self.model.holds[key] = Hold(term, wordless=not said.endswith(b"}"))
+        self.model.holds[key] = Hold(term)
         if "claimed" in death.words and term > 1:
             self.model.claimed[key] = term
         if "built" in death.words:
@@ -433,8 +440,8 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def leases_are_held_by_whom_the_model_says(self) -> None:
         found = sorted(self.reader.leases(), key=lambda each: each[1])  # who died at once left its predecessor's, too
-        held = {key: (term, holder is None) for key, term, holder in found}
-        assert held == {key: (hold.term, hold.wordless) for key, hold in self.model.holds.items()}
+        held = {key: (term, holder is not None) for key, term, holder in found}
+        assert held == {key: (hold.term, True) for key, hold in self.model.holds.items()}
 
     @invariant()
     def the_table_is_that_of_the_last_compaction(self) -> None:
