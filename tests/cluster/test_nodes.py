@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import pytest
 from services import BIN, Nodes, ObjectServer, cut, environment, wait_for
 
 from ilql.checkpoint import file_digest
-from sweeps.journal import JournalReader
+from sweeps.journal_reader import JournalReader
 from sweeps.store import Store, joined
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,7 +76,7 @@ class Watch:
     def wrote(self, kind: str) -> dict[str, set[str]]:
         """By node, the keys of the records of a kind that its processes wrote."""
         written: dict[str, set[str]] = {}
-        for entry in JournalReader(self.store / "journals").read():
+        for entry in chain.from_iterable(JournalReader(self.store / "journals").read()):
             if entry.kind == kind:
                 node = self.node_of.get(entry.stamp.writer.rsplit("-", 2)[1], "elsewhere")
                 written.setdefault(node, set()).add(entry.key)
