@@ -84,7 +84,7 @@ class Ours:
             if lease is None:
                 return False
             with lease:
-                if store.get("evaluation", trial_id, lease) is not None:
+                if store.some("evaluation", [trial_id], lease):
                     return False
                 store.put("evaluation", trial_id, self.evaluation | {"score": score_of(number)}, lease)
             return True

@@ -155,9 +155,15 @@ def _evaluate(store: Store, specs: Sequence[TrialSpec], lease: Lease | None, blo
     kept.drop()
 
 
-def unevaluated(store: Store, trials: Sequence[TrialSpec]) -> list[TrialSpec]:
-    """Those of the trials whose evaluation is not recorded as finished; what failed is tried again."""
-    found = store.some("evaluation", [trial.trial_id for trial in trials])
+def unevaluated(store: Store, trials: Sequence[TrialSpec], lease: Lease | None = None) -> list[TrialSpec]:
+    """Those of the trials whose evaluation is not recorded as finished; what failed is tried again.
+
+    Args:
+        store: Where.
+        trials: They.
+        lease: As for `Store.some`.
+    """
+    found = store.some("evaluation", [trial.trial_id for trial in trials], lease)
     return [trial for trial in trials if found.get(trial.trial_id, {}).get("status") != "finished"]
 
 

@@ -32,8 +32,9 @@ def dumps(value: JSON, *, by_name: bool = False) -> str:
     """
     encoder = _BY_NAME if by_name else _ENCODER
     with contextlib.suppress(TypeError, ValueError):  # numbers of NumPy's, an infinity: these need another look
+        text = encoder.encode(value)
         if _has_plain_keys(value):
-            return encoder.encode(value)
+            return text
     return encoder.encode(_plain(value, ()))
 
 
@@ -60,7 +61,7 @@ def loads(text: str | bytes) -> Any:
 
 
 def _has_plain_keys(value: object) -> bool:
-    """Whether all its keys are texts that mark nothing; told without asking what each value might be."""
+    """Whether all keys are texts that mark nothing, of what could be encoded, so does not contain itself."""
     inside = [value]
     for each in inside:  # which grows meanwhile
         if isinstance(each, dict):

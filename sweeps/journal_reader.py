@@ -43,6 +43,10 @@ class _Place:
     twice: int = 0
     cut: bool = False
 
+    def ahead(self) -> _Place:
+        """The same, to be moved: it takes this one's place when what was read is in its reader's hands."""
+        return _Place(self.offset, self.lines, 0, -1, self.damaged, self.missing, self.twice, self.cut)
+
 
 @dataclass
 class _Kept:
@@ -76,34 +80,31 @@ class JournalReader:
         weakref.finalize(self, _close_all, self._kept)
 
     def read(self) -> Iterator[list[Entry]]:
-        """The new whole records, some at once. Looks once at each journal, opens those that grew.
+        """The new whole records, some at once, of each journal that grew.
+
+        What its reader was interrupted in is given again by the next call.
 
         Raises:
             StoreError: A journal cannot be read.
         """
         for name, inode in self._moved().items():
-            place, held = self._places[name], self._kept.get(name)
+            held = self._kept.get(name)
             try:
                 if held is not None:
                     try:
-                        data = os.pread(held.descriptor, _LITTLE, place.offset)
+                        yield from self._more(name, held)
+                        continue
                     except OSError:  # by its name it may be there still
                         self._give_back(name)
-                    else:
-                        if len(data) < _LITTLE and data.endswith(b"\n"):  # nearly always, where anything is new
-                            place.torn_bytes = 0
-                            yield self._entries(held.writer, place, data.split(b"\n")[:-1])
-                        elif data:
-                            yield from self._new(name, place, held.descriptor)
-                            if place.waited_for >= 0:
-                                self._give_back(name)
-                        continue
-                yield from self._open(name, place, inode)
+                yield from self._open(name, inode)
             except OSError as fault:
                 raise StoreError(f"the journal {self._folder / name} could not be read: {fault.strerror}") from fault
 
     def knows(self, appended: Appended) -> bool:
-        """Whether what was appended follows what was read last, and so need not be read; it counts as read then."""
+        """Whether what was appended follows what was read last, and so need not be read; it counts as read then.
+
+        It does not where an append failed before, and whole lines of it may be there, which are to be read.
+        """
         place = self._places.setdefault(appended.name, _Place())
         if place.offset != appended.begin:
             return False
@@ -191,14 +192,26 @@ class JournalReader:
             self._give_back(name)
         return moved
 
-    def _open(self, name: str, place: _Place, inode: int) -> Iterator[list[Entry]]:
+    def _more(self, name: str, held: _Kept) -> Iterator[list[Entry]]:
+        """What is new in a journal that is kept open."""
+        data = os.pread(held.descriptor, _LITTLE, self._places[name].offset)
+        if len(data) < _LITTLE and data.endswith(b"\n"):  # nearly always, where anything is new
+            ahead = self._places[name].ahead()
+            yield _entries(held.writer, ahead, data.split(b"\n")[:-1])
+            self._places[name] = ahead
+        elif data:
+            yield from self._new(name, held.descriptor)
+            if self._places[name].waited_for >= 0:
+                self._give_back(name)
+
+    def _open(self, name: str, inode: int) -> Iterator[list[Entry]]:
         """What is new in a journal that grew; it is kept open if it had been read before."""
         descriptor = os.open(f"{self._folder}/{name}", os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         keep = False
         try:
-            grows = place.offset > 0
-            yield from self._new(name, place, descriptor)
-            keep = grows and place.waited_for < 0
+            grows = self._places[name].offset > 0
+            yield from self._new(name, descriptor)
+            keep = grows and self._places[name].waited_for < 0
         finally:
             if not keep:
                 os.close(descriptor)
@@ -208,41 +221,14 @@ class JournalReader:
             if len(self._kept) > _KEPT:
                 self._give_back(next(iter(self._kept)))
 
-    def _new(self, name: str, place: _Place, descriptor: int) -> Iterator[list[Entry]]:
+    def _new(self, name: str, descriptor: int) -> Iterator[list[Entry]]:
         """What is new in a journal."""
         writer = name.removesuffix(SUFFIX)
-        place.torn_bytes, place.waited_for = 0, -1
-        for lines in _lines(descriptor, place.offset):
-            yield self._entries(writer, place, lines)
-
-    def _entries(self, writer: str, place: _Place, lines: Sequence[bytes | int]) -> list[Entry]:
-        """The records of lines as `_lines` gives them, and a note of what is none."""
-        entries = []
-        for line in lines:
-            if isinstance(line, int):
-                if line < 0:
-                    place.torn_bytes = -line
-                    if place.torn_bytes > _CHUNK:
-                        place.waited_for = place.offset + place.torn_bytes
-                    break
-                place.offset += line + 1
-                place.damaged.append(place.lines)
-                place.lines += 1
-                continue
-            place.offset += len(line) + 1
-            try:
-                entry = decode_line(line, writer)
-            except ValueError:
-                place.damaged.append(place.lines)
-                place.lines += 1
-                continue
-            number = entry.stamp.line
-            if number != place.lines:
-                place.missing += max(0, number - place.lines)
-                place.twice += number < place.lines
-            place.lines = max(place.lines, number + 1)
-            entries.append(entry)
-        return entries
+        self._places[name] = self._places[name].ahead()
+        for lines in _lines(descriptor, self._places[name].offset):
+            ahead = self._places[name].ahead()
+            yield _entries(writer, ahead, lines)
+            self._places[name] = ahead
 
     def _is_shorter(self, name: str, place: _Place) -> bool:
         try:
@@ -255,6 +241,36 @@ class JournalReader:
         held = self._kept.pop(name, None)
         if held is not None:
             os.close(held.descriptor)
+
+
+def _entries(writer: str, place: _Place, lines: Sequence[bytes | int]) -> list[Entry]:
+    """The records of lines as `_lines` gives them; the place is moved behind them, with a note of what is none."""
+    entries = []
+    for line in lines:
+        if isinstance(line, int):
+            if line < 0:
+                place.torn_bytes = -line
+                if place.torn_bytes > _CHUNK:
+                    place.waited_for = place.offset + place.torn_bytes
+                break
+            place.offset += line + 1
+            place.damaged = [*place.damaged, place.lines]
+            place.lines += 1
+            continue
+        place.offset += len(line) + 1
+        try:
+            entry = decode_line(line, writer)
+        except ValueError:
+            place.damaged = [*place.damaged, place.lines]
+            place.lines += 1
+            continue
+        number = entry.stamp.line
+        if number != place.lines:
+            place.missing += max(0, number - place.lines)
+            place.twice += number < place.lines
+        place.lines = max(place.lines, number + 1)
+        entries.append(entry)
+    return entries
 
 
 def _close_all(kept: dict[str, _Kept]) -> None:

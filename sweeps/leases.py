@@ -15,6 +15,7 @@ name, one succeeds, and who opens a file sees what was last written to it and wh
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -38,6 +39,8 @@ PATIENCE_SECONDS = 60.0
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _TERM = re.compile(r"[1-9][0-9]{0,17}")
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
+"""What file systems say that have no hard links, or not there, or no more of them."""
 _LONGEST = 1 << 16  # bytes of a lease's file; ours have a few hundred
 
 CLEANING = "gc"
@@ -117,7 +120,8 @@ class Lease:
         Raises:
             LeaseLostError: It is not; the message says who has it.
         """
-        # Who follows makes the next term before it removes this one, and has not begun if it came no further.
+        # Who follows makes the next term, removes this one, and begins then. So this file's word is what decides; the
+        # next term tells of it a moment before, where that is the next number.
         if not self.is_there() or os.path.lexists(f"{self._beginning}{self.term + 1}"):
             what = self.what or f"the lease on {self.key}"
             theirs = _latest(os.fspath(self.file.parent), self.key)
@@ -149,14 +153,7 @@ class Lease:
 
     def is_there(self) -> bool:
         """Whether its file is."""
-        try:
-            opened = os.open(self.file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                return os.read(opened, len(self.content) + 1) == self.content
-            finally:
-                os.close(opened)
-        except (FileNotFoundError, IsADirectoryError, BlockingIOError):  # nothing, or another thing has its name
-            return False
+        return _holds(self.file, self.content)
 
     def __enter__(self) -> Lease:
         return self
@@ -178,6 +175,43 @@ class _Seen:
     stamp: int
     since: float
     touched: bool
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A lease that is not touched yet, and the slip that its file is, if it is one."""
+
+    lease: Lease
+    slip: Slip | None
+
+    def is_there(self) -> bool:
+        """Whether its file is: another of its name may be there."""
+        return (self.slip is not None and self.slip.is_named()) or self.lease.is_there()
+
+    def undo(self) -> None:
+        """Have it made never."""
+        try:
+            self.lease.release()
+        finally:
+            _give_back(self.slip)
+
+    @contextlib.contextmanager
+    def undone_by_errors(self) -> Iterator[None]:
+        """An error that ends the block takes it back, and is a `StoreError` if it was the file system's."""
+        try:
+            yield
+        except BaseException as fault:
+            with contextlib.suppress(OSError):
+                self.undo()
+            if isinstance(fault, OSError):
+                raise _refused(os.fspath(self.lease.file.parent), os.fspath(self.lease.file), fault) from fault
+            raise
+
+    def kept(self) -> Lease:
+        """The lease, which is touched from now on."""
+        with self.undone_by_errors():
+            _HEART.keep(self.lease, slip=self.slip)
+        return self.lease
 
 
 class Leases:
@@ -208,42 +242,35 @@ class Leases:
         folder = self._place(key)
         # Nearly always nobody has it and nobody was ever followed: then no look at the folder is needed beforehand.
         # Where somebody has a later term, one's first is less, and takes nothing from anybody.
-        lease = self._make(folder, key, 1, above)
-        if lease is not None:
-            return lease
+        made = self._make(folder, key, 1, above)
+        if made is not None:
+            return made.kept()
         terms = _terms(folder, key)
         if terms and not self._is_gone(Path(folder, f"{key}.{terms[-1]}")):
             return None
-        lease = self._make(folder, key, max([above(), *terms]) + 1, above)
-        if lease is None:
+        made = self._make(folder, key, max([above(), *terms]) + 1, above)
+        if made is None:
             return None
-        for earlier in terms:
-            with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):  # a folder is none of ours
-                os.unlink(f"{folder}/{key}.{earlier}")
-        return lease
+        with made.undone_by_errors():
+            for earlier in terms:
+                with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):  # a folder is not ours
+                    os.unlink(f"{folder}/{key}.{earlier}")
+        return made.kept()
 
-    def _make(self, folder: str, key: str, term: int, above: Callable[[], int]) -> Lease | None:
+    def _make(self, folder: str, key: str, term: int, above: Callable[[], int]) -> _Made | None:
         """Make the file of a term; None, and it is not there, where somebody has this one or a higher one."""
         file, content = f"{folder}/{key}.{term}", _holder()
         try:
             slip = self._put(folder, file, content)
         except FileExistsError:
             return None
-        lease, is_held = Lease(key, term, Path(file), content), False
-        try:
+        made = _Made(Lease(key, term, Path(file), content), slip)
+        with made.undone_by_errors():
             # Somebody who saw other files than we did was faster, or followed us while we slept, and may be gone again.
-            is_held = (
-                _terms(folder, key)[-1:] == [term]
-                and (lease.is_there() if slip is None else slip.is_named())
-                and above() < term
-            )
-            if is_held:
-                _HEART.keep(lease, slip=slip)
-        finally:
-            if not is_held:
-                lease.release()
-                _give_back(slip)
-        return lease if is_held else None
+            if _terms(folder, key)[-1:] == [term] and made.is_there() and above() < term:
+                return made
+        made.undo()
+        return None
 
     def _put(self, folder: str, file: str, content: bytes) -> Slip | None:
         """Have a file that only one can make, with this content: a slip, or where there are no links one of its own.
@@ -253,23 +280,34 @@ class Leases:
             StoreError: The disk did not take it; it is not there.
         """
         slip = self._slip(folder, file, content)
-        for is_first in (True, False):
-            try:
-                slip.name(file)
+        try:
+            if self._name(slip, folder, file, content):
                 return slip
-            except FileNotFoundError:
-                if is_first:
-                    _make_folder(folder)
-                else:
-                    slip.discard()  # somebody has removed it
-            except FileExistsError:
-                slip.give_back()
-                raise
-            except OSError:  # no links here
-                break
+        except BaseException:
+            slip.give_back()
+            raise
         slip.give_back()
         _create(folder, file, content)
         return None
+
+    def _name(self, slip: Slip, folder: str, file: str, content: bytes) -> bool:
+        """Give a slip a lease's name; False where there are no links. Raises as `_put` does."""
+        for is_first in (True, False):
+            try:
+                slip.name(file)
+            except OSError as fault:
+                if _holds(file, content):  # done, and the answer was lost on its way: NFS asks again, and is refused
+                    return True
+                if isinstance(fault, FileNotFoundError) and is_first:
+                    _make_folder(folder)
+                    continue
+                if isinstance(fault, FileExistsError):
+                    raise
+                if isinstance(fault, FileNotFoundError) or fault.errno in _NO_LINKS:
+                    return False
+                raise _refused(folder, file, fault) from fault
+            return True
+        return False
 
     def _slip(self, folder: str, file: str, content: bytes) -> Slip:
         """A file with this content that has no name as a lease yet.
@@ -389,7 +427,7 @@ class _Beat:
     Attributes:
         lease: It.
         until: Until when, by our clock.
-        slip: The file that it is, to be used again; None for one of its own, or of another process.
+        slip: Its file, to be used again; None where it was made with `O_EXCL`, or in another process.
     """
 
     lease: Lease
@@ -409,8 +447,9 @@ class _Heart:
         until = time.monotonic() + seconds
         with self._lock:
             if self._process != os.getpid():  # the first lease, or a fork, which has no threads and no leases
-                self._process, self._beats = os.getpid(), {}
+                self._beats = {}
                 threading.Thread(target=self._beat, name="leases", daemon=True).start()
+                self._process = os.getpid()  # last: who could not begin a thread tries again
             beat = self._beats.get(lease.content)
             if beat is None:
                 self._beats[lease.content] = _Beat(lease, until, slip)
@@ -468,6 +507,18 @@ def _is_lease(file: Path) -> bool:
 
 def _no_folder(folder: str, fault: OSError) -> StoreError:
     return StoreError(f"leases must lie in a folder, {folder} cannot be one: {fault.strerror}")
+
+
+def _holds(file: str | Path, content: bytes) -> bool:
+    """Whether a file is there, and holds this. No two leases have the same."""
+    try:
+        opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            return os.read(opened, len(content) + 1) == content
+        finally:
+            os.close(opened)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, BlockingIOError):  # another thing has its name
+        return False
 
 
 def _create(folder: str, file: str, content: bytes) -> None:

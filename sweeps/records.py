@@ -166,20 +166,20 @@ class Records:
         """Append that the keys are no more; what is put later counts again."""
         self._append(kind, [(key, None) for key in keys])
 
-    def get(self, kind: str, key: str, *, look: bool = True) -> Record | None:
-        """The value that counts, or None; without a look at the disk, by what is known of others' and all of ours."""
+    def get(self, kind: str, key: str) -> Record | None:
+        """The value that counts, or None."""
         with self._lock:
-            if look:
-                self._refresh()
+            self._refresh()
             self._see(kind, [key])
             found = self._current.get(kind, {}).get(key)
             return None if found is None else found[1]
 
-    def some(self, kind: str, keys: Iterable[str]) -> dict[str, Record]:
-        """The values that count of those of the keys that have one."""
+    def some(self, kind: str, keys: Iterable[str], *, look: bool = True) -> dict[str, Record]:
+        """The values that count of those of the keys that have one; without a look, by what was read or written."""
         asked = list(keys)
         with self._lock:
-            self._refresh()
+            if look:
+                self._refresh()
             self._see(kind, asked)
             current = self._current.get(kind, {})
             return {key: current[key][1] for key in asked if key in current}

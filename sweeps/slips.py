@@ -1,8 +1,8 @@
-"""Files that a process makes once and gives one name after another: hard links, of which each name has one at a time.
+"""Files that a process makes once and gives one name after another: hard links, of which each has one at a time.
 
 A name that is there already is refused by every file system that has links, NFS of all versions included, and what has
 a name is whole. To make a file instead, and to remove it, is to have an inode found and freed each time: on a large
-ext4 that took thirty times what a name takes (docs/log.md, "Eight writers").
+ext4 that took twenty times what a name takes (docs/log.md, "Eight writers").
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 from sweeps.journal import process_name
 
 SWEPT_SECONDS = 3600.0
-"""A slip that was not written to for so long is removed by whoever makes another. Who has it makes a new one."""
+"""A slip that was written to so long before another is made is removed then. Who has it makes a new one."""
 
 _NAME = re.compile(r"\.slip-.+-[0-9]+-[0-9a-f]{8}")
 
@@ -37,21 +36,27 @@ class Slip:
 
     def __init__(self, path: str, free: list[Slip]) -> None:
         self.path = path
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        self._inode = os.fstat(descriptor).st_ino
+        os.close(descriptor)
         self._free, self._process, self._length = free, os.getpid(), 0
 
     def write(self, content: bytes) -> None:
-        """Have it hold these bytes. It has no other name meanwhile.
+        """Have it hold these bytes, for whoever opens it from now on. The caller knows that it has no other name.
 
         Raises:
-            OSError: The disk does not take them.
+            OSError: It was removed, or the disk does not take them.
         """
-        written = 0
-        while written < len(content):
-            written += os.pwrite(self._descriptor, content[written:], written)
-        if len(content) < self._length:
-            os.ftruncate(self._descriptor, len(content))
-        self._length = len(content)
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            written = 0
+            while written < len(content):
+                written += os.pwrite(descriptor, content[written:], written)
+            if len(content) < self._length:
+                os.ftruncate(descriptor, len(content))
+            self._length = len(content)
+        finally:
+            os.close(descriptor)
 
     def name(self, path: str) -> None:
         """Give it a name.
@@ -62,38 +67,37 @@ class Slip:
         os.link(self.path, path)
 
     def is_named(self) -> bool:
-        """Whether it has the name still that it was given."""
-        return os.fstat(self._descriptor).st_nlink == 2
+        """True if it has a second name: who else would give it one? False if it has none, or that cannot be told."""
+        try:
+            return os.stat(self.path).st_nlink == 2
+        except OSError:
+            return False
 
     def give_back(self) -> None:
-        """The name is gone, by whoever's doing. If it is not, or this is another process's, it is used no more."""
-        if self._descriptor < 0 or self._process != os.getpid():
+        """Use it for another name, unless it has one still, or was removed; do nothing with another process's."""
+        if self._process != os.getpid():
             return
-        if os.fstat(self._descriptor).st_nlink == 1:
-            self._free.append(self)
-        else:
-            self.discard()
+        with contextlib.suppress(OSError):
+            found = os.stat(self.path)
+            if found.st_ino == self._inode and found.st_nlink == 1:
+                self._free.append(self)
+                return
+        self.discard()
 
     def discard(self) -> None:
-        """Use it no more. A name that it was given stays."""
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor < 0:
-            return
-        os.close(descriptor)
+        """Remove it. A name that it was given stays."""
         if self._process == os.getpid():
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
 
 
 class Slips:
-    """The slips of a process in a folder, which are made there as they are needed."""
+    """The slips of a process in a folder, which are made there as they are needed, and removed when it ends."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._free: list[Slip] = []
-        self._made: list[Slip] = []
-        self._process = os.getpid()
-        weakref.finalize(self, _discard_all, self._made)
+        self._free: dict[int, list[Slip]] = {}  # by process: a fork has its parent's here, and leaves them alone
+        weakref.finalize(self, _remove_free, self._free)
 
     def take(self, content: bytes) -> Slip:
         """One that holds these bytes and has no name yet.
@@ -101,35 +105,39 @@ class Slips:
         Raises:
             OSError: The folder is not there, or the disk does not take it.
         """
-        if self._process != os.getpid():  # a fork: these are its parent's
-            _discard_all(self._made)
-            self._free.clear()
-            self._process = os.getpid()
-        try:
-            slip = self._free.pop()
-        except IndexError:
-            slip = self._make()
-        try:
-            slip.write(content)
-        except OSError:
-            slip.discard()
-            raise
-        return slip
+        free = self._free.setdefault(os.getpid(), [])
+        while True:
+            try:
+                slip, is_new = free.pop(), False
+            except IndexError:
+                slip, is_new = self._make(free), True
+            try:
+                slip.write(content)
+            except FileNotFoundError:
+                if is_new:
+                    raise
+                continue  # somebody has removed it
+            except BaseException:
+                slip.discard()
+                raise
+            return slip
 
     def all(self) -> Iterator[Path]:
         """Those in the folder, whosever they are."""
         yield from sorted(path for path in self._folder.glob(".slip-*") if is_slip(path))
 
-    def _make(self) -> Slip:
+    def _make(self, free: list[Slip]) -> Slip:
+        slip = Slip(f"{self._folder}/.slip-{process_name()}", free)
+        made = os.stat(slip.path).st_mtime  # by the clock of the file system, as those of the others
         for path in self.all():
             with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > SWEPT_SECONDS:
+                if path.stat().st_mtime < made - SWEPT_SECONDS:
                     path.unlink()
-        slip = Slip(f"{self._folder}/.slip-{process_name()}", self._free)
-        self._made.append(slip)
         return slip
 
 
-def _discard_all(slips: list[Slip]) -> None:
+def _remove_free(free: dict[int, list[Slip]]) -> None:
+    """Remove this process's that have no name; the others are removed when they lose it, or when they are old."""
+    slips = free.get(os.getpid(), [])
     while slips:
         slips.pop().discard()

@@ -155,20 +155,20 @@ class Store:
         """Append many records, by key, in one write: much faster than one by one. Raises as `put` does."""
         self._records.put(kind, values)
 
-    def get(self, kind: str, key: str, lease: Lease | None = None) -> Record | None:
-        """The value that counts now, whoever put it, or None. Do not change it: it is shared.
+    def get(self, kind: str, key: str) -> Record | None:
+        """The value that counts now, whoever put it, or None. Do not change it: it is shared."""
+        return self._records.get(kind, key)
+
+    def some(self, kind: str, keys: Iterable[str], lease: Lease | None = None) -> dict[str, Record]:
+        """The values that count now of those of the keys that have one: one look at the disk for all of them.
 
         Args:
-            kind: Its kind.
-            key: Its key.
-            lease: One that this store took, and without which nobody writes under this key; it has been given to nobody
-                since. Taking it was a look at what others had written: it needs no other.
+            kind: Their kind.
+            keys: They.
+            lease: One that this store took, and under which alone results are written there; it has been given to
+                nobody since. Then no look is needed: taking it was one, and what this store wrote it knows.
         """
-        return self._records.get(kind, key, look=lease is None)
-
-    def some(self, kind: str, keys: Iterable[str]) -> dict[str, Record]:
-        """The values that count now of those of the keys that have one: one look at the disk for all of them."""
-        return self._records.some(kind, keys)
+        return self._records.some(kind, keys, look=lease is None)
 
     def all(self, kind: str) -> Mapping[str, Record]:
         """All values that count now, by key, as a snapshot. Reads only what was appended since the last look."""
@@ -309,7 +309,11 @@ class Store:
 
     def _claimed(self, lease: Lease) -> Lease:
         if lease.term > 1:
-            self._records.claim(_fenced(lease.key, self._own), lease.term)
+            try:
+                self._records.claim(_fenced(lease.key, self._own), lease.term)
+            except BaseException:
+                lease.release()
+                raise
         return lease if self.replica is None else dataclasses.replace(lease, replica=self._own)
 
     @property

@@ -94,7 +94,7 @@ def _run(job: Job, store: Store, spec: TrialSpec, lease: Lease, tell: Tell, plac
             record_found(store, spec, lease)
         store.send("weights", spec.weights_id)
         drop_group_notes(store, spec)
-    missing = unevaluated(store, _trials(job))
+    missing = unevaluated(store, _trials(job), lease)
     for evaluation in dict.fromkeys(trial.evaluation for trial in missing):
         trials = [trial for trial in missing if trial.evaluation == evaluation]
         told = tuple(trial.to_json() for trial in trials)

@@ -70,12 +70,21 @@ def test_numpy_numbers_become_numbers_and_other_things_are_refused_by_name() -> 
         dumps({"measures": {"seen": {1, 2}}})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match=r"must not begin with '\$'"):
         dumps({"$float": "inf"})
+    with pytest.raises(TypeError, match="keys must be strings, got 1 in 'a/0'"):
+        dumps({"a": [{1: 2}]})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="NaN"):
         loads('{"score": NaN}')
 
 
 def read(reader: JournalReader) -> list[Entry]:
     return [entry for entries in reader.read() for entry in entries]
+
+
+def test_what_contains_itself_is_refused() -> None:
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(RecursionError):
+        dumps({"a": value})
 
 
 def test_a_line_is_json_of_its_own_with_the_crc_of_its_record() -> None:

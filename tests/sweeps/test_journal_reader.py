@@ -196,3 +196,38 @@ def test_journals_that_do_not_grow_are_not_kept_open(tmp_path: Path) -> None:
     assert len(read(reader)) == 3
     assert read(reader) == []
     assert open_files(tmp_path) == 0
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_what_a_reader_was_interrupted_in_is_given_again(tmp_path: Path, is_kept: bool) -> None:
+    followed = Followed(tmp_path)
+    reader = followed.reader if is_kept else JournalReader(tmp_path)
+    for _ in range(3):
+        followed.append()
+
+    def interrupted() -> None:
+        for _ in reader.read():
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    assert [entry.stamp.line for entry in read(reader)] == [2, 3, 4] if is_kept else [0, 1, 2, 3, 4]
+    assert reader.problems() == reader.notes() == []
+
+
+def test_damaged_lines_are_counted_once_though_they_were_met_twice(followed: Followed) -> None:
+    with followed.path.open("ab") as end:
+        end.write(b"no line of ours\n" + line(3))
+    for _ in followed.reader.read():
+        break
+    assert followed.read() == [3]
+    assert followed.reader.problems() == [f"journal {followed.path.name}: 1 damaged lines left out, first line 3"]
+
+
+def test_more_than_is_asked_for_at_once_is_read_in_one_look(followed: Followed) -> None:
+    number = journal_reader._LITTLE // len(line(2)) + 5
+    with followed.path.open("ab") as end:
+        end.write(b"".join(map(line, range(2, 2 + number))))
+    assert followed.read() == list(range(2, 2 + number))
+    assert followed.read() == []

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -296,6 +297,55 @@ def test_a_holder_whose_follower_has_not_cleared_up_yet_holds_nothing(tmp_path: 
     (tmp_path / "ke" / "key.2").touch()  # its follower is between making its file and removing ours
     with pytest.raises(LeaseLostError):
         lease.check()
+
+
+def fail(*_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_who_cannot_remove_whom_it_follows_holds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dead(tmp_path, "key")
+    unlink = os.unlink
+
+    def unlink_all_but(path: str, *how: Any, **named: Any) -> None:
+        if path.endswith("key.1"):
+            fail()
+        unlink(path, *how, **named)
+
+    ours = Leases(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink_all_but)
+        with pytest.raises(StoreError, match=r"key\.2 could not be written: Input/output error"):
+            ours.take("key")
+    assert [path.name for path in tmp_path.rglob("key*")] == ["key.1"]
+    assert [beat for beat in leases._HEART._beats.values() if beat.lease.file.parent.parent == tmp_path] == []
+    lease = ours.take("key")
+    assert lease is not None
+    assert lease.term == 2
+
+
+def test_who_can_begin_no_thread_holds_nothing_and_may_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "_HEART", leases._Heart())
+    start, ours = threading.Thread.start, Leases(tmp_path)
+
+    def none_left(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_left)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        ours.take("key")
+    assert list(tmp_path.rglob("key*")) == []
+    monkeypatch.setattr(threading.Thread, "start", start)
+    lease = ours.take("key")
+    assert lease is not None
+    os.utime(lease.file, (1, 1))
+    deadline = time.monotonic() + 20
+    while lease.file.stat().st_mtime < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 Terms = list[int]

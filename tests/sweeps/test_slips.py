@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sweeps import slips
 from sweeps.doctor import findings
+from sweeps.journal import StoreError
 from sweeps.leases import Lease, Leases
 from sweeps.slips import Slips
 from sweeps.store import Store
@@ -77,6 +80,68 @@ def test_one_that_has_its_name_still_is_used_no_more(tmp_path: Path, monkeypatch
     with ours.wait("other") as other:
         assert number_of(other) != number_of(lease)
         assert lease.file.read_bytes() == lease.content
+
+
+@pytest.mark.parametrize("fault", [FileExistsError(errno.EEXIST, "there"), OSError(errno.EIO, "no answer")])
+def test_a_link_that_was_made_and_whose_answer_was_lost_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: OSError
+) -> None:
+    link = os.link
+
+    def lose(*given: Any) -> None:
+        link(*given)
+        raise fault
+
+    ours = Leases(tmp_path)
+    ours.wait("key").release()  # its folder is there
+    monkeypatch.setattr(os, "link", lose)
+    lease = ours.take("key")
+    assert lease is not None
+    lease.check()
+    lease.release()
+    assert list(tmp_path.rglob("key*")) == []
+
+
+def test_what_a_disk_says_for_another_reason_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "link", full)
+    ours = Leases(tmp_path)
+    with pytest.raises(StoreError, match=r"key\.1 could not be written: Disk quota exceeded"):
+        ours.take("key")
+    assert list(tmp_path.rglob("key*")) == []
+    monkeypatch.undo()
+    with ours.wait("key"):
+        assert len(slips_of(tmp_path)) == 1
+
+
+def test_where_links_are_not_counted_leases_are_held_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = os.stat
+
+    def one_link(*given: Any, **named: Any) -> os.stat_result:
+        found = list(stat(*given, **named))
+        found[3] = 1
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "stat", one_link)
+    ours = Leases(tmp_path)
+    for _ in range(2):
+        with ours.wait("key") as lease:
+            lease.check()
+            assert Leases(tmp_path).take("key") is None
+
+
+def test_one_whose_own_name_is_gone_is_used_no_more_while_it_has_another(tmp_path: Path) -> None:
+    made = Slips(tmp_path)
+    slip = made.take(b"first")
+    slip.name(str(tmp_path / "a"))
+    Path(slip.path).unlink()
+    slip.give_back()
+    assert made.take(b"second") is not slip
+    assert (tmp_path / "a").read_bytes() == b"first"
 
 
 def test_shorter_bytes_take_the_place_of_longer_ones(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from sweeps.artefacts import Stages
 from sweeps.commands.reply import _turns
 from sweeps.exact_json import JSON, dumps
 from sweeps.journal import encode_line, process_name
+from sweeps.leases import Lease, Leases
 from sweeps.policy import wanted_trial
 from sweeps.shares import shares_line
 from sweeps.store import Store, StoreError, store_folder
@@ -653,18 +654,38 @@ def test_a_look_at_no_change_reads_nothing(store: Store, monkeypatch: pytest.Mon
 
 
 def test_under_a_lease_all_is_known_without_another_look(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def score(key: str, lease: Lease | None) -> float | None:
+        return store.some("evaluation", [key], lease).get(key, {}).get("score")
+
     other = Store(store.folder)
     other.put("evaluation", "b", finished(1.0))
     lease = store.try_lease("a")
     assert lease is not None
     other.put("evaluation", "c", finished(1.0))
     monkeypatch.setattr(os, "scandir", lambda *_: pytest.fail("it looked"))
-    assert store.get("evaluation", "a", lease) is None
-    assert (store.get("evaluation", "b", lease) or {})["score"] == 1.0
+    assert (score("a", lease), score("b", lease)) == (None, 1.0)
     store.put("evaluation", "a", finished(2.0), lease)
-    assert (store.get("evaluation", "a", lease) or {})["score"] == 2.0
+    assert score("a", lease) == 2.0
     monkeypatch.undo()
-    assert (store.get("evaluation", "c") or {})["score"] == 1.0
+    assert score("c", None) == 1.0
+    lease.release()
+
+
+def test_who_cannot_say_that_it_follows_holds_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("the store could not be written: No space left on device")
+
+    held = store.try_lease("a")
+    follower = Store(store.folder)
+    follower._leases = Leases(store.folder / "leases", patience=-1.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(follower._records, "claim", full)
+        with pytest.raises(StoreError, match="No space left"):
+            follower.try_lease("a")
+    assert held is not None
+    assert list(store.leases()) == []
+    lease = store.try_lease("a")
+    assert lease is not None
     lease.release()
 
 
@@ -684,7 +705,7 @@ def test_who_takes_a_lease_sees_what_was_written_before_it_could(store: Store, m
     monkeypatch.setattr(os, "link", wait)
     lease = store.try_lease("a")
     assert lease is not None
-    assert (store.get("evaluation", "a", lease) or {})["score"] == 2.0
+    assert store.some("evaluation", ["a"], lease)["a"]["score"] == 2.0
     lease.release()
 
 
