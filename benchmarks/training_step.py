@@ -31,11 +31,8 @@ def run(quick: bool) -> list[Line]:
     rate = rates(512 if quick else 2048)
     check(cut, 1)
     check(cut, cut.dialogues)
-    rounds = 1 if quick else 3
-    return [
-        *against(sizes, cut, {1: 4.0}, rate, rounds=rounds),
-        *against(sizes, sizes, {1: 2.0, sizes.dialogues: 2.0}, rate, rounds=rounds),
-    ]
+    goals = {(cut, 1): 4.0, (sizes, 1): 2.0, (sizes, sizes.dialogues): 2.0}
+    return against(sizes, goals, rate, rounds=1 if quick else 3)
 
 
 @dataclass(frozen=True)
@@ -80,45 +77,48 @@ def check(sizes: public_step.Sizes, micro_batch: int) -> None:
 
 
 def against(
-    sizes: public_step.Sizes, own: public_step.Sizes, goals: Mapping[int, float], rate: Rates, *, rounds: int
+    sizes: public_step.Sizes, goals: Mapping[tuple[public_step.Sizes, int], float], rate: Rates, *, rounds: int
 ) -> list[Line]:
-    """Measure ours, always one batch, and the other side in turn; a line for each size of its micro-batches.
+    """Measure ours, always one batch, and the other side, all of them in turn; a line for each pair that has a goal.
 
     Args:
         sizes: The other side's.
-        own: Ours.
-        goals: What the ratio is to reach, for every size of the other side's micro-batches.
+        goals: What the ratio is to reach, by our sizes and the dialogues of the other side's micro-batches.
         rate: How fast the machine multiplies.
         rounds: How often all are measured.
     """
-    module, sequences = public_step.networks(own), public_step.dialogues(own)
-    other = public_step.PublicStep(
-        module if own == sizes else public_step.networks(sizes), public_step.settings("dialogue")
-    )
-    ours = public_step.our_steps(module, sequences, public_step.settings("dialogue"))
+    settings, whole = public_step.settings("dialogue"), public_step.networks(sizes)
+    other = public_step.PublicStep(whole, settings)
+    tokens = {own: public_step.dialogues(own) for own, _ in goals}
+    modules = {own: whole if own == sizes else public_step.networks(own) for own in tokens}
+    ours = {own: public_step.our_steps(modules[own], tokens[own], settings) for own in tokens}
+    sizes_of_other = dict.fromkeys(size for _, size in goals)
 
     def step_of_other(micro_batch: int) -> float:
-        return other.step(public_step.micro_batches(public_step.dialogues(sizes), micro_batch))
+        return other.step(public_step.micro_batches(tokens[sizes], micro_batch))
 
-    steps: list[Callable[[], float]] = [lambda: next(ours), *(partial(step_of_other, size) for size in goals)]
-    first = [step() for step in steps]  # this warms up, too
-    if own == sizes:
-        public_step.check_equal(*first[:2])
+    steps: dict[public_step.Sizes | int, Callable[[], float]] = {
+        **{own: partial(next, ours[own]) for own in ours},
+        **{size: partial(step_of_other, size) for size in sizes_of_other},
+    }
+    first = {name: step() for name, step in steps.items()}  # this warms up, too
+    public_step.check_equal(first[sizes], first[min(sizes_of_other)])
     count = sizes.dialogues * sizes.tokens
-    measured: list[list[float]] = [[] for _ in steps]
+    measured: dict[public_step.Sizes | int, list[float]] = {name: [] for name in steps}
     for turn in range(rounds):
-        for step, kept in list(zip(steps, measured, strict=True))[:: 1 if turn % 2 == 0 else -1]:
-            kept.append(count / seconds(step))
-    needed = operations(own, sum(len(s.action_positions) for s in sequences))
-    share = needed / rate.best / (count / statistics.median(measured[0]))
-    what = "whole vocabulary" if own == sizes else f"our vocabulary cut to the {own.vocabulary:,} ids that occur"
-    return [
-        Line(
+        for name in list(steps)[:: 1 if turn % 2 == 0 else -1]:
+            measured[name].append(count / seconds(steps[name]))
+    lines = []
+    for (own, micro_batch), goal in goals.items():
+        needed = operations(own, sum(len(s.action_positions) for s in tokens[own]))
+        share = needed / rate.best / (count / statistics.median(measured[own]))
+        what = "whole vocabulary" if own == sizes else f"our vocabulary cut to the {own.vocabulary:,} ids that occur"
+        line = Line(
             name=f"ILQL's optimiser step, {sizes.layers} layers of {sizes.width}: {what}, "
             + ("ours one batch" if micro_batch == 1 else "both one batch"),
             unit="tokens/s",
-            ours=tuple(measured[0]),
-            other=tuple(numbers),
+            ours=tuple(measured[own]),
+            other=tuple(measured[micro_batch]),
             other_is="public implementation's step, "
             + ("micro-batches of one" if micro_batch == 1 else f"one batch of {micro_batch}"),
             goal=goal,
@@ -127,8 +127,8 @@ def against(
             f"torch's own product, which the other side uses, reaches {rate.torch / 1e9:.0f} GFLOP/s here",
             details={"operations": needed, "rates": dataclasses.asdict(rate), "share_of_floor": share},
         )
-        for (micro_batch, goal), numbers in zip(goals.items(), measured[1:], strict=True)
-    ]
+        lines.append(line)
+    return lines
 
 
 def operations(sizes: public_step.Sizes, actions: int) -> float:

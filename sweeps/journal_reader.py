@@ -7,7 +7,7 @@ import stat
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sweeps.journal import LONGEST_LINE, SUFFIX, Appended, Entry, StoreError, decode_line
@@ -28,7 +28,8 @@ class _Place:
         torn_bytes: How much there was of an unfinished line.
         waited_for: How long the file was when that was more than is read at once: it is looked at again when it has
             grown.
-        damaged: The numbers of lines that were left out.
+        damaged: How many lines were left out.
+        first_damaged: The number of the first of them.
         missing: How many numbers no line has.
         twice: How many lines have a number that an earlier one had.
         cut: Whether it became shorter.
@@ -38,14 +39,24 @@ class _Place:
     lines: int = 0
     torn_bytes: int = 0
     waited_for: int = -1
-    damaged: list[int] = field(default_factory=list)
+    damaged: int = 0
+    first_damaged: int = -1
     missing: int = 0
     twice: int = 0
     cut: bool = False
 
     def ahead(self) -> _Place:
         """The same, to be moved: it takes this one's place when what was read is in its reader's hands."""
-        return _Place(self.offset, self.lines, 0, -1, self.damaged, self.missing, self.twice, self.cut)
+        return _Place(
+            self.offset, self.lines, 0, -1, self.damaged, self.first_damaged, self.missing, self.twice, self.cut
+        )
+
+    def leave_out(self) -> None:
+        """Pass over a line."""
+        if self.damaged == 0:
+            self.first_damaged = self.lines
+        self.damaged += 1
+        self.lines += 1
 
 
 @dataclass
@@ -119,9 +130,8 @@ class JournalReader:
             place.cut = place.cut or self._is_shorter(name, place)
         for name, place in sorted(self._places.items()):
             if place.damaged:
-                found.append(
-                    f"journal {name}: {len(place.damaged)} damaged lines left out, first line {place.damaged[0] + 1}"
-                )
+                first = place.first_damaged + 1
+                found.append(f"journal {name}: {place.damaged} damaged lines left out, first line {first}")
             if place.missing:
                 found.append(f"journal {name}: {place.missing} lines are missing")
             if place.cut:
@@ -254,15 +264,13 @@ def _entries(writer: str, place: _Place, lines: Sequence[bytes | int]) -> list[E
                     place.waited_for = place.offset + place.torn_bytes
                 break
             place.offset += line + 1
-            place.damaged = [*place.damaged, place.lines]
-            place.lines += 1
+            place.leave_out()
             continue
         place.offset += len(line) + 1
         try:
             entry = decode_line(line, writer)
         except ValueError:
-            place.damaged = [*place.damaged, place.lines]
-            place.lines += 1
+            place.leave_out()
             continue
         number = entry.stamp.line
         if number != place.lines:

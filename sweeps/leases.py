@@ -281,33 +281,17 @@ class Leases:
         """
         slip = self._slip(folder, file, content)
         try:
-            if self._name(slip, folder, file, content):
+            if _name(slip, folder, file, content):
                 return slip
-        except BaseException:
+        except FileExistsError:
             slip.give_back()
             raise
+        except OSError as fault:
+            slip.give_back()
+            raise _refused(folder, file, fault) from fault
         slip.give_back()
         _create(folder, file, content)
         return None
-
-    def _name(self, slip: Slip, folder: str, file: str, content: bytes) -> bool:
-        """Give a slip a lease's name; False where there are no links. Raises as `_put` does."""
-        for is_first in (True, False):
-            try:
-                slip.name(file)
-            except OSError as fault:
-                if _holds(file, content):  # done, and the answer was lost on its way: NFS asks again, and is refused
-                    return True
-                if isinstance(fault, FileNotFoundError) and is_first:
-                    _make_folder(folder)
-                    continue
-                if isinstance(fault, FileExistsError):
-                    raise
-                if isinstance(fault, FileNotFoundError) or fault.errno in _NO_LINKS:
-                    return False
-                raise _refused(folder, file, fault) from fault
-            return True
-        return False
 
     def _slip(self, folder: str, file: str, content: bytes) -> Slip:
         """A file with this content that has no name as a lease yet.
@@ -519,6 +503,31 @@ def _holds(file: str | Path, content: bytes) -> bool:
             os.close(opened)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError, BlockingIOError):  # another thing has its name
         return False
+
+
+def _name(slip: Slip, folder: str, file: str, content: bytes) -> bool:
+    """Give a slip a lease's name; False where there are no links.
+
+    Raises:
+        FileExistsError: The name is there.
+        OSError: The disk did not take it.
+    """
+    for is_first in (True, False):
+        try:
+            slip.name(file)
+        except OSError as fault:
+            if _holds(file, content):  # done, and the answer was lost on its way: NFS asks again, and is refused
+                return True
+            if isinstance(fault, FileNotFoundError):  # the folder, or else the slip
+                if is_first:
+                    _make_folder(folder)
+            elif fault.errno in _NO_LINKS:
+                return False
+            else:
+                raise
+        else:
+            return True
+    return False
 
 
 def _create(folder: str, file: str, content: bytes) -> None:
