@@ -429,6 +429,23 @@ def test_who_slept_between_making_its_file_and_looking_again_gives_way(
     lease.check()
 
 
+def test_who_slept_and_whose_name_another_has_meanwhile_gives_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, ours, theirs = leases._terms, Leases(tmp_path), Leases(tmp_path)
+    held = []
+
+    def sleep(folder: str, key: str) -> list[int]:
+        monkeypatch.setattr(leases, "_terms", look)
+        Leases(tmp_path, patience=-1.0).wait("key").release()  # a follower came, had it, and gave it back
+        held.append(theirs.wait("key"))
+        return look(folder, key)
+
+    monkeypatch.setattr(leases, "_terms", sleep)
+    assert ours.take("key") is None
+    held[0].check()
+
+
 def _take_all(folder: str, keys: int, seed: int) -> list[tuple[int, int]]:
     """Take keys in an order of one's own; returns those that were got, with their terms, and gives none back."""
     own, got = Leases(Path(folder)), []
