@@ -74,9 +74,7 @@ class Slip:
             return False
 
     def give_back(self) -> None:
-        """Use it for another name, unless it has one still, or was removed; do nothing with another process's."""
-        if self._process != os.getpid():
-            return
+        """Use it for another name, unless it has one still, or was removed; a fork gives nothing back to its parent."""
         with contextlib.suppress(OSError):
             found = os.stat(self.path)
             if found.st_ino == self._inode and found.st_nlink == 1:
@@ -85,7 +83,7 @@ class Slip:
         self.discard()
 
     def discard(self) -> None:
-        """Remove it. A name that it was given stays."""
+        """Remove it, unless it is another process's. A name that it was given stays."""
         if self._process == os.getpid():
             with contextlib.suppress(OSError):
                 os.unlink(self.path)

@@ -225,9 +225,12 @@ def test_damaged_lines_are_counted_once_though_they_were_met_twice(followed: Fol
     assert followed.reader.problems() == [f"journal {followed.path.name}: 1 damaged lines left out, first line 3"]
 
 
-def test_more_than_is_asked_for_at_once_is_read_in_one_look(followed: Followed) -> None:
-    number = journal_reader._LITTLE // len(line(2)) + 5
+@pytest.mark.parametrize("more", [0, 7])
+def test_more_than_is_asked_for_at_once_is_read_in_one_look(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch, more: int
+) -> None:
+    monkeypatch.setattr(journal_reader, "_LITTLE", 2 * len(line(2)) + more)
     with followed.path.open("ab") as end:
-        end.write(b"".join(map(line, range(2, 2 + number))))
-    assert followed.read() == list(range(2, 2 + number))
+        end.write(b"".join(map(line, range(2, 9))))
+    assert followed.read() == list(range(2, 9))
     assert followed.read() == []
