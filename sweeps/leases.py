@@ -15,7 +15,6 @@ name, one succeeds, and who opens a file sees what was last written to it and wh
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import hashlib
 import json
@@ -28,7 +27,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sweeps.journal import StoreError, process_name, utc
+from sweeps.journal import process_name, utc
+from sweeps.lease_files import holds, no_folder, put, refused, remove
 from sweeps.plain_files import read_plain
 from sweeps.slips import Slip, Slips, is_slip
 
@@ -39,8 +39,6 @@ PATIENCE_SECONDS = 60.0
 
 _KEY = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _TERM = re.compile(r"[1-9][0-9]{0,17}")
-_NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK)
-"""What file systems say that have no hard links, or not there, or no more of them."""
 _LONGEST = 1 << 16  # bytes of a lease's file; ours have a few hundred
 
 CLEANING = "gc"
@@ -134,7 +132,7 @@ class Lease:
         """Give it back; again does nothing."""
         slip = _HEART.drop(self)
         if self.is_there():
-            _remove(os.fspath(self.file))
+            remove(os.fspath(self.file))
         _give_back(slip)
 
     def vouch(self, seconds: float) -> None:
@@ -153,7 +151,7 @@ class Lease:
 
     def is_there(self) -> bool:
         """Whether its file is."""
-        return _holds(self.file, self.content)
+        return holds(self.file, self.content)
 
     def __enter__(self) -> Lease:
         return self
@@ -204,7 +202,7 @@ class _Made:
             with contextlib.suppress(OSError):
                 self.undo()
             if isinstance(fault, OSError):
-                raise _refused(os.fspath(self.lease.file.parent), os.fspath(self.lease.file), fault) from fault
+                raise refused(os.fspath(self.lease.file.parent), os.fspath(self.lease.file), fault) from fault
             raise
 
     def kept(self) -> Lease:
@@ -261,7 +259,7 @@ class Leases:
         """Make the file of a term; None, and it is not there, where somebody has this one or a higher one."""
         file, content = f"{folder}/{key}.{term}", _holder()
         try:
-            slip = self._put(folder, file, content)
+            slip = put(self._slips, file, content)
         except FileExistsError:
             return None
         made = _Made(Lease(key, term, Path(file), content), slip)
@@ -271,42 +269,6 @@ class Leases:
                 return made
         made.undo()
         return None
-
-    def _put(self, folder: str, file: str, content: bytes) -> Slip | None:
-        """Have a file that only one can make, with this content: a slip, or where there are no links one of its own.
-
-        Raises:
-            FileExistsError: It is there.
-            StoreError: The disk did not take it; it is not there.
-        """
-        slip = self._slip(folder, file, content)
-        try:
-            if _name(slip, folder, file, content):
-                return slip
-        except FileExistsError:
-            slip.give_back()
-            raise
-        except OSError as fault:
-            slip.give_back()
-            raise _refused(folder, file, fault) from fault
-        slip.give_back()
-        _create(folder, file, content)
-        return None
-
-    def _slip(self, folder: str, file: str, content: bytes) -> Slip:
-        """A file with this content that has no name as a lease yet.
-
-        Raises:
-            StoreError: The disk did not take it.
-        """
-        try:
-            try:
-                return self._slips.take(content)
-            except FileNotFoundError:
-                _make_folder(folder)
-                return self._slips.take(content)
-        except OSError as fault:
-            raise _refused(folder, file, fault) from fault
 
     def wait(self, key: str, *, above: Callable[[], int] = int, each: Callable[[], None] = lambda: None) -> Lease:
         """The lease on a key as soon as it can be had.
@@ -468,7 +430,7 @@ def _terms(folder: str, key: str) -> list[int]:
     except FileNotFoundError:
         return []
     except NotADirectoryError as fault:
-        raise _no_folder(folder, fault) from fault
+        raise no_folder(folder, fault) from fault
     prefix = f"{key}."
     return sorted(
         int(name[len(prefix) :]) for name in names if name.startswith(prefix) and _TERM.fullmatch(name[len(prefix) :])
@@ -489,101 +451,9 @@ def _is_lease(file: Path) -> bool:
     return is_key(key) and _TERM.fullmatch(term) is not None and file.parent.name == key[:2]
 
 
-def _no_folder(folder: str, fault: OSError) -> StoreError:
-    return StoreError(f"leases must lie in a folder, {folder} cannot be one: {fault.strerror}")
-
-
-def _holds(file: str | Path, content: bytes) -> bool:
-    """Whether a file is there, and holds this. No two leases have the same."""
-    try:
-        opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            return os.read(opened, len(content) + 1) == content
-        finally:
-            os.close(opened)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, BlockingIOError):  # another thing has its name
-        return False
-
-
-def _name(slip: Slip, folder: str, file: str, content: bytes) -> bool:
-    """Give a slip a lease's name; False where there are no links.
-
-    Raises:
-        FileExistsError: The name is there.
-        OSError: The disk did not take it.
-    """
-    for is_first in (True, False):
-        try:
-            slip.name(file)
-        except OSError as fault:
-            if _holds(file, content):  # done, and the answer was lost on its way: NFS asks again, and is refused
-                return True
-            if isinstance(fault, FileNotFoundError):  # the folder, or else the slip
-                if is_first:
-                    _make_folder(folder)
-            elif fault.errno in _NO_LINKS:
-                return False
-            else:
-                raise
-        else:
-            return True
-    return False
-
-
-def _create(folder: str, file: str, content: bytes) -> None:
-    """Make a file, and write into it.
-
-    Raises:
-        FileExistsError: It is there.
-        StoreError: The disk did not take it; it is not there.
-    """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    try:
-        try:
-            descriptor = os.open(file, flags, 0o644)
-        except FileNotFoundError:
-            _make_folder(folder)
-            descriptor = os.open(file, flags, 0o644)
-    except FileExistsError:
-        raise
-    except OSError as fault:
-        raise _refused(folder, file, fault) from fault
-    try:
-        _write(descriptor, content)
-    except OSError as fault:
-        _remove(file)  # without a word in it, it would be waited for
-        raise _refused(folder, file, fault) from fault
-    finally:
-        os.close(descriptor)
-
-
-def _refused(folder: str, file: str, fault: OSError) -> StoreError:
-    if isinstance(fault, NotADirectoryError):
-        return _no_folder(folder, fault)
-    return StoreError(f"the lease {file} could not be written: {fault.strerror}")
-
-
-def _make_folder(folder: str) -> None:
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as fault:
-        raise _no_folder(folder, fault) from fault
-
-
-def _remove(file: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(file)
-
-
 def _give_back(slip: Slip | None) -> None:
     if slip is not None:
         slip.give_back()
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
 
 
 def _holder() -> bytes:

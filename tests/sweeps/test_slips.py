@@ -74,7 +74,7 @@ def test_who_was_followed_uses_its_file_again_and_the_follower_keeps_its_own(tmp
 def test_one_that_has_its_name_still_is_used_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = Leases(tmp_path)
     lease = ours.wait("key")
-    monkeypatch.setattr("sweeps.leases._remove", lambda file: None)
+    monkeypatch.setattr("sweeps.leases.remove", lambda file: None)
     lease.release()
     monkeypatch.undo()
     with ours.wait("other") as other:
