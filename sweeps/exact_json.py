@@ -6,7 +6,6 @@ import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from json.encoder import encode_basestring_ascii
 from numbers import Integral, Real
 from typing import Any, TypeAlias
 
@@ -44,11 +43,6 @@ def dumps_again(record: Record) -> str:
         return _BY_NAME.encode(record)
     except ValueError:  # an infinity, or NaN
         return dumps(record, by_name=True)
-
-
-def quoted(text: str) -> str:
-    """A text, as `dumps` writes it."""
-    return encode_basestring_ascii(text)
 
 
 def loads(text: str | bytes) -> Any:

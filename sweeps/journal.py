@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ilql.files import sync
-from sweeps.exact_json import JSON, Record, dumps, loads, quoted
+from sweeps.exact_json import JSON, Record, dumps, loads
 
 SUFFIX = ".jsonl"
 _HEAD, _MIDDLE, _TAIL = b'{"sum":"', b'","record":', b"}\n"
@@ -162,7 +162,7 @@ def _rest(text: str | None) -> bytes:
 
 
 def _line(line: int, time_ns: int, kind: str, key: str, rest: bytes) -> bytes:
-    head = f'{{"line":{line},"time":{time_ns},"kind":{quoted(kind)},"key":{quoted(key)},'
+    head = f'{{"line":{line},"time":{time_ns},"kind":{dumps(kind)},"key":{dumps(key)},'
     record = b"%s%s}" % (head.encode(), rest)
     return b"%s%08x%s%s%s" % (_HEAD, zlib.crc32(record), _MIDDLE, record, _TAIL)
 

@@ -150,7 +150,7 @@ class Lease:
         return os.fspath(self.file)[: -len(str(self.term))]
 
     def is_there(self) -> bool:
-        """Whether its file is."""
+        """Whether its file is; another of its name may be."""
         return holds(self.file, self.content)
 
     def __enter__(self) -> Lease:
@@ -181,10 +181,6 @@ class _Made:
 
     lease: Lease
     slip: Slip | None
-
-    def is_there(self) -> bool:
-        """Whether its file is: another of its name may be there."""
-        return (self.slip is not None and self.slip.is_named()) or self.lease.is_there()
 
     def undo(self) -> None:
         """Have it made never."""
@@ -265,7 +261,7 @@ class Leases:
         made = _Made(Lease(key, term, Path(file), content), slip)
         with made.undone_by_errors():
             # Somebody who saw other files than we did was faster, or followed us while we slept, and may be gone again.
-            if _terms(folder, key)[-1:] == [term] and made.is_there() and above() < term:
+            if _terms(folder, key)[-1:] == [term] and made.lease.is_there() and above() < term:
                 return made
         made.undo()
         return None
@@ -322,10 +318,6 @@ class Leases:
             yield self._folder
         yield from (path for path in sorted(self._folder.glob("*")) if not (path.is_dir() or is_slip(path)))
         yield from (path for path in sorted(self._folder.glob("*/*")) if not _is_lease(path))
-
-    def slips(self) -> Iterator[Path]:
-        """The files of which processes make their leases, or made them."""
-        return self._slips.all()
 
     def _place(self, key: str) -> str:
         """The folder of a key's files."""

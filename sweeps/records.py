@@ -249,9 +249,7 @@ class Records:
     def _take(self, entries: Iterable[Entry]) -> None:
         for stamp, kind, key, rest in entries:
             self._latest_ns = max(self._latest_ns, stamp.time_ns)
-            unseen = self._unseen.get(kind)
-            if unseen is None:
-                unseen = self._unseen[kind] = {}
+            unseen = self._unseen.setdefault(kind, {})
             unseen[key] = (*unseen.get(key, ()), (*stamp, rest))
 
     def _see(self, kind: str, keys: Iterable[str]) -> None:

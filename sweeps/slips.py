@@ -11,7 +11,6 @@ import contextlib
 import os
 import re
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 
 from sweeps.journal import process_name
@@ -66,13 +65,6 @@ class Slip:
         """
         os.link(self.path, path)
 
-    def is_named(self) -> bool:
-        """True if it has a second name: who else would give it one? False if it has none, or that cannot be told."""
-        try:
-            return os.stat(self.path).st_nlink == 2
-        except OSError:
-            return False
-
     def give_back(self) -> None:
         """Use it for another name, unless it has one still, or was removed; a fork gives nothing back to its parent."""
         with contextlib.suppress(OSError):
@@ -120,14 +112,10 @@ class Slips:
                 raise
             return slip
 
-    def all(self) -> Iterator[Path]:
-        """Those in the folder, whosever they are."""
-        yield from sorted(path for path in self._folder.glob(".slip-*") if is_slip(path))
-
     def _make(self, free: list[Slip]) -> Slip:
         slip = Slip(f"{self._folder}/.slip-{process_name()}", free)
         made = os.stat(slip.path).st_mtime  # by the clock of the file system, as those of the others
-        for path in self.all():
+        for path in filter(is_slip, self._folder.glob(".slip-*")):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < made - SWEPT_SECONDS:
                     path.unlink()

@@ -166,9 +166,10 @@ class Store:
             kind: Their kind.
             keys: They.
             lease: One that this store took, and under which alone results are written there; it has been given to
-                nobody since. Then no look is needed: taking it was one, and what this store wrote it knows.
+                nobody since. Then no look is needed: taking it was one, and what this store wrote it knows. With a copy
+                it looks all the same: other folders have leases of their own.
         """
-        return self._records.some(kind, keys, look=lease is None)
+        return self._records.some(kind, keys, look=lease is None or self.replica is not None)
 
     def all(self, kind: str) -> Mapping[str, Record]:
         """All values that count now, by key, as a snapshot. Reads only what was appended since the last look."""
@@ -399,7 +400,7 @@ class Store:
     def leftovers(self) -> Iterator[Path]:
         """What builders and writers left behind and nobody will use."""
         yield from self._stages.leftovers()
-        yield from (path for path in (*self.begun(), *self._leases.slips()) if is_old(path))
+        yield from (path for path in self.begun() if is_old(path))
 
     def begun(self) -> Iterator[Path]:
         """Tables, marks, and what comes from a copy, that somebody is writing just now, or was killed in."""

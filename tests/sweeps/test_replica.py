@@ -628,3 +628,14 @@ def test_a_copy_that_is_gone_is_one_line_and_loses_nothing(tmp_path: Path, s3_ad
     with pytest.raises(StoreError, match=r"^the object store s3://no-such-bucket-"):
         put(Store(tmp_path / "a"), "w1")
     assert text_of(Store(tmp_path / "a"), "w1") == "what it holds"
+
+
+def test_a_lease_says_nothing_of_what_another_folder_sends(tmp_path: Path, folder_url: str) -> None:
+    here, there = member(tmp_path / "a", folder_url), member(tmp_path / "b", folder_url)
+    lease = here.try_lease("key")
+    assert lease is not None
+    there.put("evaluation", "key", {"status": "failed", "reason": "it was done there"})
+    there.sync()
+    Store(here.folder).pull()  # by another process of this folder
+    assert set(here.some("evaluation", ["key"], lease)) == {"key"}
+    lease.release()
